@@ -1,0 +1,1 @@
+"""The networks of JoyAI-Image-Edit in plain torch, one concept a file."""

@@ -1,0 +1,257 @@
+"""The diffusion transformer: double-stream blocks over image items and packed text.
+
+Legend: B samples, S image tokens of all items of a sample, T text tokens of all samples together,
+H heads, D channels a head, M = H * D hidden channels, C latent channels, h and w latent pixels.
+
+The input is a list of items, [target, reference 1, reference 2, ...]; a text-to-image call has one
+item, Edit two, Edit-Plus up to six. Source: the published configuration and tensor names of
+jdopensource/JoyAI-Image-Edit-Diffusers; parameter names are those of that checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from joyedit.models.attention import AttentionFn, Packed, TextLengths, sdpa_attention
+from joyedit.models.config import DiTConfig
+from joyedit.models.rope import Grid, apply_rope, rope_table
+
+TIME_CHANNELS = 256
+NORM_EPS = 1e-6
+
+
+def timestep_embedding(timestep: Tensor, channels: int = TIME_CHANNELS) -> Tensor:
+    """Sinusoids of the timestep (0 to 1000), cosines first: (B,) -> (B, channels), fp32."""
+    half = channels // 2
+    exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=timestep.device) / half
+    angles = timestep.float()[:, None] * exponent.exp()
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    """LayerNorm without affine, in fp32, returned in x's dtype."""
+    return F.layer_norm(x.float(), (x.shape[-1],), eps=NORM_EPS).type_as(x)
+
+
+class MLP(nn.Module):
+    """Linear, GELU(tanh), Linear, with the names of the published checkpoint (`net.0.proj`, `net.2`)."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        first = nn.Module()
+        first.proj = nn.Linear(dim, inner)
+        self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(inner, dim)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.net[0].proj(x)
+        out: Tensor = self.net[2](F.gelu(hidden, approximate="tanh"))
+        return out
+
+
+class TwoLinear(nn.Module):
+    """`linear_1`, an activation, `linear_2`: the time embedder (SiLU) and the text embedder (GELU tanh)."""
+
+    def __init__(self, dim_in: int, dim: int, activation: str) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(dim_in, dim)
+        self.linear_2 = nn.Linear(dim, dim)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear_1(x)
+        x = F.silu(x) if self.activation == "silu" else F.gelu(x, approximate="tanh")
+        out: Tensor = self.linear_2(x)
+        return out
+
+
+class ConditionEmbedder(nn.Module):
+    """Timestep -> the six modulation vectors that all blocks share; text features -> hidden size."""
+
+    def __init__(self, cfg: DiTConfig) -> None:
+        super().__init__()
+        self.time_embedder = TwoLinear(TIME_CHANNELS, cfg.hidden_size, "silu")
+        self.time_proj = nn.Linear(cfg.hidden_size, 6 * cfg.hidden_size)
+        self.text_embedder = TwoLinear(cfg.text_dim, cfg.hidden_size, "gelu")
+
+    def time(self, timestep: Tensor) -> Tensor:
+        """(B,) timesteps -> (B, 6, M) modulation vectors. The embedder runs in its own dtype (fp32)."""
+        sinusoid = timestep_embedding(timestep).to(self.time_embedder.linear_1.weight.dtype)
+        vec = self.time_embedder(sinusoid).to(self.time_proj.weight.dtype)
+        out: Tensor = self.time_proj(F.silu(vec)).unflatten(-1, (6, -1))
+        return out
+
+
+class Modulation(nn.Module):
+    """A stream's learnt offsets to the shared time vectors: shift, scale, gate for attention and MLP."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.modulate_table = nn.Parameter(torch.zeros(1, 6, dim))
+
+    def forward(self, vec: Tensor) -> Tensor:
+        """(B, 6, M) -> (6, B, 1, M)."""
+        return (self.modulate_table + vec).transpose(0, 1).unsqueeze(2)
+
+
+class JointAttention(nn.Module):
+    """Query, key, value and output projections of both streams; the attention itself is the caller's."""
+
+    def __init__(self, cfg: DiTConfig) -> None:
+        super().__init__()
+        self.num_heads = cfg.num_heads
+        self.img_attn_qkv = nn.Linear(cfg.hidden_size, 3 * cfg.hidden_size)
+        self.img_attn_q_norm = nn.RMSNorm(cfg.head_dim, eps=NORM_EPS)
+        self.img_attn_k_norm = nn.RMSNorm(cfg.head_dim, eps=NORM_EPS)
+        self.img_attn_proj = nn.Linear(cfg.hidden_size, cfg.hidden_size)
+        self.txt_attn_qkv = nn.Linear(cfg.hidden_size, 3 * cfg.hidden_size)
+        self.txt_attn_q_norm = nn.RMSNorm(cfg.head_dim, eps=NORM_EPS)
+        self.txt_attn_k_norm = nn.RMSNorm(cfg.head_dim, eps=NORM_EPS)
+        self.txt_attn_proj = nn.Linear(cfg.hidden_size, cfg.hidden_size)
+
+    def img_qkv(self, x: Tensor, pe: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, M) -> normalised and rotated query and key, and value: each (B, S, H, D)."""
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in self.img_attn_qkv(x).chunk(3, -1))
+        return apply_rope(self.img_attn_q_norm(q), *pe), apply_rope(self.img_attn_k_norm(k), *pe), v
+
+    def txt_qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(T, M) -> normalised query and key, and value: each (T, H, D)."""
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in self.txt_attn_qkv(x).chunk(3, -1))
+        return self.txt_attn_q_norm(q), self.txt_attn_k_norm(k), v
+
+
+class DoubleBlock(nn.Module):
+    """One double-stream block: joint attention, then an MLP a stream, each gated and residual.
+
+    What lies before and after the attention are two functions of tensors alone, so that they can be
+    compiled once for all blocks while texts of any lengths go through the attention between them.
+    """
+
+    def __init__(self, cfg: DiTConfig) -> None:
+        super().__init__()
+        self.img_mod = Modulation(cfg.hidden_size)
+        self.img_mlp = MLP(cfg.hidden_size, cfg.mlp_dim)
+        self.txt_mod = Modulation(cfg.hidden_size)
+        self.txt_mlp = MLP(cfg.hidden_size, cfg.mlp_dim)
+        self.attn = JointAttention(cfg)
+
+    def modulation(self, vec: Tensor, token_sample: Tensor | None) -> tuple[Tensor, Tensor]:
+        """vec (B or 1, 6, M) -> image (6, B, 1, M) and text (6, 1 or T, M): shift, scale, gate, twice."""
+        txt_mod = self.txt_mod(vec).squeeze(2)
+        return self.img_mod(vec), txt_mod if token_sample is None else txt_mod[:, token_sample]
+
+    def before_attention(
+        self, img: Tensor, txt: Tensor, vec: Tensor, token_sample: Tensor | None, pe: tuple[Tensor, Tensor]
+    ) -> tuple[Packed, Packed, Packed]:
+        """Query, key and value of img (B, S, M) and packed txt (T, M)."""
+        (shift, scale, *_), (t_shift, t_scale, *_) = self.modulation(vec, token_sample)
+        img_q, img_k, img_v = self.attn.img_qkv(layer_norm(img) * (1 + scale) + shift, pe)
+        txt_q, txt_k, txt_v = self.attn.txt_qkv(layer_norm(txt) * (1 + t_scale) + t_shift)
+        return (img_q, txt_q), (img_k, txt_k), (img_v, txt_v)
+
+    def after_attention(
+        self, img: Tensor, txt: Tensor, out: Packed, vec: Tensor, token_sample: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Add the attention's output (B, S, H, D) and (T, H, D) and the MLPs to both streams."""
+        img_mod, txt_mod = self.modulation(vec, token_sample)
+        _, _, gate, shift, scale, mlp_gate = img_mod
+        img = img + gate * self.attn.img_attn_proj(out[0].flatten(-2))
+        img = img + mlp_gate * self.img_mlp(layer_norm(img) * (1 + scale) + shift)
+        _, _, gate, shift, scale, mlp_gate = txt_mod
+        txt = txt + gate * self.attn.txt_attn_proj(out[1].flatten(-2))
+        txt = txt + mlp_gate * self.txt_mlp(layer_norm(txt) * (1 + scale) + shift)
+        return img, txt
+
+    def forward(
+        self,
+        img: Tensor,
+        txt: Tensor,
+        vec: Tensor,
+        text: TextLengths,
+        token_sample: Tensor | None,
+        pe: tuple[Tensor, Tensor],
+        attend: AttentionFn,
+    ) -> tuple[Tensor, Tensor]:
+        """img (B, S, M), txt (T, M), vec (1 or B, 6, M); `token_sample` (T,) when vec differs by sample."""
+        query, key, value = self.before_attention(img, txt, vec, token_sample, pe)
+        return self.after_attention(img, txt, attend(query, key, value, text), vec, token_sample)
+
+
+class DiT(nn.Module):
+    """`JoyImageEditTransformer3DModel` of the published checkpoint, for any number of items."""
+
+    def __init__(self, cfg: DiTConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.attend: AttentionFn = sdpa_attention
+        # A Conv3d in the checkpoint; with kernel = stride = patch it is one linear layer a patch.
+        self.img_in = nn.Linear(cfg.in_channels * cfg.patch[0] * cfg.patch[1], cfg.hidden_size)
+        self.condition_embedder = ConditionEmbedder(cfg)
+        self.double_blocks = nn.ModuleList(DoubleBlock(cfg) for _ in range(cfg.num_layers))
+        self.proj_out = nn.Linear(cfg.hidden_size, cfg.out_channels * cfg.patch[0] * cfg.patch[1])
+        self._pe_cache: dict[tuple[tuple[Grid, ...], torch.device], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.proj_out.weight.dtype
+
+    def patchify(self, latent: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, rows * columns, C * ph * pw), channel first inside a patch."""
+        ph, pw = self.cfg.patch
+        x = latent.unflatten(3, (-1, pw)).unflatten(2, (-1, ph))  # (B, C, rows, ph, columns, pw)
+        return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+    def unpatchify(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """(B, rows * columns, ph * pw * C) -> (B, C, h, w); on the way out the channel comes last."""
+        ph, pw = self.cfg.patch
+        x = tokens.unflatten(1, grid).unflatten(3, (ph, pw, -1))  # (B, rows, columns, ph, pw, C)
+        return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+    def grid(self, latent: Tensor) -> Grid:
+        """Rows and columns of tokens of a latent (..., h, w)."""
+        ph, pw = self.cfg.patch
+        rows, columns = latent.shape[-2] // ph, latent.shape[-1] // pw
+        if rows * ph != latent.shape[-2] or columns * pw != latent.shape[-1]:
+            raise ValueError(f"latent of {tuple(latent.shape[-2:])} is not a multiple of the patch {ph}x{pw}")
+        return rows, columns
+
+    def position_table(self, grids: Sequence[Grid], device: torch.device) -> tuple[Tensor, Tensor]:
+        """The rotary table of these items, kept for the next step with the same shapes."""
+        key = (tuple(grids), device)
+        if key not in self._pe_cache:
+            if len(self._pe_cache) >= 32:
+                self._pe_cache.clear()
+            self._pe_cache[key] = rope_table(grids, self.cfg.rope_dims, self.cfg.theta, device)
+        return self._pe_cache[key]
+
+    def embed_text(self, txt: Tensor) -> Tensor:
+        """Encoder features (T, text_dim) -> (T, M). The same at every step, so done once an edit."""
+        out: Tensor = self.condition_embedder.text_embedder(txt.to(self.dtype))
+        return out
+
+    def forward(self, items: Sequence[Tensor], timestep: Tensor, txt: Tensor, text: TextLengths) -> Tensor:
+        """Velocity of the target.
+
+        `items`: latents [target, reference 1, ...], each (B, C, h_i, w_i), normalised as the VAE's
+        config says. `timestep`: (1,) or (B,), from 0 to 1000. `txt`: (T, M), packed and embedded by
+        `embed_text`, with its lengths. Returns (B, C, h_0, w_0) in the network's dtype.
+        """
+        if len(text.lengths) != items[0].shape[0] or text.total != txt.shape[0]:
+            raise ValueError(
+                f"{len(text.lengths)} texts of {text.total} tokens given for {items[0].shape[0]} samples"
+                f" and {txt.shape[0]} tokens"
+            )
+        grids = [self.grid(item) for item in items]
+        patches = torch.cat([self.patchify(item.to(self.dtype)) for item in items], dim=1)
+        img = self.img_in(patches)  # (B, S, M)
+        vec = self.condition_embedder.time(timestep)  # (1 or B, 6, M)
+        token_sample = text.sample_of_token(img.device) if vec.shape[0] > 1 else None
+        pe = self.position_table(grids, img.device)
+        for block in self.double_blocks:
+            img, txt = block(img, txt, vec, text, token_sample, pe, self.attend)
+        target = img[:, : grids[0][0] * grids[0][1]]
+        return self.unpatchify(self.proj_out(layer_norm(target)), grids[0])

@@ -1,0 +1,245 @@
+"""The text encoder: transformers' Qwen3-VL with its last decoder layer hooked.
+
+The only file that imports transformers. It works on transformers 4.57 and 5.x, and takes three
+things into its own hands because the releases differ in them: the multimodal rotary positions, the
+rotary buffers of a network built on the meta device, and the features, which are the output of the
+last decoder layer BEFORE the final norm.
+
+Legend: N prompts, L tokens of one prompt, P merged picture patches, D hidden channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Grid = tuple[int, int]
+"""(rows, columns) of merged patches of one picture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureFeatures:
+    """One picture through the vision tower: embeddings (P, D) and one (P, D) tensor a deepstack level."""
+
+    embeddings: Tensor
+    deepstack: tuple[Tensor, ...]
+    grid: Grid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """Token ids of one prompt, in which each picture's placeholders are already repeated P times."""
+
+    ids: tuple[int, ...]
+    pictures: tuple[PictureFeatures, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenBatch:
+    """Prompts padded to one length: `ids` and `real` (N, L), `positions` (4, N, L)."""
+
+    ids: Tensor
+    real: Tensor
+    positions: Tensor
+    left_padded: bool
+
+
+def rope_positions(ids: Sequence[int], grids: Sequence[Grid], image_token: int) -> Tensor:
+    """Multimodal rotary positions of a prompt: int64 (3, L), rows time, height, width.
+
+    Text counts on in all three. A picture holds one time position; its rows and columns count from
+    there, and the text after it goes on behind the longer side.
+    """
+    chunks: list[Tensor] = []
+    position = 0
+    index = 0
+    remaining = iter(grids)
+    while index < len(ids):
+        if ids[index] == image_token:
+            rows, columns = next(remaining)
+            time = torch.zeros(rows * columns, dtype=torch.long)
+            height = torch.arange(rows).repeat_interleave(columns)
+            width = torch.arange(columns).repeat(rows)
+            chunks.append(torch.stack([time, height, width]) + position)
+            position += max(rows, columns)
+            index += rows * columns
+        else:
+            end = index
+            while end < len(ids) and ids[end] != image_token:
+                end += 1
+            chunks.append((torch.arange(end - index) + position).expand(3, -1))
+            position += end - index
+            index = end
+    return torch.cat(chunks, dim=1)
+
+
+def pack_prompts(
+    prompts: Sequence[tuple[Sequence[int], Sequence[Grid]]],
+    image_token: int,
+    padding: Literal["right", "left"] = "right",
+) -> TokenBatch:
+    """Pad prompts, each its token ids and its pictures' grids, to one batch (on the CPU)."""
+    shape = (len(prompts), max(len(ids) for ids, _ in prompts))
+    batch = TokenBatch(
+        ids=torch.zeros(shape, dtype=torch.long),
+        real=torch.zeros(shape, dtype=torch.bool),
+        positions=torch.zeros(4, *shape, dtype=torch.long),
+        left_padded=padding == "left",
+    )
+    # A first row of plain positions: without it, 4.57 takes equal time positions for packed sequences.
+    batch.positions[0] = torch.arange(shape[1])
+    for row, (ids, grids) in enumerate(prompts):
+        start = shape[1] - len(ids) if padding == "left" else 0
+        span = slice(start, start + len(ids))
+        batch.ids[row, span] = torch.tensor(ids)
+        batch.real[row, span] = True
+        batch.positions[1:, row, span] = rope_positions(ids, grids, image_token)
+    return batch
+
+
+class TextEncoder(nn.Module):
+    """Qwen3-VL without its language-model head, read at the last decoder layer."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """`config` is the checkpoint's `config.json`. Raises ValueError on one of another model."""
+        super().__init__()
+        from transformers import Qwen3VLConfig, Qwen3VLModel
+
+        if config.get("model_type") != "qwen3_vl":
+            raise ValueError(f"text encoder of type {config.get('model_type')!r}, expected 'qwen3_vl'")
+        self.config = Qwen3VLConfig.from_dict(_with_both_rope_spellings(config))
+        self.config._attn_implementation = "sdpa"
+        self.model = Qwen3VLModel._from_config(self.config)
+        self.image_token = int(self.config.image_token_id)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.language_model.embed_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.language_model.embed_tokens.weight.device
+
+    def rebuild_rotary(self, device: torch.device) -> None:
+        """Compute the rotary frequencies, which no checkpoint holds, after a build on the meta device."""
+        text, vision = self.config.text_config, self.config.vision_config
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        _set_frequencies(self.model.language_model.rotary_emb, head_dim, _rope_theta(text), device)
+        _set_frequencies(
+            self.model.visual.rotary_pos_emb, vision.hidden_size // vision.num_heads // 2, 10000.0, device
+        )
+
+    def see(self, pixel_values: Tensor, grid: Grid) -> PictureFeatures:
+        """Run one picture through the vision tower.
+
+        `pixel_values`: (4P, 3 * 2 * 16 * 16) patches of Qwen's image processor; `grid`: merged rows
+        and columns, rows * columns = P.
+        """
+        merge = self.config.vision_config.spatial_merge_size
+        thw = torch.tensor([[1, grid[0] * merge, grid[1] * merge]], device=self.device)
+        out = self.model.visual(pixel_values.to(self.device, self.dtype), grid_thw=thw)
+        if isinstance(out, tuple):  # transformers 4.57
+            embeddings, deepstack = out
+        else:
+            embeddings, deepstack = out.pooler_output, out.deepstack_features
+        return PictureFeatures(embeddings=embeddings, deepstack=tuple(deepstack or ()), grid=grid)
+
+    def hidden(self, batch: TokenBatch, embeddings: Tensor | None, deepstack: Sequence[Tensor]) -> Tensor:
+        """Output of the last decoder layer before the final norm: (N, L, D), padding included.
+
+        `embeddings` (P, D) and `deepstack` are the vision tower's outputs for all pictures of the
+        batch, in order; None and () without pictures.
+        """
+        language = self.model.language_model
+        ids = batch.ids.to(self.device)
+        is_picture = (ids == self.image_token) & batch.real.to(self.device)
+        inputs = language.embed_tokens(ids)
+        if embeddings is not None:
+            inputs = inputs.masked_scatter(is_picture[..., None], embeddings.to(inputs.dtype))
+        captured: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            captured.append(output[0] if isinstance(output, tuple) else output)
+
+        handle = language.layers[-1].register_forward_hook(keep)
+        try:
+            language(
+                inputs_embeds=inputs,
+                # Padded on the right, the causal attention keeps the padding from every real token.
+                attention_mask=batch.real.to(self.device) if batch.left_padded else None,
+                position_ids=batch.positions.to(self.device),
+                visual_pos_masks=None if embeddings is None else is_picture,
+                deepstack_visual_embeds=None if embeddings is None else list(deepstack),
+                use_cache=False,
+            )
+        finally:
+            handle.remove()
+        return captured[0]
+
+    def forward(
+        self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right"
+    ) -> list[Tensor]:
+        """Features of each prompt, before the final norm: a list of (L_i, D). All go in one batch."""
+        packed = [(p.ids, [picture.grid for picture in p.pictures]) for p in prompts]
+        batch = pack_prompts(packed, self.image_token, padding)
+        pictures = [picture for prompt in prompts for picture in prompt.pictures]
+        embeddings = torch.cat([p.embeddings for p in pictures]) if pictures else None
+        deepstack = [torch.cat(level) for level in zip(*(p.deepstack for p in pictures), strict=True)]
+        hidden = self.hidden(batch, embeddings, deepstack)
+        return [row[mask] for row, mask in zip(hidden, batch.real.to(self.device), strict=True)]
+
+
+def load_image_processor(folder: Path) -> Any:
+    """Qwen's image processor on PIL, which needs no torchvision, with the checkpoint's settings."""
+    try:
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+            Qwen2VLImageProcessorPil as Processor,
+        )
+    except ImportError:  # transformers 4.57
+        from transformers import Qwen2VLImageProcessor as Processor
+    return Processor.from_pretrained(folder)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The checkpoint's own tokenizer. No remote code is run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def _rope_theta(text_config: Any) -> float:
+    parameters = getattr(text_config, "rope_parameters", None) or {}
+    theta = parameters.get("rope_theta") or getattr(text_config, "rope_theta", None)
+    kind = parameters.get("rope_type") or (getattr(text_config, "rope_scaling", None) or {}).get("rope_type")
+    if theta is None or kind not in (None, "default"):
+        raise ValueError(f"text encoder with rope_type {kind!r} and theta {theta!r} is not supported")
+    return float(theta)
+
+
+def _set_frequencies(rotary: nn.Module, dim: int, theta: float, device: torch.device) -> None:
+    frequencies = 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+    for name in ("inv_freq", "original_inv_freq"):
+        if hasattr(rotary, name):
+            setattr(rotary, name, frequencies.to(device))
+
+
+def _with_both_rope_spellings(config: dict[str, Any]) -> dict[str, Any]:
+    """4.57 writes `rope_theta` and `rope_scaling`, 5.x `rope_parameters`; each reads only its own."""
+    text = dict(config.get("text_config") or {})
+    parameters = dict(text.get("rope_parameters") or {})
+    scaling = dict(text.get("rope_scaling") or {})
+    theta = parameters.get("rope_theta", text.get("rope_theta"))
+    merged = {**scaling, **parameters}
+    if theta is not None:
+        merged["rope_theta"] = theta
+        text["rope_theta"] = theta
+    if merged:
+        merged.setdefault("rope_type", "default")
+        text["rope_parameters"] = merged
+        text["rope_scaling"] = {k: v for k, v in merged.items() if k != "rope_theta"}
+    return {**config, "text_config": text}

@@ -1,0 +1,209 @@
+"""The Wan VAE as the 2-D network that it is for one frame.
+
+A causal 3-D convolution on one frame only ever meets its last temporal slice (the others see the
+zero padding), and the temporal resampling is skipped. So every convolution here is 2-D, and the
+loader keeps that one slice of each 3-D weight (`weights/names.py`).
+
+Legend: B batch, C channels, Z latent channels (16), H and W pixels, h and w latent pixels.
+Parameter names are those of the published diffusers checkpoint.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from joyedit.models.config import VAEConfig
+
+
+class ChannelNorm(nn.Module):
+    """RMS norm over the channels of (B, C, H, W), with a learnt gain a channel; fp32 inside."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = dim**0.5
+        self.gamma = nn.Parameter(torch.ones(dim, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x.float(), dim=1).type_as(x) * self.scale * self.gamma
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, 3x3 convolution, twice, around a shortcut."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(dim_in)
+        self.conv1 = nn.Conv2d(dim_in, dim_out, 3, padding=1)
+        self.norm2 = ChannelNorm(dim_out)
+        self.conv2 = nn.Conv2d(dim_out, dim_out, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(dim_in, dim_out, 1) if dim_in != dim_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.conv_shortcut(x)
+        x = self.conv1(F.silu(self.norm1(x)))
+        x = self.conv2(F.silu(self.norm2(x)))
+        return x + residual
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over all pixels of (B, C, H, W)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(dim)
+        self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
+        self.proj = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, H * W, 3C)
+        q, k, v = (part.unsqueeze(1) for part in qkv.chunk(3, dim=-1))
+        out = F.scaled_dot_product_attention(q, k, v).squeeze(1)  # (B, H * W, C)
+        return x + self.proj(out.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+class Downsample(nn.Module):
+    """Halve the sides: pad right and bottom by one, 3x3 convolution of stride 2."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(dim, dim, 3, stride=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.resample(x)
+        return out
+
+
+class Upsample(nn.Module):
+    """Double the sides by repeating pixels, then halve the channels with a 3x3 convolution."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.resample = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(dim, dim // 2, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.resample(x)
+        return out
+
+
+class MidBlock(nn.Module):
+    """Residual block, attention, residual block."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList([AttentionBlock(dim)])
+        self.resnets = nn.ModuleList([ResidualBlock(dim, dim), ResidualBlock(dim, dim)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        return out
+
+
+class Encoder(nn.Module):
+    """(B, 3, H, W) in [-1, 1] -> (B, 2Z, h, w): mean and log-variance before `quant_conv`."""
+
+    def __init__(self, cfg: VAEConfig) -> None:
+        super().__init__()
+        widths = [cfg.base_dim * m for m in (1, *cfg.dim_mult)]
+        self.conv_in = nn.Conv2d(cfg.in_channels, widths[0], 3, padding=1)
+        blocks: list[nn.Module] = []
+        for level, dim_out in enumerate(widths[1:]):
+            dim = widths[level]
+            for _ in range(cfg.num_res_blocks):
+                blocks.append(ResidualBlock(dim, dim_out))
+                dim = dim_out
+            if level < len(cfg.dim_mult) - 1:
+                blocks.append(Downsample(dim_out))
+        self.down_blocks = nn.ModuleList(blocks)
+        self.mid_block = MidBlock(widths[-1])
+        self.norm_out = ChannelNorm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], 2 * cfg.z_dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        out: Tensor = self.conv_out(F.silu(self.norm_out(self.mid_block(x))))
+        return out
+
+
+class UpBlock(nn.Module):
+    """The residual blocks of one level, and the doubling to the next."""
+
+    def __init__(self, dim_in: int, dim_out: int, blocks: int, up: bool) -> None:
+        super().__init__()
+        dims = [dim_in] + [dim_out] * blocks
+        self.resnets = nn.ModuleList(ResidualBlock(a, dim_out) for a in dims)
+        self.upsamplers = nn.ModuleList([Upsample(dim_out)] if up else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in (*self.resnets, *self.upsamplers):
+            x = block(x)
+        return x
+
+
+class Decoder(nn.Module):
+    """(B, Z, h, w) after `post_quant_conv` -> (B, 3, H, W), not yet clamped."""
+
+    def __init__(self, cfg: VAEConfig) -> None:
+        super().__init__()
+        widths = [cfg.decoder_base_dim * m for m in (cfg.dim_mult[-1], *reversed(cfg.dim_mult))]
+        self.conv_in = nn.Conv2d(cfg.z_dim, widths[0], 3, padding=1)
+        self.mid_block = MidBlock(widths[0])
+        blocks: list[nn.Module] = []
+        for level, dim_out in enumerate(widths[1:]):
+            dim_in = widths[level] if level == 0 else widths[level] // 2
+            blocks.append(UpBlock(dim_in, dim_out, cfg.num_res_blocks, up=level < len(cfg.dim_mult) - 1))
+        self.up_blocks = nn.ModuleList(blocks)
+        self.norm_out = ChannelNorm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], cfg.out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(x))
+        for block in self.up_blocks:
+            x = block(x)
+        out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        return out
+
+
+class VAE(nn.Module):
+    """`AutoencoderKLWan` for single pictures. Latents are normalised by the config's mean and deviation."""
+
+    def __init__(self, cfg: VAEConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.encoder = Encoder(cfg)
+        self.quant_conv = nn.Conv2d(2 * cfg.z_dim, 2 * cfg.z_dim, 1)
+        self.post_quant_conv = nn.Conv2d(cfg.z_dim, cfg.z_dim, 1)
+        self.decoder = Decoder(cfg)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.quant_conv.weight.dtype
+
+    def _statistic(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=like.device).view(1, -1, 1, 1)
+
+    def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior, each (B, Z, h, w), of `pixels` (B, 3, H, W) in [-1, 1]."""
+        mean, logvar = self.quant_conv(self.encoder(pixels.to(self.dtype))).chunk(2, dim=1)
+        return mean, logvar
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Normalised posterior mean, fp32 (B, Z, h, w), of `pixels` (B, 3, H, W) in [-1, 1]."""
+        mean = self.moments(pixels)[0].float()
+        return (mean - self._statistic(self.cfg.latents_mean, mean)) / self._statistic(
+            self.cfg.latents_std, mean
+        )
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W), fp32 in [-1, 1], of normalised latents (B, Z, h, w)."""
+        latent = latent.float()
+        raw = latent * self._statistic(self.cfg.latents_std, latent) + self._statistic(
+            self.cfg.latents_mean, latent
+        )
+        pixels: Tensor = self.decoder(self.post_quant_conv(raw.to(self.dtype)))
+        return pixels.float().clamp(-1, 1)

@@ -1,0 +1,123 @@
+"""An instruction and its reference pictures -> token ids and features, as the model was trained on them.
+
+An instruction is plain text: a special token written in it stays text. The features of the system
+message and of the opening of the user's turn are dropped, at most the last 4096 are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from joyedit.models.qwen import Grid, PictureFeatures, Prompt, TextEncoder
+
+# "\\n" is a backslash and an n: the model was trained with those two characters.
+SYSTEM = (
+    "system\n \\nDescribe the image by detailing the color, shape, size, texture, quantity, text,"
+    " spatial relationships of the objects and background:"
+)
+MAX_FEATURES = 4096
+OPEN, CLOSE = "<|im_start|>", "<|im_end|>"
+VISION_OPEN, VISION_CLOSE = "<|vision_start|>", "<|vision_end|>"
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that lacks the model's special tokens, or cannot read one as plain text."""
+
+
+class PromptBuilder:
+    """Token ids of prompts, from the checkpoint's tokenizer."""
+
+    def __init__(self, tokenizer: Any, image_token: int) -> None:
+        """`image_token` is the id of the picture placeholder. Raises TokenizerError."""
+        self._tokenizer = tokenizer
+        self._image_token = image_token
+        self._special = {t: self._id(t) for t in (OPEN, CLOSE, VISION_OPEN, VISION_CLOSE)}
+        if set(self.plain(f"{CLOSE}<|image_pad|>")) & {self._special[CLOSE], image_token}:
+            raise TokenizerError("the tokenizer cannot read special tokens as plain text")
+        system = [
+            self._special[OPEN], *self.plain(SYSTEM), self._special[CLOSE], *self.plain("\n")
+        ]  # fmt: skip
+        self._system = tuple(system)
+
+    def _id(self, token: str) -> int:
+        found = self._tokenizer.convert_tokens_to_ids(token)
+        if not isinstance(found, int) or found == self._tokenizer.unk_token_id:
+            raise TokenizerError(f"the tokenizer has no token {token}")
+        return found
+
+    @property
+    def dropped(self) -> int:
+        """Leading tokens whose features are dropped: the system message and the next turn's opening.
+
+        34 with the published tokenizer.
+        """
+        return len(self._system) + 1
+
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text in which nothing is special."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
+        return ids
+
+    def ids(self, instruction: str, patches: Sequence[int]) -> tuple[int, ...]:
+        """A whole prompt. `patches` gives each reference's number of merged patches, in order."""
+        special = self._special
+        out = [*self._system, special[OPEN]]
+        if patches:
+            out += self.plain("user\n")
+            for count in patches:
+                out += [special[VISION_OPEN], *[self._image_token] * count, special[VISION_CLOSE]]
+            out += self.plain(instruction)
+        else:
+            # One text: a leading line break of the instruction joins the one after "user".
+            out += self.plain("user\n" + instruction)
+        out += [special[CLOSE], *self.plain("\n"), special[OPEN], *self.plain("assistant\n")]
+        return tuple(out)
+
+
+class Conditioner:
+    """Pictures and instructions -> text features for the DiT."""
+
+    def __init__(self, encoder: TextEncoder, builder: PromptBuilder, image_processor: Any) -> None:
+        self._encoder = encoder
+        self._builder = builder
+        self._image_processor = image_processor
+
+    def see(self, picture: Image.Image) -> PictureFeatures:
+        """One RGB reference through the vision tower (once for all prompts that show it)."""
+        seen = self._image_processor(images=[picture], return_tensors="pt")
+        _, rows, columns = (int(n) for n in seen["image_grid_thw"][0])
+        merge = self._encoder.config.vision_config.spatial_merge_size
+        grid: Grid = (rows // merge, columns // merge)
+        return self._encoder.see(seen["pixel_values"], grid)
+
+    def prompt(self, instruction: str, pictures: Sequence[PictureFeatures]) -> Prompt:
+        ids = self._builder.ids(instruction, [p.grid[0] * p.grid[1] for p in pictures])
+        return Prompt(ids=ids, pictures=tuple(pictures))
+
+    def features(
+        self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right"
+    ) -> list[Tensor]:
+        """What the DiT reads of each prompt: a list of (L_i, D), with the leading tokens dropped."""
+        whole = self._encoder(prompts, padding)
+        return [features[self._builder.dropped :][-MAX_FEATURES:] for features in whole]
+
+
+def pixels_of(picture: Image.Image, device: torch.device) -> Tensor:
+    """An RGB picture as the VAE takes it: (1, 3, H, W), fp32 in [-1, 1]."""
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    pixels = flat.view(picture.height, picture.width, 3).permute(2, 0, 1)[None]
+    return pixels.to(device).float() / 127.5 - 1
+
+
+def picture_of(pixels: Tensor) -> Image.Image:
+    """The inverse, rounded to 8 bits: (3, H, W) in [-1, 1] -> an RGB picture."""
+    levels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    array = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return Image.fromarray(array, "RGB")

@@ -1,0 +1,1 @@
+"""Files to networks: which files (layouts), which names (names), strict loading (load)."""

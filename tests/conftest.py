@@ -1,0 +1,43 @@
+"""Fixtures that several folders use. Heavy imports stay inside the fixtures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The published configs, tensor names and tokenizer files, where whoever runs the tests has them."""
+    folder = os.environ.get("JOYEDIT_TEST_DATA")
+    if not folder:
+        pytest.skip("JOYEDIT_TEST_DATA does not name the folder with the published files")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def diffusers_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random checkpoint in the diffusers layout, written by diffusers itself."""
+    from support.checkpoints import write_diffusers
+
+    return write_diffusers(tmp_path_factory.mktemp("checkpoints") / "diffusers")
+
+
+@pytest.fixture(scope="session")
+def edit_plus_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the Edit-Plus classes."""
+    from support.checkpoints import write_diffusers
+
+    return write_diffusers(tmp_path_factory.mktemp("checkpoints") / "edit-plus", edit_plus=True)
+
+
+@pytest.fixture(scope="session")
+def original_checkpoint(tmp_path_factory: pytest.TempPathFactory, diffusers_checkpoint: Path) -> Path:
+    """The weights of `diffusers_checkpoint` in the authors' layout."""
+    from support.checkpoints import write_original
+
+    return write_original(tmp_path_factory.mktemp("checkpoints") / "original", diffusers_checkpoint)

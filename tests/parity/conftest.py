@@ -1,0 +1,31 @@
+"""The tiny checkpoints through joyedit's loader and through diffusers, both fp32 on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import editing, reference
+
+from joyedit.runtime.joyimage import JoyImageBackend
+
+
+@pytest.fixture(scope="session")
+def ours(diffusers_checkpoint: Path) -> JoyImageBackend:
+    return editing.backend(diffusers_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def theirs(diffusers_checkpoint: Path) -> Any:
+    return reference.pipeline(diffusers_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def ours_plus(edit_plus_checkpoint: Path) -> JoyImageBackend:
+    return editing.backend(edit_plus_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def theirs_plus(edit_plus_checkpoint: Path) -> Any:
+    return reference.pipeline(edit_plus_checkpoint, edit_plus=True)

@@ -1,0 +1,1 @@
+"""What several test folders share: tiny checkpoints in the published layouts, and the reference."""
