@@ -1,0 +1,142 @@
+"""Names of items and of their files: which are allowed, how one is made, and which are taken.
+
+An id becomes the name of a file below the output folder, "/" making sub-folders, so it must be a
+safe name on every system that the pictures may be copied to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from array import array
+from collections.abc import Mapping
+
+EXTENSIONS: Mapping[str, tuple[str, ...]] = {"png": (".png",), "jpg": (".jpg", ".jpeg"), "webp": (".webp",)}
+"""The file endings that fit each picture format; the first is the one given by default."""
+
+_MAX_PART = 200
+_MAX_NAME = 1000
+_RESERVED = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{device}{n}" for device in ("com", "lpt") for n in "123456789¹²³"]
+)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def name_fault(name: str) -> str | None:
+    """Why `name` cannot be an id or an output (without its file ending), or None if it can."""
+    if not name or name.isspace():
+        return "is empty"
+    if _CONTROL.search(name):
+        return "holds a control character"
+    if _SURROGATE.search(name):
+        return "is not valid Unicode"
+    if "\\" in name:
+        return "holds a backslash"
+    if ":" in name:
+        return "holds a colon"
+    if name.startswith("/"):
+        return "is absolute"
+    parts = name.split("/")
+    for part in parts:
+        if not part:
+            return "has an empty part"
+        if part in (".", ".."):
+            return f"has the part '{part}'"
+        if part[-1] in ". ":
+            return "has a part that ends with a dot or a space"
+        if len(part.encode()) > _MAX_PART:
+            return f"has a part of more than {_MAX_PART} bytes"
+        if part.split(".", 1)[0].rstrip().lower() in _RESERVED:
+            return f"has the part '{part}', which Windows reserves"
+    if len(name.encode()) > _MAX_NAME:
+        return f"has more than {_MAX_NAME} bytes"
+    return None
+
+
+def safe_name(name: str) -> str:
+    """An allowed name made from the path of a picture; the same one for the same path, always."""
+    if name_fault(name) is None:
+        return name
+    parts = [_safe_part(part) for part in name.split("/") if part not in ("", ".", "..")]
+    made = "/".join(parts) or "picture"
+    if len(made.encode()) > _MAX_NAME:
+        made = _shortened(made.replace("/", "_"))
+    return made
+
+
+def _safe_part(part: str) -> str:
+    part = _SURROGATE.sub("_", _CONTROL.sub("_", part)).replace("\\", "_").replace(":", "_")
+    if part[-1] in ". ":
+        part = part.rstrip(". ") + "_"
+    if part.split(".", 1)[0].rstrip().lower() in _RESERVED:
+        part = "_" + part
+    return _shortened(part) if len(part.encode()) > _MAX_PART else part
+
+
+def _shortened(part: str) -> str:
+    mark = hashlib.sha256(part.encode()).hexdigest()[:8]
+    return part.encode()[: _MAX_PART - 20].decode(errors="ignore").rstrip(". ") + "-" + mark
+
+
+def fold(name: str) -> str:
+    """Equal for names that may be one file somewhere: those that differ in case or in Unicode form only."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+class HashTable:
+    """Text -> a number above 0 (say, a line), held as 64-bit hashes: about 24 bytes for each text.
+
+    A dict of a million names takes ten times that. Two texts of one hash would count as one; among a
+    million of them the chance of that is 3 in 100 million.
+    """
+
+    def __init__(self) -> None:
+        self._mask = (1 << 10) - 1
+        self._hashes = array("Q", bytes(8 * (self._mask + 1)))
+        self._numbers = array("I", bytes(4 * (self._mask + 1)))
+        self._used = 0
+
+    def __len__(self) -> int:
+        return self._used
+
+    def get(self, text: str) -> int:
+        """The number of `text`; 0 if there is none."""
+        return self._numbers[self._slot(_hash(text))]
+
+    def put(self, text: str, number: int) -> None:
+        key = _hash(text)
+        slot = self._slot(key)
+        if not self._hashes[slot]:
+            self._hashes[slot] = key
+            self._used += 1
+        self._numbers[slot] = min(number, 0xFFFFFFFF)
+        if 3 * self._used > 2 * self._mask:
+            self._grow()
+
+    def _slot(self, key: int) -> int:
+        """Where `key` stands, or the free slot where it would."""
+        hashes, mask = self._hashes, self._mask
+        slot = key & mask
+        while (held := hashes[slot]) and held != key:
+            slot = (slot + 1) & mask
+        return slot
+
+    def _grow(self) -> None:
+        hashes, numbers = self._hashes, self._numbers
+        self._mask = 2 * self._mask + 1
+        self._hashes = array("Q", bytes(8 * (self._mask + 1)))
+        self._numbers = array("I", bytes(4 * (self._mask + 1)))
+        for key, number in zip(hashes, numbers, strict=True):
+            if key:
+                slot = self._slot(key)
+                self._hashes[slot] = key
+                self._numbers[slot] = number
+
+
+def _hash(text: str) -> int:
+    return hash(text) & 0xFFFFFFFFFFFFFFFF or 1

@@ -1,0 +1,245 @@
+"""What a run did: counted as it goes (`Tally`), then one object (`Report`) for the table and report.json.
+
+Warm-up is the first batch that went through the networks: it pays for compiling, for the choice of
+kernels and for the first use of memory. Steady figures leave it out, and are null when it was alone.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from joyedit.job.spec import ItemResult, Settings
+
+REPORT = "report.json"
+
+State = Literal["complete", "interrupted", "stopped"]
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of `package`; None if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def joyedit_version() -> str:
+    """joyedit's own version; `0+unknown` where it runs without being installed."""
+    return version_of("joyedit") or "0+unknown"
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The value below which `share` (0 to 1) of `values` lie, linear between neighbours; None if empty."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+class Tally:
+    """The counts of a run while it goes. Not locked: the caller takes care that calls do not overlap."""
+
+    def __init__(self) -> None:
+        self.ok = 0
+        self.failed: Counter[str] = Counter()
+        self.batches = 0
+        self.warm_up_images = 0
+        self.warm_up_seconds = 0.0
+        self.warm_up_ended: float | None = None
+        self.last_ended: float | None = None
+        self.steady_seconds = array("d")  # one figure an image: eight bytes, also for a million of them
+
+    def result(self, result: ItemResult) -> None:
+        """Count one item in its final state."""
+        if result.error is None:
+            self.ok += 1
+        else:
+            self.failed[result.error["code"]] += 1
+
+    def batch(self, images: int, seconds: float, ended: float) -> None:
+        """Count one pass through the networks: `seconds` on the device, `ended` on the run's clock."""
+        self.batches += 1
+        self.last_ended = ended
+        if self.batches == 1:
+            self.warm_up_images, self.warm_up_seconds, self.warm_up_ended = images, seconds, ended
+        else:
+            self.steady_seconds.extend([seconds / images] * images)
+
+    @property
+    def recorded(self) -> int:
+        """Items with a record."""
+        return self.ok + self.failed.total()
+
+    def warm_up(self) -> dict[str, Any] | None:
+        """Images and seconds of the first batch; None before there was one."""
+        if self.warm_up_ended is None:
+            return None
+        return {"images": self.warm_up_images, "seconds": self.warm_up_seconds}
+
+    def steady(self) -> dict[str, Any] | None:
+        """Speed without the warm-up, on the wall from its end to the end of the last batch."""
+        if self.warm_up_ended is None or self.last_ended is None or not self.steady_seconds:
+            return None
+        seconds = self.last_ended - self.warm_up_ended
+        return {
+            "images": len(self.steady_seconds),
+            "seconds": seconds,
+            "images_per_second": len(self.steady_seconds) / seconds if seconds > 0 else None,
+            "seconds_an_image": {
+                "median": percentile(self.steady_seconds, 0.5),
+                "p95": percentile(self.steady_seconds, 0.95),
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """One run, whole. Times are seconds, memory is bytes, timestamps are UTC in ISO 8601.
+
+    `seconds` is the time on the wall, `stages` the time in each stage (reading and writing added up
+    over their threads), `waited` the time for which the device stood still for pictures to be read
+    or written. `images_per_second` is all finished pictures over all time after loading.
+    """
+
+    state: State
+    exit_code: int
+    started: str
+    ended: str
+    seconds: float
+    source: str
+    output: str
+    items: int
+    ok: int
+    failed: int
+    failed_by_code: Mapping[str, int]
+    passed_over: int
+    batches: int
+    stages: Mapping[str, float]
+    waited: Mapping[str, float]
+    images_per_second: float | None
+    warm_up: Mapping[str, Any] | None
+    steady: Mapping[str, Any] | None
+    peak_memory: Mapping[str, int | None]
+    model: str
+    layout: str
+    device: str
+    dtype: str
+    attention: str
+    schedule: str
+    compile: bool
+    batch_size: int | str
+    settings: Settings
+    notes: tuple[str, ...]
+    versions: Mapping[str, str | None]
+
+    def __post_init__(self) -> None:
+        assert self.items == self.ok + self.failed, "items and records do not add up"
+        assert self.failed == sum(self.failed_by_code.values()), "failed items and their codes do not add up"
+
+    def to_json(self) -> str:
+        """report.json."""
+        return json.dumps(_rounded(asdict(self)), indent=2, ensure_ascii=False) + "\n"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The same for people: label and text."""
+        failures = ", ".join(f"{code} {count}" for code, count in sorted(self.failed_by_code.items()))
+        rows = [
+            (
+                "items",
+                f"{self.items}: {self.ok} ok, {self.failed} failed" + (f" ({failures})" if failures else ""),
+            ),
+        ]
+        if self.passed_over:
+            rows.append(("passed over", f"{self.passed_over} files that are no pictures"))
+        rows.append(("batches", str(self.batches)))
+        rows += [(stage, seconds_text(seconds)) for stage, seconds in self.stages.items()]
+        rows.append(("device waited", _waited(self.waited)))
+        rows.append(("total", seconds_text(self.seconds)))
+        if self.images_per_second is not None:
+            rows.append(("images a second", f"{self.images_per_second:.3g} (all, after loading)"))
+        if self.warm_up is not None:
+            images = self.warm_up["images"]
+            rows.append(("warm-up", f"{seconds_text(self.warm_up['seconds'])} for the first batch ({images} images)"))
+        if self.steady is not None:
+            rows.append(("steady", _steady(self.steady)))
+        elif self.warm_up is not None:
+            rows.append(("steady", "no figure: the warm-up was the only batch"))
+        memory = ", ".join(f"{where} {_bytes(count)}" for where, count in self.peak_memory.items() if count is not None)
+        rows.append(("peak memory", memory or "unknown"))
+        rows.append(("model", f"{self.model} ({self.layout})"))
+        rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}"))
+        rows.append(("schedule", self.schedule))
+        rows.append(("output", self.output))
+        return rows
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what takes part in a picture; None for what is not installed."""
+    return {
+        "joyedit": joyedit_version(),
+        "python": platform.python_version(),
+        "torch": version_of("torch"),
+        "transformers": version_of("transformers"),
+        "pillow": version_of("pillow"),
+    }
+
+
+def host_peak_memory() -> int | None:
+    """The most memory that this process held, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def seconds_text(seconds: float | None) -> str:
+    """A duration for people: `0.012 s`, `3.2 s`, `4 min 10 s`, `2 h 5 min`."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 1:
+        return f"{seconds:.3f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _waited(waited: Mapping[str, float]) -> str:
+    return ", ".join(f"{seconds_text(seconds)} for {stage}" for stage, seconds in waited.items())
+
+
+def _steady(steady: Mapping[str, Any]) -> str:
+    spread, rate = steady["seconds_an_image"], steady["images_per_second"]
+    each = f"{seconds_text(spread['median'])} an image (median), {seconds_text(spread['p95'])} (p95)"
+    return each if rate is None else f"{rate:.3g} images a second; {each}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _rounded(value: Any) -> Any:
+    """`value` with every float at microseconds: more digits are noise."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, Mapping):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_rounded(part) for part in value]
+    return value
