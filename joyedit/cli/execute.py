@@ -1,0 +1,34 @@
+"""What `joyedit run` does with its flags: a dry run, or the run itself with progress and summary."""
+
+from __future__ import annotations
+
+from joyedit.cli import console
+from joyedit.cli.dry_run import dry_run
+from joyedit.cli.flags import Flags
+from joyedit.cli.progress import RunProgress
+from joyedit.cli.request import build_request
+from joyedit.job.journal import RESULTS
+from joyedit.runtime.backend import backend_loader
+from joyedit.runtime.records import LOG
+from joyedit.runtime.run import run
+
+
+def execute(flags: Flags) -> int:
+    """Do it; gives the exit code. Raises `JoyeditError` for what is refused before anything is written."""
+    request = build_request(flags)
+    if flags.dry_run:
+        return dry_run(request, json=flags.json, quiet=flags.quiet)
+    progress = RunProgress(request, json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
+    try:
+        outcome = run(request.source, request.config, load_backend=backend_loader(flags.model), progress=progress)
+    finally:
+        progress.close()
+    report = outcome.report
+    if outcome.error is not None:
+        console.error(outcome.error)
+    if report.failed:
+        folder = request.config.output
+        console.message(f"{report.failed} of {report.items} items failed: see {folder / RESULTS} and {folder / LOG}")
+    if not flags.quiet and not flags.json:
+        console.table(report.rows())
+    return outcome.exit_code

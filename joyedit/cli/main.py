@@ -1,0 +1,101 @@
+"""The command `joyedit`: its sub-commands, and the one place where errors become messages and exit codes.
+
+Nothing heavy is imported here or in the modules that this one imports: `joyedit --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from joyedit.cli import console
+from joyedit.cli.recipes import recipes_command
+from joyedit.cli.run import run_command
+from joyedit.errors import EXIT_FATAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, JoyeditError
+
+# typer carries its own copy of click in newer releases and imports click in older ones. Either way the base
+# of its usage errors is a base of the one that it exports.
+_USAGE_FAULT = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="joyedit",
+    help="Edit pictures in bulk with JoyAI-Image-Edit.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run_command)
+app.command("recipes")(recipes_command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from joyedit.job.report import joyedit_version
+
+        typer.echo(f"joyedit {joyedit_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = None,
+) -> None:
+    """Edit pictures in bulk with JoyAI-Image-Edit."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line `argv` (sys.argv's by default) and exit with its code."""
+    state = console.State()
+    code = _exit_code_of(list(sys.argv[1:] if argv is None else argv), state)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        console.drop_stdout()
+    sys.exit(code)
+
+
+def _exit_code_of(argv: list[str], state: console.State) -> int:
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(argv, prog_name="joyedit", standalone_mode=False, obj=state)
+    except JoyeditError as error:
+        console.error(error)
+        _trace(state)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except console.ReaderLeftError:
+        return EXIT_OK
+    except Exception as error:
+        if isinstance(error, _USAGE_FAULT):
+            return _usage_fault(error)
+        console.error(f"unexpected {type(error).__name__}: {error}" + ("" if state.verbose else " (-v shows where)"))
+        _trace(state)
+        return EXIT_FATAL
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _usage_fault(error: Any) -> int:
+    """Tell a fault that typer found in the command line."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":  # a bare `joyedit`: the message is the help itself
+        console.message(message)
+    else:
+        path = "joyedit" if context is None else context.command_path
+        console.error(f"{message.rstrip('.')} (see {path} --help)")
+    return EXIT_USAGE
+
+
+def _trace(state: console.State) -> None:
+    if state.verbose:
+        console.message(traceback.format_exc().rstrip("\n"))

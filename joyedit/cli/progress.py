@@ -1,0 +1,214 @@
+"""How a run shows itself: what is in force, the bar or its plain lines, failures, and records as JSON.
+
+A terminal gets a tqdm bar. Anything else gets few plain lines: at each quarter of the items, and
+otherwise at most one every ten seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from joyedit.cli import console
+from joyedit.cli.request import Request, in_force
+from joyedit.job.report import seconds_text
+from joyedit.job.spec import ItemResult, RunConfig
+from joyedit.runtime.backend import BackendInfo
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from joyedit.job.manifest import SourceSummary
+
+PLAIN_SECONDS = 10.0
+FAILURES_SHOWN = 20
+
+
+class Meter(Protocol):
+    """Shows how far the run is. Calls do not overlap, but for `step`, which comes from the main thread."""
+
+    def item(self) -> None:
+        """One more item is finished."""
+
+    def step(self, done: int, total: int) -> None:
+        """A step of the batch in flight is done."""
+
+    def message(self, text: str) -> None:
+        """A message that must not tear the display."""
+
+    def close(self) -> None:
+        """The last state stays on the screen."""
+
+
+class NoMeter:
+    """For --quiet: messages pass, nothing else shows."""
+
+    def item(self) -> None:
+        """Nothing."""
+
+    def step(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """To stderr."""
+        console.message(text)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class BarMeter:
+    """A tqdm bar on a terminal: items done, rate, time left, and the step inside the batch."""
+
+    def __init__(self, total: int | None) -> None:
+        from tqdm import tqdm
+
+        # A terminal that does not tell its size gets 80 by 24; tqdm would show nothing there.
+        known = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+        self._bar: tqdm[Any] = tqdm(
+            total=total,
+            unit=" items",
+            file=sys.stderr,
+            dynamic_ncols=known,
+            ncols=None if known else 80,
+            nrows=None if known else 24,
+        )
+
+    def item(self) -> None:
+        """Moves the bar."""
+        self._bar.update()
+
+    def step(self, done: int, total: int) -> None:
+        """Shown behind the bar; tqdm itself limits how often it draws."""
+        self._bar.set_postfix_str(f"step {done}/{total}", refresh=False)
+        self._bar.update(0)
+        if done == 1 or done == total or time.monotonic() - self._bar.last_print_t > 0.2:
+            self._bar.refresh()
+
+    def message(self, text: str) -> None:
+        """Above the bar."""
+        self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leaves the bar standing."""
+        self._bar.set_postfix_str("", refresh=False)
+        self._bar.close()
+
+
+class PlainMeter:
+    """Sparse lines for logs and pipes."""
+
+    def __init__(self, total: int | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._total = total
+        self._now = now
+        self._start = self._told = now()
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def item(self) -> None:
+        """A line when a quarter of the items is reached, or after ten silent seconds."""
+        with self._lock:
+            self._done += 1
+            total = self._total
+            quarter = bool(total) and total is not None and self._done * 4 // total > (self._done - 1) * 4 // total
+            if quarter or self._now() - self._told >= PLAIN_SECONDS:
+                self._tell("")
+
+    def step(self, done: int, total: int) -> None:
+        """A line after ten silent seconds."""
+        with self._lock:
+            if self._now() - self._told >= PLAIN_SECONDS:
+                self._tell(f", step {done}/{total}")
+
+    def message(self, text: str) -> None:
+        """To stderr."""
+        console.message(text)
+
+    def close(self) -> None:
+        """Nothing is left to say."""
+
+    def _tell(self, step: str) -> None:
+        now = self._now()
+        self._told = now
+        rate = self._done / (now - self._start) if now > self._start else 0.0
+        text = f"{self._done} items" if self._total is None else f"{self._done}/{self._total} items"
+        if rate > 0:
+            text += f", {rate:.2g} a second"
+            if self._total is not None and self._total > self._done:
+                text += f", {seconds_text((self._total - self._done) / rate)} left"
+        console.message(text + step)
+
+
+class RunProgress:
+    """What the user of `joyedit run` sees while it runs; fills `runtime.progress.Progress`."""
+
+    def __init__(self, request: Request, *, json: bool, quiet: bool, verbose: bool) -> None:
+        self._request = request
+        self._json = json
+        self._quiet = quiet
+        self._verbose = verbose
+        self._meter: Meter = NoMeter()
+        self._failures = 0
+
+    def loading(self, config: RunConfig) -> None:
+        """Names the model."""
+        self._say(f"loading {config.model}")
+
+    def started(self, info: BackendInfo, summary: SourceSummary) -> None:
+        """Prints what is in force, with its origin where that is not a flag; then the meter starts."""
+        if self._quiet:
+            return
+        config = self._request.config
+        rows = [("model", f"{info.model} ({info.layout} layout)")]
+        for label, value, asked in (
+            ("device", info.device, config.device),
+            ("dtype", info.dtype, config.dtype),
+            ("attention", info.attention, config.attention),
+            ("schedule", info.schedule, config.schedule),
+        ):
+            rows.append((label, f"{value} (auto)" if asked == "auto" else value))
+        rows += in_force(self._request, summary.settings)
+        rows.append(("batch size", str(config.batch_size or "auto")))
+        rows += [("note", note) for note in info.notes]
+        for label, value in rows:
+            console.message(f"{label}: {value}")
+        if summary.passed_over:
+            console.message(f"passed over: {summary.passed_over} files that are no pictures")
+        self._meter = BarMeter(summary.items) if sys.stderr.isatty() else PlainMeter(summary.items)
+
+    def step(self, done: int, total: int) -> None:
+        """To the meter."""
+        self._meter.step(done, total)
+
+    def result(self, result: ItemResult, line: str) -> None:
+        """The record to stdout with --json; a failure to stderr, the first few of them."""
+        if self._json:
+            try:
+                console.result(line, flush=True)
+            except console.ReaderLeftError:  # the records are in the journal all the same
+                self._json = False
+        self._meter.item()
+        if result.error is not None:
+            self._failures += 1
+            if self._failures <= FAILURES_SHOWN or self._verbose:
+                self._meter.message(f"failed: {result.id}: {result.error['code']}: {result.error['message']}")
+            elif self._failures == FAILURES_SHOWN + 1:
+                self._meter.message("further failures are not shown here (-v shows all)")
+        elif self._verbose:
+            self._meter.message(f"ok: {result.id}: {result.output}")
+
+    def stopping(self) -> None:
+        """Said at once, so that nobody presses again."""
+        self._meter.message("interrupted: no further batch starts, finished pictures are still written")
+
+    def close(self) -> None:
+        """Ends the meter."""
+        self._meter.close()
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            console.message(text)

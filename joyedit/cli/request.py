@@ -1,0 +1,143 @@
+"""Flags -> what a run is asked to do, with every fault of the flags told before anything is read."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from joyedit.cli.flags import Flags
+from joyedit.errors import UsageError
+from joyedit.job.items import BUILT_IN
+from joyedit.job.manifest import Source, SourceOptions, open_source
+from joyedit.job.recipe import Recipe, load_recipe
+from joyedit.job.spec import RunConfig, Settings
+from joyedit.runtime.backend import model_settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One run as it was asked for: where items come from, what is in force, and who said so."""
+
+    source: Source
+    config: RunConfig
+    flags: Settings
+    recipe: Recipe | None
+    checkpoint: Settings
+
+
+def build_request(flags: Flags) -> Request:
+    """Raises `UsageError` for flags that cannot work, `ManifestError` for a faulty recipe."""
+    _refuse(flags)
+    typed = Settings(
+        steps=flags.steps,
+        guidance_scale=flags.guidance_scale,
+        seed=flags.seed,
+        negative_prompt=flags.negative_prompt,
+        basesize=flags.basesize,
+    )
+    config = RunConfig(
+        output=flags.output,
+        model=flags.model,
+        batch_size=None if flags.batch_size == "auto" else int(flags.batch_size),
+        device=flags.device,
+        dtype=flags.dtype,
+        attention=flags.attention,
+        compile=flags.compile,
+        schedule=flags.schedule,
+        format=flags.format,
+        quality=flags.quality,
+        limit=flags.limit,
+    )
+    recipe = None if flags.recipe is None else load_recipe(flags.recipe)
+    checkpoint = model_settings(flags.model)
+    options = SourceOptions(
+        prompt=flags.prompt,
+        flags=typed,
+        recipe=recipe,
+        recipe_values=_recipe_values(flags.values),
+        checkpoint=checkpoint,
+        format=flags.format,
+        output=flags.output,
+        limit=flags.limit,
+    )
+    stdin = _stdin() if flags.source == "-" else None
+    source = open_source(flags.source, options, stdin)
+    return Request(source=source, config=config, flags=typed, recipe=recipe, checkpoint=checkpoint)
+
+
+def in_force(request: Request, settings: Settings) -> list[tuple[str, str]]:
+    """Label and value of each run-wide setting, with its origin if that is not a flag.
+
+    `settings` are the run-wide defaults that the source works with. An item's own line comes before.
+    """
+    settings = settings.over(BUILT_IN)
+    rows = []
+    for name in ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height"):
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        told = repr(value) if isinstance(value, str) else str(value)
+        origin = _origin(request, name, value)
+        rows.append((name.replace("_", " "), told if origin is None else f"{told} ({origin})"))
+    return rows
+
+
+def _origin(request: Request, name: str, value: object) -> str | None:
+    if getattr(request.flags, name) is not None:
+        return None
+    if request.recipe is not None and getattr(request.recipe.settings, name) is not None:
+        return f"recipe {request.recipe.name}"
+    checkpoint = getattr(request.checkpoint, name)
+    lower = getattr(BUILT_IN, name) if checkpoint is None else checkpoint
+    if value != lower:
+        return "manifest defaults"
+    return "built-in" if checkpoint is None else "checkpoint"
+
+
+def _refuse(flags: Flags) -> None:
+    """Every fault of the flags that are no settings of an item, at once; `open_source` tells those."""
+    faults = []
+    if flags.model is None and not flags.dry_run:
+        faults.append(
+            "no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
+            "or plan without one with --dry-run"
+        )
+    if flags.batch_size != "auto" and not (
+        flags.batch_size.isascii() and flags.batch_size.isdigit() and int(flags.batch_size)
+    ):
+        faults.append(f"--batch-size must be auto or a number from 1, not {flags.batch_size!r}")
+    if flags.values and flags.recipe is None:
+        faults.append("--set fills the parameters of a recipe: name one with --recipe")
+    faults += [f"--set takes name=value, not {value!r}" for value in flags.values if not _is_pair(value)]
+    if flags.quiet and flags.verbose:
+        faults.append("--quiet and --verbose exclude each other")
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def _is_pair(value: str) -> bool:
+    return bool(value.partition("=")[0].strip()) and "=" in value
+
+
+def _recipe_values(pairs: tuple[str, ...]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name.strip() in values:
+            raise UsageError(f"--set {name.strip()} is given twice")
+        values[name.strip()] = value
+    return values
+
+
+def _stdin() -> BinaryIO:
+    """Standard input for a thread that may still wait in it when the program ends.
+
+    sys.stdin's own buffer would then be locked, and the interpreter dies over that at its exit.
+    """
+    if sys.stdin is None:
+        raise UsageError("SOURCE is -, but there is no standard input")
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except (OSError, ValueError):  # no real file: a test's
+        return sys.stdin.buffer

@@ -1,0 +1,107 @@
+"""A backend without networks, for tests: same protocol, same pictures every time, no torch.
+
+An edit tints the last reference with a colour that is hashed from instruction, negative prompt and
+seed; text to image is a flat picture of that colour. Instructions that hold one of these words fail:
+
+    FAIL-BATCH    `denoise` raises RuntimeError for the whole batch
+    FAIL-ENCODE   `encode` raises ItemError("instruction_too_long") for the whole batch
+    INTERRUPT     `denoise` raises KeyboardInterrupt, as Ctrl-C would
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
+
+from joyedit.errors import ItemError
+from joyedit.job.spec import RunConfig, Size
+from joyedit.runtime.backend import BackendInfo, BatchInput
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FakeLatents:
+    """What the fake hands from `encode` to `denoise` and on to `decode`."""
+
+    batch: BatchInput
+    steps: int
+
+
+class FakeBackend:
+    """See the top of the file. `calls` counts each method; `batches` lists the item ids that came in."""
+
+    def __init__(self, config: RunConfig, batch_size: int = 4) -> None:
+        self.info = BackendInfo(
+            model=config.model or "fake",
+            layout="fake",
+            device="cpu" if config.device == "auto" else config.device,
+            dtype="fp32" if config.dtype == "auto" else config.dtype,
+            attention="sdpa" if config.attention == "auto" else config.attention,
+            schedule="original" if config.schedule == "auto" else config.schedule,
+        )
+        self.calls: Counter[str] = Counter()
+        self.batches: list[tuple[str, ...]] = []
+        self._batch_size = batch_size
+
+    def encode(self, batch: BatchInput) -> FakeLatents:
+        """Refuse pictures that are not of their bucket's size; otherwise hand everything on."""
+        self.calls["encode"] += 1
+        self.batches.append(tuple(sized.item.id for sized in batch.batch.items))
+        for sized, pictures in zip(batch.batch.items, batch.pictures, strict=True):
+            if "FAIL-ENCODE" in sized.item.instruction:
+                raise ItemError("instruction_too_long", "the instruction is too long")
+            sizes = tuple((picture.height, picture.width) for picture in pictures)
+            if sizes != sized.references:
+                raise ValueError(f"pictures of {sizes} for references of {sized.references}")
+        return FakeLatents(batch=batch, steps=batch.batch.items[0].item.sampling.steps)
+
+    def denoise(self, encoded: FakeLatents, on_step: Callable[[int, int], None]) -> FakeLatents:
+        """Count the steps, and fail where an instruction asks for it."""
+        self.calls["denoise"] += 1
+        for sized in encoded.batch.batch.items:
+            if "INTERRUPT" in sized.item.instruction:
+                raise KeyboardInterrupt
+            if "FAIL-BATCH" in sized.item.instruction:
+                raise RuntimeError("the fake device failed, as the instruction asked")
+        for step in range(encoded.steps):
+            on_step(step + 1, encoded.steps)
+        return encoded
+
+    def decode(self, latents: FakeLatents) -> list[Image.Image]:
+        """One tinted picture for each item."""
+        self.calls["decode"] += 1
+        pictures = []
+        for sized, references in zip(latents.batch.batch.items, latents.batch.pictures, strict=True):
+            height, width = sized.target
+            sampling = sized.item.sampling
+            told = f"{sized.item.instruction}\0{sampling.negative_prompt}\0{sampling.seed}"
+            red, green, blue = hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()[:3]
+            picture = Image.new("RGB", (width, height), (red, green, blue))
+            if references:
+                picture = Image.blend(references[-1].resize((width, height)), picture, 0.25)
+            pictures.append(picture)
+        return pictures
+
+    def synchronize(self) -> None:
+        """Nothing runs behind."""
+        self.calls["synchronize"] += 1
+
+    def peak_memory(self) -> int | None:
+        """A fake has no device memory."""
+        return None
+
+    def auto_batch_size(self, target: Size) -> int:
+        """The same for every target."""
+        return self._batch_size
+
+    def close(self) -> None:
+        """Only counted."""
+        self.calls["close"] += 1
+
+
+def load_backend(config: RunConfig) -> FakeBackend:
+    """The fake, whatever the model is called."""
+    return FakeBackend(config)

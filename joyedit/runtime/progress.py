@@ -1,0 +1,49 @@
+"""Who is told how a run goes: the protocol that the command line fills, and one that is silent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from joyedit.job.spec import ItemResult, RunConfig
+from joyedit.runtime.backend import BackendInfo
+
+if TYPE_CHECKING:
+    from joyedit.job.manifest import SourceSummary
+
+
+class Progress(Protocol):
+    """Told in this order; `result` comes from several threads, but never twice at once."""
+
+    def loading(self, config: RunConfig) -> None:
+        """The source was checked; the model loads now."""
+
+    def started(self, info: BackendInfo, summary: SourceSummary) -> None:
+        """The model is loaded; the first item follows."""
+
+    def step(self, done: int, total: int) -> None:
+        """A denoising step of the batch in flight is done."""
+
+    def result(self, result: ItemResult, line: str) -> None:
+        """An item is finished, and `line` stands in results.jsonl."""
+
+    def stopping(self) -> None:
+        """The run was interrupted; what is done is still written."""
+
+
+class Silence:
+    """A `Progress` that tells nobody."""
+
+    def loading(self, config: RunConfig) -> None:
+        """Nothing."""
+
+    def started(self, info: BackendInfo, summary: SourceSummary) -> None:
+        """Nothing."""
+
+    def step(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def result(self, result: ItemResult, line: str) -> None:
+        """Nothing."""
+
+    def stopping(self) -> None:
+        """Nothing."""

@@ -1,0 +1,151 @@
+"""Every item's final state passes here once: journal, counts, progress and log take it from here."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from joyedit.errors import ItemError, OutputError
+from joyedit.job.journal import Journal
+from joyedit.job.report import Tally, joyedit_version
+from joyedit.job.spec import FailedItem, ItemResult, SizedItem
+from joyedit.runtime.backend import BackendInfo
+
+LOG = "joyedit.log"
+
+
+class Recorder:
+    """The open records of a run, as a context; all methods may be called from any thread.
+
+    `on_result` hears of each result and its line in the journal, one at a time, after the line was
+    written. Each method raises `OutputError` when the record cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        info: BackendInfo,
+        on_result: Callable[[ItemResult, str], None],
+    ) -> None:
+        self.tally = Tally()
+        self._info = info
+        self._on_result = on_result
+        self._lock = threading.Lock()
+        self._version = joyedit_version()
+        self._log = folder / LOG
+        self._journal = Journal(folder)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.close()
+
+    def ok(self, sized: SizedItem, *, seconds: Mapping[str, float], notes: tuple[str, ...]) -> None:
+        """An item whose picture stands under its final name."""
+        self._add(self._result(sized, seconds=seconds, notes=notes))
+
+    def failed(
+        self,
+        sized: SizedItem,
+        error: Exception,
+        code: str,
+        *,
+        seconds: Mapping[str, float] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """A planned item that `error` stopped; `code` stands if the error brings none of its own."""
+        code, message = fault_of(error, code)
+        self.log(f"{sized.item.id}: {code}: {message}", error)
+        self._add(self._result(sized, seconds=seconds or {}, notes=notes, error={"code": code, "message": message}))
+
+    def unplanned(self, item: FailedItem) -> None:
+        """An item that failed before it joined a batch."""
+        self.log(f"{item.id}: {item.code}: {item.message}")
+        self._add(
+            ItemResult(
+                id=item.id,
+                status="failed",
+                instruction=item.instruction,
+                inputs=tuple(str(path) for path in item.images),
+                output=None,
+                bucket=None,
+                error={"code": item.code, "message": item.message},
+                origin=item.origin,
+            )
+        )
+
+    def log(self, text: str, error: BaseException | None = None) -> None:
+        """Append to joyedit.log, with the traceback of `error`."""
+        stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        entry = f"{stamp} {text}\n"
+        if error is not None and not isinstance(error, ItemError):
+            entry += "".join(traceback.format_exception(error))
+        try:
+            with self._lock, open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(entry)
+        except OSError as fault:
+            raise OutputError(f"cannot write {self._log}: {fault.strerror or fault}") from fault
+
+    def _add(self, result: ItemResult) -> None:
+        with self._lock:
+            line = self._journal.append(result)
+            self.tally.result(result)
+            self._on_result(result, line)
+
+    def _result(
+        self,
+        sized: SizedItem,
+        *,
+        seconds: Mapping[str, float],
+        notes: tuple[str, ...],
+        error: dict[str, str] | None = None,
+    ) -> ItemResult:
+        item = sized.item
+        return ItemResult(
+            id=item.id,
+            status="ok" if error is None else "failed",
+            instruction=item.instruction,
+            inputs=tuple(str(path) for path in item.images),
+            output=item.output if error is None else None,
+            bucket=sized.target,
+            settings=self._settings(sized),
+            seconds=dict(seconds),
+            notes=notes,
+            error=error,
+            origin=item.origin,
+        )
+
+    def _settings(self, sized: SizedItem) -> dict[str, Any]:
+        item = sized.item
+        height, width = (None, None) if item.size is None else item.size
+        return {
+            "steps": item.sampling.steps,
+            "guidance_scale": item.sampling.guidance_scale,
+            "seed": item.sampling.seed,
+            "negative_prompt": item.sampling.negative_prompt,
+            "basesize": item.basesize,
+            "width": width,
+            "height": height,
+            "schedule": self._info.schedule,
+            "model": self._info.model,
+            "dtype": self._info.dtype,
+            "attention": self._info.attention,
+            "joyedit": self._version,
+        }
+
+
+def fault_of(error: Exception, code: str) -> tuple[str, str]:
+    """The stable code and the one-line message of an error; `code` if it brings none of its own."""
+    if isinstance(error, ItemError):
+        return error.code, str(error)
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else ""
+    return code, f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,0 +1,156 @@
+"""Pictures are written behind the device: a few threads encode, put the file in place, then record it.
+
+At most `pending` pictures wait to be written; the device waits for room only when the disk is slower
+than it is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from joyedit.errors import OutputError
+from joyedit.job.images import save_picture
+from joyedit.job.output import OutputFolder
+from joyedit.job.report import joyedit_version
+from joyedit.job.spec import EditItem, RunConfig
+from joyedit.runtime.backend import BackendInfo
+from joyedit.runtime.reading import ReadyItem
+from joyedit.runtime.records import Recorder
+from joyedit.runtime.timing import StageClock
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+WORKERS = 4
+PENDING = 16
+
+_FORMATS: dict[str, Literal["png", "jpg", "webp"]] = {
+    ".png": "png",
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".webp": "webp",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EditedItem:
+    """An item and its finished picture. `seconds` is its share of each stage so far."""
+
+    ready: ReadyItem
+    image: Image.Image
+    seconds: dict[str, float]
+
+
+class Writers:
+    """A context around the writing threads. Leaving it waits until everything put in is written."""
+
+    def __init__(self, write: Callable[[EditedItem], None], workers: int = WORKERS, pending: int = PENDING) -> None:
+        self._write = write
+        self._room = threading.Semaphore(pending)
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="joyedit-write")
+        self._fatal: BaseException | None = None
+
+    def __enter__(self) -> Writers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            self.check()
+
+    def put(self, edited: EditedItem) -> float:
+        """Hand over one picture; gives the seconds it waited for room.
+
+        Raises what stopped the writers, if something did.
+        """
+        start = time.perf_counter()
+        self._room.acquire()
+        waited = time.perf_counter() - start
+        self.check()
+        self._pool.submit(self._work, edited)
+        return waited
+
+    def check(self) -> None:
+        """Raise the error that stopped the writers (`OutputError` when the folder cannot be written)."""
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _work(self, edited: EditedItem) -> None:
+        try:
+            if self._fatal is None:  # what is left after that has no record, and a later run makes it anew
+                self._write(edited)
+        except BaseException as error:
+            self._fatal = error
+        finally:
+            self._room.release()
+
+
+class PictureWriter:
+    """Writes one finished picture and its record; what `Writers` calls."""
+
+    def __init__(
+        self,
+        *,
+        folder: OutputFolder,
+        config: RunConfig,
+        info: BackendInfo,
+        recorder: Recorder,
+        clock: StageClock,
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._info = info
+        self._recorder = recorder
+        self._clock = clock
+
+    def __call__(self, edited: EditedItem) -> None:
+        """Put the picture in place, then its record. A fault of this item becomes its record.
+
+        Raises `OutputError` when nothing more can be written.
+        """
+        sized, item = edited.ready.sized, edited.ready.sized.item
+        form = _FORMATS.get(PurePosixPath(item.output).suffix.lower(), self._config.format)
+        metadata = picture_metadata(item, self._info)
+        try:
+            with self._clock.stage("write") as lap:
+                self._folder.write(
+                    item.output,
+                    lambda file: save_picture(edited.image, file, form, self._config.quality, metadata),
+                )
+        except OutputError:
+            raise
+        except Exception as error:
+            self._recorder.failed(
+                sized,
+                error,
+                "write_failed",
+                seconds=edited.seconds | {"write": lap.seconds},
+                notes=edited.ready.notes,
+            )
+        else:
+            self._recorder.ok(sized, seconds=edited.seconds | {"write": lap.seconds}, notes=edited.ready.notes)
+
+
+def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
+    """What a finished picture says about how it was made. A local checkpoint gives its folder's name only."""
+    local = Path(info.model)
+    return {
+        "instruction": item.instruction,
+        "negative_prompt": item.sampling.negative_prompt,
+        "seed": str(item.sampling.seed),
+        "steps": str(item.sampling.steps),
+        "guidance_scale": str(item.sampling.guidance_scale),
+        "basesize": str(item.basesize),
+        "schedule": info.schedule,
+        "model": local.resolve().name if local.exists() else info.model,
+        "software": f"joyedit {joyedit_version()}",
+    }

@@ -1,0 +1,169 @@
+"""The command as a program: what it imports, its streams, and how it takes signals and closed pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cli_command import Command, program_environment
+
+HEAVY = ("torch", "transformers", "PIL", "yaml", "pydantic", "rich", "tqdm", "numpy")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from joyedit.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0, end\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=program_environment(), check=True
+    )
+    assert "Usage: joyedit" in done.stdout
+    loaded = json.loads(done.stderr.replace("'", '"'))
+    assert "typer" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_a_run_on_the_fake_and_a_dry_run_load_no_torch(pictures: Path) -> None:
+    for argv in (["run", "pictures", "-p", "x", "-n"], ["run", "pictures", "-p", "x", "-m", "fake", "-q"]):
+        code = (
+            "import sys\n"
+            "from joyedit.cli.main import main\n"
+            f"try:\n    main({argv!r})\nexcept SystemExit as end:\n    assert end.code == 0, end\n"
+            "assert 'PIL' in sys.modules\n"
+            "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+        )
+        subprocess.run([sys.executable, "-c", code], env=program_environment(), check=True, capture_output=True)
+
+
+def test_version_and_recipes(program: Command) -> None:
+    ended = program("--version")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("joyedit ")
+    ended = program("recipes")
+    assert (ended.code, ended.err) == (0, "")
+    assert [line.split(":")[0] for line in ended.out.splitlines() if not line.startswith(" ")] == [
+        "camera",
+        "draft",
+        "object-rotate",
+    ]
+
+
+def test_results_on_stdout_and_messages_on_stderr(program: Command, pictures: Path) -> None:
+    ended = program("run", "pictures", "-m", "fake", "-p", "x", "--basesize", "256", "--json")
+    assert ended.code == 0
+    assert [json.loads(line)["status"] for line in ended.out.splitlines()] == ["ok"] * 3
+    assert ended.err.startswith("loading fake\nmodel: fake (fake layout)\n")
+    assert "\r" not in ended.err
+    assert "\x1b" not in ended.err
+
+
+def test_a_refusal_as_a_program(program: Command) -> None:
+    ended = program("run", "gone", "-m", "fake")
+    assert (ended.code, ended.out, ended.err) == (2, "", "joyedit: error: gone: no such file or folder\n")
+
+
+def test_standard_input_as_a_program(program: Command, pictures: Path) -> None:
+    ended = program("run", "-", "-m", "fake", "-p", "x", "--basesize", "256", stdin="pictures/a.png\npictures/b.jpg\n")
+    assert ended.code == 0, ended.err
+    assert "2 items" in ended.err or "items            2" in ended.out
+
+
+def test_a_closed_stdout_ends_a_dry_run_quietly(tmp_path: Path) -> None:
+    lines = "".join(f'{{"instruction": "cat {number}"}}\n' for number in range(5000))
+    (tmp_path / "m.jsonl").write_text(lines)
+    program = subprocess.Popen(
+        [sys.executable, "-m", "joyedit", "run", "m.jsonl", "-n", "--batch-size", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=program_environment(),
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    assert program.stdout.readline().startswith(b"batch 0: ")
+    program.stdout.close()
+    told = program.stderr.read()
+    program.stderr.close()
+    assert program.wait(timeout=60) == 0
+    assert b"Error" not in told
+    assert b"error" not in told
+
+
+def test_a_closed_stdout_does_not_stop_a_run(tmp_path: Path, pictures: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "joyedit", "run", "pictures", "-m", "fake", "-p", "x", "--json", "-q"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=program_environment(),
+        check=False,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len((tmp_path / "edited" / "results.jsonl").read_text().splitlines()) == 3
+
+
+def test_ctrl_c_while_it_waits_for_standard_input(tmp_path: Path, pictures: Path) -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-m", "joyedit", "run", "-", "-m", "fake", "-p", "x", "--batch-size", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=program_environment(),
+    )
+    assert program.stdin is not None
+    program.stdin.write(b"pictures/a.png\n")
+    program.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "edited" / "pictures" / "a.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    program.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 30
+    while program.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)  # its standard input stays open: it must end all the same
+    code = program.poll()
+    told = program.communicate()[1].decode()
+    assert code == 130, told
+    assert "interrupted" in told
+    assert "Traceback" not in told
+    assert "Fatal" not in told
+    assert json.loads((tmp_path / "edited" / "report.json").read_text())["ok"] == 1
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path, pictures: Path) -> None:
+    own, other = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "joyedit", "run", "pictures", "-m", "fake", "-p", "x", "--basesize", "256"],
+        stdout=subprocess.DEVNULL,
+        stderr=other,
+        cwd=tmp_path,
+        env=program_environment() | {"NO_COLOR": "1", "TERM": "xterm"},
+    )
+    os.close(other)
+    told = b""
+    while True:
+        try:
+            part = os.read(own, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        told += part
+    os.close(own)
+    assert done.wait(timeout=60) == 0
+    assert b"3/3" in told
+    assert b"\r" in told
+    assert b"\x1b[3" not in told  # no colour

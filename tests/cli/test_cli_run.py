@@ -1,0 +1,258 @@
+"""`joyedit run` on the fake backend: what it prints, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_command import Command
+from PIL import Image
+
+from joyedit.job.images import read_metadata
+
+FAKE = ("-m", "fake", "--basesize", "256")
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert len({record["id"] for record in told}) == len(told)
+    return {record["id"]: record for record in told}
+
+
+def report(folder: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    assert told["items"] == told["ok"] + told["failed"] == len(records(folder))
+    return told
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def manifest(path: Path, *lines: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_folder_is_mirrored(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit("run", pictures, *FAKE, "-p", "make it night", "--steps", "2", "--batch-size", "1")
+    assert ended.code == 0
+    assert files(Path("edited")) == ["a.png", "b.png", "deep/c.png", "report.json", "results.jsonl"]
+    assert ended.messages == [
+        "loading fake",
+        "model: fake (fake layout)",
+        "device: cpu (auto)",
+        "dtype: fp32 (auto)",
+        "attention: sdpa (auto)",
+        "schedule: original (auto)",
+        "steps: 2",
+        "guidance scale: 4.0 (built-in)",
+        "seed: 42 (built-in)",
+        "negative prompt: '' (built-in)",
+        "basesize: 256",
+        "batch size: 1",
+        "passed over: 1 files that are no pictures",
+        "1/3 items, RATE, TIME left",
+        "2/3 items, RATE, TIME left",
+        "3/3 items, RATE",
+    ]
+    table = dict(line.split("  ", 1) for line in ended.out.splitlines())
+    assert table["items"].strip() == "3: 3 ok, 0 failed"
+    assert table["batches"].strip() == "3"
+    assert set(records(Path("edited"))) == {"a", "b", "deep/c"}
+    told = report(Path("edited"))
+    assert (told["ok"], told["passed_over"], told["exit_code"]) == (3, 1, 0)
+    assert told["settings"]["steps"] == 2
+
+
+def test_one_picture_on_stdout_only_the_table(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit("run", pictures / "b.jpg", *FAKE, "-p", "blue", "-o", "out")
+    assert ended.code == 0
+    labels = [line.split("  ")[0] for line in ended.out.splitlines()]
+    assert labels == [
+        "items", "batches", "load", "read", "encode", "denoise", "decode", "write", "device waited", "total",
+        "images a second", "warm-up", "steady", "peak memory", "model", "device", "schedule", "output",
+    ]  # fmt: skip
+    with Image.open("out/b.png") as image:
+        assert image.size[0] == pytest.approx(2 * image.size[1], rel=0.1)
+
+
+@pytest.mark.parametrize(("form", "kind"), [("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")])
+def test_pictures_say_how_they_were_made(joyedit: Command, pictures: Path, form: str, kind: str) -> None:
+    ended = joyedit(
+        "run", pictures / "a.png", *FAKE, "-p", "把天空变成夜晚", "--format", form, "--seed", "9",
+        "--steps", "3", "--neg-prompt", "blur", "--guidance-scale", "2.5", "--schedule", "diffusers",
+        "--quality", "90",
+    )  # fmt: skip
+    assert ended.code == 0
+    path = Path("edited") / f"a.{form}"
+    with Image.open(path) as image:
+        assert image.format == kind
+    metadata = read_metadata(path)
+    assert metadata.pop("software").startswith("joyedit ")
+    assert metadata == {
+        "instruction": "把天空变成夜晚",
+        "negative_prompt": "blur",
+        "seed": "9",
+        "steps": "3",
+        "guidance_scale": "2.5",
+        "basesize": "256",
+        "schedule": "diffusers",
+        "model": "fake",
+    }
+
+
+def test_a_bad_picture_in_a_folder_fails_alone(joyedit: Command, pictures: Path) -> None:
+    (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    ended = joyedit("run", pictures, *FAKE, "-p", "blue")
+    assert ended.code == 3
+    assert files(Path("edited")) == [
+        "a.png", "b.png", "deep/c.png", "joyedit.log", "report.json", "results.jsonl",
+    ]  # fmt: skip
+    told = report(Path("edited"))
+    assert told["failed_by_code"] == {"unreadable_picture": 1}
+    assert records(Path("edited"))["broken"]["error"]["code"] == "unreadable_picture"
+    (failure,) = [line for line in ended.messages if line.startswith("failed: ")]
+    assert failure.startswith("failed: broken: unreadable_picture: ")
+    assert ended.messages[-1] == "1 of 4 items failed: see edited/results.jsonl and edited/joyedit.log"
+    assert "4: 3 ok, 1 failed (unreadable_picture 1)" in ended.out
+
+
+def test_a_failing_batch_takes_no_mates_with_it(joyedit: Command, pictures: Path) -> None:
+    lines = [
+        {"image": "pictures/a.png", "id": name, "instruction": text}
+        for name, text in (("one", "blue"), ("two", "FAIL-BATCH"), ("three", "red"))
+    ]
+    ended = joyedit("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--batch-size", "3")
+    assert ended.code == 3
+    told = records(Path("edited"))
+    assert {name: record["status"] for name, record in told.items()} == {
+        "one": "ok",
+        "two": "failed",
+        "three": "ok",
+    }
+    assert told["two"]["error"]["code"] == "edit_failed"
+    assert told["two"]["source"] == {"file": "m.jsonl", "line": 2}
+    assert report(Path("edited"))["failed_by_code"] == {"edit_failed": 1}
+    assert "Traceback" in Path("edited/joyedit.log").read_text()
+    assert "Traceback" not in ended.err
+
+
+def test_an_items_own_line_wins_over_flags(joyedit: Command, pictures: Path) -> None:
+    lines = [
+        {"image": "pictures/a.png", "id": "own", "instruction": "x", "steps": 5, "seed": 1},
+        {"image": "pictures/a.png", "id": "flags", "instruction": "x"},
+    ]
+    ended = joyedit("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--steps", "2", "--seed", "0")
+    assert ended.code == 0
+    told = records(Path("edited"))
+    assert [(told[name]["settings"]["steps"], told[name]["settings"]["seed"]) for name in ("own", "flags")] == [
+        (5, 1),
+        (2, 0),
+    ]
+
+
+def test_origins_of_what_is_in_force(joyedit: Command, pictures: Path) -> None:
+    Path("r.yaml").write_text("name: mine\ndescription: d\nsettings: {steps: 7}\n")
+    Path("m.yaml").write_text("defaults: {seed: 5, steps: 9, instruction: x}\nitems:\n  - image: pictures/a.png\n")
+    ended = joyedit("run", "m.yaml", "-m", "fake", "--recipe", "r.yaml", "--guidance-scale", "1")
+    assert ended.code == 0, ended.err
+    lines = ended.messages
+    assert {"steps: 7 (recipe mine)", "seed: 5 (manifest defaults)", "guidance scale: 1.0"} <= set(lines)
+    assert "basesize: 1024 (built-in)" in lines
+
+
+def test_a_recipe_fills_its_places(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit(
+        "run",
+        pictures / "a.png",
+        *FAKE,
+        "--recipe",
+        "object-rotate",
+        "--set",
+        "object=chair",
+        "--set",
+        "view=left",
+    )
+    assert ended.code == 0, ended.err
+    assert "chair" in records(Path("edited"))["a"]["instruction"]
+
+
+def test_limit(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit("run", pictures, *FAKE, "-p", "blue", "--limit", "2")
+    assert ended.code == 0
+    assert len(records(Path("edited"))) == report(Path("edited"))["ok"] == 2
+
+
+def test_json_streams_the_records_and_nothing_else(joyedit: Command, pictures: Path) -> None:
+    (pictures / "broken.png").touch()
+    ended = joyedit("run", pictures, *FAKE, "-p", "blue", "--json")
+    assert ended.code == 3
+    assert ended.out == Path("edited/results.jsonl").read_text()
+    assert len(ended.out.splitlines()) == 4
+
+
+def test_quiet_says_only_errors(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit("run", pictures, *FAKE, "-p", "blue", "-q")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    (pictures / "broken.png").touch()
+    ended = joyedit("run", pictures, *FAKE, "-p", "blue", "-q")
+    assert (ended.code, ended.out) == (3, "")
+    assert len(ended.messages) == 2
+    assert ended.messages[0].startswith("failed: broken: ")
+
+
+def test_verbose_names_each_item(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit("run", pictures / "a.png", *FAKE, "-p", "blue", "-v")
+    assert "ok: a: a.png" in ended.messages
+
+
+def test_many_failures_are_not_all_shown(joyedit: Command, pictures: Path) -> None:
+    for number in range(30):
+        (pictures / f"x{number}.png").touch()
+    ended = joyedit("run", pictures, *FAKE, "-p", "blue")
+    assert ended.code == 3
+    assert len([line for line in ended.messages if line.startswith("failed: ")]) == 20
+    assert "further failures are not shown here (-v shows all)" in ended.messages
+    assert report(Path("edited"))["failed"] == 30
+
+
+def test_a_second_run_keeps_the_first_results(joyedit: Command, pictures: Path) -> None:
+    for _ in range(2):
+        assert joyedit("run", pictures / "a.png", *FAKE, "-p", "blue").code == 0
+    assert files(Path("edited")) == ["a.png", "report.json", "results.1.jsonl", "results.jsonl"]
+
+
+def test_standard_input(joyedit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = b'{"image": "pictures/a.png", "instruction": "x"}\nnonsense\n{"image": "pictures/b.jpg"}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    ended = joyedit("run", "-", *FAKE, "-p", "blue")
+    assert ended.code == 3
+    told = report(Path("edited"))
+    assert (told["ok"], told["failed_by_code"]) == (2, {"bad_line": 1})
+
+
+def test_an_interruption_ends_with_130(joyedit: Command, pictures: Path) -> None:
+    lines = [
+        {"image": "pictures/a.png", "id": name, "instruction": text}
+        for name, text in (("one", "blue"), ("two", "INTERRUPT"), ("three", "red"))
+    ]
+    ended = joyedit("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--batch-size", "1")
+    assert ended.code == 130
+    assert "interrupted: no further batch starts, finished pictures are still written" in ended.messages
+    assert set(records(Path("edited"))) == {"one"}
+    assert report(Path("edited"))["state"] == "interrupted"
+
+
+def test_a_full_disk_ends_with_1_and_one_message(joyedit: Command, pictures: Path) -> None:
+    Path("edited").mkdir()
+    Path("edited/results.jsonl").symlink_to("/dev/full")
+    ended = joyedit("run", pictures / "a.png", *FAKE, "-p", "blue")
+    assert ended.code == 1
+    (told,) = [line for line in ended.messages if "error" in line]
+    assert told.startswith("joyedit: error: cannot write edited/results.jsonl: ")
