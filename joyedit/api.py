@@ -39,9 +39,7 @@ class Editor:
         self.backend = backend
         self.defaults = defaults.over(BUILT_IN)
 
-    def edit(
-        self, image: Picture | Sequence[Picture] | None, instruction: str, **settings: Any
-    ) -> Image.Image:
+    def edit(self, image: Picture | Sequence[Picture] | None, instruction: str, **settings: Any) -> Image.Image:
         """Edit one picture; the result is RGB, of the size of its bucket.
 
         `image`: a PIL picture or a path, a list of them for several references, or None for text to

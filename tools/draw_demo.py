@@ -1,7 +1,7 @@
 """Draw the pictures and the manifest of `make demo`, and set them beside what came out.
 
-    python tools/draw_demo.py demo             draw demo/pictures and demo/manifest.yaml
-    python tools/draw_demo.py demo --overview  demo/overview.png: before, instruction, after
+python tools/draw_demo.py demo             draw demo/pictures and demo/manifest.yaml
+python tools/draw_demo.py demo --overview  demo/overview.png: before, instruction, after
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from nano.scenes import Background, Box, Scene, Thing, render
 from PIL import Image, ImageDraw, ImageFont
+
+from nano.scenes import Background, Box, Scene, Thing, render
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +110,7 @@ def draw(folder: Path) -> None:
         render(example.scene).save(folder / "pictures" / f"{example.name}.png")
     manifest = {
         "defaults": {"seed": 42},
-        "items": [
-            {"id": e.name, "image": f"pictures/{e.name}.png", "instruction": e.instruction} for e in EXAMPLES
-        ],
+        "items": [{"id": e.name, "image": f"pictures/{e.name}.png", "instruction": e.instruction} for e in EXAMPLES],
     }
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
     (folder / "manifest.yaml").write_text(text, encoding="utf-8")

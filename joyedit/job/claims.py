@@ -48,9 +48,7 @@ class Claims:
         """Takes the id `name`, or tells who has it."""
         taken = self._ids.get(name)
         if taken:
-            return Fault(
-                f"the id {shown(name)} is taken by line {taken}", "give each item an id of its own", "id"
-            )
+            return Fault(f"the id {shown(name)} is taken by line {taken}", "give each item an id of its own", "id")
         self._ids.put(name, number)
         return None
 

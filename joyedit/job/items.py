@@ -65,9 +65,7 @@ class SourceOptions:
             faults += self.recipe.unknown_faults(self.recipe_values)
             faults += self.recipe.choice_faults(self.recipe_values)
         elif self.recipe_values:
-            faults.append(
-                Fault(f"--set {next(iter(self.recipe_values))} needs a recipe", "give it with --recipe")
-            )
+            faults.append(Fault(f"--set {next(iter(self.recipe_values))} needs a recipe", "give it with --recipe"))
         if faults:
             told = [fault.message + (f" ({fault.remedy})" if fault.remedy else "") for fault in faults]
             raise UsageError("\n".join(told))
@@ -82,9 +80,7 @@ class RunDefaults:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_defaults(
-    record: Record | None, options: SourceOptions, file: str
-) -> tuple[RunDefaults, list[Problem]]:
+def read_defaults(record: Record | None, options: SourceOptions, file: str) -> tuple[RunDefaults, list[Problem]]:
     """The checked `defaults:` of a manifest, and their faults."""
     if record is None or record.data is None:
         return RunDefaults(), []
@@ -136,9 +132,7 @@ class ItemBuilder:
     the current one). With `look`, a picture that is not there is a fault.
     """
 
-    def __init__(
-        self, *, file: str, base: str, options: SourceOptions, defaults: RunDefaults, look: bool
-    ) -> None:
+    def __init__(self, *, file: str, base: str, options: SourceOptions, defaults: RunDefaults, look: bool) -> None:
         self._file = file
         self._base = base
         self._look = look
@@ -247,13 +241,9 @@ class ItemBuilder:
         if own != (None, None, None, None):
             sampling = Sampling(
                 steps=sampling.steps if line.steps is None else line.steps,
-                guidance_scale=(
-                    sampling.guidance_scale if line.guidance_scale is None else line.guidance_scale
-                ),
+                guidance_scale=(sampling.guidance_scale if line.guidance_scale is None else line.guidance_scale),
                 seed=sampling.seed if line.seed is None else line.seed,
-                negative_prompt=(
-                    sampling.negative_prompt if line.negative_prompt is None else line.negative_prompt
-                ),
+                negative_prompt=(sampling.negative_prompt if line.negative_prompt is None else line.negative_prompt),
             )
         width = self.settings.width if line.width is None else line.width
         height = self.settings.height if line.height is None else line.height

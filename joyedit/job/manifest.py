@@ -101,9 +101,7 @@ def open_source(source: str, options: SourceOptions, stdin: BinaryIO | None = No
     if suffix in _KINDS:
         return _Manifest(source, _KINDS[suffix], options)
     near = nearest(suffix, _KINDS) if suffix else f"valid: {', '.join(_KINDS)}"
-    raise UsageError(
-        f"{source}: neither a manifest nor a picture by its ending ({near}; a list of paths goes to '-')"
-    )
+    raise UsageError(f"{source}: neither a manifest nor a picture by its ending ({near}; a list of paths goes to '-')")
 
 
 class _Manifest(Source):
@@ -215,9 +213,7 @@ class _Folder(Source):
 
     def _in_force(self) -> tuple[Settings, str, Sampling]:
         settings = effective_settings(self.options, Settings())
-        text, faults = compose(
-            self.options.recipe, self.options.recipe_values, None, self.options.prompt, None
-        )
+        text, faults = compose(self.options.recipe, self.options.recipe_values, None, self.options.prompt, None)
         problems = [Problem(file=self.name, message=fault.message, remedy=fault.remedy) for fault in faults]
         if (settings.width is None) != (settings.height is None):
             problems.append(Problem(file=self.name, message="width and height go together"))
@@ -292,9 +288,7 @@ class _Stdin(Source):
         self.check()
         assert self._first is not None
         rest = map(self._record, self._lines)
-        made = (
-            self._builder.failed(got) if isinstance(got, Problem) else self._builder.item(got) for got in rest
-        )
+        made = (self._builder.failed(got) if isinstance(got, Problem) else self._builder.item(got) for got in rest)
         return chain([self._first], made)
 
     def _record(self, got: tuple[int, str] | Problem) -> Record | Problem:

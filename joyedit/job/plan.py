@@ -68,7 +68,8 @@ def size_item(item: EditItem, size_of: Callable[[Path], Size] = header_size) -> 
     """The item with a bucket for each reference and for its target.
 
     The target takes the bucket nearest to the size that the item asks for; without one, the last
-    reference's bucket; and without references, the square of its base size.
+    reference's bucket; and without references, the square of its base size. A single reference follows
+    the target into its bucket: the model was trained on edits of one shape.
     """
     try:
         references = tuple(choose_bucket(size_of(path), item.basesize) for path in item.images)
@@ -76,6 +77,8 @@ def size_item(item: EditItem, size_of: Callable[[Path], Size] = header_size) -> 
         return failed(item, error.code, str(error))
     if item.size is not None:
         target = choose_bucket(item.size, item.basesize)
+        if len(references) == 1:
+            references = (target,)
     elif references:
         target = references[-1]
     else:

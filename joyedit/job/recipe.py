@@ -107,8 +107,7 @@ class Recipe:
             faults.append(Fault(f"the recipe '{self.name}' has no instruction, and none was given"))
         if faults:
             raise ManifestError(
-                Problem(file=self.file or self.name, message=fault.message, remedy=fault.remedy)
-                for fault in faults
+                Problem(file=self.file or self.name, message=fault.message, remedy=fault.remedy) for fault in faults
             )
         return self.fill(values, instruction)
 
@@ -136,9 +135,7 @@ def load_recipe(name_or_file: str) -> Recipe:
         return _read(Path(text), text)
     names = _packaged()
     if text not in names:
-        raise UsageError(
-            f"no recipe is named {shown(text)} ({nearest(text, names)}; a file needs its ending .yaml)"
-        )
+        raise UsageError(f"no recipe is named {shown(text)} ({nearest(text, names)}; a file needs its ending .yaml)")
     return _read(names[text], text + ".yaml")
 
 
@@ -215,9 +212,7 @@ class _Reader:
         if value is None:
             return None
         if not isinstance(value, str) or not value.strip():
-            self._tell(
-                table.lines.get(key), Fault(f"{key} must be text that is not empty, not {shown(value)}")
-            )
+            self._tell(table.lines.get(key), Fault(f"{key} must be text that is not empty, not {shown(value)}"))
             return None
         return value
 

@@ -343,9 +343,7 @@ def _yaml_sections(reader: YamlReader, file: str) -> Iterator[Record | Problem |
             if name == "defaults":
                 yield _Defaults(Record(line, value))
             else:
-                known = (
-                    sections.unknown(name) if isinstance(name, str) else Fault(f"unknown key {shown(name)}")
-                )
+                known = sections.unknown(name) if isinstance(name, str) else Fault(f"unknown key {shown(name)}")
                 yield _problem(file, line, known)
         seen.add(name if isinstance(name, str) else None)
         yield from _yaml_faults(reader, file)

@@ -101,9 +101,7 @@ class Schema:
     def unknown(self, written: str) -> Fault:
         return Fault(f"unknown key {shown(written)}", nearest(written, self._names), written)
 
-    def read(
-        self, model: type[Model], table: Mapping[str, object]
-    ) -> tuple[Model | None, dict[str, str], list[Fault]]:
+    def read(self, model: type[Model], table: Mapping[str, object]) -> tuple[Model | None, dict[str, str], list[Fault]]:
         """The checked fields, the values of the recipe's parameters, and every fault.
 
         A null counts as a key that is not given. The fields are None where they have a fault.

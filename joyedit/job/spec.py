@@ -45,9 +45,7 @@ class Settings:
     def over(self, lower: Settings) -> Settings:
         """These settings, with what they leave open taken from `lower`."""
         names = self.__slots__
-        return Settings(
-            **{n: getattr(lower, n) if getattr(self, n) is None else getattr(self, n) for n in names}
-        )
+        return Settings(**{n: getattr(lower, n) if getattr(self, n) is None else getattr(self, n) for n in names})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

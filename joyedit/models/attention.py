@@ -36,9 +36,7 @@ class TextLengths:
         for index, length in enumerate(lengths):
             offsets.append(offsets[-1] + length)
             groups.setdefault(length, []).append(index)
-        return cls(
-            tuple(lengths), tuple(offsets), tuple((length, tuple(ids)) for length, ids in groups.items())
-        )
+        return cls(tuple(lengths), tuple(offsets), tuple((length, tuple(ids)) for length, ids in groups.items()))
 
     @property
     def total(self) -> int:

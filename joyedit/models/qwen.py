@@ -130,9 +130,7 @@ class TextEncoder(nn.Module):
         text, vision = self.config.text_config, self.config.vision_config
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         _set_frequencies(self.model.language_model.rotary_emb, head_dim, _rope_theta(text), device)
-        _set_frequencies(
-            self.model.visual.rotary_pos_emb, vision.hidden_size // vision.num_heads // 2, 10000.0, device
-        )
+        _set_frequencies(self.model.visual.rotary_pos_emb, vision.hidden_size // vision.num_heads // 2, 10000.0, device)
 
     def see(self, pixel_values: Tensor, grid: Grid) -> PictureFeatures:
         """Run one picture through the vision tower.
@@ -181,9 +179,7 @@ class TextEncoder(nn.Module):
             handle.remove()
         return captured[0]
 
-    def forward(
-        self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right"
-    ) -> list[Tensor]:
+    def forward(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """Features of each prompt, before the final norm: a list of (L_i, D). All go in one batch."""
         packed = [(p.ids, [picture.grid for picture in p.pictures]) for p in prompts]
         batch = pack_prompts(packed, self.image_token, padding)

@@ -23,9 +23,7 @@ def rope_table(
     position of an item is its index; rows and columns start at 0 in every item.
     Returns two fp32 tensors of shape (S, D / 2), S the tokens of all items.
     """
-    frequencies = [
-        1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim)) for dim in dims
-    ]
+    frequencies = [1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim)) for dim in dims]
     angles = []
     for index, (rows, columns) in enumerate(grids):
         axes = torch.meshgrid(

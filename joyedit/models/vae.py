@@ -195,15 +195,11 @@ class VAE(nn.Module):
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised posterior mean, fp32 (B, Z, h, w), of `pixels` (B, 3, H, W) in [-1, 1]."""
         mean = self.moments(pixels)[0].float()
-        return (mean - self._statistic(self.cfg.latents_mean, mean)) / self._statistic(
-            self.cfg.latents_std, mean
-        )
+        return (mean - self._statistic(self.cfg.latents_mean, mean)) / self._statistic(self.cfg.latents_std, mean)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels (B, 3, H, W), fp32 in [-1, 1], of normalised latents (B, Z, h, w)."""
         latent = latent.float()
-        raw = latent * self._statistic(self.cfg.latents_std, latent) + self._statistic(
-            self.cfg.latents_mean, latent
-        )
+        raw = latent * self._statistic(self.cfg.latents_std, latent) + self._statistic(self.cfg.latents_mean, latent)
         pixels: Tensor = self.decoder(self.post_quant_conv(raw.to(self.dtype)))
         return pixels.float().clamp(-1, 1)

@@ -60,9 +60,7 @@ class PromptBuilder:
 
     def plain(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
-            "input_ids"
-        ]
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 
     def ids(self, instruction: str, patches: Sequence[int]) -> tuple[int, ...]:
@@ -101,9 +99,7 @@ class Conditioner:
         ids = self._builder.ids(instruction, [p.grid[0] * p.grid[1] for p in pictures])
         return Prompt(ids=ids, pictures=tuple(pictures))
 
-    def features(
-        self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right"
-    ) -> list[Tensor]:
+    def features(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """What the DiT reads of each prompt: a list of (L_i, D), with the leading tokens dropped."""
         whole = self._encoder(prompts, padding)
         return [features[self._builder.dropped :][-MAX_FEATURES:] for features in whole]

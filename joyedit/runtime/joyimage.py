@@ -61,13 +61,9 @@ class JoyImageBackend:
         self.dit, self.vae = checkpoint.dit, checkpoint.vae
         self.dit.attend = BACKENDS[attention]
         self.shift = checkpoint.shift
-        self.schedule: ScheduleName = (
-            checkpoint.schedule if config.schedule == "auto" else config.schedule
-        )
+        self.schedule: ScheduleName = checkpoint.schedule if config.schedule == "auto" else config.schedule
         try:
-            builder = PromptBuilder(
-                load_tokenizer(checkpoint.tokenizer_folder), checkpoint.text_encoder.image_token
-            )
+            builder = PromptBuilder(load_tokenizer(checkpoint.tokenizer_folder), checkpoint.text_encoder.image_token)
             processor = load_image_processor(checkpoint.processor_folder)
         except (TokenizerError, OSError, ValueError) as error:
             raise CheckpointError(
@@ -112,12 +108,8 @@ class JoyImageBackend:
         samplings = [sized.item.sampling for sized in batch.batch.items]
         slots = range(len(batch.pictures[0]))
         conditioning = Conditioning(
-            noise=torch.cat(
-                [self._noise(s.item.sampling.seed, s.target) for s in batch.batch.items]
-            ).to(self.device),
-            references=tuple(
-                torch.cat([seen[id(pictures[slot])][1] for pictures in batch.pictures]) for slot in slots
-            ),
+            noise=torch.cat([self._noise(s.item.sampling.seed, s.target) for s in batch.batch.items]).to(self.device),
+            references=tuple(torch.cat([seen[id(pictures[slot])][1] for pictures in batch.pictures]) for slot in slots),
             positive=tuple(texts[: len(prompts)]),
             negative=tuple(next(rest) if s.guidance_scale > 1 else None for s in samplings),
             scales=tuple(s.guidance_scale for s in samplings),

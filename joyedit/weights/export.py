@@ -40,9 +40,7 @@ def export_diffusers(
     _write(folder / "vae", STEM, vae_tensors(vae), vae_json(vae.cfg), dtype)
     text_json = json.loads(text_encoder.config.to_json_string(use_diff=False))
     text_json |= {"architectures": ["Qwen3VLForConditionalGeneration"], "tie_word_embeddings": True}
-    _write(
-        folder / "text_encoder", "model.safetensors", dict(text_encoder.state_dict()), text_json, dtype
-    )
+    _write(folder / "text_encoder", "model.safetensors", dict(text_encoder.state_dict()), text_json, dtype)
     scheduler = {
         "_class_name": "FlowMatchEulerDiscreteScheduler",
         "num_train_timesteps": TRAIN_TIMESTEPS,
@@ -148,9 +146,7 @@ def _time_conv(place: str, dim_in: int, dim_out: int) -> dict[str, Tensor]:
     }
 
 
-def _write(
-    folder: Path, name: str, state: dict[str, Tensor], config: dict[str, Any], dtype: torch.dtype
-) -> None:
+def _write(folder: Path, name: str, state: dict[str, Tensor], config: dict[str, Any], dtype: torch.dtype) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     save_file(tensors, folder / name, metadata={"format": "pt"})

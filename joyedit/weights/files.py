@@ -80,9 +80,7 @@ class PickleFile:
             ) from error
         except (RuntimeError, OSError, EOFError, ValueError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise CheckpointError(
-                f"{path}: not a readable PyTorch file ({reason}); download it again"
-            ) from error
+            raise CheckpointError(f"{path}: not a readable PyTorch file ({reason}); download it again") from error
         for key in self.WRAPPERS:
             if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
                 loaded = loaded[key]

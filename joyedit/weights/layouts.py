@@ -201,9 +201,7 @@ def _assemble(
         Component(name=labels[key], module=modules[key], files=source, rename=rename, fit=fits[key])
         for key, (source, rename) in files.items()
     )
-    return Checkpoint(
-        folder=folder, layout=layout, dit=dit, vae=vae, text_encoder=text, components=components, **rest
-    )
+    return Checkpoint(folder=folder, layout=layout, dit=dit, vae=vae, text_encoder=text, components=components, **rest)
 
 
 def _config(path: Path, read: Callable[[dict[str, Any]], T]) -> T:

@@ -82,9 +82,7 @@ def check(components: Iterable[Component], layout: str) -> None:
         raise CheckpointError(f"the checkpoint was recognised as the {layout} layout, but its tensors differ:\n{text}")
 
 
-def load(
-    component: Component, device: torch.device, dtype_of: Callable[[str], torch.dtype]
-) -> None:
+def load(component: Component, device: torch.device, dtype_of: Callable[[str], torch.dtype]) -> None:
     """Fill a checked component's network. `dtype_of` gives each parameter's dtype by its name.
 
     Tensors go one at a time from the file to the device, so the host never holds a second copy.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from support import editing
 from support.editing import Edit, levels_apart, picture, run
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import editing, reference
 
 from joyedit.runtime.joyimage import JoyImageBackend
+from support import editing, reference
 
 
 @pytest.fixture(scope="session")

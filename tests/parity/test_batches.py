@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.editing import Edit, batch_of, levels_apart, picture, run
 
 from joyedit.runtime.joyimage import JoyImageBackend
+from support.editing import Edit, batch_of, levels_apart, picture, run
 
 TEXTS = (
     "Red.",
@@ -63,9 +63,7 @@ def test_padding_reaches_no_token(ours: JoyImageBackend, padding: str) -> None:
         assert (got - alone).abs().max() <= 1e-5 * alone.abs().max()
 
 
-def test_a_picture_shared_by_two_items_is_encoded_once(
-    ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_shared_by_two_items_is_encoded_once(ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     see = ours.conditioner.see
     monkeypatch.setattr(ours.conditioner, "see", lambda p: calls.append(1) or see(p))

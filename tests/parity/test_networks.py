@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from support.editing import Edit, batch_of, picture
 from torch import Tensor
 
 from joyedit.models.attention import TextLengths
 from joyedit.runtime.conditioning import pixels_of
 from joyedit.runtime.joyimage import JoyImageBackend
+from support.editing import Edit, batch_of, picture
 
 TOLERANCE = 1e-4
 """Of the reference's largest value."""
@@ -26,9 +26,7 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 @pytest.mark.parametrize("items", [1, 2, 3])
 @pytest.mark.parametrize("grid", [(8, 12), (14, 6)])
 @torch.no_grad()
-def test_dit_matches_diffusers(
-    ours: JoyImageBackend, theirs: Any, items: int, grid: tuple[int, int]
-) -> None:
+def test_dit_matches_diffusers(ours: JoyImageBackend, theirs: Any, items: int, grid: tuple[int, int]) -> None:
     torch.manual_seed(items)
     latents = torch.randn(2, items, 16, 1, *grid)  # the reference takes the target last
     txt = torch.randn(2, 9, ours.dit.cfg.text_dim)
@@ -65,9 +63,7 @@ def test_dit_takes_a_timestep_for_each_sample(ours: JoyImageBackend, theirs: Any
 
 
 @torch.no_grad()
-def test_dit_with_references_of_other_sizes_matches_edit_plus(
-    ours_plus: JoyImageBackend, theirs_plus: Any
-) -> None:
+def test_dit_with_references_of_other_sizes_matches_edit_plus(ours_plus: JoyImageBackend, theirs_plus: Any) -> None:
     torch.manual_seed(6)
     latents = [torch.randn(1, 16, 8, 12), torch.randn(1, 16, 10, 6), torch.randn(1, 16, 4, 4)]
     txt = torch.randn(1, 7, ours_plus.dit.cfg.text_dim)
@@ -87,17 +83,13 @@ def test_dit_with_references_of_other_sizes_matches_edit_plus(
         return_dict=False,
     )[0]
     target = flat[0, : 4 * 6].reshape(4, 6, 16, 2, 2).permute(2, 0, 3, 1, 4).reshape(1, 16, 8, 12)
-    got = ours_plus.dit(
-        latents, timestep, ours_plus.dit.embed_text(txt[0]), TextLengths.of([7])
-    )
+    got = ours_plus.dit(latents, timestep, ours_plus.dit.embed_text(txt[0]), TextLengths.of([7]))
     assert_close(got, target)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (128, 48)])
 @torch.no_grad()
-def test_vae_encoder_matches_the_3d_network(
-    ours: JoyImageBackend, theirs: Any, size: tuple[int, int]
-) -> None:
+def test_vae_encoder_matches_the_3d_network(ours: JoyImageBackend, theirs: Any, size: tuple[int, int]) -> None:
     pixels = pixels_of(picture(*size), torch.device("cpu"))
     expected = theirs.vae.encode(pixels[:, :, None]).latent_dist.mode()
     assert_close(ours.vae.moments(pixels)[0], expected[:, :, 0])

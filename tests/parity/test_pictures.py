@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import reference
-from support.editing import Edit, levels_apart, picture, run, spread
 
 from joyedit.runtime.joyimage import JoyImageBackend
+from support import reference
+from support.editing import Edit, levels_apart, picture, run, spread
 
 
 @pytest.mark.parametrize("size", [(300, 410), (256, 256), (500, 190)])
 @pytest.mark.parametrize("guidance", [4.0, 1.0])
 def test_an_edit(ours: JoyImageBackend, theirs: Any, size: tuple[int, int], guidance: float) -> None:
     image = picture(*size)
-    expected = reference.edit(
-        theirs, image, "Turn the sky red.", num_inference_steps=3, guidance_scale=guidance
-    )
+    expected = reference.edit(theirs, image, "Turn the sky red.", num_inference_steps=3, guidance_scale=guidance)
     (got,) = run(ours, Edit(text="Turn the sky red.", images=[image], guidance=guidance))
     assert spread(got) > 10
     assert levels_apart(got, expected) <= 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from nano.tokenizer import build_tokenizer
 
 HEAD_DIM = 32

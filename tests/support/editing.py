@@ -35,9 +35,7 @@ class Edit:
         object.__setattr__(
             self,
             "sampling",
-            Sampling(
-                steps=self.steps, guidance_scale=self.guidance, seed=self.seed, negative_prompt=self.negative
-            ),
+            Sampling(steps=self.steps, guidance_scale=self.guidance, seed=self.seed, negative_prompt=self.negative),
         )
 
 

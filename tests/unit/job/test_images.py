@@ -53,9 +53,7 @@ def test_exif_orientation(tmp_path: Path, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"p.{kind}"
-    lossless = (
-        {"lossless": True} if kind == "webp" else {"quality": 100, "subsampling": 0} if kind == "jpg" else {}
-    )
+    lossless = {"lossless": True} if kind == "webp" else {"quality": 100, "subsampling": 0} if kind == "jpg" else {}
     stored.save(path, exif=exif, **lossless)
     assert header_size(path) == (20, 40)
     picture = load_picture(path)
@@ -122,10 +120,7 @@ def png_16_bit(path: Path, pixels: np.ndarray, colour_type: int) -> None:
 
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
 
 
@@ -244,11 +239,7 @@ def swapped_profile() -> bytes:
     at = {bytes(data[132 + 12 * n : 136 + 12 * n]): 132 + 12 * n for n in range(count)}
     data[at[b"rXYZ"] : at[b"rXYZ"] + 4] = b"bXYZ"
     data[at[b"bXYZ"] : at[b"bXYZ"] + 4] = b"rXYZ"
-    return (
-        bytes(data)
-        .replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
-        .replace(b"sRGB bui", b"swap bui")
-    )
+    return bytes(data).replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")).replace(b"sRGB bui", b"swap bui")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
@@ -385,9 +376,7 @@ def test_fit_covers_and_crops(bucket: tuple[int, int], size: tuple[int, int]) ->
     scale = max(height / size[1], width / size[0])
     wide, tall = int(np.ceil(size[0] * scale)), int(np.ceil(size[1] * scale))
     left, top = (wide - width) // 2, (tall - height) // 2
-    wanted = image.resize((wide, tall), Image.Resampling.BILINEAR).crop(
-        (left, top, left + width, top + height)
-    )
+    wanted = image.resize((wide, tall), Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
     got = fit(image, bucket)
     assert got.size == (width, height)
     difference = np.abs(np.asarray(got).astype(int) - np.asarray(wanted))

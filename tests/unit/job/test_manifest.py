@@ -158,9 +158,7 @@ def test_aliases(image: str, instruction: str) -> None:
 
 def test_paths_are_relative_to_the_manifest() -> None:
     Path("m").mkdir()
-    lines = [
-        {**LINE, "image": image} for image in ("../a.png", "../sub/../sub/c.png", os.path.abspath("b.jpg"))
-    ]
+    lines = [{**LINE, "image": image} for image in ("../a.png", "../sub/../sub/c.png", os.path.abspath("b.jpg"))]
     Image.new("RGB", (4, 4)).save("m/own.png")
     lines += [{**LINE, "image": "./own.png"}, {**LINE, "image": os.path.abspath("m/own.png")}]
     got = items(manifest("\n".join(json.dumps(line) for line in lines), "m/m.jsonl"))
@@ -172,9 +170,7 @@ def test_paths_are_relative_to_the_manifest() -> None:
 
 
 def test_default_ids_that_repeat_are_counted() -> None:
-    got = items(
-        jsonl(LINE, {**LINE, "id": "a-2"}, LINE, {**LINE, "output": "z.png"}, {**LINE, "image": "sub/c.png"})
-    )
+    got = items(jsonl(LINE, {**LINE, "id": "a-2"}, LINE, {**LINE, "output": "z.png"}, {**LINE, "image": "sub/c.png"}))
     assert [(item.id, item.output) for item in got] == [
         ("a", "a.png"), ("a-2", "a-2.png"), ("a-3", "a-3.png"), ("a-4", "z.png"), ("sub/c", "sub/c.png"),
     ]  # fmt: skip
@@ -267,9 +263,7 @@ def test_a_recipe_fills_its_template_from_the_line_the_command_line_and_the_defa
     assert got == ["3 b2 c1 d0 mine", "a2 b2 c1 d0 typed"]
 
 
-def test_an_instruction_of_the_line_or_the_command_line_stands_above_a_template_without_a_place_for_it() -> (
-    None
-):
+def test_an_instruction_of_the_line_or_the_command_line_stands_above_a_template_without_a_place_for_it() -> None:
     recipe = load_recipe("camera")
     source = jsonl({"image": "a.png", "yaw": 90}, LINE)
     first, second = (item.instruction for item in items(source, recipe=recipe, recipe_values={"pitch": "5"}))
@@ -551,15 +545,9 @@ def test_broken_json_lists(text: str | bytes, message: str) -> None:
 def test_a_json_list_is_read_in_pieces() -> None:
     """Elements that lie across the borders of the chunks, and their lines."""
     lines = [{**LINE, "id": f"i{n}", "instruction": "天" * (n * 37 % 5000) + "x"} for n in range(200)]
-    text = (
-        "["
-        + ",\n".join(json.dumps(line, ensure_ascii=n % 2 == 0, indent=1) for n, line in enumerate(lines))
-        + "]"
-    )
+    text = "[" + ",\n".join(json.dumps(line, ensure_ascii=n % 2 == 0, indent=1) for n, line in enumerate(lines)) + "]"
     got = items(manifest(text, "m.json"))
-    assert [(item.id, item.instruction) for item in got] == [
-        (line["id"], line["instruction"]) for line in lines
-    ]
+    assert [(item.id, item.instruction) for item in got] == [(line["id"], line["instruction"]) for line in lines]
     assert [item.origin.line for item in got] == [1 + 5 * n for n in range(200)]
 
 
@@ -799,9 +787,7 @@ def test_options_that_cannot_work(given: dict[str, Any], message: str) -> None:
 
 def test_set_is_checked_against_the_recipe() -> None:
     with pytest.raises(UsageError) as error:
-        open_source(
-            jsonl(LINE), options(recipe=load_recipe("camera"), recipe_values={"yow": "3", "zoom": "inn"})
-        )
+        open_source(jsonl(LINE), options(recipe=load_recipe("camera"), recipe_values={"yow": "3", "zoom": "inn"}))
     assert str(error.value).split("\n") == [
         "the recipe 'camera' has no parameter 'yow' (did you mean 'yaw'?)",
         "zoom must be one of 'in', 'out', 'unchanged', not 'inn' (did you mean 'in'?)",

@@ -162,7 +162,10 @@ def test_the_target_is_the_last_references_bucket() -> None:
 def test_a_size_that_is_asked_for_wins_over_the_references() -> None:
     result = sized(item("a", "wide", size=(700, 700)))
     assert result.target == (256, 256)
-    assert result.references[0] != (256, 256)
+    assert result.references == ((256, 256),)  # one reference follows the target
+    several = sized(item("b", "wide", size=(700, 700), images=2))
+    assert several.target == (256, 256)
+    assert (256, 256) not in several.references
 
 
 def test_text_to_image_takes_the_square_of_its_base() -> None:

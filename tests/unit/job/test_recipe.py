@@ -89,10 +89,8 @@ def test_values_are_checked_all_at_once(tmp_path: Path) -> None:
     assert str(error.value).replace(f"{tmp_path}/", "").split("\n") == [
         "r.yaml: the recipe 'paint' has no parameter 'color' (did you mean 'colour'?)",
         "r.yaml: colour must be one of 'red', 'blue', '7', not 'bleu' (did you mean 'blue'?)",
-        "r.yaml: the recipe 'paint' needs a value for 'thing' "
-        "(give it with --set thing=..., or as a key of the item)",
-        "r.yaml: the recipe 'paint' needs an instruction of the item's own "
-        "(give it with -p, or as 'instruction')",
+        "r.yaml: the recipe 'paint' needs a value for 'thing' (give it with --set thing=..., or as a key of the item)",
+        "r.yaml: the recipe 'paint' needs an instruction of the item's own (give it with -p, or as 'instruction')",
     ]
 
 

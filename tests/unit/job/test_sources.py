@@ -201,9 +201,7 @@ def test_refusals_of_a_folder() -> None:
     assert refused(source("in", prompt=None)) == [
         "in: no instruction (give it with -p, or as 'instruction' of the item)"
     ]
-    assert refused(
-        source("in", prompt=None, recipe=load_recipe("object-rotate"), recipe_values={"view": "left"})
-    ) == [
+    assert refused(source("in", prompt=None, recipe=load_recipe("object-rotate"), recipe_values={"view": "left"})) == [
         "in: the recipe 'object-rotate' needs a value for 'object' "
         "(give it with --set object=..., or as a key of the item)"
     ]

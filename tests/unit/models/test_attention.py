@@ -55,16 +55,12 @@ LENGTHS = [[5, 5, 5, 5], [3, 7, 3, 1], [1, 2, 3, 4], [9, 9, 2, 2]]
 def test_sdpa_matches_a_loop_over_samples(lengths: list[int]) -> None:
     text = TextLengths.of(lengths)
     query, key, value = (packed(lengths, seed) for seed in range(3))
-    for got, expected in zip(
-        sdpa_attention(query, key, value, text), one_by_one(query, key, value, text), strict=True
-    ):
+    for got, expected in zip(sdpa_attention(query, key, value, text), one_by_one(query, key, value, text), strict=True):
         assert torch.allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_flash_hands_the_kernel_each_sample_in_one_piece(
-    lengths: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flash_hands_the_kernel_each_sample_in_one_piece(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "varlen_kernel", lambda: varlen_by_loop)
     text = TextLengths.of(lengths)
     query, key, value = (packed(lengths, seed) for seed in range(3))

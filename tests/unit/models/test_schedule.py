@@ -20,9 +20,7 @@ def test_the_original_schedule_at_40_steps() -> None:
 
 def test_the_diffusers_schedule_at_40_steps() -> None:
     levels = sigmas(40, "diffusers")
-    assert [levels[i].item() for i in (0, 1, -3, -2, -1)] == pytest.approx(
-        [1, 0.9828, 0.0401, 0.0022, 0], abs=6e-5
-    )
+    assert [levels[i].item() for i in (0, 1, -3, -2, -1)] == pytest.approx([1, 0.9828, 0.0401, 0.0022, 0], abs=6e-5)
 
 
 @pytest.mark.parametrize("steps", [2, 4, 25, 40])

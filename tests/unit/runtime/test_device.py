@@ -35,7 +35,9 @@ def test_dtypes() -> None:
 
 def test_attention_on_the_cpu_is_sdpa() -> None:
     assert choose_attention("auto", CPU, "fp32") == ("sdpa", "FlashAttention needs a CUDA device")
-    with pytest.raises(DeviceError, match="--attention flash: FlashAttention needs a CUDA device; use --attention sdpa"):
+    with pytest.raises(
+        DeviceError, match="--attention flash: FlashAttention needs a CUDA device; use --attention sdpa"
+    ):
         choose_attention("flash", CPU, "fp32")
 
 

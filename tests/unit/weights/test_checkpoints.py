@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.checkpoints import write_original
 
 from joyedit.errors import CheckpointError, UsageError
 from joyedit.job.spec import RunConfig, Settings
@@ -20,6 +19,7 @@ from joyedit.runtime.joyimage import JoyImageBackend, load_backend
 from joyedit.weights.defaults import checkpoint_defaults
 from joyedit.weights.layouts import open_checkpoint, resolve
 from joyedit.weights.load import check
+from support.checkpoints import write_original
 
 
 def load(folder: Path, **options: Any) -> JoyImageBackend:
@@ -183,9 +183,7 @@ def test_a_config_without_a_key(broken: Path) -> None:
 def test_networks_that_do_not_fit_each_other(broken: Path) -> None:
     path = broken / "transformer" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"text_dim": 32}))
-    assert refused(broken) == (
-        "CKPT: the transformer takes text features of 32 channels, the text encoder makes 48"
-    )
+    assert refused(broken) == ("CKPT: the transformer takes text features of 32 channels, the text encoder makes 48")
 
 
 def test_a_text_encoder_of_another_model(broken: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from support.checkpoints import write_tokenizer
 
-from joyedit.runtime.joyimage import load_backend
 from joyedit.job.spec import RunConfig
+from joyedit.runtime.joyimage import load_backend
 from joyedit.weights.export import export_diffusers
+from support.checkpoints import write_tokenizer
 
 
 def test_a_round_trip_through_the_layout(tmp_path: Path, diffusers_checkpoint: Path) -> None:

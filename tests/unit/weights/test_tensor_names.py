@@ -79,9 +79,7 @@ def test_the_full_size_text_encoder(test_data: Path) -> None:
     ("network", "rename"),
     [("transformer", names.dit_from_original), ("vae", names.vae_from_original(2))],
 )
-def test_the_authors_names_lead_to_the_diffusers_ones(
-    test_data: Path, network: str, rename: names.Rename
-) -> None:
+def test_the_authors_names_lead_to_the_diffusers_ones(test_data: Path, network: str, rename: names.Rename) -> None:
     """One to one, shape by shape, and in the order in which both lists go through the layers."""
     original = published(test_data, f"{network}.original")
     diffusers = published(test_data, f"{network}.diffusers")
