@@ -50,6 +50,8 @@ class SourceOptions:
     format: str = "png"
     output: Path
     limit: int | None = None
+    look: bool = True
+    """Whether a manifest's pictures must be there at the start. Where not, each that is gone is a failed item."""
 
     def check(self) -> None:
         """Raises UsageError for what can be told to be wrong without a source."""
@@ -215,7 +217,7 @@ class ItemBuilder:
             images=tuple(found.path for found in images),
             instruction=instruction,
             sampling=sampling,
-            basesize=self.settings.basesize or 0,
+            basesize=line.basesize or self.settings.basesize or 0,
             size=size,
             output=output,
             origin=Origin(file=self._file, line=record.line or None),
