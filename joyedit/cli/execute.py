@@ -8,9 +8,9 @@ from joyedit.cli.flags import Flags
 from joyedit.cli.progress import RunProgress
 from joyedit.cli.request import build_request
 from joyedit.job.journal import RESULTS
+from joyedit.job.report import LOG
 from joyedit.job.retry import FAILED
 from joyedit.runtime.backend import backend_loader
-from joyedit.runtime.records import LOG
 from joyedit.runtime.run import run
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from joyedit.job.spec import ItemResult, Settings
 
 REPORT = "report.json"
+LOG = "joyedit.log"
 
 State = Literal["running", "complete", "interrupted", "out_of_time", "stopped"]
 """A report that says `running` while nobody does was left by a run that was killed."""

@@ -14,11 +14,9 @@ from typing import Any
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.journal import Journal
-from joyedit.job.report import Tally, joyedit_version
+from joyedit.job.report import LOG, Tally, joyedit_version
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, Size, SizedItem
 from joyedit.runtime.backend import BackendInfo
-
-LOG = "joyedit.log"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
