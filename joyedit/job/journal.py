@@ -289,6 +289,14 @@ def final_records(path: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def error_code(record: dict[str, Any]) -> str | None:
+    """The code of a failed record; None for one of a picture. Whatever the file holds, this is text."""
+    if record.get("status") == "ok":
+        return None
+    error = record.get("error")
+    return str(error.get("code")) if isinstance(error, dict) else "unknown"
+
+
 def torn_bytes(path: Path) -> int:
     """How many bytes stand behind the last record."""
     end = good = 0

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from joyedit.job.journal import RESULTS, final_records
+from joyedit.job.journal import RESULTS, error_code, final_records
 from joyedit.job.lock import holder
 from joyedit.job.verify import expected_items, read_report, require_journal
 
@@ -44,10 +44,11 @@ def status(folder: Path) -> Status:
     done, failed = 0, Counter[str]()
     times: deque[object] = deque(maxlen=_RATE_OVER)
     for record in final_records(folder / RESULTS):
-        if record.get("status") == "ok":
+        code = error_code(record)
+        if code is None:
             done += 1
         else:
-            failed[str((record.get("error") or {}).get("code"))] += 1
+            failed[code] += 1
         times.append(record.get("at"))
     expected = expected_items(report)
     return Status(

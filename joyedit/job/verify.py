@@ -17,7 +17,7 @@ from typing import Any
 from joyedit.errors import ItemError, UsageError
 from joyedit.job.fingerprint import sha256_of
 from joyedit.job.images import load_picture
-from joyedit.job.journal import CUT, RESULTS, final_records, torn_bytes
+from joyedit.job.journal import CUT, RESULTS, error_code, final_records, torn_bytes
 from joyedit.job.lock import LOCK
 from joyedit.job.names import HashTable
 from joyedit.job.output import is_temporary
@@ -106,10 +106,11 @@ def _records(folder: Path, counts: Counts, known: HashTable, inputs: HashTable) 
     with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="joyedit-verify") as pool:
         for record in final_records(folder / RESULTS):
             counts.records += 1
-            for path in record.get("inputs") or ():
+            given = record.get("inputs")
+            for path in given if isinstance(given, list) else ():
                 inputs.put(str(path), 1)
-            if record.get("status") != "ok":
-                code = str((record.get("error") or {}).get("code"))
+            code = error_code(record)
+            if code is not None:
                 counts.failed[code] += 1
                 continue
             counts.ok += 1
