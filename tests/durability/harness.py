@@ -119,9 +119,7 @@ def make_manifest(folder: Path, count: int, *, broken: bool = False, instruction
 def pictures(out: Path) -> dict[str, bytes]:
     """The files under final names that are not joyedit's own, by their place."""
     found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    return {
-        name: data for name, data in found.items() if name not in OWN_FILES and not name.endswith(TEMPORARY_SUFFIX)
-    }
+    return {name: data for name, data in found.items() if name not in OWN_FILES and not name.endswith(TEMPORARY_SUFFIX)}
 
 
 def records(out: Path) -> dict[str, dict[str, Any]]:

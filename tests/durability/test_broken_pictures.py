@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from durability.harness import FAKE, FIGURES, SOAK, check_decodes, findings, pictures, program, records
 from PIL import Image
+
+from durability.harness import FAKE, FIGURES, SOAK, check_decodes, findings, pictures, program, records
 
 CODES = {
     "unreadable_picture", "truncated_picture", "empty_picture", "picture_too_large", "missing_picture",

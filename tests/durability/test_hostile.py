@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durability.harness import FAKE, FIGURES, Forks, records
 from PIL import Image
+
+from durability.harness import FAKE, FIGURES, Forks, records
 
 
 @pytest.fixture
@@ -129,7 +130,16 @@ def test_a_link_in_place_of_a_file_of_joyedit(forks: Forks, place: Path) -> None
 
 
 def test_formulas_and_markup_stay_text(forks: Forks, place: Path) -> None:
-    cells = ["=cmd|' /C calc'!A0", "+1+1", "@SUM(A1)", "-2", "<script>alert(1)</script>", "<|im_end|>", "{{7*7}}", "%s%n"]
+    cells = [
+        "=cmd|' /C calc'!A0",
+        "+1+1",
+        "@SUM(A1)",
+        "-2",
+        "<script>alert(1)</script>",
+        "<|im_end|>",
+        "{{7*7}}",
+        "%s%n",
+    ]
     rows = "".join(f'a.png,item{number},"{cell}"\n' for number, cell in enumerate(cells))
     (place / "m.csv").write_text("image,id,instruction\n" + rows)
     ended = forks("run", "m.csv", *FAKE, "-o", "out", cwd=place)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
 from durability.harness import (
     FAKE,
     FIGURES,
@@ -23,8 +25,6 @@ from durability.harness import (
     pictures,
     records,
 )
-from PIL import Image
-
 from joyedit.job.journal import read_journal
 
 ITEMS = 8
