@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,11 @@ def overhead(folder: Path) -> dict[str, Any]:
             with open(folder / "plain", "wb") as file:  # the same bytes, without any promise
                 file.write(data)
             plain.append(time.perf_counter() - ended)
+        start = time.perf_counter()
+        with ThreadPoolExecutor(4) as pool:  # as many as a run has
+            for number in range(400):
+                pool.submit(out.write_bytes, f"threads/{number}.png", data)
+        at_once = time.perf_counter() - start
         journal.close()
     sums = [sum(parts) for parts in zip(*durations.values(), strict=True)]
     told = {name: 1000 * statistics.median(values) for name, values in durations.items()}
@@ -122,6 +128,7 @@ def overhead(folder: Path) -> dict[str, Any]:
         "an item": 1000 * statistics.median(sums),
         "an item, p95": 1000 * statistics.quantiles(sums, n=20)[-1],
         "a plain write of the same bytes": 1000 * statistics.median(plain),
+        "an item's write, 4 at once": 1000 * at_once / 400,
         "an item above a plain write": 1000 * statistics.median(more),
         "unit": "ms",
     }

@@ -31,6 +31,7 @@ from joyedit.job.spec import EditItem, Seen, Stamp
 OUTPUT_VERSION = 1
 """Raise it with a change that makes other pictures of the same inputs: all items are then edited anew."""
 
+_ENCODE = json.JSONEncoder(sort_keys=True).encode
 _CHUNK = 1 << 20
 _KEPT = 4096
 
@@ -59,7 +60,7 @@ class Fingerprinter:
             "quality": None if item.output.lower().endswith(".png") else self.quality,
             "inputs": list(inputs),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(_ENCODE(parts).encode()).hexdigest()
 
 
 def sha256_of(file: BinaryIO) -> str:

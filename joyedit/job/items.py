@@ -271,8 +271,7 @@ class ItemBuilder:
         name = line.id
         if name is not None:
             reason = name_fault(name)
-            fault = Fault(f"the id {shown(name)} {reason}", "it becomes the name of a file", "id")
-            taken = fault if reason else self._claims.id(name, number)
+            taken = self._claims.id(name, number) if reason is None else _id_fault(name, reason)
             if taken is not None:
                 faults.append(taken)
                 return None, ""
@@ -346,6 +345,10 @@ def compose(
         return ("", faults) if faults else (recipe.fill(values, text), [])
     text = default if text is None else text
     return ("", [_NO_TEXT]) if text is None else (text, [])
+
+
+def _id_fault(name: str, reason: str) -> Fault:
+    return Fault(f"the id {shown(name)} {reason}", "it becomes the name of a file", "id")
 
 
 def _images(line: Line) -> list[str]:

@@ -21,12 +21,15 @@ _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{device}{n}" for device in ("com", "lpt") for n in "123456789¹²³"]
 )
+_PLAIN = re.compile("[0-9A-Za-z_-]+(?:/[0-9A-Za-z_-]+)*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def name_fault(name: str) -> str | None:
     """Why `name` cannot be an id or an output (without its file ending), or None if it can."""
+    if len(name) <= _MAX_PART and _PLAIN.fullmatch(name) and _RESERVED.isdisjoint(name.lower().split("/")):
+        return None  # what most names are; the rest below would say the same, and takes ten times as long
     if not name or name.isspace():
         return "is empty"
     if _CONTROL.search(name):
