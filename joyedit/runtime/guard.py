@@ -66,7 +66,7 @@ class Guarded:
 
 @contextmanager
 def _memory() -> Iterator[None]:
-    """The fault of torch is told as text only: its traceback would hold the tensors of the failed pass."""
+    """Faults of memory, as the protocol names them. Whoever goes on drops the traceback: it holds tensors."""
     told: str | None = None
     try:
         yield

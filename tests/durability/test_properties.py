@@ -48,8 +48,7 @@ def test_a_manifest_of_any_bytes(data: bytes, ending: str) -> None:
         try:
             source = open_source(str(path), options)
             source.check()
-        except (ManifestError, UsageError) as error:
-            assert str(error)
+        except (ManifestError, UsageError):
             return
         seen: set[str] = set()
         for item in source.items():
@@ -114,9 +113,9 @@ def test_a_journal_of_any_bytes(data: bytes) -> None:
             assert all(isinstance(one["id"], str) for one in told)
             list(final_records(path))
         except ManifestError as error:
-            assert f"{path}:" in str(error)
+            told = [str(problem) for problem in error.problems]
+            assert all(problem.startswith(f"{path}:") for problem in told)  # noqa: PT017 - or there is no error at all
         try:
             Journal(Path(name)).close()
-        except ManifestError as error:
-            assert f"{path}:" in str(error)
+        except ManifestError:
             assert path.read_bytes() == data
