@@ -112,7 +112,7 @@ def read_defaults(record: Record | None, options: SourceOptions, file: str) -> t
 class _Found(NamedTuple):
     """One picture of a manifest: its path, the default id, its name below the output folder, its fault."""
 
-    path: Path
+    path: str
     stem: str
     inside: str | None
     fault: Fault | None
@@ -159,7 +159,7 @@ class ItemBuilder:
 
     def faults(self, record: Record) -> list[Problem]:
         """What is wrong with the record."""
-        return self.build(record)[1]
+        return [self._problem(record, fault) for fault in self._build(record, make=False).faults]
 
     def item(self, record: Record) -> EditItem | FailedItem:
         """The item, or a failed one ("bad_line") that tells what is wrong with the record."""
@@ -183,7 +183,7 @@ class ItemBuilder:
             self._claims.id(name, max(number, 1))
         return FailedItem(
             id=name,
-            images=() if line is None else tuple(self._find(image).path for image in _images(line)),
+            images=() if line is None else tuple(Path(self._find(image).path) for image in _images(line)),
             instruction="" if line is None else line.instruction or "",
             origin=Origin(file=self._file, line=number or None),
             code="bad_line",
@@ -196,7 +196,8 @@ class ItemBuilder:
             line = record.data.lines.get(fault.key, line)
         return Problem(file=self._file, line=line or None, message=fault.message, remedy=fault.remedy)
 
-    def _build(self, record: Record) -> _Built:
+    def _build(self, record: Record, *, make: bool = True) -> _Built:
+        """Whether or not the item itself is made, its names are taken."""
         if not isinstance(record.data, dict):
             told = f"an item is a mapping of keys, not {shown(record.data)}"
             return _Built(None, [Fault(told, "for example image and instruction")])
@@ -210,11 +211,11 @@ class ItemBuilder:
         faults.extend(found.fault for found in images if found.fault is not None)
         sampling, size = self._settings(line, faults)
         name, output = self._names(line, images, max(record.line, 1), faults)
-        if faults:
+        if faults or not make:
             return _Built(None, faults, line, name)
         item = EditItem(
             id=name or "",
-            images=tuple(found.path for found in images),
+            images=tuple(Path(found.path) for found in images),
             instruction=instruction,
             sampling=sampling,
             basesize=line.basesize or self.settings.basesize or 0,
@@ -315,7 +316,7 @@ class ItemBuilder:
         inside = next((name for root in self._outputs if (name := _below(absolute, root))), None)
         stem = safe_name(os.path.splitext(below)[0].replace(os.sep, "/"))
         fault = _picture_fault(path, image, self._absolute_base) if self._look else None
-        return _Found(Path(path), stem, inside, fault)
+        return _Found(path, stem, inside, fault)
 
 
 def item_schema(options: SourceOptions) -> Schema:
