@@ -64,7 +64,9 @@ def safe_name(name: str) -> str:
     if name_fault(name) is None:
         return name
     parts = [_safe_part(part) for part in name.split("/") if part not in ("", ".", "..")]
-    made = "/".join(parts) or "picture"
+    made = "/".join(parts)
+    if not made or made.isspace():
+        made = "picture"
     if len(made.encode()) > _MAX_NAME:
         made = _shortened(made.replace("/", "_"))
     return made

@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from joyedit.job.claims import Claims
@@ -58,6 +58,7 @@ def test_names_that_are_refused_and_what_is_made_of_them(name: str, fault: str, 
 
 
 @given(st.text(st.characters(), max_size=300))
+@example("\xa0")
 @settings(max_examples=100, deadline=None)
 def test_whatever_is_made_is_allowed(name: str) -> None:
     made = safe_name(name)

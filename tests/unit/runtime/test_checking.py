@@ -77,11 +77,10 @@ def test_what_came_before_a_fault_of_the_source_goes_through() -> None:
         yield from map(item, (1, 2))
         raise ManifestError([Problem(file="m", message="changed")])
 
-    seen = []
+    found = checked(source(), [])
+    assert [next(found)[0].id, next(found)[0].id] == ["1", "2"]
     with pytest.raises(ManifestError, match="changed"):
-        for one, _ in checked(source(), []):
-            seen.append(one.id)
-    assert seen == ["1", "2"]
+        next(found)
 
 
 def test_one_that_hangs_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
