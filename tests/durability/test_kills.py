@@ -23,7 +23,7 @@ from durability.harness import (
 )
 
 KILLED = -signal.SIGKILL
-ITEMS = 12
+ITEMS = 14
 
 
 def run(forks: Forks, place: Path, out: str, fault: str | None = None, batch: int = 3) -> int:
