@@ -8,6 +8,7 @@ nothing of one sample can reach another. Samples with texts of equal length go i
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -60,8 +61,8 @@ def sdpa_attention(query: Packed, key: Packed, value: Packed, text: TextLengths)
         index = torch.tensor(samples, device=device)
         starts = torch.tensor([text.offsets[i] for i in samples], device=device)
         tokens = (starts[:, None] + torch.arange(length, device=device)).reshape(-1)
-        part = [(img[index], txt[tokens]) for img, txt in (query, key, value)]
-        img, txt = _sdpa_equal(*part, length)  # type: ignore[call-arg]
+        q, k, v = ((img[index], txt[tokens]) for img, txt in (query, key, value))
+        img, txt = _sdpa_equal(q, k, v, length)
         img_out[index] = img
         txt_out[tokens] = txt
     return img_out, txt_out
@@ -98,11 +99,11 @@ def flash_attention(query: Packed, key: Packed, value: Packed, text: TextLengths
 @functools.cache
 def varlen_kernel() -> Callable[..., Tensor]:
     """A function of (q, k, v, bounds, bounds, longest, longest). Raises ImportError when there is none."""
-    kernel: Callable[..., Tensor]
     try:
-        from flash_attn import flash_attn_varlen_func as kernel
+        module, name = importlib.import_module("flash_attn"), "flash_attn_varlen_func"
     except ImportError:
-        from torch.nn.attention.varlen import varlen_attn as kernel
+        module, name = importlib.import_module("torch.nn.attention.varlen"), "varlen_attn"
+    kernel: Callable[..., Tensor] = getattr(module, name)
     return kernel
 
 

@@ -43,13 +43,13 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, inner: int) -> None:
         super().__init__()
-        first = nn.Module()
-        first.proj = nn.Linear(dim, inner)
+        first = nn.ModuleDict({"proj": nn.Linear(dim, inner)})
         self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(inner, dim)])
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.net[0].proj(x)
-        out: Tensor = self.net[2](F.gelu(hidden, approximate="tanh"))
+        first, _, last = self.net
+        hidden: Tensor = first.get_submodule("proj")(x)
+        out: Tensor = last(F.gelu(hidden, approximate="tanh"))
         return out
 
 
@@ -203,13 +203,15 @@ class DiT(nn.Module):
         """(B, C, h, w) -> (B, rows * columns, C * ph * pw), channel first inside a patch."""
         ph, pw = self.cfg.patch
         x = latent.unflatten(3, (-1, pw)).unflatten(2, (-1, ph))  # (B, C, rows, ph, columns, pw)
-        return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        patches: Tensor = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return patches
 
     def unpatchify(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, rows * columns, ph * pw * C) -> (B, C, h, w); on the way out the channel comes last."""
         ph, pw = self.cfg.patch
         x = tokens.unflatten(1, grid).unflatten(3, (ph, pw, -1))  # (B, rows, columns, ph, pw, C)
-        return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        latent: Tensor = x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        return latent
 
     def grid(self, latent: Tensor) -> Grid:
         """Rows and columns of tokens of a latent (..., h, w)."""

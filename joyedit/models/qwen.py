@@ -10,6 +10,7 @@ Legend: N prompts, L tokens of one prompt, P merged picture patches, D hidden ch
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,18 +113,20 @@ class TextEncoder(nn.Module):
 
         if config.get("model_type") != "qwen3_vl":
             raise ValueError(f"text encoder of type {config.get('model_type')!r}, expected 'qwen3_vl'")
-        self.config = Qwen3VLConfig.from_dict(_with_both_rope_spellings(config))
+        self.config: Any = Qwen3VLConfig.from_dict(_with_both_rope_spellings(config))
         self.config._attn_implementation = "sdpa"
         self.model = Qwen3VLModel._from_config(self.config)
         self.image_token = int(self.config.image_token_id)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.language_model.embed_tokens.weight.dtype
+        dtype: torch.dtype = self.model.language_model.embed_tokens.weight.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
-        return self.model.language_model.embed_tokens.weight.device
+        device: torch.device = self.model.language_model.embed_tokens.weight.device
+        return device
 
     def rebuild_rotary(self, device: torch.device) -> None:
         """Compute the rotary frequencies, which no checkpoint holds, after a build on the meta device."""
@@ -193,12 +196,11 @@ class TextEncoder(nn.Module):
 def load_image_processor(folder: Path) -> Any:
     """Qwen's image processor on PIL, which needs no torchvision, with the checkpoint's settings."""
     try:
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-            Qwen2VLImageProcessorPil as Processor,
-        )
+        module = importlib.import_module("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+        processor: Any = module.Qwen2VLImageProcessorPil
     except ImportError:  # transformers 4.57
-        from transformers import Qwen2VLImageProcessor as Processor
-    return Processor.from_pretrained(folder)
+        processor = importlib.import_module("transformers").Qwen2VLImageProcessor
+    return processor.from_pretrained(folder)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -26,7 +26,9 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x.float(), dim=1).type_as(x) * self.scale * self.gamma
+        unit: Tensor = F.normalize(x.float(), dim=1)
+        scaled: Tensor = unit.type_as(x) * self.scale * self.gamma
+        return scaled
 
 
 class ResidualBlock(nn.Module):
@@ -60,7 +62,8 @@ class AttentionBlock(nn.Module):
         qkv = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, H * W, 3C)
         q, k, v = (part.unsqueeze(1) for part in qkv.chunk(3, dim=-1))
         out = F.scaled_dot_product_attention(q, k, v).squeeze(1)  # (B, H * W, C)
-        return x + self.proj(out.transpose(1, 2).unflatten(2, x.shape[2:]))
+        update: Tensor = self.proj(out.transpose(1, 2).unflatten(2, x.shape[2:]))
+        return x + update
 
 
 class Downsample(nn.Module):
