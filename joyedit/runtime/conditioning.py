@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from joyedit.models.qwen import Grid, PictureFeatures, Prompt, TextEncoder
+from joyedit.models.qwen import Grid, PictureFeatures, Prefix, Prompt, TextEncoder
 
 # "\\n" is a backslash and an n: the model was trained with those two characters.
 SYSTEM = (
@@ -63,20 +63,29 @@ class PromptBuilder:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 
-    def ids(self, instruction: str, patches: Sequence[int]) -> tuple[int, ...]:
-        """A whole prompt. `patches` gives each reference's number of merged patches, in order."""
+    def opening(self, patches: Sequence[int]) -> tuple[int, ...]:
+        """What a prompt begins with, whatever its instruction: the system message and the pictures.
+
+        `patches` gives each reference's number of merged patches, in order.
+        """
         special = self._special
         out = [*self._system, special[OPEN]]
         if patches:
             out += self.plain("user\n")
-            for count in patches:
-                out += [special[VISION_OPEN], *[self._image_token] * count, special[VISION_CLOSE]]
-            out += self.plain(instruction)
-        else:
-            # One text: a leading line break of the instruction joins the one after "user".
-            out += self.plain("user\n" + instruction)
-        out += [special[CLOSE], *self.plain("\n"), special[OPEN], *self.plain("assistant\n")]
+        for count in patches:
+            out += [special[VISION_OPEN], *[self._image_token] * count, special[VISION_CLOSE]]
         return tuple(out)
+
+    def rest(self, instruction: str, pictures: bool) -> tuple[int, ...]:
+        """What follows the opening: the instruction and the turn of the assistant."""
+        special = self._special
+        # Without pictures "user" belongs here: a leading line break of the instruction joins its own.
+        text = self.plain(instruction if pictures else "user\n" + instruction)
+        return (*text, special[CLOSE], *self.plain("\n"), special[OPEN], *self.plain("assistant\n"))
+
+    def ids(self, instruction: str, patches: Sequence[int]) -> tuple[int, ...]:
+        """A whole prompt: its opening and its rest."""
+        return self.opening(patches) + self.rest(instruction, bool(patches))
 
 
 class Conditioner:
@@ -99,7 +108,23 @@ class Conditioner:
         ids = self._builder.ids(instruction, [p.grid[0] * p.grid[1] for p in pictures])
         return Prompt(ids=ids, pictures=tuple(pictures))
 
-    def features(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
+    def open(self, pictures: Sequence[PictureFeatures]) -> Prefix:
+        """The part of a prompt that its references decide, read once for all instructions."""
+        ids = self._builder.opening([p.grid[0] * p.grid[1] for p in pictures])
+        return self._encoder.open(ids, pictures)
+
+    def follow(self, prefix: Prefix, instructions: Sequence[str], pictures: bool) -> list[Tensor]:
+        """What the DiT reads of each instruction behind one opening: the features of `features`."""
+        suffixes = [self._builder.rest(text, pictures) for text in instructions]
+        shared = prefix.features[self._builder.dropped :]
+        return [
+            torch.cat([shared, features])[-MAX_FEATURES:]
+            for features in self._encoder.follow(prefix, suffixes)
+        ]
+
+    def features(
+        self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right"
+    ) -> list[Tensor]:
         """What the DiT reads of each prompt: a list of (L_i, D), with the leading tokens dropped."""
         whole = self._encoder(prompts, padding)
         return [features[self._builder.dropped :][-MAX_FEATURES:] for features in whole]
