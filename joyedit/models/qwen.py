@@ -242,9 +242,7 @@ class TextEncoder(nn.Module):
         hidden = self.hidden(batch, cache=cache)
         return [row[: len(ids)] for row, ids in zip(hidden, suffixes, strict=True)]
 
-    def forward(
-        self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right"
-    ) -> list[Tensor]:
+    def forward(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """Features of each prompt, before the final norm: a list of (L_i, D). All go in one batch."""
         packed = [(p.ids, [picture.grid for picture in p.pictures]) for p in prompts]
         batch = pack_prompts(packed, self.image_token, padding)

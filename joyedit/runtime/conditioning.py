@@ -117,14 +117,9 @@ class Conditioner:
         """What the DiT reads of each instruction behind one opening: the features of `features`."""
         suffixes = [self._builder.rest(text, pictures) for text in instructions]
         shared = prefix.features[self._builder.dropped :]
-        return [
-            torch.cat([shared, features])[-MAX_FEATURES:]
-            for features in self._encoder.follow(prefix, suffixes)
-        ]
+        return [torch.cat([shared, features])[-MAX_FEATURES:] for features in self._encoder.follow(prefix, suffixes)]
 
-    def features(
-        self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right"
-    ) -> list[Tensor]:
+    def features(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """What the DiT reads of each prompt: a list of (L_i, D), with the leading tokens dropped."""
         whole = self._encoder(prompts, padding)
         return [features[self._builder.dropped :][-MAX_FEATURES:] for features in whole]

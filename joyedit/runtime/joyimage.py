@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from PIL import Image
@@ -16,9 +18,10 @@ from joyedit.errors import CheckpointError
 from joyedit.job.spec import RunConfig, Size
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DoubleBlock
-from joyedit.models.qwen import PictureFeatures, load_image_processor, load_tokenizer
+from joyedit.models.qwen import Prefix, load_image_processor, load_tokenizer
 from joyedit.models.schedule import ScheduleName, sigmas
 from joyedit.runtime.backend import BackendInfo, BatchInput
+from joyedit.runtime.cache import ContentCache
 from joyedit.runtime.conditioning import (
     Conditioner,
     PromptBuilder,
@@ -35,6 +38,12 @@ from joyedit.weights.load import check, load
 # without a second item at 1024 pixels, and small enough for a CPU's caches.
 AUTO_TOKENS = {"cuda": 16384, "cpu": 4096}
 AUTO_LARGEST = 8
+
+CACHE_BYTES = 512 * 2**20
+"""For openings and latents of pictures: at full size and 1024 pixels, three pictures."""
+
+ContentKey = tuple[bytes, ...]
+"""What an item's references look like, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +78,7 @@ class JoyImageBackend:
             raise CheckpointError(
                 f"{checkpoint.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
             ) from error
+        self.cache = ContentCache(CACHE_BYTES)
         self.conditioner = Conditioner(checkpoint.text_encoder, builder, processor)
         notes = []
         if why and config.attention == "auto" and self.device.type == "cuda":
@@ -90,31 +100,52 @@ class JoyImageBackend:
     def encode(self, batch: BatchInput) -> Encoded:
         """Text and picture features, reference latents and noise of a batch.
 
-        A picture that several items or slots share goes through the vision tower and the VAE once.
+        What depends on the pictures alone is kept: their latents, and the opening of every prompt that
+        shows them, which both guidance branches and all instructions for a picture share.
         """
-        seen: dict[int, tuple[PictureFeatures, Tensor]] = {}
-        for picture in (p for pictures in batch.pictures for p in pictures):
-            if id(picture) not in seen:
-                latent = self.vae.encode(pixels_of(picture, self.device))
-                seen[id(picture)] = (self.conditioner.see(picture), latent)
-        prompts, guided = [], []
-        for sized, pictures in zip(batch.batch.items, batch.pictures, strict=True):
-            features = [seen[id(picture)][0] for picture in pictures]
-            prompts.append(self.conditioner.prompt(sized.item.instruction, features))
-            if sized.item.sampling.guidance_scale > 1:
-                guided.append(self.conditioner.prompt(sized.item.sampling.negative_prompt, features))
-        texts = self.conditioner.features([*prompts, *guided])
-        rest = iter(texts[len(prompts) :])
         samplings = [sized.item.sampling for sized in batch.batch.items]
+        known = {id(picture): content_key(picture) for pictures in batch.pictures for picture in pictures}
+        keys = [tuple(known[id(picture)] for picture in pictures) for pictures in batch.pictures]
+        texts = self._texts(batch, keys)
         slots = range(len(batch.pictures[0]))
         conditioning = Conditioning(
             noise=torch.cat([self._noise(s.item.sampling.seed, s.target) for s in batch.batch.items]).to(self.device),
-            references=tuple(torch.cat([seen[id(pictures[slot])][1] for pictures in batch.pictures]) for slot in slots),
-            positive=tuple(texts[: len(prompts)]),
-            negative=tuple(next(rest) if s.guidance_scale > 1 else None for s in samplings),
+            references=tuple(
+                torch.cat([self._latent(p[slot], key[slot]) for p, key in zip(batch.pictures, keys, strict=True)])
+                for slot in slots
+            ),
+            positive=tuple(texts[i, s.item.instruction] for i, s in enumerate(batch.batch.items)),
+            negative=tuple(
+                texts[i, s.negative_prompt] if s.guidance_scale > 1 else None for i, s in enumerate(samplings)
+            ),
             scales=tuple(s.guidance_scale for s in samplings),
         )
         return Encoded(conditioning=conditioning, steps=samplings[0].steps)
+
+    def _texts(self, batch: BatchInput, keys: Sequence[ContentKey]) -> dict[tuple[int, str], Tensor]:
+        """Features by item and text. Items with the same references follow one opening, in one call."""
+        groups: dict[ContentKey, list[int]] = {}
+        for number, key in enumerate(keys):
+            groups.setdefault(key, []).append(number)
+        found: dict[tuple[int, str], Tensor] = {}
+        for key, numbers in groups.items():
+            pictures = batch.pictures[numbers[0]]
+            opening = self.cache.get(("opening", key), partial(self._opening, pictures))
+            wanted: dict[str, None] = {}
+            for number in numbers:
+                item = batch.batch.items[number].item
+                wanted[item.instruction] = None
+                if item.sampling.guidance_scale > 1:
+                    wanted[item.sampling.negative_prompt] = None
+            features = self.conditioner.follow(opening, list(wanted), bool(pictures))
+            found |= {(n, text): f for n in numbers for text, f in zip(wanted, features, strict=True)}
+        return found
+
+    def _opening(self, pictures: Sequence[Image.Image]) -> Prefix:
+        return self.conditioner.open([self.conditioner.see(picture) for picture in pictures])
+
+    def _latent(self, picture: Image.Image, key: bytes) -> Tensor:
+        return self.cache.get(("latent", key), lambda: self.vae.encode(pixels_of(picture, self.device)))
 
     @torch.inference_mode()
     def denoise(self, encoded: Encoded, on_step: Callable[[int, int], None]) -> Tensor:
@@ -149,6 +180,7 @@ class JoyImageBackend:
         return max(1, min(AUTO_LARGEST, AUTO_TOKENS[self.device.type] // (2 * tokens)))
 
     def close(self) -> None:
+        self.cache.clear()
         del self.dit, self.vae, self.conditioner
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -166,6 +198,13 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     if config.model is None:
         raise CheckpointError("no model is given")
     return JoyImageBackend(open_checkpoint(resolve(config.model)), config, config.model)
+
+
+def content_key(picture: Image.Image) -> bytes:
+    """A digest of an RGB picture's size and pixels."""
+    digest = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
+    digest.update(picture.tobytes())
+    return digest.digest()
 
 
 def compile_blocks() -> None:
