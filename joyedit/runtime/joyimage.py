@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -17,9 +18,10 @@ from torch import Tensor
 from joyedit.errors import CheckpointError
 from joyedit.job.spec import RunConfig, Size
 from joyedit.models.attention import BACKENDS
-from joyedit.models.dit import DoubleBlock
-from joyedit.models.qwen import Prefix, load_image_processor, load_tokenizer
-from joyedit.models.schedule import ScheduleName, sigmas
+from joyedit.models.dit import DiT, DoubleBlock
+from joyedit.models.qwen import Prefix, TextEncoder, load_image_processor, load_tokenizer
+from joyedit.models.schedule import SHIFT, ScheduleName, sigmas
+from joyedit.models.vae import VAE
 from joyedit.runtime.backend import BackendInfo, BatchInput
 from joyedit.runtime.cache import ContentCache
 from joyedit.runtime.conditioning import (
@@ -31,8 +33,11 @@ from joyedit.runtime.conditioning import (
 )
 from joyedit.runtime.denoise import Conditioning, denoise, initial_noise
 from joyedit.runtime.device import DTYPES, choose_attention, choose_device, choose_dtype
-from joyedit.weights.layouts import Checkpoint, open_checkpoint, resolve
+from joyedit.weights import random
+from joyedit.weights.defaults import nano_folder
+from joyedit.weights.layouts import open_checkpoint, resolve
 from joyedit.weights.load import check, load
+from joyedit.weights.random import SizeName
 
 # Image tokens of both guidance branches that one forward should hold: enough to fill a large GPU
 # without a second item at 1024 pixels, and small enough for a CPU's caches.
@@ -54,43 +59,77 @@ class Encoded:
     steps: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The networks on their device, and what belongs to them."""
+
+    dit: DiT
+    vae: VAE
+    text_encoder: TextEncoder
+    tokenizer_folder: Path
+    processor_folder: Path
+    schedule: ScheduleName
+    shift: float
+    layout: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Device, dtype and attention with every `auto` decided; `why` says why flash is off, where it is."""
+
+    device: torch.device
+    dtype: str
+    attention: str
+    why: str
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Wanted:
+        """Raises DeviceError for what is not to be had."""
+        device = choose_device(config.device)
+        dtype = choose_dtype(config.dtype, device)
+        attention, why = choose_attention(config.attention, device, dtype)
+        return cls(device=device, dtype=dtype, attention=attention, why=why if config.attention == "auto" else "")
+
+    def dtype_of(self, network: str, parameter: str) -> torch.dtype:
+        """Everything in the run's dtype, but the time embedder in fp32: its input spans 0 to 1000."""
+        if network == "transformer" and ".time_embedder." in parameter:
+            return torch.float32
+        return DTYPES[self.dtype]
+
+
 class JoyImageBackend:
     """Encoder, DiT and VAE of one checkpoint on one device."""
 
-    def __init__(self, checkpoint: Checkpoint, config: RunConfig, model: str) -> None:
-        """Load the weights. Raises CheckpointError or DeviceError, with nothing half loaded."""
-        started = time.perf_counter()
-        self.device = choose_device(config.device)
-        dtype = choose_dtype(config.dtype, self.device)
-        attention, why = choose_attention(config.attention, self.device, dtype)
-        check(checkpoint.components, checkpoint.layout)
-        for component in checkpoint.components:
-            load(component, self.device, _dtype_rule(component.name, DTYPES[dtype]))
-        checkpoint.text_encoder.rebuild_rotary(self.device)
-        self.dit, self.vae = checkpoint.dit, checkpoint.vae
-        self.dit.attend = BACKENDS[attention]
-        self.shift = checkpoint.shift
-        self.schedule: ScheduleName = checkpoint.schedule if config.schedule == "auto" else config.schedule
+    def __init__(self, parts: Parts, wanted: Wanted, config: RunConfig, model: str, started: float) -> None:
+        """`parts` are on the device already. `started`: when loading began, on time.perf_counter's clock.
+
+        Raises CheckpointError for a tokenizer or an image processor that cannot be used.
+        """
+        self.device = wanted.device
+        self.dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
+        self.dit.attend = BACKENDS[wanted.attention]
+        self.shift = parts.shift
+        self.schedule: ScheduleName = parts.schedule if config.schedule == "auto" else config.schedule
         try:
-            builder = PromptBuilder(load_tokenizer(checkpoint.tokenizer_folder), checkpoint.text_encoder.image_token)
-            processor = load_image_processor(checkpoint.processor_folder)
+            builder = PromptBuilder(load_tokenizer(parts.tokenizer_folder), parts.text_encoder.image_token)
+            processor = load_image_processor(parts.processor_folder)
         except (TokenizerError, OSError, ValueError) as error:
             raise CheckpointError(
-                f"{checkpoint.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
+                f"{parts.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
             ) from error
         self.cache = ContentCache(CACHE_BYTES)
-        self.conditioner = Conditioner(checkpoint.text_encoder, builder, processor)
+        self.conditioner = Conditioner(parts.text_encoder, builder, processor)
         notes = []
-        if why and config.attention == "auto" and self.device.type == "cuda":
-            notes.append(f"attention {attention}: {why}")
+        if wanted.why and self.device.type == "cuda":
+            notes.append(f"attention {wanted.attention}: {wanted.why}")
         if config.compile:
             compile_blocks()
         self.info = BackendInfo(
             model=model,
-            layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
+            layout=parts.layout,
             device=_device_name(self.device),
-            dtype=dtype,
-            attention=attention,
+            dtype=wanted.dtype,
+            attention=wanted.attention,
             schedule=self.schedule,
             load_seconds=time.perf_counter() - started,
             notes=tuple(notes),
@@ -194,10 +233,52 @@ class JoyImageBackend:
 
 
 def load_backend(config: RunConfig) -> JoyImageBackend:
-    """Find, recognise, check and load the checkpoint that `config.model` names."""
+    """Find, recognise, check and load the checkpoint that `config.model` names.
+
+    Raises CheckpointError, DeviceError or UsageError, with nothing half loaded.
+    """
     if config.model is None:
         raise CheckpointError("no model is given")
-    return JoyImageBackend(open_checkpoint(resolve(config.model)), config, config.model)
+    started = time.perf_counter()
+    wanted = Wanted.of(config)
+    checkpoint = open_checkpoint(resolve(config.model))
+    check(checkpoint.components, checkpoint.layout)
+    for component in checkpoint.components:
+        load(component, wanted.device, partial(wanted.dtype_of, component.name))
+    checkpoint.text_encoder.rebuild_rotary(wanted.device)
+    parts = Parts(
+        dit=checkpoint.dit,
+        vae=checkpoint.vae,
+        text_encoder=checkpoint.text_encoder,
+        tokenizer_folder=checkpoint.tokenizer_folder,
+        processor_folder=checkpoint.processor_folder,
+        schedule=checkpoint.schedule,
+        shift=checkpoint.shift,
+        layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
+    )
+    return JoyImageBackend(parts, wanted, config, config.model, started)
+
+
+def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
+    """A backend of a size with random weights, built on the device; tokenizer and processor are nano's."""
+    started = time.perf_counter()
+    wanted = Wanted.of(config)
+    folder = nano_folder()
+    tokens = load_tokenizer(folder / "tokenizer")
+    names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    ids = {f"{name}_token_id": int(tokens.convert_tokens_to_ids(token)) for name, token in names.items()}
+    dit, vae, text_encoder = random.build(size, wanted.device, wanted.dtype_of, ids)
+    parts = Parts(
+        dit=dit,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer_folder=folder / "tokenizer",
+        processor_folder=folder / "processor",
+        schedule="diffusers",
+        shift=SHIFT,
+        layout="random weights",
+    )
+    return JoyImageBackend(parts, wanted, config, f"random {size}", started)
 
 
 def content_key(picture: Image.Image) -> bytes:
@@ -216,13 +297,6 @@ def compile_blocks() -> None:
         plain = getattr(DoubleBlock, name)
         if not hasattr(plain, "_torchdynamo_orig_callable"):
             setattr(DoubleBlock, name, torch.compile(plain, dynamic=True))
-
-
-def _dtype_rule(component: str, dtype: torch.dtype) -> Callable[[str], torch.dtype]:
-    """Everything in the run's dtype, but the time embedder in fp32: its input spans 0 to 1000."""
-    if component != "transformer":
-        return lambda name: dtype
-    return lambda name: torch.float32 if ".time_embedder." in name else dtype
 
 
 def _device_name(device: torch.device) -> str:

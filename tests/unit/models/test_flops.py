@@ -48,7 +48,7 @@ def test_the_vae(size: tuple[int, int]) -> None:
 
 
 def test_the_text_encoder_and_the_vision_tower(diffusers_checkpoint: Path) -> None:
-    encoder = editing.backend(diffusers_checkpoint).conditioner._encoder
+    encoder = editing.backend(diffusers_checkpoint).text_encoder
     vision = encoder.config.vision_config
     seen = counted(lambda: encoder.see(torch.randn(8 * 12, 3 * 2 * 16 * 16), (4, 6)))
     assert flops.vision_tower(vision, 8, 12) == seen

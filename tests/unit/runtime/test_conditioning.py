@@ -127,7 +127,7 @@ def test_the_published_tokenizer(test_data: Path) -> None:
 
 
 def test_rotary_positions_match_transformers(diffusers_checkpoint: Path) -> None:
-    encoder = editing.backend(diffusers_checkpoint).conditioner._encoder
+    encoder = editing.backend(diffusers_checkpoint).text_encoder
     pad = encoder.image_token
     ids = [5, 6, *[pad] * 12, 7, *[pad] * 4, 8, 9]
     ours = rope_positions(ids, [(3, 4), (2, 2)], pad)
