@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from joyedit.cli import console
+from joyedit.cli.bench import bench_command
 from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
 from joyedit.errors import EXIT_FATAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, JoyeditError
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("recipes")(recipes_command)
+app.command("bench")(bench_command)
 
 
 def _print_version(asked: bool) -> None:

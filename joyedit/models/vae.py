@@ -17,6 +17,15 @@ from torch import Tensor, nn
 from joyedit.models.config import VAEConfig
 
 
+NORM_FLOOR = 1e-12
+"""A pixel's channels are never divided by less."""
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU, in place where no gradient is wanted: at full size a picture's activations are gigabytes."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class ChannelNorm(nn.Module):
     """RMS norm over the channels of (B, C, H, W), with a learnt gain a channel; fp32 inside."""
 
@@ -26,8 +35,10 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        unit: Tensor = F.normalize(x.float(), dim=1)
-        scaled: Tensor = unit.type_as(x) * self.scale * self.gamma
+        wide = x.float()
+        # One number a pixel: what every channel is multiplied by. Only two passes touch all channels.
+        length = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+        scaled: Tensor = (wide * (self.scale / length)).type_as(x) * self.gamma
         return scaled
 
 
@@ -44,8 +55,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.conv_shortcut(x)
-        x = self.conv1(F.silu(self.norm1(x)))
-        x = self.conv2(F.silu(self.norm2(x)))
+        x = self.conv1(silu(self.norm1(x)))
+        x = self.conv2(silu(self.norm2(x)))
         return x + residual
 
 
@@ -129,7 +140,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(self.mid_block(x))))
+        out: Tensor = self.conv_out(silu(self.norm_out(self.mid_block(x))))
         return out
 
 
@@ -168,7 +179,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
             x = block(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        out: Tensor = self.conv_out(silu(self.norm_out(x)))
         return out
 
 

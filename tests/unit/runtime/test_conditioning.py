@@ -71,7 +71,7 @@ def test_the_tokenizers_own_padding_side_does_not_matter(
 ) -> None:
     model = editing.backend(diffusers_checkpoint)
     expected = model.encode(batch_of([Edit(text="Short."), Edit(text="A much longer instruction.")]))
-    monkeypatch.setattr(model.conditioner._builder._tokenizer, "padding_side", side)
+    monkeypatch.setattr(model.conditioner.builder.tokenizer, "padding_side", side)
     got = model.encode(batch_of([Edit(text="Short."), Edit(text="A much longer instruction.")]))
     for a, b in zip(expected.conditioning.positive, got.conditioning.positive, strict=True):
         assert torch.equal(a, b)
