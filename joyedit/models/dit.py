@@ -191,20 +191,6 @@ class DoubleBlock(nn.Module):
         txt = torch.addcmul(txt, txt_mod[5], self.txt_mlp(modulate(txt, txt_mod[3], txt_mod[4])))
         return img, txt
 
-    def forward(
-        self,
-        img: Tensor,
-        txt: Tensor,
-        img_mod: Tensor,
-        txt_mod: Tensor,
-        text: TextLengths,
-        pe: tuple[Tensor, Tensor],
-        attend: AttentionFn,
-    ) -> tuple[Tensor, Tensor]:
-        """img (B, S, M), packed txt (T, M) -> the same shapes."""
-        query, key, value = self.before_attention(img, txt, img_mod, txt_mod, pe)
-        return self.after_attention(img, txt, attend(query, key, value, text), img_mod, txt_mod)
-
     def finish(
         self,
         img: Tensor,
@@ -239,11 +225,22 @@ class DiT(nn.Module):
         self.condition_embedder = ConditionEmbedder(cfg)
         self.double_blocks = nn.ModuleList(DoubleBlock(cfg) for _ in range(cfg.num_layers))
         self.proj_out = nn.Linear(cfg.hidden_size, cfg.out_channels * cfg.patch[0] * cfg.patch[1])
+        # What lies before and after the attention of a block; `compile_blocks` puts compiled ones here.
+        self._before = DoubleBlock.before_attention
+        self._after = DoubleBlock.after_attention
         self._pe_cache: dict[tuple[tuple[Grid, ...], torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
     def dtype(self) -> torch.dtype:
         return self.proj_out.weight.dtype
+
+    def compile_blocks(self) -> None:
+        """Compile the two halves of a block, once for all blocks; the attention between them stays as it is.
+
+        Sizes are dynamic: text lengths change from prompt to prompt, and no instruction compiles anew.
+        """
+        self._before = torch.compile(DoubleBlock.before_attention, dynamic=True)
+        self._after = torch.compile(DoubleBlock.after_attention, dynamic=True)
 
     def patchify(self, latent: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, rows * columns, C * ph * pw), channel first inside a patch."""
@@ -322,7 +319,9 @@ class DiT(nn.Module):
             txt_mods = txt_mods[:, :, text.sample_of_token(img.device)]  # (L, 6, T, M)
         *blocks, last = self._blocks()
         for layer, block in enumerate(blocks):
-            img, txt = block(img, txt, img_mods[layer], txt_mods[layer], text, pe, self.attend)
+            img_mod, txt_mod = img_mods[layer], txt_mods[layer]
+            query, key, value = self._before(block, img, txt, img_mod, txt_mod, pe)
+            img, txt = self._after(block, img, txt, self.attend(query, key, value, text), img_mod, txt_mod)
         target = grids[0][0] * grids[0][1]
         img = last.finish(img, txt, img_mods[-1], txt_mods[-1], text, pe, self.attend, target)
         return self.unpatchify(self.proj_out(layer_norm(img)), grids[0])

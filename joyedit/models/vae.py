@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from joyedit.models.config import VAEConfig
 
-
 NORM_FLOOR = 1e-12
 """A pixel's channels are never divided by less."""
 

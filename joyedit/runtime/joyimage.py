@@ -18,7 +18,7 @@ from torch import Tensor
 from joyedit.errors import CheckpointError
 from joyedit.job.spec import RunConfig, Size
 from joyedit.models.attention import BACKENDS
-from joyedit.models.dit import DiT, DoubleBlock
+from joyedit.models.dit import DiT
 from joyedit.models.qwen import Prefix, TextEncoder, load_image_processor, load_tokenizer
 from joyedit.models.schedule import SHIFT, ScheduleName, sigmas
 from joyedit.models.vae import VAE
@@ -123,7 +123,7 @@ class JoyImageBackend:
         if wanted.why and self.device.type == "cuda":
             notes.append(f"attention {wanted.attention}: {wanted.why}")
         if config.compile:
-            compile_blocks()
+            self.dit.compile_blocks()
         self.info = BackendInfo(
             model=model,
             layout=parts.layout,
@@ -286,17 +286,6 @@ def content_key(picture: Image.Image) -> bytes:
     digest = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
     digest.update(picture.tobytes())
     return digest.digest()
-
-
-def compile_blocks() -> None:
-    """Compile the two halves of the DiT's block, once for all blocks; the attention stays as it is.
-
-    Text lengths change from prompt to prompt, so shapes are dynamic and no instruction recompiles.
-    """
-    for name in ("before_attention", "after_attention"):
-        plain = getattr(DoubleBlock, name)
-        if not hasattr(plain, "_torchdynamo_orig_callable"):
-            setattr(DoubleBlock, name, torch.compile(plain, dynamic=True))
 
 
 def _device_name(device: torch.device) -> str:
