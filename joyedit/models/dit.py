@@ -285,12 +285,12 @@ class DiT(nn.Module):
         once for its whole schedule.
         """
         tables = torch.stack(
-            [torch.cat([b.img_mod.modulate_table, b.txt_mod.modulate_table]) for b in self._blocks()]
+            [torch.cat([b.img_mod.modulate_table, b.txt_mod.modulate_table]) for b in self.blocks()]
         )  # (L, 2, 6, M)
         out = tables + self.condition_embedder.time(timestep)[:, None, None]
         return out + _ONE_ON_SCALES.to(out)
 
-    def _blocks(self) -> list[DoubleBlock]:
+    def blocks(self) -> list[DoubleBlock]:
         return [block for block in self.double_blocks if isinstance(block, DoubleBlock)]
 
     def forward(self, items: Sequence[Tensor], timestep: Tensor, txt: Tensor, text: TextLengths) -> Tensor:
@@ -317,7 +317,7 @@ class DiT(nn.Module):
         txt_mods = mods[:, :, 1].permute(1, 2, 0, 3)  # (L, 6, B, M)
         if len(mods) > 1:
             txt_mods = txt_mods[:, :, text.sample_of_token(img.device)]  # (L, 6, T, M)
-        *blocks, last = self._blocks()
+        *blocks, last = self.blocks()
         for layer, block in enumerate(blocks):
             img_mod, txt_mod = img_mods[layer], txt_mods[layer]
             query, key, value = self._before(block, img, txt, img_mod, txt_mod, pe)
