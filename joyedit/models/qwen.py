@@ -11,6 +11,7 @@ Legend: N prompts, L tokens of one prompt, P merged picture patches, D hidden ch
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,7 +273,15 @@ def load_image_processor(folder: Path) -> Any:
         processor: Any = module.Qwen2VLImageProcessorPil
     except ImportError:  # transformers 4.57
         processor = importlib.import_module("transformers").Qwen2VLImageProcessor
-    return processor.from_pretrained(folder)
+    # 4.57 drops `size` and keeps limits of its own, which would shrink a picture of 1024 x 1024;
+    # both releases obey these two names.
+    config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    size = config.get("size") or {}
+    limits = {
+        "min_pixels": config.get("min_pixels") or size.get("shortest_edge"),
+        "max_pixels": config.get("max_pixels") or size.get("longest_edge"),
+    }
+    return processor.from_pretrained(folder, **{name: n for name, n in limits.items() if n})
 
 
 def load_tokenizer(folder: Path) -> Any:
