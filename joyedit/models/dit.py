@@ -225,6 +225,8 @@ class DiT(nn.Module):
         self.condition_embedder = ConditionEmbedder(cfg)
         self.double_blocks = nn.ModuleList(DoubleBlock(cfg) for _ in range(cfg.num_layers))
         self.proj_out = nn.Linear(cfg.hidden_size, cfg.out_channels * cfg.patch[0] * cfg.patch[1])
+        # Off, the last block computes for all tokens what only the target's prediction is read from.
+        self.trim_last_block = True
         # What lies before and after the attention of a block; `compile_blocks` puts compiled ones here.
         self._before = DoubleBlock.before_attention
         self._after = DoubleBlock.after_attention
@@ -316,15 +318,18 @@ class DiT(nn.Module):
         img_mods = mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3)  # (L, 6, B, 1, M)
         txt_mods = mods[:, :, 1].permute(1, 2, 0, 3)  # (L, 6, B, M)
         if len(mods) > 1:
-            txt_mods = txt_mods[:, :, text.sample_of_token(img.device)]  # (L, 6, T, M)
-        *blocks, last = self.blocks()
+            # index_select, as the gradient of indexing sorts its many equal indices first.
+            txt_mods = txt_mods.index_select(2, text.sample_of_token(img.device))  # (L, 6, T, M)
+        blocks = self.blocks()
+        last = blocks.pop() if self.trim_last_block else None
         for layer, block in enumerate(blocks):
             img_mod, txt_mod = img_mods[layer], txt_mods[layer]
             query, key, value = self._before(block, img, txt, img_mod, txt_mod, pe)
             img, txt = self._after(block, img, txt, self.attend(query, key, value, text), img_mod, txt_mod)
         target = grids[0][0] * grids[0][1]
-        img = last.finish(img, txt, img_mods[-1], txt_mods[-1], text, pe, self.attend, target)
-        return self.unpatchify(self.proj_out(layer_norm(img)), grids[0])
+        if last is not None:
+            img = last.finish(img, txt, img_mods[-1], txt_mods[-1], text, pe, self.attend, target)
+        return self.unpatchify(self.proj_out(layer_norm(img[:, :target])), grids[0])
 
 
 _ONE_ON_SCALES = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])[:, None]
