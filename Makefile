@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints.txt
 
-.PHONY: demo test check lint types eval-nano clean
+.PHONY: demo test soak check lint types eval-nano clean
 .DELETE_ON_ERROR:
 
 # Edit a handful of drawn pictures with the checkpoint that comes with joyedit.
@@ -18,6 +18,10 @@ demo: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
+
+# The durability suite with ten times as many kills, mutations and examples.
+soak: $(VENV)/dev.stamp
+	JOYEDIT_SOAK=10 $(BIN)/python -m pytest tests/durability --timeout 3600
 
 check: lint types
 	$(MAKE) test

@@ -114,6 +114,9 @@ def run(
     _refuse_unknown(flags, sorted(allowed))
     if "batch_size" in flags:
         flags["batch_size"] = str(flags["batch_size"])
+    for name in ("max_duration", "read_timeout"):
+        if name in flags:
+            flags[name] = str(flags[name])
     values = tuple(f"{name}={value}" for name, value in (recipe_values or {}).items())
     asked = Flags(source=os.fspath(source), output=Path(output), model=os.fspath(model), values=values)
     request = build_request(replace(asked, **flags))

@@ -26,10 +26,10 @@ def message(text: str) -> None:
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
-    except (BrokenPipeError, ValueError):
-        return
     except UnicodeEncodeError:
         sys.stderr.write(f"{text.encode('ascii', 'backslashreplace').decode()}\n")
+    except (OSError, ValueError):  # a pipe without a reader, a terminal that was closed
+        return
 
 
 def error_text(error: JoyeditError | str) -> str:

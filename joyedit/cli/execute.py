@@ -8,8 +8,9 @@ from joyedit.cli.flags import Flags
 from joyedit.cli.progress import RunProgress
 from joyedit.cli.request import build_request
 from joyedit.job.journal import RESULTS
+from joyedit.job.report import LOG
+from joyedit.job.retry import FAILED
 from joyedit.runtime.backend import backend_loader
-from joyedit.runtime.records import LOG
 from joyedit.runtime.run import run
 
 
@@ -29,6 +30,10 @@ def execute(flags: Flags) -> int:
     if report.failed:
         folder = request.config.output
         console.message(f"{report.failed} of {report.items} items failed: see {folder / RESULTS} and {folder / LOG}")
+        if (folder / FAILED).exists() and not flags.quiet:
+            console.message(
+                f"to edit only those again: the same command with --retry-failed, or with {folder / FAILED}"
+            )
     if not flags.quiet and not flags.json:
         console.table(report.rows())
     return outcome.exit_code

@@ -31,6 +31,12 @@ class Flags:
     values: tuple[str, ...] = ()
     format: Literal["png", "jpg", "webp"] = "png"
     quality: int | None = None
+    overwrite: bool = False
+    retry_failed: bool = False
+    trust_journal: bool = False
+    max_duration: str | None = None
+    max_pixels: int | None = None
+    read_timeout: str | None = None
     dry_run: bool = False
     json: bool = False
     quiet: bool = False

@@ -16,6 +16,7 @@ from joyedit.cli import console
 from joyedit.cli.bench import bench_command
 from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
+from joyedit.cli.verify import status_command, verify_command
 from joyedit.errors import EXIT_FATAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, JoyeditError
 
 # typer carries its own copy of click in newer releases and imports click in older ones. Either way the base
@@ -32,6 +33,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run_command)
+app.command("verify")(verify_command)
+app.command("status")(status_command)
 app.command("recipes")(recipes_command)
 app.command("bench")(bench_command)
 

@@ -34,6 +34,9 @@ class Meter(Protocol):
     def item(self) -> None:
         """One more item is finished."""
 
+    def skipped(self) -> None:
+        """One item less to do."""
+
     def step(self, done: int, total: int) -> None:
         """A step of the batch in flight is done."""
 
@@ -48,6 +51,9 @@ class NoMeter:
     """For --quiet: messages pass, nothing else shows."""
 
     def item(self) -> None:
+        """Nothing."""
+
+    def skipped(self) -> None:
         """Nothing."""
 
     def step(self, done: int, total: int) -> None:
@@ -82,6 +88,11 @@ class BarMeter:
         """Moves the bar."""
         self._bar.update()
 
+    def skipped(self) -> None:
+        """Moves the start of the bar, so that the rate is that of the edits."""
+        self._bar.initial += 1
+        self._bar.update()
+
     def step(self, done: int, total: int) -> None:
         """Shown behind the bar; tqdm itself limits how often it draws."""
         self._bar.set_postfix_str(f"step {done}/{total}", refresh=False)
@@ -107,16 +118,26 @@ class PlainMeter:
         self._now = now
         self._start = self._told = now()
         self._done = 0
+        self._skipped = 0
         self._lock = threading.Lock()
 
     def item(self) -> None:
         """A line when a quarter of the items is reached, or after ten silent seconds."""
         with self._lock:
             self._done += 1
-            total = self._total
+            total = None if self._total is None else self._total - self._skipped
             quarter = bool(total) and total is not None and self._done * 4 // total > (self._done - 1) * 4 // total
             if quarter or self._now() - self._told >= PLAIN_SECONDS:
                 self._tell("")
+
+    def skipped(self) -> None:
+        """A line after ten silent seconds."""
+        with self._lock:
+            self._skipped += 1
+            self._start = self._now()  # the rate is that of the edits
+            if self._start - self._told >= PLAIN_SECONDS:
+                self._told = self._start
+                console.message(f"checked what is there: {self._skipped} items are done already")
 
     def step(self, done: int, total: int) -> None:
         """A line after ten silent seconds."""
@@ -135,11 +156,12 @@ class PlainMeter:
         now = self._now()
         self._told = now
         rate = self._done / (now - self._start) if now > self._start else 0.0
-        text = f"{self._done} items" if self._total is None else f"{self._done}/{self._total} items"
+        done = self._done + self._skipped
+        text = f"{done} items" if self._total is None else f"{done}/{self._total} items"
         if rate > 0:
             text += f", {rate:.2g} a second"
-            if self._total is not None and self._total > self._done:
-                text += f", {seconds_text((self._total - self._done) / rate)} left"
+            if self._total is not None and self._total > done:
+                text += f", {seconds_text((self._total - done) / rate)} left"
         console.message(text + step)
 
 
@@ -153,6 +175,7 @@ class RunProgress:
         self._verbose = verbose
         self._meter: Meter = NoMeter()
         self._failures = 0
+        self._skipped = 0
 
     def loading(self, config: RunConfig) -> None:
         """Names the model."""
@@ -191,6 +214,7 @@ class RunProgress:
                 console.result(line, flush=True)
             except console.ReaderLeftError:  # the records are in the journal all the same
                 self._json = False
+        self._tell_skipped()
         self._meter.item()
         if result.error is not None:
             self._failures += 1
@@ -201,12 +225,30 @@ class RunProgress:
         elif self._verbose:
             self._meter.message(f"ok: {result.id}: {result.output}")
 
-    def stopping(self) -> None:
-        """Said at once, so that nobody presses again."""
-        self._meter.message("interrupted: no further batch starts, finished pictures are still written")
+    def skipped(self) -> None:
+        """To the meter; how many they were is said before the next result."""
+        self._skipped += 1
+        self._meter.skipped()
+
+    def note(self, text: str) -> None:
+        """A message."""
+        if not self._quiet:
+            self._meter.message(f"note: {text}")
+
+    def stopping(self, reason: str) -> None:
+        """Said at once, so that nobody presses again without need."""
+        told = "out of time" if reason == "out_of_time" else "interrupted"
+        again = "" if reason == "out_of_time" else " (once more stops now)"
+        self._meter.message(f"{told}: no further batch starts, finished pictures are still written{again}")
+
+    def _tell_skipped(self) -> None:
+        if self._skipped and not self._quiet:
+            count, self._skipped = self._skipped, 0
+            self._meter.message(f"{count} items are done already")
 
     def close(self) -> None:
         """Ends the meter."""
+        self._tell_skipped()
         self._meter.close()
 
     def _say(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -9,9 +10,10 @@ from typing import BinaryIO
 from joyedit.cli.flags import Flags
 from joyedit.errors import UsageError
 from joyedit.job.items import BUILT_IN
+from joyedit.job.journal import has_records
 from joyedit.job.manifest import Source, SourceOptions, open_source
 from joyedit.job.recipe import Recipe, load_recipe
-from joyedit.job.spec import RunConfig, Settings
+from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, RunConfig, Settings
 from joyedit.runtime.backend import model_settings
 
 
@@ -48,6 +50,11 @@ def build_request(flags: Flags) -> Request:
         format=flags.format,
         quality=flags.quality,
         limit=flags.limit,
+        redo="all" if flags.overwrite else "failed" if flags.retry_failed else "changed",
+        trust_journal=flags.trust_journal,
+        max_duration=None if flags.max_duration is None else _seconds("--max-duration", flags.max_duration),
+        max_pixels=MAX_PIXELS if flags.max_pixels is None else flags.max_pixels,
+        read_timeout=READ_TIMEOUT if flags.read_timeout is None else _seconds("--read-timeout", flags.read_timeout),
     )
     recipe = None if flags.recipe is None else load_recipe(flags.recipe)
     checkpoint = model_settings(flags.model)
@@ -60,6 +67,7 @@ def build_request(flags: Flags) -> Request:
         format=flags.format,
         output=flags.output,
         limit=flags.limit,
+        look=not has_records(flags.output),
     )
     stdin = _stdin() if flags.source == "-" else None
     source = open_source(flags.source, options, stdin)
@@ -110,10 +118,29 @@ def _refuse(flags: Flags) -> None:
     if flags.values and flags.recipe is None:
         faults.append("--set fills the parameters of a recipe: name one with --recipe")
     faults += [f"--set takes name=value, not {value!r}" for value in flags.values if not _is_pair(value)]
+    if flags.overwrite and flags.retry_failed:
+        faults.append("--overwrite and --retry-failed exclude each other")
+    if flags.max_pixels is not None and flags.max_pixels < 1:
+        faults.append(f"--max-pixels must be a number from 1, not {flags.max_pixels}")
     if flags.quiet and flags.verbose:
         faults.append("--quiet and --verbose exclude each other")
     if faults:
         raise UsageError("\n".join(faults))
+
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?", re.ASCII)
+
+
+def _seconds(flag: str, text: str) -> float:
+    """The seconds of `8h`, `1h30m`, `90s` or a plain number of seconds."""
+    found = _DURATION.fullmatch(text if text[-1:] in _UNITS else text + "s")
+    seconds = 0.0
+    if found is not None and len(text) < 20:
+        seconds = sum(float(part) * unit for part, unit in zip(found.groups("0"), _UNITS.values(), strict=True))
+    if seconds <= 0:
+        raise UsageError(f"{flag} is a time like 8h, 1h30m or 90s, not {text!r}")
+    return seconds
 
 
 def _is_pair(value: str) -> bool:

@@ -112,17 +112,52 @@ def run_command(
         int | None,
         typer.Option("--quality", min=1, max=100, metavar="N", help="Quality of JPEG and WebP, 1 to 100."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Edit again what an earlier run into DIR has done.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Edit only the items that failed in an earlier run into DIR.")
+    ] = False,
+    trust_journal: Annotated[
+        bool,
+        typer.Option(
+            "--trust-journal",
+            help="Go on faster: tell what is done by sizes and times, without reading the files again.",
+        ),
+    ] = False,
+    max_duration: Annotated[
+        str | None,
+        typer.Option(
+            "--max-duration", metavar="TIME", help="Stop after, say, 8h or 1h30m; exit code 10 if items are left."
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            "--max-pixels", min=1, metavar="N", help="Refuse larger pictures. [default: 178000000]", show_default=False
+        ),
+    ] = None,
+    read_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--read-timeout", metavar="TIME", help="Give up a picture that takes longer to read. [default: 2m]"
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print records as JSON lines on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Print each finished item, and tracebacks of errors.")
     ] = False,
 ) -> None:
-    """Edit every picture of SOURCE.
+    """Edit every picture of SOURCE that DIR does not hold already.
+
+    The same command again goes on where a run ended, however that was: an item is done if its pictures,
+    instruction, settings and model are as they were and its edited picture is intact. The first Ctrl-C
+    lets the batch in flight finish, the second stops at once.
 
     Settings in force: an item's own line, then flags, then the recipe, then the manifest's defaults, then
     the checkpoint's own, then the built-in ones shown below. Exit codes: 0 all done, 1 the run could not
-    go on, 2 usage or manifest refused, 3 some items failed, 130 interrupted.
+    go on, 2 usage or manifest refused, 3 some items failed, 10 out of time, 130 interrupted.
     """
     ctx.obj.verbose = verbose
     flags = Flags(
@@ -146,6 +181,12 @@ def run_command(
         values=tuple(values or ()),
         format=format_,
         quality=quality,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+        trust_journal=trust_journal,
+        max_duration=max_duration,
+        max_pixels=max_pixels,
+        read_timeout=read_timeout,
         dry_run=dry_run,
         json=json,
         quiet=quiet,

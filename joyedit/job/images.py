@@ -1,8 +1,9 @@
 """Pictures in and out: size from the header, decode, orient, fit; encode with the settings embedded.
 
-Whatever file comes, the result is a picture or an ItemError ("unreadable_picture",
-"picture_too_large"). Colour handling lives in `colours.py`. Nothing here changes Pillow's global
-settings, and every function may be called from several threads at once.
+Whatever file comes, the result is a picture or an ItemError: "missing_picture", "empty_picture",
+"truncated_picture", "unreadable_picture", "picture_too_large", "picture_changed". Colour handling lives in
+`colours.py`. Nothing here changes Pillow's global settings but `allow_pixels`, and every function may be
+called from several threads at once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 import threading
 import warnings
@@ -34,7 +36,8 @@ from PIL import (
 
 from joyedit.errors import ItemError
 from joyedit.job.colours import to_rgb
-from joyedit.job.spec import Size
+from joyedit.job.fingerprint import HashCache, sha256_of
+from joyedit.job.spec import MAX_PIXELS, Seen, Size, Stamp
 
 # fmt: off
 SUPPORTED_SUFFIXES: frozenset[str] = frozenset((
@@ -47,9 +50,17 @@ UNREADABLE_SUFFIXES: frozenset[str] = frozenset((".heic", ".heif", ".hif", ".avi
 """Endings of pictures of a kind that cannot be read: in a folder they fail, and are not passed over."""
 # fmt: on
 
-MAX_PIXELS = 178_000_000
-"""Larger pictures are refused before a pixel is decoded. Just below Pillow's own hard limit."""
-
+_ENDINGS: Mapping[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "DIB": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
 DEFAULT_QUALITY = 95
 _EXIF_LIMIT = 60_000  # a JPEG segment holds 65,533 bytes; the rest is room for the Exif frame
 _SIZE_CACHE = 4096
@@ -63,18 +74,29 @@ _TRANSPOSE: Mapping[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TORN = re.compile("truncated|unexpected end|not enough image data", re.IGNORECASE)
 _warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A decoded picture: 8-bit RGB, upright. `notes` tell what was changed on the way."""
+    """A decoded picture: 8-bit RGB, upright. `notes` tell what was changed on the way.
+
+    `seen` is the hash of the file that it was decoded from, if one was asked for.
+    """
 
     image: Image.Image
     notes: tuple[str, ...] = ()
+    seen: Seen | None = None
 
 
-def header_size(path: str | os.PathLike[str]) -> Size:
+def allow_pixels(count: int) -> None:
+    """Raise Pillow's own limit, which some of its readers check, for the whole process."""
+    if Image.MAX_IMAGE_PIXELS is not None and count > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, count)
+
+
+def header_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Size:
     """The (height, width) of the picture as it is to be seen, from its header alone.
 
     An EXIF orientation that lays the picture on its side swaps the two. Answers are kept for the
@@ -82,46 +104,72 @@ def header_size(path: str | os.PathLike[str]) -> Size:
     """
     name = os.fspath(path)
     status = _regular_file(name)
-    return _header_size(name, status.st_mtime_ns, status.st_size)
+    return _header_size(name, max_pixels, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=_SIZE_CACHE)
-def _header_size(name: str, _mtime: int, _length: int) -> Size:
+def _header_size(name: str, max_pixels: int, _mtime: int, _length: int) -> Size:
     with _reading(name), open(name, "rb") as file:
-        image = _open(file, name)
+        image = _open(file, name, max_pixels)
         width, height = image.size
         if not isinstance(image, TiffImagePlugin.TiffImageFile) and _orientation(image) >= 5:
             width, height = height, width
         return height, width
 
 
-def load_picture(path: str | os.PathLike[str]) -> Picture:
-    """The whole picture as upright 8-bit RGB, the first frame of an animation. Raises ItemError."""
+def load_picture(
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, hashes: HashCache | None = None
+) -> Picture:
+    """The whole picture as upright 8-bit RGB, the first frame of an animation. Raises ItemError.
+
+    With `hashes` (what is known of files that were read before) the file is hashed too, and what was
+    decoded is what was hashed: a file that changes in between is refused.
+    """
     name = os.fspath(path)
     _regular_file(name)
-    with _reading(name), open(name, "rb") as file:
-        image = _open(file, name)
-        # Pillow turns a TIFF upright by itself, while decoding.
-        turned = isinstance(image, TiffImagePlugin.TiffImageFile)
-        orientation = 1 if turned else _orientation(image)
-        with _quiet_about_size(image):
-            image.load()
-        notes: list[str] = []
-        first: Image.Image = image
-        if getattr(image, "is_animated", False):
-            first = image.copy()  # asking for the frames may move on in the file
-            first.info = dict(image.info)
-            kind = "pages" if turned else "frames"
-            frames = int(getattr(image, "n_frames", 2))
-            notes.append(f"first of {frames} {kind} taken")
-        rgb = to_rgb(first, notes)
-        if orientation in _TRANSPOSE:
-            rgb = rgb.transpose(_TRANSPOSE[orientation])
-            notes.append(f"EXIF orientation {orientation} applied")
-        if rgb is image:
-            rgb = image.copy()
-        rgb.info = {}
-        return Picture(image=rgb, notes=tuple(notes))
+    with _reading(name), open(name, "rb") as file, _unchanged(name, file) as stamp:
+        seen = None if hashes is None else _hash(name, file, stamp, hashes)
+        return _decode(name, file, max_pixels, seen)
+
+
+def _hash(name: str, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
+    known = hashes.get(name, stamp)
+    if known is None:
+        known = sha256_of(file)
+        file.seek(0)
+        hashes.put(name, stamp, known)
+    return Seen(known, stamp)
+
+
+def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None) -> Picture:
+    image = _open(file, name, max_pixels)
+    # Pillow turns a TIFF upright by itself, while decoding.
+    turned = isinstance(image, TiffImagePlugin.TiffImageFile)
+    orientation = 1 if turned else _orientation(image)
+    with _quiet_about_size(image):
+        image.load()
+    notes: list[str] = _wrong_ending(name, image)
+    first: Image.Image = image
+    if getattr(image, "is_animated", False):
+        first = image.copy()  # asking for the frames may move on in the file
+        first.info = dict(image.info)
+        kind = "pages" if turned else "frames"
+        frames = int(getattr(image, "n_frames", 2))
+        notes.append(f"first of {frames} {kind} taken")
+    rgb = to_rgb(first, notes)
+    if orientation in _TRANSPOSE:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+        notes.append(f"EXIF orientation {orientation} applied")
+    if rgb is image:
+        rgb = image.copy()
+    rgb.info = {}
+    return Picture(image=rgb, notes=tuple(notes), seen=seen)
+
+
+def _wrong_ending(name: str, image: ImageFile.ImageFile) -> list[str]:
+    suffix = os.path.splitext(name)[1].lower()
+    kind = image.format or ""
+    return [f"a {kind} picture in spite of its ending {suffix}"] if suffix not in ("", *_ENDINGS.get(kind, ())) else []
 
 
 def fit(image: Image.Image, bucket: Size) -> Image.Image:
@@ -201,13 +249,31 @@ def _regular_file(name: str) -> os.stat_result:
     """The file's status. Opening a pipe or a device could wait for ever, so they are told first."""
     try:
         status = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ItemError("missing_picture", f"{name}: no such file") from error
     except (OSError, ValueError) as error:
         raise ItemError("unreadable_picture", f"{name}: {_reason(error)}") from error
     if not stat.S_ISREG(status.st_mode):
         raise ItemError("unreadable_picture", f"{name}: not a file")
     if status.st_size == 0:
-        raise ItemError("unreadable_picture", f"{name}: the file is empty")
+        raise ItemError("empty_picture", f"{name}: the file is empty")
     return status
+
+
+@contextmanager
+def _unchanged(name: str, file: BinaryIO) -> Iterator[Stamp]:
+    """Gives the stamp of the open file; what is made of it counts only if that is still the same."""
+    before = Stamp.of(os.fstat(file.fileno()))
+    fault: Exception | None = None
+    try:
+        yield before
+    except Exception as error:  # of a file that was being written, that is not the reason to tell
+        fault = error
+    after = Stamp.of(os.fstat(file.fileno()))
+    if (before.size, before.mtime_ns) != (after.size, after.mtime_ns):
+        raise ItemError("picture_changed", f"{name}: the file changed while it was read") from fault
+    if fault is not None:
+        raise fault
 
 
 @contextmanager
@@ -217,23 +283,26 @@ def _reading(name: str) -> Iterator[None]:
         yield
     except ItemError:
         raise
+    except FileNotFoundError as error:
+        raise ItemError("missing_picture", f"{name}: no such file") from error
     except Image.DecompressionBombError as error:
         raise ItemError("picture_too_large", f"{name}: {error}") from error
     except MemoryError as error:
         raise ItemError("picture_too_large", f"{name}: not enough memory to decode it") from error
     except Exception as error:  # plugins raise nearly every kind: struct.error, KeyError, SyntaxError...
-        raise ItemError("unreadable_picture", f"{name}: {_reason(error)}") from error
+        reason = _reason(error)
+        code = "truncated_picture" if _TORN.search(reason) else "unreadable_picture"
+        raise ItemError(code, f"{name}: {reason}") from error
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    text = str(error).strip()
+    return " ".join(text.split()) if text else type(error).__name__  # one line, whatever a plugin says
 
 
-def _open(file: IO[bytes], name: str) -> ImageFile.ImageFile:
+def _open(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Pillow's lazy reader for `file`, chosen by the first bytes; its name does not count.
 
     The readers are called directly: `Image.open` would warn of large pictures through the
@@ -258,11 +327,10 @@ def _open(file: IO[bytes], name: str) -> ImageFile.ImageFile:
         image = PpmImagePlugin.PpmImageFile(file, name)
     else:
         raise ItemError("unreadable_picture", f"{name}: {_not_readable(head)}")
-    if image.width * image.height > MAX_PIXELS:
-        raise ItemError(
-            "picture_too_large",
-            f"{name}: {image.width} x {image.height} is more than {MAX_PIXELS // 1_000_000} million pixels",
-        )
+    if image.width * image.height > max_pixels:
+        limit = f"{max_pixels // 1_000_000} million" if max_pixels % 1_000_000 == 0 else str(max_pixels)
+        told = f"{image.width} x {image.height} is more than {limit} pixels (--max-pixels allows more)"
+        raise ItemError("picture_too_large", f"{name}: {told}")
     return image
 
 

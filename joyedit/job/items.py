@@ -50,6 +50,8 @@ class SourceOptions:
     format: str = "png"
     output: Path
     limit: int | None = None
+    look: bool = True
+    """Whether a manifest's pictures must be there at the start. Where not, each that is gone is a failed item."""
 
     def check(self) -> None:
         """Raises UsageError for what can be told to be wrong without a source."""
@@ -215,7 +217,7 @@ class ItemBuilder:
             images=tuple(found.path for found in images),
             instruction=instruction,
             sampling=sampling,
-            basesize=self.settings.basesize or 0,
+            basesize=line.basesize or self.settings.basesize or 0,
             size=size,
             output=output,
             origin=Origin(file=self._file, line=record.line or None),
@@ -269,8 +271,7 @@ class ItemBuilder:
         name = line.id
         if name is not None:
             reason = name_fault(name)
-            fault = Fault(f"the id {shown(name)} {reason}", "it becomes the name of a file", "id")
-            taken = fault if reason else self._claims.id(name, number)
+            taken = self._claims.id(name, number) if reason is None else _id_fault(name, reason)
             if taken is not None:
                 faults.append(taken)
                 return None, ""
@@ -344,6 +345,10 @@ def compose(
         return ("", faults) if faults else (recipe.fill(values, text), [])
     text = default if text is None else text
     return ("", [_NO_TEXT]) if text is None else (text, [])
+
+
+def _id_fault(name: str, reason: str) -> Fault:
+    return Fault(f"the id {shown(name)} {reason}", "it becomes the name of a file", "id")
 
 
 def _images(line: Line) -> list[str]:

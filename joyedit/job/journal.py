@@ -10,33 +10,51 @@ A record is one JSON object on one line:
     bucket        [height, width] of the target in pixels; null if the item never had one
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
                   or null), schedule, model, dtype, attention, joyedit (its version); empty for an item
-                  that failed before it was planned
+                  that never was one (a line that cannot be read)
     seconds       the item's share of each stage: read, encode, denoise, decode, write
     notes         what was done to the pictures beyond the ordinary, as texts
     error         null, or {"code": a stable word, "message": one line}
     source        {"file", "line"}: where the item was written down; line is null if there are no lines
+    fingerprint   sha256 of all that the picture is made of (see fingerprint.py); null for a failed item
+    output_bytes, output_sha256   of the picture's file; null for a failed item
+    inputs_seen   for each reference, as it was read: [sha256, bytes, mtime_ns, ctime_ns]
+    planned_output   where the picture of a failed item was to go; null if it is there, or never was an item
+    at            when the item was finished, UTC
 
-The record of a picture is written after the picture is in place under its final name.
+The record of a picture is written after the picture is in place under its final name. Later runs append
+to the same file; of several records of one id the last one counts, wherever it stands.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from joyedit.errors import ManifestError, OutputError, Problem
+from joyedit.job import faults
+from joyedit.job.names import HashTable
 from joyedit.job.output import sync_folder
 from joyedit.job.spec import ItemResult
 
 RESULTS = "results.jsonl"
+CUT = "results.cut"
+"""Where a repair keeps what stood behind the last record, if that was no torn record of joyedit."""
 
 SYNC_RECORDS = 16
 SYNC_SECONDS = 1.0
+
+MAX_RECORD = 64 << 20
+"""The most bytes of a line that is looked at; nothing that joyedit writes comes near it."""
+
+_BEGIN = b'{"id": "'
+_BLOCK = 4096
 
 
 def record_of(result: ItemResult) -> dict[str, Any]:
@@ -53,6 +71,12 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         "notes": list(result.notes),
         "error": result.error,
         "source": None if result.origin is None else {"file": result.origin.file, "line": result.origin.line},
+        "fingerprint": result.fingerprint,
+        "output_bytes": result.output_bytes,
+        "output_sha256": result.output_sha256,
+        "inputs_seen": [[seen.sha256, *seen.stamp] for seen in result.inputs_seen],
+        "planned_output": result.planned_output,
+        "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
     }
 
 
@@ -67,39 +91,84 @@ def line_of(record: dict[str, Any]) -> str:
 
 
 class Journal:
-    """The open results.jsonl of one run. Append from any thread; close when done.
+    """The open results.jsonl of one run: knows the last record of each id, and takes new ones.
+
+    All methods may be called from any thread; close when done. Only one process may have it open, which
+    is what the lock of the output folder is for. A torn end, which a kill or a power cut leaves, is cut
+    off at the start, and `repaired` tells of it.
 
     Each record reaches the operating system at once, and the disk in small groups: after every
     `SYNC_RECORDS` records, with the first record after `SYNC_SECONDS`, and at the end. Each method
-    raises `OutputError` when the file cannot be written.
+    raises `OutputError` when the file cannot be written; after that no further record is taken.
+
+    In memory is a table of about 24 bytes an id: where its last record begins, and whether that failed.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises also `ManifestError` where a line before the end is no record."""
         self.path = folder / RESULTS
+        self.repaired: str | None = None
         self._lock = threading.Lock()
         self._clock = clock
+        self._places = HashTable(wide=True)  # of each id: 2 * offset + 1 if failed, and 2 more: 0 is "none"
+        self._records = 0
         self._unsynced = 0
+        self._broken: OutputError | None = None
         self._synced_at = clock()
         try:
-            keep_earlier(self.path)
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - close() is the caller's
-            sync_folder(folder)
+            faults.reached("journal.open")
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - close() is the caller's
+            try:
+                self._end = self._load()
+                sync_folder(folder)
+            except BaseException:
+                self._file.close()
+                raise
         except OSError as error:
             raise self._error(error) from error
+
+    def __len__(self) -> int:
+        """How many ids have a record."""
+        return len(self._places)
+
+    def final(self, name: str) -> dict[str, Any] | None:
+        """The last record of the id `name`; None if it has none."""
+        place = self._places.get(name)
+        if not place:
+            return None
+        record = self._record_at((place - 2) >> 1)
+        # Two ids may share a place in the table. Then this one counts as not done, which does no harm.
+        return record if record is not None and record["id"] == name else None
+
+    def failures(self) -> Iterator[dict[str, Any]]:
+        """The last records of all ids that failed, in the order in which they were written."""
+        with self._lock:
+            places = sorted((place - 2) >> 1 for place in self._places.numbers() if place & 1)
+        for offset in places:
+            record = self._record_at(offset)
+            if record is not None:
+                yield record
 
     def append(self, result: ItemResult) -> str:
         """Add the record of `result`; gives the line that was written."""
         line = line_of(record_of(result))
         data = memoryview(line.encode() + b"\n")
-        try:
-            with self._lock:
-                while data:
-                    data = data[self._file.write(data) :]
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            try:
+                faults.reached("journal.append")
+                self._write(data)
+                faults.reached("journal.appended")
+                self._places.put(result.id, 2 * self._end + (result.status == "failed") + 2)
+                self._end += len(data)
                 self._unsynced += 1
                 if self._unsynced >= SYNC_RECORDS or self._clock() - self._synced_at >= SYNC_SECONDS:
                     self._sync()
-        except OSError as error:
-            raise self._error(error) from error
+            except OSError as error:
+                self._broken = self._error(error)
+                self._take_back()
+                raise self._broken from error
         return line
 
     def close(self) -> None:
@@ -115,8 +184,76 @@ class Journal:
             except OSError as error:
                 raise self._error(error) from error
 
+    def _load(self) -> int:
+        """Fill the table, cut off a torn end; gives the length of the file."""
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            return 0
+        good = offset = 0
+        broken: int | None = None  # the line of the first that is no record, since the last one that is
+        with open(self._file.fileno(), "rb", closefd=False) as file:
+            file.seek(0)
+            for number, (line, length) in enumerate(_lines(file), 1):
+                record = _parse(line)
+                if record is None:
+                    broken = number if broken is None else broken
+                elif broken is not None:
+                    raise _no_record(self.path, broken)
+                else:
+                    self._places.put(record["id"], 2 * offset + (record.get("status") != "ok") + 2)
+                    good = offset + length
+                offset += length
+        if good < offset:
+            self._repair(good, offset)
+        return good
+
+    def _repair(self, good: int, end: int) -> None:
+        """Cut off what stands behind the last record; what is no torn record of ours is kept elsewhere."""
+        handle = self._file.fileno()
+        begin = os.pread(handle, len(_BEGIN), good)
+        ours = _BEGIN.startswith(begin) and b"\n" not in _last_byte(handle, end)
+        if not good and not ours:
+            raise _no_record(self.path, 1)
+        faults.reached("journal.repair")
+        if not ours:
+            with open(self.path.with_name(CUT), "ab") as kept:
+                for offset in range(good, end, 1 << 20):
+                    kept.write(os.pread(handle, min(1 << 20, end - offset), offset))
+                kept.flush()
+                os.fsync(kept.fileno())
+        os.ftruncate(handle, good)
+        os.fsync(handle)
+        where = "" if ours else f" (kept in {CUT})"
+        self.repaired = f"{RESULTS} had a torn end: {end - good} bytes cut off{where}"
+
+    def _record_at(self, offset: int) -> dict[str, Any] | None:
+        data = os.pread(self._file.fileno(), _BLOCK, offset)
+        while b"\n" not in data:
+            more = os.pread(self._file.fileno(), max(_BLOCK, len(data)), offset + len(data))
+            if not more or len(data) > MAX_RECORD:
+                return None
+            data += more
+        return _parse(data[: data.index(b"\n") + 1])
+
+    def _write(self, data: memoryview) -> None:
+        if faults.armed():
+            self._file.write(data[: len(data) // 2])
+            faults.reached("journal.half")
+            data = data[len(data) // 2 :]
+        while data:
+            data = data[self._file.write(data) :]
+
+    def _take_back(self) -> None:
+        """Part of a record may have been written: the file ends with a whole one again, if it can."""
+        try:
+            if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                os.ftruncate(self._file.fileno(), self._end)
+        except OSError:  # then the next start does it
+            return
+
     def _sync(self) -> None:
+        faults.reached("journal.fsync")
         os.fsync(self._file.fileno())
+        faults.reached("journal.synced")
         self._unsynced = 0
         self._synced_at = self._clock()
 
@@ -124,43 +261,78 @@ class Journal:
         return OutputError(f"cannot write {self.path}: {error.strerror or error}")
 
 
-def keep_earlier(path: Path) -> Path | None:
-    """Move the journal of an earlier run out of the way: results.jsonl becomes results.1.jsonl, or
-    the next number that is free. Gives the new path, or None if there was nothing to keep.
-    """
-    if not path.is_file() or path.stat().st_size == 0:
-        return None
-    number = 1
-    while (kept := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
-        number += 1
-    os.rename(path, kept)
-    return kept
+def has_records(folder: Path) -> bool:
+    """Whether an earlier run left records in this output folder."""
+    try:
+        return os.stat(folder / RESULTS).st_size > 0
+    except OSError:
+        return False
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a journal, one at a time.
+    """All records of a journal, one at a time, superseded ones too.
 
-    A last line that is torn (the run was killed while it wrote) is left out. A line that is broken
-    anywhere else raises `ManifestError` with file and line.
+    What stands behind the last record (the run was killed while it wrote) is left out. A line that is no
+    record anywhere else raises `ManifestError` with file and line.
     """
+    for _, record in _records(path):
+        yield record
+
+
+def final_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The last record of each id, in the order in which they were written. Reads the file twice."""
+    last = HashTable(wide=True)
+    for number, record in _records(path):
+        last.put(record["id"], number)
+    for number, record in _records(path):
+        if last.get(record["id"]) == number:
+            yield record
+
+
+def error_code(record: dict[str, Any]) -> str | None:
+    """The code of a failed record; None for one of a picture. Whatever the file holds, this is text."""
+    if record.get("status") == "ok":
+        return None
+    error = record.get("error")
+    return str(error.get("code")) if isinstance(error, dict) else "unknown"
+
+
+def torn_bytes(path: Path) -> int:
+    """How many bytes stand behind the last record."""
+    end = good = 0
     with open(path, "rb") as file:
-        number = 0
-        line = file.readline()
-        while line:
-            number += 1
-            following = file.readline()
+        for line, length in _lines(file):
+            end += length
+            if _parse(line) is not None:
+                good = end
+    return end - good
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records, each with the number of its line."""
+    broken: int | None = None
+    with open(path, "rb") as file:
+        for number, (line, _) in enumerate(_lines(file), 1):
             record = _parse(line)
-            if record is not None:
-                yield record
-            elif following:
-                problem = Problem(
-                    file=str(path),
-                    line=number,
-                    message="this line is no record of joyedit",
-                    remedy="remove it, or restore the file",
-                )
-                raise ManifestError([problem])
-            line = following
+            if record is None:
+                broken = number if broken is None else broken
+            elif broken is not None:
+                raise _no_record(path, broken)
+            else:
+                yield number, record
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line and its length; of one that is too long to be a record, only its beginning."""
+    while line := file.readline(MAX_RECORD):
+        length = len(line)
+        while length >= MAX_RECORD and not line.endswith(b"\n"):
+            rest = file.readline(MAX_RECORD)
+            length += len(rest)
+            if not rest or rest.endswith(b"\n"):
+                line = line[:_BLOCK]
+                break
+        yield line, length
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
@@ -171,3 +343,14 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and isinstance(record.get("id"), str) else None
+
+
+def _last_byte(handle: int, end: int) -> bytes:
+    return os.pread(handle, 1, end - 1)
+
+
+def _no_record(path: Path, line: int) -> ManifestError:
+    remedy = "remove the line, and its item is edited again; or restore the file; or choose another output folder"
+    return ManifestError(
+        [Problem(file=str(path), line=line, message="this line is no record of joyedit", remedy=remedy)]
+    )

@@ -111,7 +111,7 @@ class _Manifest(Source):
         problems = Problems()
         defaults, faults = self._defaults()
         problems.add(faults)
-        builder = self._builder(defaults, look=True)
+        builder = self._builder(defaults, look=self.options.look)
         count = 0
         for got in self._records():
             count += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable
@@ -16,9 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from joyedit.errors import ItemError, OutputError, UsageError
+from joyedit.job import faults
 
 TEMPORARY_SUFFIX = ".joyedit-tmp"
 """How the name of every unfinished file ends."""
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))
 
 # Faults of one name. Every other OSError (no space, quota, read-only, input/output) concerns the folder.
 _NAME_FAULTS = frozenset(
@@ -99,26 +102,59 @@ class OutputFolder:
         try:
             try:
                 with open(temporary, "xb") as file:
+                    faults.reached("file.create")
                     fill(file)
                     file.flush()
+                    faults.reached("file.fsync")
                     os.fsync(file.fileno())
+                    faults.reached("file.synced")
+                faults.reached("file.rename")
                 os.replace(temporary, target)
+                faults.reached("file.renamed")
             except BaseException:
                 with contextlib.suppress(OSError):
                     temporary.unlink(missing_ok=True)
                 raise
+            faults.reached("file.folder")
             sync_folder(target.parent)
+            faults.reached("file.done")
         except OSError as error:
             raise self._typed(error, relative) from error
         return target
 
-    def write_text(self, relative: str, text: str) -> Path:
-        """Write one UTF-8 text file whole. Errors as in `write`."""
+    def write_bytes(self, relative: str, data: bytes | memoryview) -> Path:
+        """Write one file whole. Errors as in `write`."""
 
         def fill(file: BinaryIO) -> None:
-            file.write(text.encode("utf-8", "backslashreplace"))
+            rest = memoryview(data)
+            if faults.armed():
+                file.write(rest[: len(rest) // 2])
+                file.flush()
+                faults.reached("file.half")
+                rest = rest[len(rest) // 2 :]
+            file.write(rest)
 
         return self.write(relative, fill)
+
+    def write_text(self, relative: str, text: str) -> Path:
+        """Write one UTF-8 text file whole. Errors as in `write`."""
+        return self.write_bytes(relative, text.encode("utf-8", "backslashreplace"))
+
+    def clean(self) -> int:
+        """Remove the unfinished files that a killed run left behind; gives their number.
+
+        Only with the lock held: another run's files look the same. Raises `OutputError`.
+        """
+        count = 0
+        try:
+            for folder, _, names in os.walk(self.path):
+                for name in names:
+                    if is_temporary(name):
+                        os.unlink(os.path.join(folder, name))
+                        count += 1
+        except OSError as error:
+            raise OutputError(f"cannot clean {self.path}: {_reason(error)}") from error
+        return count
 
     def _make_parent(self, parent: Path, relative: str) -> None:
         with self._lock:
@@ -145,6 +181,11 @@ class OutputFolder:
         if error.errno in _NAME_FAULTS:
             return ItemError("output_name", f"cannot write {relative!r}: {_reason(error)}")
         return OutputError(f"cannot write {relative!r} in {self.path}: {_reason(error)}")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one of joyedit's unfinished ones."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def sync_folder(path: Path) -> None:

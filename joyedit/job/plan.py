@@ -95,4 +95,5 @@ def failed(item: EditItem, code: str, message: str) -> FailedItem:
         origin=item.origin,
         code=code,
         message=message,
+        item=item,
     )

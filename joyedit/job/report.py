@@ -20,8 +20,10 @@ from typing import Any, Literal
 from joyedit.job.spec import ItemResult, Settings
 
 REPORT = "report.json"
+LOG = "joyedit.log"
 
-State = Literal["complete", "interrupted", "stopped"]
+State = Literal["running", "complete", "interrupted", "out_of_time", "stopped"]
+"""A report that says `running` while nobody does was left by a run that was killed."""
 
 
 def version_of(package: str) -> str | None:
@@ -53,6 +55,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.ok = 0
+        self.skipped = 0  # done by an earlier run
+        self.left = 0  # not done, and not asked for
         self.failed: Counter[str] = Counter()
         self.batches = 0
         self.warm_up_images = 0
@@ -79,8 +83,8 @@ class Tally:
 
     @property
     def recorded(self) -> int:
-        """Items with a record."""
-        return self.ok + self.failed.total()
+        """Items with a record, those of earlier runs too."""
+        return self.ok + self.skipped + self.failed.total()
 
     def warm_up(self) -> dict[str, Any] | None:
         """Images and seconds of the first batch; None before there was one."""
@@ -108,6 +112,10 @@ class Tally:
 class Report:
     """One run, whole. Times are seconds, memory is bytes, timestamps are UTC in ISO 8601.
 
+    `items` are those of the source that have a record now; of the `ok` ones, `skipped` were done by an
+    earlier run. `left` are those without a record (null: only the end of the source would tell).
+    `images_per_second` and `batches` count this run alone.
+
     `seconds` is the time on the wall, `stages` the time in each stage (reading and writing added up
     over their threads), `waited` the time for which the device stood still for pictures to be read
     or written. `images_per_second` is all finished pictures over all time after loading.
@@ -122,7 +130,9 @@ class Report:
     output: str
     items: int
     ok: int
+    skipped: int
     failed: int
+    left: int | None
     failed_by_code: Mapping[str, int]
     passed_over: int
     batches: int
@@ -161,6 +171,10 @@ class Report:
                 f"{self.items}: {self.ok} ok, {self.failed} failed" + (f" ({failures})" if failures else ""),
             ),
         ]
+        if self.skipped:
+            rows.append(("done before", f"{self.skipped} of them"))
+        if self.left:
+            rows.append(("left", f"{self.left} (the same command goes on)"))
         if self.passed_over:
             rows.append(("passed over", f"{self.passed_over} files that are no pictures"))
         rows.append(("batches", str(self.batches)))

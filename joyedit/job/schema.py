@@ -26,7 +26,7 @@ ALIASES: Mapping[str, str] = {
 
 ITEM_KEYS = (
     "image", "images", "instruction", "id", "negative_prompt", "seed",
-    "steps", "guidance_scale", "width", "height", "output",
+    "steps", "guidance_scale", "basesize", "width", "height", "output",
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
 DEFAULTS_KEYS = ("instruction", *SETTINGS_KEYS)
@@ -60,6 +60,7 @@ class _Strict(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
+    basesize: int | None = None
     width: _Side | None = None
     height: _Side | None = None
 
@@ -75,8 +76,6 @@ class Line(_Strict):
 
 class Defaults(_Strict):
     """The `defaults:` of a YAML manifest, or the `settings:` of a recipe (those have no instruction)."""
-
-    basesize: int | None = None
 
     def settings(self) -> Settings:
         return Settings(**{key: getattr(self, key) for key in SETTINGS_KEYS})
@@ -152,8 +151,9 @@ def _check(
             told += " in the list" if len(detail["loc"]) > 1 else ""
             faults.setdefault(key, Fault(told, _remedy(key, fields[key]), name))
         return None, list(faults.values())
-    if isinstance(checked, Defaults) and checked.basesize not in (None, *BASE_SIZES):
-        fault = Fault(f"basesize must be {RULES['basesize']}, not {checked.basesize}", "", "basesize")
+    if checked.basesize not in (None, *BASE_SIZES):
+        told = f"{written.get('basesize', 'basesize')} must be {RULES['basesize']}, not {checked.basesize}"
+        fault = Fault(told, "", "basesize")
         return None, [fault]
     return checked, []
 
@@ -183,7 +183,7 @@ def parameter_text(value: object) -> str | None:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
-_NUMBERS = ("seed", "steps", "width", "height")
+_NUMBERS = ("seed", "steps", "basesize", "width", "height")
 
 
 def from_cell(key: str, cell: str) -> object:

@@ -6,15 +6,39 @@ Vocabulary: an *item* is one edit; its *bucket* is the (height, width) that its 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 BASE_SIZES = (256, 512, 768, 1024)
 PICTURE_FORMATS = ("png", "jpg", "webp")
+MAX_PIXELS = 178_000_000
+"""Larger pictures are refused before a pixel is decoded, unless the run allows more."""
+READ_TIMEOUT = 120.0
+"""Seconds after which a picture that does not come is given up."""
+
+
+class Stamp(NamedTuple):
+    """What the file system says of a file: bytes, and times in nanoseconds. A changed file has another one."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Seen(NamedTuple):
+    """An input as it was read: the hash of its content, and the stamp that it had."""
+
+    sha256: str
+    stamp: Stamp
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +101,10 @@ class EditItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailedItem:
-    """An item that failed before it could join a batch (say, a picture that cannot be read)."""
+    """An item that failed before it could join a batch (say, a picture that cannot be read).
+
+    `item` is what it was to be; None for a line that is no item.
+    """
 
     id: str
     images: tuple[Path, ...]
@@ -85,6 +112,7 @@ class FailedItem:
     origin: Origin
     code: str
     message: str
+    item: EditItem | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +139,12 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Everything about a run that is not about one item. `batch_size` None means auto."""
+    """Everything about a run that is not about one item. `batch_size` None means auto.
+
+    `redo` says which items are edited that an earlier run has recorded: those that are not as they were
+    (changed), all of them, or only those that failed. `trust_journal`: sizes and times stand for content.
+    `max_duration` and `read_timeout` are seconds; larger pictures than `max_pixels` are refused.
+    """
 
     output: Path
     model: str | None = None
@@ -125,13 +158,19 @@ class RunConfig:
     quality: int | None = None
     limit: int | None = None
     window: int = 256
+    redo: Literal["changed", "all", "failed"] = "changed"
+    trust_journal: bool = False
+    max_duration: float | None = None
+    max_pixels: int = MAX_PIXELS
+    read_timeout: float = READ_TIMEOUT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ItemResult:
     """The final state of one item: what becomes its line in results.jsonl.
 
-    `seconds` holds the item's share of each stage (read, encode, denoise, decode, write).
+    `seconds` holds the item's share of each stage (read, encode, denoise, decode, write); `inputs_seen`
+    the references as they were read, as far as they were.
     """
 
     id: str
@@ -145,3 +184,8 @@ class ItemResult:
     notes: tuple[str, ...] = ()
     error: dict[str, str] | None = None
     origin: Origin | None = None
+    fingerprint: str | None = None
+    output_bytes: int | None = None
+    output_sha256: str | None = None
+    inputs_seen: tuple[Seen, ...] = ()
+    planned_output: str | None = None

@@ -17,6 +17,8 @@ from joyedit.job.tables import Fault, Table, shown
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 20
+_MAX_SKIPPED = 200
+"""Nesting beyond this ends the reading: the parser's time grows with the square of it."""
 _MAX_VALUES = 10_000
 """The most values one item may hold, with its aliases expanded."""
 _MAX_ANCHORS = 10_000
@@ -183,9 +185,12 @@ class YamlReader:
         return weight + more
 
     def _skip(self) -> None:
-        """Pass over the rest of a list or mapping whose start was taken, however deep."""
+        """Pass over the rest of a list or mapping whose start was taken. Raises YamlError where that has no end."""
         level = 1
         while level:
+            if level > _MAX_SKIPPED:
+                told = f"more than {_MAX_SKIPPED} lists or mappings inside each other"
+                raise YamlError(self.line, Fault(told, "nothing after this line is read"))
             kind = type(self._take()).__name__
             level += kind.endswith("StartEvent")
             level -= kind.endswith("EndEvent")

@@ -27,7 +27,8 @@ class BackendInfo:
     """What was loaded and what is in force; every `auto` is decided here.
 
     `layout` names the kind of checkpoint that was recognised; `load_seconds` is the time that the
-    backend itself took to load; `notes` are remarks for the user.
+    backend itself took to load; `notes` are remarks for the user. `identity` tells checkpoints apart;
+    where it is empty, the files of the checkpoint are looked at.
     """
 
     model: str
@@ -36,6 +37,7 @@ class BackendInfo:
     dtype: str
     attention: str
     schedule: str
+    identity: str = ""
     load_seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -48,8 +50,12 @@ class BatchInput:
     pictures: tuple[tuple[Image.Image, ...], ...]
 
 
+class OutOfMemory(Exception):  # noqa: N818 - what it is, in every backend
+    """The device has no room for this batch. A smaller one may fit."""
+
+
 class Backend(Protocol):
-    """A loaded model on a device."""
+    """A loaded model on a device. `encode`, `denoise` and `decode` may raise `OutOfMemory`."""
 
     info: BackendInfo
 
@@ -58,6 +64,9 @@ class Backend(Protocol):
 
     def denoise(self, encoded: Any, on_step: Callable[[int, int], None]) -> Any:
         """Conditioning -> latents. `on_step(done, total)` is called after each step."""
+
+    def not_finite(self, latents: Any) -> tuple[int, ...]:
+        """The places in the batch of those items whose latents hold a NaN or an infinity."""
 
     def decode(self, latents: Any) -> list[Image.Image]:
         """Latents -> one RGB picture of the target's size for each item, in order."""
@@ -70,6 +79,9 @@ class Backend(Protocol):
 
     def auto_batch_size(self, target: Size) -> int:
         """How many items of this target (height, width) fit on the device at once; at least 1."""
+
+    def free_memory(self) -> None:
+        """Give back what is kept for later use, after `OutOfMemory`."""
 
     def close(self) -> None:
         """Give the device's memory back."""
@@ -88,9 +100,10 @@ def backend_loader(model: str | None) -> LoadBackend:
         raise UsageError("no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL")
 
     def load(config: RunConfig) -> Backend:
+        from joyedit.runtime.guard import Guarded
         from joyedit.runtime.joyimage import load_backend
 
-        return load_backend(config)
+        return Guarded(load_backend(config))
 
     return load
 

@@ -5,12 +5,22 @@ seed; text to image is a flat picture of that colour. Instructions that hold one
 
     FAIL-BATCH    `denoise` raises RuntimeError for the whole batch
     FAIL-ENCODE   `encode` raises ItemError("instruction_too_long") for the whole batch
-    INTERRUPT     `denoise` raises KeyboardInterrupt, as Ctrl-C would
+    FAIL-NAN      the item's latents are not finite
+    FAIL-OOM      `denoise` raises OutOfMemory, alone or in company
+    INTERRUPT     `denoise` raises KeyboardInterrupt
+    SIGNAL        `denoise` sends SIGINT to its own process, as Ctrl-C would
+    TWICE         the same, two times
+    SLEEP         `denoise` takes half a second
+
+`JOYEDIT_FAKE_ROOM` is the number of items that fit on the device: a larger batch raises OutOfMemory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +29,9 @@ from PIL import Image
 
 from joyedit.errors import ItemError
 from joyedit.job.spec import RunConfig, Size
-from joyedit.runtime.backend import BackendInfo, BatchInput
+from joyedit.runtime.backend import BackendInfo, BatchInput, OutOfMemory
+
+ROOM = "JOYEDIT_FAKE_ROOM"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +53,9 @@ class FakeBackend:
             dtype="fp32" if config.dtype == "auto" else config.dtype,
             attention="sdpa" if config.attention == "auto" else config.attention,
             schedule="original" if config.schedule == "auto" else config.schedule,
+            identity=f"fake {config.model}",
         )
+        self.room = int(os.environ.get(ROOM, "1000000"))
         self.calls: Counter[str] = Counter()
         self.batches: list[tuple[str, ...]] = []
         self._batch_size = batch_size
@@ -61,14 +75,27 @@ class FakeBackend:
     def denoise(self, encoded: FakeLatents, on_step: Callable[[int, int], None]) -> FakeLatents:
         """Count the steps, and fail where an instruction asks for it."""
         self.calls["denoise"] += 1
+        if len(encoded.batch.batch.items) > self.room:
+            raise OutOfMemory(f"no room for {len(encoded.batch.batch.items)} items")
         for sized in encoded.batch.batch.items:
+            if "FAIL-OOM" in sized.item.instruction:
+                raise OutOfMemory("no room for this one")
             if "INTERRUPT" in sized.item.instruction:
                 raise KeyboardInterrupt
+            for _ in range(("SIGNAL" in sized.item.instruction) + 2 * ("TWICE" in sized.item.instruction)):
+                signal.raise_signal(signal.SIGINT)
+            if "SLEEP" in sized.item.instruction:
+                time.sleep(0.5)
             if "FAIL-BATCH" in sized.item.instruction:
                 raise RuntimeError("the fake device failed, as the instruction asked")
         for step in range(encoded.steps):
             on_step(step + 1, encoded.steps)
         return encoded
+
+    def not_finite(self, latents: FakeLatents) -> tuple[int, ...]:
+        """Those whose instruction asks for it."""
+        items = latents.batch.batch.items
+        return tuple(place for place, sized in enumerate(items) if "FAIL-NAN" in sized.item.instruction)
 
     def decode(self, latents: FakeLatents) -> list[Image.Image]:
         """One tinted picture for each item."""
@@ -96,6 +123,10 @@ class FakeBackend:
     def auto_batch_size(self, target: Size) -> int:
         """The same for every target."""
         return self._batch_size
+
+    def free_memory(self) -> None:
+        """Only counted."""
+        self.calls["free_memory"] += 1
 
     def close(self) -> None:
         """Only counted."""

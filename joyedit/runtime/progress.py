@@ -26,8 +26,14 @@ class Progress(Protocol):
     def result(self, result: ItemResult, line: str) -> None:
         """An item is finished, and `line` stands in results.jsonl."""
 
-    def stopping(self) -> None:
-        """The run was interrupted; what is done is still written."""
+    def skipped(self) -> None:
+        """An item is done already, or not asked for. Between two results there may be very many of these."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, and that stops nothing."""
+
+    def stopping(self, reason: str) -> None:
+        """The run stops before its end (`interrupted` or `out_of_time`); what is done is still written."""
 
 
 class Silence:
@@ -45,5 +51,11 @@ class Silence:
     def result(self, result: ItemResult, line: str) -> None:
         """Nothing."""
 
-    def stopping(self) -> None:
+    def skipped(self) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def stopping(self, reason: str) -> None:
         """Nothing."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +14,19 @@ from typing import Any
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.journal import Journal
-from joyedit.job.report import Tally, joyedit_version
-from joyedit.job.spec import FailedItem, ItemResult, SizedItem
+from joyedit.job.report import LOG, Tally, joyedit_version
+from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, Size, SizedItem
 from joyedit.runtime.backend import BackendInfo
 
-LOG = "joyedit.log"
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """A finished picture on the disk: what it was made of, and what its file holds."""
+
+    fingerprint: str
+    bytes: int
+    sha256: str
+    inputs: tuple[Seen, ...]
 
 
 class Recorder:
@@ -38,7 +48,9 @@ class Recorder:
         self._lock = threading.Lock()
         self._version = joyedit_version()
         self._log = folder / LOG
-        self._journal = Journal(folder)
+        self.journal = Journal(folder)
+        if self.journal.repaired is not None:
+            self.log(self.journal.repaired)
 
     def __enter__(self) -> Recorder:
         return self
@@ -46,11 +58,21 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._journal.close()
+        self.journal.close()
 
-    def ok(self, sized: SizedItem, *, seconds: Mapping[str, float], notes: tuple[str, ...]) -> None:
+    def ok(self, sized: SizedItem, written: Written, *, seconds: Mapping[str, float], notes: tuple[str, ...]) -> None:
         """An item whose picture stands under its final name."""
-        self._add(self._result(sized, seconds=seconds, notes=notes))
+        self._add(self._result(sized.item, sized.target, seconds=seconds, notes=notes, written=written))
+
+    def skipped(self) -> None:
+        """An item that an earlier run has done; its record stands."""
+        with self._lock:
+            self.tally.skipped += 1
+
+    def left(self) -> None:
+        """An item that this run was not asked to edit, and that has no record."""
+        with self._lock:
+            self.tally.left += 1
 
     def failed(
         self,
@@ -64,20 +86,25 @@ class Recorder:
         """A planned item that `error` stopped; `code` stands if the error brings none of its own."""
         code, message = fault_of(error, code)
         self.log(f"{sized.item.id}: {code}: {message}", error)
-        self._add(self._result(sized, seconds=seconds or {}, notes=notes, error={"code": code, "message": message}))
+        fault = {"code": code, "message": message}
+        self._add(self._result(sized.item, sized.target, seconds=seconds or {}, notes=notes, error=fault))
 
     def unplanned(self, item: FailedItem) -> None:
         """An item that failed before it joined a batch."""
         self.log(f"{item.id}: {item.code}: {item.message}")
+        fault = {"code": item.code, "message": item.message}
+        if item.item is not None:
+            self._add(self._result(item.item, None, seconds={}, notes=(), error=fault))
+            return
         self._add(
             ItemResult(
                 id=item.id,
                 status="failed",
                 instruction=item.instruction,
-                inputs=tuple(str(path) for path in item.images),
+                inputs=tuple(os.path.abspath(path) for path in item.images),
                 output=None,
                 bucket=None,
-                error={"code": item.code, "message": item.message},
+                error=fault,
                 origin=item.origin,
             )
         )
@@ -86,7 +113,7 @@ class Recorder:
         """Append to joyedit.log, with the traceback of `error`."""
         stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
         entry = f"{stamp} {text}\n"
-        if error is not None and not isinstance(error, ItemError):
+        if error is not None and not (isinstance(error, ItemError) and error.__cause__ is None):
             entry += "".join(traceback.format_exception(error))
         try:
             with self._lock, open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
@@ -96,35 +123,40 @@ class Recorder:
 
     def _add(self, result: ItemResult) -> None:
         with self._lock:
-            line = self._journal.append(result)
+            line = self.journal.append(result)
             self.tally.result(result)
             self._on_result(result, line)
 
     def _result(
         self,
-        sized: SizedItem,
+        item: EditItem,
+        bucket: Size | None,
         *,
         seconds: Mapping[str, float],
         notes: tuple[str, ...],
+        written: Written | None = None,
         error: dict[str, str] | None = None,
     ) -> ItemResult:
-        item = sized.item
         return ItemResult(
             id=item.id,
             status="ok" if error is None else "failed",
             instruction=item.instruction,
-            inputs=tuple(str(path) for path in item.images),
+            inputs=tuple(os.path.abspath(path) for path in item.images),
             output=item.output if error is None else None,
-            bucket=sized.target,
-            settings=self._settings(sized),
+            bucket=bucket,
+            settings=self._settings(item),
             seconds=dict(seconds),
             notes=notes,
             error=error,
             origin=item.origin,
+            fingerprint=None if written is None else written.fingerprint,
+            output_bytes=None if written is None else written.bytes,
+            output_sha256=None if written is None else written.sha256,
+            inputs_seen=() if written is None else written.inputs,
+            planned_output=None if error is None else item.output,
         )
 
-    def _settings(self, sized: SizedItem) -> dict[str, Any]:
-        item = sized.item
+    def _settings(self, item: EditItem) -> dict[str, Any]:
         height, width = (None, None) if item.size is None else item.size
         return {
             "steps": item.sampling.steps,
@@ -145,7 +177,7 @@ class Recorder:
 def fault_of(error: Exception, code: str) -> tuple[str, str]:
     """The stable code and the one-line message of an error; `code` if it brings none of its own."""
     if isinstance(error, ItemError):
-        return error.code, str(error)
+        return error.code, " ".join(str(error).splitlines())
     text = str(error).strip()
     first = text.splitlines()[0] if text else ""
     return code, f"{type(error).__name__}: {first}" if first else type(error).__name__

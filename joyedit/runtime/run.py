@@ -1,30 +1,50 @@
 """One run from source to report: the whole data flow on one screen.
 
-source -> plan -> read (threads) -> encode, denoise, decode (this thread) -> write (threads) -> record
+source -> check (threads) -> plan -> read (threads) -> encode, denoise, decode (this thread)
+       -> write (threads) -> record
 
-Every queue is bounded, the device waits for no disk, and each item ends in exactly one record. No
-torch here: the networks are behind `Backend`.
+Every queue is bounded, the device waits for no disk, and each item ends in exactly one record. What an
+earlier run has done leaves the stream at the check. No torch here: the networks are behind `Backend`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
-from joyedit.errors import EXIT_FATAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, JoyeditError, OutputError
+from joyedit.errors import (
+    EXIT_FATAL,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_OUT_OF_TIME,
+    EXIT_SOME_FAILED,
+    JoyeditError,
+    OutputError,
+)
+from joyedit.job.fingerprint import Fingerprinter, HashCache
+from joyedit.job.images import DEFAULT_QUALITY, allow_pixels
+from joyedit.job.lock import OutputLock
 from joyedit.job.output import OutputFolder
 from joyedit.job.plan import plan
 from joyedit.job.report import REPORT, Report, State, Tally, host_peak_memory, versions
+from joyedit.job.resume import Decision, Resume
+from joyedit.job.retry import write_failed
 from joyedit.job.spec import EditItem, FailedItem, RunConfig
 from joyedit.runtime.backend import Backend, LoadBackend
+from joyedit.runtime.checking import AHEAD, Checker
+from joyedit.runtime.checking import WORKERS as CHECKERS
 from joyedit.runtime.editing import Editor
+from joyedit.runtime.identity import model_identity
 from joyedit.runtime.progress import Progress, Silence
 from joyedit.runtime.reading import ReadAhead, ReadyBatch, read_picture
 from joyedit.runtime.records import Recorder
+from joyedit.runtime.stopping import Stop
 from joyedit.runtime.timing import StageClock
+from joyedit.runtime.workers import Workers
 from joyedit.runtime.writing import PictureWriter, Writers
 
 if TYPE_CHECKING:
@@ -48,35 +68,56 @@ def run(
     progress: Progress | None = None,
     clock: StageClock | None = None,
 ) -> RunOutcome:
-    """Edit every item of `source` into `config.output`.
+    """Edit every item of `source` into `config.output` that is not there already.
 
     Raises, before anything is written, `ManifestError` or `UsageError` for a source or an output that
-    cannot work, and whatever `load_backend` raises. From then on every fault is in the outcome: those
-    of single items (exit code 3), an interruption from the keyboard (130), what stops a run (1).
+    cannot work, `OutputError` where another run holds the output, and whatever `load_backend` raises.
+    From then on every fault is in the outcome: those of single items (exit code 3), an interruption
+    (130), the end of the time (10), what stops a run (1).
     """
     progress, clock = progress or Silence(), clock or StageClock()
     about = _About(start=clock.now())
+    stop = Stop(config.max_duration)
     folder = OutputFolder(config.output)
-    folder.check()
-    summary = source.check()
-    progress.loading(config)
-    with clock.stage("load"):
-        backend = load_backend(config)
-    try:
-        about.loaded = clock.now()
+    with ExitStack() as stack:
+        stack.enter_context(stop.signals(progress.stopping))
+        folder.check()
+        lock = stack.enter_context(OutputLock(config.output))
+        if config.output.is_dir():  # whoever comes second hears it before the model loads
+            lock.acquire()
+        summary = source.check()
+        allow_pixels(config.max_pixels)
+        progress.loading(config)
+        with clock.stage("load"):
+            backend = load_backend(config)
+        stack.callback(backend.close)
+        about.loaded, about.expected = clock.now(), summary.items
         progress.started(backend.info, summary)
         folder.prepare()
-        with Recorder(folder.path, backend.info, progress.result) as recorder:
-            about.tally = recorder.tally
-            about.state, about.error = _flow(source, config, folder, backend, recorder, progress, clock, about)
-        report = _report(source.name, summary, config, backend, clock, about)
+        lock.acquire()
+        report = partial(_report, source.name, summary, config, backend, clock, about)
         try:
-            folder.write_text(REPORT, report.to_json())
+            if lock.note is not None:
+                progress.note(lock.note)
+            removed = folder.clean()
+            with Recorder(folder.path, backend.info, progress.result) as recorder:
+                about.tally = recorder.tally
+                if removed:
+                    recorder.log(f"{removed} unfinished files of an earlier run removed")
+                if recorder.journal.repaired is not None:
+                    progress.note(recorder.journal.repaired)
+                folder.write_text(REPORT, report().to_json())
+                about.state, about.error = _flow(
+                    source, config, folder, backend, recorder, progress, clock, about, stop
+                )
+                write_failed(folder, recorder.journal)
+        except OutputError as error:
+            about.state, about.error = "stopped", about.error or error
+        try:
+            folder.write_text(REPORT, report().to_json())
         except OutputError as error:  # a disk that stopped the run may have no room for the report either
-            return RunOutcome(exit_code=EXIT_FATAL, report=report, error=about.error or error)
-        return RunOutcome(exit_code=report.exit_code, report=report, error=about.error)
-    finally:
-        backend.close()
+            about.state, about.error = "stopped", about.error or error
+        return RunOutcome(exit_code=report().exit_code, report=report(), error=about.error)
 
 
 def _flow(
@@ -88,30 +129,62 @@ def _flow(
     progress: Progress,
     clock: StageClock,
     about: _About,
+    stop: Stop,
 ) -> tuple[State, JoyeditError | None]:
     """Everything between the loaded model and the report; gives the state it ended in, and why."""
-    editor = Editor(backend, recorder, clock, progress.step)
-    write = PictureWriter(folder=folder, config=config, info=backend.info, recorder=recorder, clock=clock)
-    items = _counted(source.items(), about)
-    planned = plan(items, config.batch_size or backend.auto_batch_size, config.window)
+    info, hashes = backend.info, HashCache()
+    fingerprints = Fingerprinter(
+        model=model_identity(info, config.model),
+        schedule=info.schedule,
+        dtype=info.dtype,
+        quality=DEFAULT_QUALITY if config.quality is None else config.quality,
+    )
+    resume = Resume(recorder.journal, folder.path, fingerprints, hashes, config.redo, config.trust_journal)
+    editor = Editor(backend, recorder, clock, progress.step, stop)
+    write = PictureWriter(
+        folder=folder, config=config, info=info, recorder=recorder, clock=clock, fingerprints=fingerprints
+    )
+    read = partial(read_picture, clock=clock, hashes=hashes, max_pixels=config.max_pixels)
+
+    def passed_over(decision: Decision) -> None:
+        if decision == "done":
+            recorder.skipped()
+        else:
+            recorder.left()
+        progress.skipped()
+
     try:
-        with Writers(write) as writers, ReadAhead(planned, partial(read_picture, clock=clock)) as ready:
-            try:
-                for entry in _timed(ready, clock, about):
-                    writers.check()
-                    if isinstance(entry, FailedItem):
-                        recorder.unplanned(entry)
-                        continue
-                    for sized, fault in entry.unread:
-                        recorder.failed(sized, fault, "unreadable_picture")
-                    for edited in editor.edit(entry.index, entry.items):
-                        about.waited["write"] += writers.put(edited)
-            except KeyboardInterrupt:
-                progress.stopping()
-                return "interrupted", None
+        checkers = Workers(CHECKERS, "joyedit-check", timeout=config.read_timeout, stopped=stop)
+        with checkers, Writers(write) as writers:
+            ahead = 1 if source.kind == "stdin" else AHEAD
+            checked = Checker(
+                _counted(source.items(), about), resume, checkers, passed_over,
+                max_pixels=config.max_pixels, ahead=ahead,
+            )  # fmt: skip
+            planned = plan(checked, config.batch_size or backend.auto_batch_size, config.window, checked.size_of)
+            stop.started = True
+            with ReadAhead(planned, read, timeout=config.read_timeout, stopped=stop) as ready:
+                try:
+                    for entry in _timed(ready, clock, about):
+                        writers.check()
+                        if isinstance(entry, FailedItem):
+                            recorder.unplanned(entry)
+                            continue
+                        for sized, fault in entry.unread:
+                            recorder.failed(sized, fault, "unreadable_picture")
+                        for edited in editor.edit(entry.index, entry.items):
+                            about.waited["write"] += writers.put(edited)
+                except KeyboardInterrupt:
+                    stop.interrupt()
+                    progress.stopping("interrupted")
+        if stop.reason == "out_of_time" and not ready.finished:
+            progress.stopping("out_of_time")
     except JoyeditError as error:
         return "stopped", error
-    assert about.taken == recorder.tally.recorded, "an item was lost, or recorded twice"
+    if stop.reason is not None and not ready.finished:
+        return stop.reason, None
+    tally = recorder.tally
+    assert about.taken == tally.recorded + tally.left, "an item was lost, or recorded twice"
     return "complete", None
 
 
@@ -123,9 +196,10 @@ class _About:
     loaded: float = 0.0
     started: str = field(default_factory=lambda: _utc())
     taken: int = 0
+    expected: int | None = None
     waited: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "write": 0.0})
     tally: Tally = field(default_factory=Tally)
-    state: State = "stopped"
+    state: State = "running"
     error: JoyeditError | None = None
 
 
@@ -155,7 +229,9 @@ def _report(
     exit_codes = {
         "complete": EXIT_SOME_FAILED if failed else EXIT_OK,
         "interrupted": EXIT_INTERRUPTED,
+        "out_of_time": EXIT_OUT_OF_TIME,
         "stopped": EXIT_FATAL,
+        "running": EXIT_FATAL,
     }
     return Report(
         state=about.state,
@@ -166,8 +242,10 @@ def _report(
         source=name,
         output=str(config.output),
         items=tally.recorded,
-        ok=tally.ok,
+        ok=tally.ok + tally.skipped,
+        skipped=tally.skipped,
         failed=failed,
+        left=_left(about),
         failed_by_code=dict(tally.failed),
         passed_over=summary.passed_over,
         batches=tally.batches,
@@ -189,6 +267,13 @@ def _report(
         notes=info.notes,
         versions=versions(),
     )
+
+
+def _left(about: _About) -> int | None:
+    """How many items of the source have no record; None if the source does not tell its length."""
+    if about.state == "complete":
+        return about.tally.left
+    return None if about.expected is None else max(0, about.expected - about.tally.recorded)
 
 
 def _utc() -> str:

@@ -6,6 +6,8 @@ than it is.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -15,14 +17,15 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from joyedit.errors import OutputError
+from joyedit.errors import ItemError, OutputError
+from joyedit.job.fingerprint import Fingerprinter
 from joyedit.job.images import save_picture
 from joyedit.job.output import OutputFolder
 from joyedit.job.report import joyedit_version
 from joyedit.job.spec import EditItem, RunConfig
 from joyedit.runtime.backend import BackendInfo
 from joyedit.runtime.reading import ReadyItem
-from joyedit.runtime.records import Recorder
+from joyedit.runtime.records import Recorder, Written
 from joyedit.runtime.timing import StageClock
 
 if TYPE_CHECKING:
@@ -105,12 +108,14 @@ class PictureWriter:
         info: BackendInfo,
         recorder: Recorder,
         clock: StageClock,
+        fingerprints: Fingerprinter,
     ) -> None:
         self._folder = folder
         self._config = config
         self._info = info
         self._recorder = recorder
         self._clock = clock
+        self._fingerprints = fingerprints
 
     def __call__(self, edited: EditedItem) -> None:
         """Put the picture in place, then its record. A fault of this item becomes its record.
@@ -118,26 +123,36 @@ class PictureWriter:
         Raises `OutputError` when nothing more can be written.
         """
         sized, item = edited.ready.sized, edited.ready.sized.item
-        form = _FORMATS.get(PurePosixPath(item.output).suffix.lower(), self._config.format)
-        metadata = picture_metadata(item, self._info)
+        inputs = edited.ready.seen
         try:
             with self._clock.stage("write") as lap:
-                self._folder.write(
-                    item.output,
-                    lambda file: save_picture(edited.image, file, form, self._config.quality, metadata),
+                data = self._encode(edited)
+                self._folder.write_bytes(item.output, data)
+                written = Written(
+                    fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in inputs]),
+                    bytes=len(data),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                    inputs=inputs,
                 )
         except OutputError:
             raise
         except Exception as error:
-            self._recorder.failed(
-                sized,
-                error,
-                "write_failed",
-                seconds=edited.seconds | {"write": lap.seconds},
-                notes=edited.ready.notes,
-            )
+            seconds = edited.seconds | {"write": lap.seconds}
+            self._recorder.failed(sized, error, "write_failed", seconds=seconds, notes=edited.ready.notes)
         else:
-            self._recorder.ok(sized, seconds=edited.seconds | {"write": lap.seconds}, notes=edited.ready.notes)
+            seconds = edited.seconds | {"write": lap.seconds}
+            self._recorder.ok(sized, written, seconds=seconds, notes=edited.ready.notes)
+
+    def _encode(self, edited: EditedItem) -> memoryview:
+        """The picture's file, in memory: a fault of the encoder and one of the disk stay apart."""
+        item = edited.ready.sized.item
+        form = _FORMATS.get(PurePosixPath(item.output).suffix.lower(), self._config.format)
+        file = io.BytesIO()
+        try:
+            save_picture(edited.image, file, form, self._config.quality, picture_metadata(item, self._info))
+        except OSError as error:
+            raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
+        return file.getbuffer()
 
 
 def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:

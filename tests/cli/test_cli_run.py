@@ -112,14 +112,17 @@ def test_a_bad_picture_in_a_folder_fails_alone(joyedit: Command, pictures: Path)
     ended = joyedit("run", pictures, *FAKE, "-p", "blue")
     assert ended.code == 3
     assert files(Path("edited")) == [
-        "a.png", "b.png", "deep/c.png", "joyedit.log", "report.json", "results.jsonl",
+        "a.png", "b.png", "deep/c.png", "failed.jsonl", "joyedit.log", "report.json", "results.jsonl",
     ]  # fmt: skip
     told = report(Path("edited"))
     assert told["failed_by_code"] == {"unreadable_picture": 1}
     assert records(Path("edited"))["broken"]["error"]["code"] == "unreadable_picture"
     (failure,) = [line for line in ended.messages if line.startswith("failed: ")]
     assert failure.startswith("failed: broken: unreadable_picture: ")
-    assert ended.messages[-1] == "1 of 4 items failed: see edited/results.jsonl and edited/joyedit.log"
+    assert ended.messages[-2:] == [
+        "1 of 4 items failed: see edited/results.jsonl and edited/joyedit.log",
+        "to edit only those again: the same command with --retry-failed, or with edited/failed.jsonl",
+    ]
     assert "4: 3 ok, 1 failed (unreadable_picture 1)" in ended.out
 
 
@@ -222,12 +225,6 @@ def test_many_failures_are_not_all_shown(joyedit: Command, pictures: Path) -> No
     assert report(Path("edited"))["failed"] == 30
 
 
-def test_a_second_run_keeps_the_first_results(joyedit: Command, pictures: Path) -> None:
-    for _ in range(2):
-        assert joyedit("run", pictures / "a.png", *FAKE, "-p", "blue").code == 0
-    assert files(Path("edited")) == ["a.png", "report.json", "results.1.jsonl", "results.jsonl"]
-
-
 def test_standard_input(joyedit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = b'{"image": "pictures/a.png", "instruction": "x"}\nnonsense\n{"image": "pictures/b.jpg"}\n'
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
@@ -244,7 +241,10 @@ def test_an_interruption_ends_with_130(joyedit: Command, pictures: Path) -> None
     ]
     ended = joyedit("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--batch-size", "1")
     assert ended.code == 130
-    assert "interrupted: no further batch starts, finished pictures are still written" in ended.messages
+    assert (
+        "interrupted: no further batch starts, finished pictures are still written (once more stops now)"
+        in ended.messages
+    )
     assert set(records(Path("edited"))) == {"one"}
     assert report(Path("edited"))["state"] == "interrupted"
 

@@ -33,13 +33,18 @@ NO_TORCH = (
         f"runtime/{name}.py"
         for name in [
             "backend",
+            "checking",
             "editing",
             "fake",
+            "identity",
+            "limits",
             "progress",
             "reading",
             "records",
             "run",
+            "stopping",
             "timing",
+            "workers",
             "writing",
         ]
     ),
@@ -47,7 +52,9 @@ NO_TORCH = (
     "errors.py",
     "__main__.py",
 )
-LIGHT = ("cli/main.py", "cli/run.py", "cli/recipes.py", "cli/flags.py", "cli/console.py", "errors.py")
+LIGHT = (
+    "cli/main.py", "cli/run.py", "cli/recipes.py", "cli/verify.py", "cli/flags.py", "cli/console.py", "errors.py",
+)  # fmt: skip
 
 
 def modules(path: str) -> list[Path]:

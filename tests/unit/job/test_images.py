@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from joyedit.errors import ItemError
 from joyedit.job import images
+from joyedit.job.fingerprint import HashCache
 from joyedit.job.images import Picture, fit, header_size, load_picture, read_metadata, save_picture
+from joyedit.job.spec import Stamp
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -275,18 +279,18 @@ def test_a_broken_profile_is_left_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp", "gif", "tiff", "bmp"])
-def test_a_truncated_file_is_unreadable(tmp_path: Path, kind: str) -> None:
+def test_a_truncated_file_says_so(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"p.{kind}"
     noise = np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert refused(path).startswith(f"{path}: ")
+    # WebP's decoder gives no reason.
+    assert refused(path, "unreadable_picture" if kind == "webp" else "truncated_picture").startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "the file is empty"),
         (
             b"hello, this is text\n",
             "not a picture of a supported kind (PNG, JPEG, WebP, GIF, TIFF, BMP, PNM)",
@@ -305,7 +309,9 @@ def test_what_is_no_picture(tmp_path: Path, content: bytes, reason: str) -> None
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    assert refused(tmp_path / "gone.png") == f"{tmp_path}/gone.png: no such file"
+    (tmp_path / "empty.png").touch()
+    assert refused(tmp_path / "empty.png", "empty_picture") == f"{tmp_path}/empty.png: the file is empty"
+    assert refused(tmp_path / "gone.png", "missing_picture") == f"{tmp_path}/gone.png: no such file"
     assert refused(tmp_path) == f"{tmp_path}: not a file"
     os.mkfifo(tmp_path / "pipe.png")
     assert refused(tmp_path / "pipe.png") == f"{tmp_path}/pipe.png: not a file"
@@ -326,11 +332,14 @@ def test_the_limit_of_pixels(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         assert header_size(path) == (10_000, 17_800)
         png_header(path, 178_001, 1_000)
-        message = f"{path}: 178001 x 1000 is more than 178 million pixels"
+        message = f"{path}: 178001 x 1000 is more than 178 million pixels (--max-pixels allows more)"
         assert refused(path, "picture_too_large") == message
         with pytest.raises(ItemError) as sizing:
             header_size(path)
         assert (sizing.value.code, str(sizing.value)) == ("picture_too_large", message)
+        assert header_size(path, 178_001_000) == (1_000, 178_001)
+        with pytest.raises(ItemError, match="is more than 99 pixels"):
+            header_size(path, 99)
     assert Image.MAX_IMAGE_PIXELS is not None, "Pillow's own limit is left to the rest of the process"
 
 
@@ -462,3 +471,42 @@ def test_supported_suffixes_are_lower_case() -> None:
     for suffix in images.SUPPORTED_SUFFIXES | images.UNREADABLE_SUFFIXES:
         assert suffix == suffix.lower()
         assert suffix.startswith(".")
+
+
+def test_a_wrong_ending_is_noted(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a", "a.png", "a.txt"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name, "PNG")
+    notes = [load_picture(tmp_path / name).notes for name in ("a.jpg", "a", "a.png", "a.txt")]
+    told = "a PNG picture in spite of its ending"
+    assert notes == [(f"{told} .jpg",), (), (), (f"{told} .txt",)]
+
+
+def test_the_hash_is_that_of_the_file_that_was_decoded(tmp_path: Path) -> None:
+    path, hashes = tmp_path / "p.png", HashCache()
+    for colour in (RED, RED, GREEN):
+        Image.new("RGB", (4, 4), colour).save(path)
+        seen = load_picture(path, hashes=hashes).seen
+        assert seen is not None
+        assert seen.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert seen.stamp == Stamp.of(path.stat())
+        assert hashes.get(str(path), seen.stamp) == seen.sha256
+    assert load_picture(path).seen is None
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
+) -> None:
+    path = tmp_path / "p.png"
+    Image.effect_noise((64, 64), 50).save(path)
+    if torn:
+        path.write_bytes(path.read_bytes()[:2000])
+    opened = images._open
+
+    def write_on(*given: Any) -> Any:
+        with open(path, "ab") as file:
+            file.write(b"more")
+        return opened(*given)
+
+    monkeypatch.setattr(images, "_open", write_on)
+    assert refused(path, "picture_changed") == f"{path}: the file changed while it was read"

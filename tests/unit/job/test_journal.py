@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from joyedit.errors import ManifestError, OutputError
-from joyedit.job.journal import Journal, keep_earlier, read_journal
-from joyedit.job.spec import ItemResult, Origin
+from joyedit.job import faults
+from joyedit.job.journal import CUT, Journal, final_records, read_journal, torn_bytes
+from joyedit.job.spec import ItemResult, Origin, Seen, Stamp
 
 
 def result(name: str, **changes: object) -> ItemResult:
@@ -26,6 +28,10 @@ def result(name: str, **changes: object) -> ItemResult:
         "seconds": {"read": 0.12345678},
         "notes": ("alpha flattened on white",),
         "origin": Origin(file="m.jsonl", line=3),
+        "fingerprint": "f",
+        "output_bytes": 9,
+        "output_sha256": "o",
+        "inputs_seen": (Seen("i", Stamp(1, 2, 3)),),
     }
     return ItemResult(**(fields | changes))  # type: ignore[arg-type]
 
@@ -39,6 +45,7 @@ def test_a_record_holds_what_the_docstring_says(tmp_path: Path) -> None:
     journal.close()
     assert (tmp_path / "results.jsonl").read_text().splitlines()[0] == line
     first, second = read_journal(tmp_path / "results.jsonl")
+    assert datetime.fromisoformat(first.pop("at")).tzinfo is not None
     assert first == {
         "id": "a",
         "status": "ok",
@@ -51,6 +58,11 @@ def test_a_record_holds_what_the_docstring_says(tmp_path: Path) -> None:
         "notes": ["alpha flattened on white"],
         "error": None,
         "source": {"file": "m.jsonl", "line": 3},
+        "fingerprint": "f",
+        "output_bytes": 9,
+        "output_sha256": "o",
+        "inputs_seen": [["i", 1, 2, 3]],
+        "planned_output": None,
     }
     assert second["error"] == {"code": "x", "message": "y"}
     assert (second["bucket"], second["output"], second["source"]) == (None, None, None)
@@ -110,19 +122,134 @@ def test_appending_from_many_threads_tears_nothing(tmp_path: Path) -> None:
     assert len({record["id"] for record in read_journal(journal.path)}) == 200
 
 
-def test_earlier_results_are_kept_under_the_next_free_number(tmp_path: Path) -> None:
-    for name in ("first", "second", "third"):
+def test_a_later_journal_goes_on_and_the_last_record_of_an_id_counts(tmp_path: Path) -> None:
+    for instruction in ("first", "second"):
         journal = Journal(tmp_path)
-        journal.append(result(name))
+        for name in ("a", "b"):
+            journal.append(result(name, instruction=instruction))
         journal.close()
-    names = ["results.1.jsonl", "results.2.jsonl", "results.jsonl"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    assert [next(read_journal(tmp_path / name))["id"] for name in names] == ["first", "second", "third"]
+    journal = Journal(tmp_path)
+    journal.append(result("b", instruction="third"))
+    assert len(journal) == 2
+    told = {name: (journal.final(name) or {})["instruction"] for name in ("a", "b")}
+    assert told == {"a": "second", "b": "third"}
+    assert journal.final("c") is None
+    journal.close()
+    assert len(list(read_journal(journal.path))) == 5
+    assert [(record["id"], record["instruction"]) for record in final_records(journal.path)] == [
+        ("a", "second"),
+        ("b", "third"),
+    ]
 
 
-def test_empty_results_need_no_keeping(tmp_path: Path) -> None:
+def test_failures_are_those_whose_last_record_failed(tmp_path: Path) -> None:
+    fault = {"status": "failed", "output": None, "error": {"code": "x", "message": "y"}}
+    journal = Journal(tmp_path)
+    journal.append(result("mended", **fault))
+    journal.append(result("bad", **fault))
+    journal.append(result("mended"))
+    journal.append(result("worse"))
+    journal.append(result("worse", **fault))
+    assert [record["id"] for record in journal.failures()] == ["bad", "worse"]
+    journal.close()
+    journal = Journal(tmp_path)
+    assert [record["id"] for record in journal.failures()] == ["bad", "worse"]
+    journal.close()
+
+
+def test_a_long_record_is_found_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(result("a", instruction="x" * 100_000))
+    journal.append(result("b"))
+    assert len((journal.final("a") or {})["instruction"]) == 100_000
+    journal.close()
+
+
+def test_an_empty_journal_is_one(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").touch()
-    assert keep_earlier(tmp_path / "results.jsonl") is None
+    journal = Journal(tmp_path)
+    assert (len(journal), journal.repaired) == (0, None)
+    journal.close()
+
+
+def test_a_file_that_torn_records_ended_is_cut_back_at_every_byte(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    ends = []
+    for name in ("a", "b", "c"):
+        journal.append(result(name))
+        ends.append(journal.path.stat().st_size)
+    journal.close()
+    data = journal.path.read_bytes()
+    for end in range(ends[0], len(data) + 1):
+        journal.path.write_bytes(data[:end])
+        again = Journal(tmp_path)
+        whole = sum(end >= one for one in ends)
+        assert (len(again), again.path.stat().st_size) == (whole, ends[whole - 1]), end
+        assert (again.repaired is None) == (end in ends), end
+        again.append(result("d"))
+        again.close()
+        assert [record["id"] for record in read_journal(journal.path)] == [*"abc"[:whole], "d"], end
+    assert not (tmp_path / CUT).exists()
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 5000, b"not ours\n", b"{}\nmore", b'{"id": 3}\n', b"\xff\xfe", b"[" * 10**6 + b"\n"]
+)
+def test_a_foreign_end_is_cut_off_and_kept(tmp_path: Path, tail: bytes) -> None:
+    journal = Journal(tmp_path)
+    journal.append(result("a"))
+    journal.close()
+    data = journal.path.read_bytes()
+    journal.path.write_bytes(data + tail)
+    assert torn_bytes(journal.path) == len(tail)
+    journal = Journal(tmp_path)
+    assert len(journal) == 1
+    assert journal.repaired is not None
+    assert str(len(tail)) in journal.repaired
+    journal.close()
+    assert journal.path.read_bytes() == data
+    assert (tmp_path / CUT).read_bytes() == tail
+
+
+def test_a_file_that_is_no_journal_at_all_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"score": 1}\n{"score": 2}\n')
+    with pytest.raises(ManifestError, match="line is no record"):
+        Journal(tmp_path)
+    assert path.read_text() == '{"score": 1}\n{"score": 2}\n'
+    path.write_bytes(b'{"id": "a", "stat')  # a first record, torn
+    journal = Journal(tmp_path)
+    assert len(journal) == 0
+    journal.close()
+
+
+def test_a_broken_line_between_records_is_not_cut_away(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(result("a"))
+    journal.close()
+    line = journal.path.read_text()
+    journal.path.write_text(line + "broken\n" + line)
+    with pytest.raises(ManifestError, match=r"results\.jsonl:2: this line"):
+        Journal(tmp_path)
+
+
+def test_after_a_fault_no_further_record_is_taken_and_the_file_ends_whole(
+    tmp_path: Path,
+) -> None:
+    faults.arm("journal.half:2:enospc")
+    try:
+        journal = Journal(tmp_path)
+        journal.append(result("a"))
+        with pytest.raises(OutputError, match="No space left"):
+            journal.append(result("b"))
+    finally:
+        faults.arm(None)
+    with pytest.raises(OutputError, match="No space left"):
+        journal.append(result("c"))
+    journal.close()
+    data = journal.path.read_bytes()
+    assert data.endswith(b"\n")
+    assert [record["id"] for record in read_journal(journal.path)] == ["a"]
 
 
 def test_a_last_line_torn_at_any_byte_is_left_out(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     (
         {"qqqqqq": 3},
         "unknown key 'qqqqqq' (valid: image, images, instruction, id, negative_prompt, seed, steps, "
-        "guidance_scale, width, height, output, prompt, edit_prompt, file_name, input_image, source)",
+        "guidance_scale, basesize, width, height, output, prompt, edit_prompt, file_name, input_image, source)",
     ),
     ({"prompt": "x"}, "'instruction' and 'prompt' are two spellings of one key (keep one of them)"),
     ({"source": "a.png"}, "'image' and 'source' are two spellings of one key (keep one of them)"),

@@ -22,6 +22,8 @@ def report(tally: Tally, **changes: object) -> Report:
         "output": "edited",
         "items": tally.recorded,
         "ok": tally.ok,
+        "skipped": 0,
+        "left": 0,
         "failed": tally.failed.total(),
         "failed_by_code": dict(tally.failed),
         "passed_over": 0,

@@ -1,0 +1,249 @@
+"""What durability costs: an item's journal and atomic write, a million-line manifest, a resume of 100,000.
+
+    python benchmarks/durability.py [overhead] [manifest] [resume] [run]
+
+Runs on the fake backend, in a temporary folder of the current one's file system. Each part is measured in
+a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from joyedit.cli.flags import Flags
+from joyedit.cli.request import build_request
+from joyedit.job.fingerprint import Fingerprinter, HashCache
+from joyedit.job.journal import Journal
+from joyedit.job.lock import OutputLock
+from joyedit.job.output import OutputFolder
+from joyedit.job.plan import plan
+from joyedit.job.spec import Batch, EditItem, ItemResult, RunConfig, Seen, Stamp
+from joyedit.runtime.fake import FakeBackend
+from joyedit.runtime.progress import Silence
+from joyedit.runtime.run import run
+
+MANIFEST = 1_000_000
+FINISHED = 100_000
+
+
+def peak() -> float:
+    """The most memory of this process, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def result_of(item: EditItem, fingerprint: str, data: bytes, sha256: str, seen: Seen) -> ItemResult:
+    return ItemResult(
+        id=item.id,
+        status="ok",
+        instruction=item.instruction,
+        inputs=tuple(os.path.abspath(path) for path in item.images),
+        output=item.output,
+        bucket=(256, 256),
+        settings={"steps": 40, "guidance_scale": 4.0, "seed": 42, "negative_prompt": "", "model": "fake"},
+        seconds={"read": 0.1, "encode": 0.1, "denoise": 0.1, "decode": 0.1, "write": 0.1},
+        fingerprint=fingerprint,
+        output_bytes=len(data),
+        output_sha256=sha256,
+        inputs_seen=(seen,),
+        origin=item.origin,
+    )
+
+
+def write_manifest(folder: Path, count: int, *, each_its_own: bool) -> Path:
+    """A manifest of `count` lines; of one picture, or with a picture for each line."""
+    (folder / "in").mkdir()
+    Image.new("RGB", (64, 64), "red").save(folder / "in" / "0.png")
+    data = (folder / "in" / "0.png").read_bytes()
+    with open(folder / "m.jsonl", "w") as file:
+        for number in range(count):
+            name = f"in/{number if each_its_own else 0}.png"
+            if each_its_own and number:
+                (folder / name).write_bytes(data)
+            line = {"image": name, "instruction": f"make it blue {number}", "id": f"{number // 1000}/{number}"}
+            file.write(json.dumps(line) + "\n")
+    return folder / "m.jsonl"
+
+
+def request(folder: Path, manifest: Path, **flags: Any) -> tuple[Any, RunConfig]:
+    os.environ["JOYEDIT_FAKE"] = "1"
+    made = build_request(Flags(source=str(manifest), output=folder / "out", model="fake", basesize=256, **flags))
+    return made.source, made.config
+
+
+def overhead(folder: Path) -> dict[str, Any]:
+    """Journal and atomic write of one item after another, with pictures of 1.5 MB that are encoded already."""
+    from hashlib import sha256
+
+    from joyedit.job.spec import Origin, Sampling
+
+    data = os.urandom(1_500_000)
+    out = OutputFolder(folder / "out")
+    out.prepare()
+    prints = Fingerprinter(model="m", schedule="s", dtype="bf16", quality=95)
+    durations: dict[str, list[float]] = {"write": [], "hashes": [], "journal": []}
+    plain: list[float] = []
+    with OutputLock(out.path) as lock:
+        lock.acquire()
+        journal = Journal(out.path)
+        for number in range(400):
+            item = EditItem(
+                id=str(number), images=(Path("a.png"),), instruction="x", sampling=Sampling(), basesize=256,
+                size=None, output=f"{number}.png", origin=Origin(file="m"),
+            )  # fmt: skip
+            start = time.perf_counter()
+            out.write_bytes(item.output, data)
+            written = time.perf_counter()
+            fingerprint, digest = prints.of(item, ["0" * 64]), sha256(data).hexdigest()
+            hashed = time.perf_counter()
+            journal.append(result_of(item, fingerprint, data, digest, Seen("0" * 64, Stamp(1, 2, 3))))
+            ended = time.perf_counter()
+            durations["write"].append(written - start)
+            durations["hashes"].append(hashed - written)
+            durations["journal"].append(ended - hashed)
+            with open(folder / "plain", "wb") as file:  # the same bytes, without any promise
+                file.write(data)
+            plain.append(time.perf_counter() - ended)
+        start = time.perf_counter()
+        with ThreadPoolExecutor(4) as pool:  # as many as a run has
+            for number in range(400):
+                pool.submit(out.write_bytes, f"threads/{number}.png", data)
+        at_once = time.perf_counter() - start
+        journal.close()
+    sums = [sum(parts) for parts in zip(*durations.values(), strict=True)]
+    told = {name: 1000 * statistics.median(values) for name, values in durations.items()}
+    more = [a - b for a, b in zip(sums, plain, strict=True)]
+    return told | {
+        "an item": 1000 * statistics.median(sums),
+        "an item, p95": 1000 * statistics.quantiles(sums, n=20)[-1],
+        "a plain write of the same bytes": 1000 * statistics.median(plain),
+        "an item's write, 4 at once": 1000 * at_once / 400,
+        "an item above a plain write": 1000 * statistics.median(more),
+        "unit": "ms",
+    }
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """A million lines checked, planned and journaled, without editing them."""
+    source, config = request(folder, write_manifest(folder, MANIFEST, each_its_own=False))
+    start = time.perf_counter()
+    source.check()
+    checked = time.perf_counter()
+    out = OutputFolder(config.output)
+    out.prepare()
+    journal = Journal(out.path)
+    seen, hashes = Seen("0" * 64, Stamp(1, 2, 3)), HashCache()
+    prints = Fingerprinter(model="m", schedule="s", dtype="bf16", quality=95)
+    marks = []
+    count = 0
+    for batch in plan(source.items(), 8, config.window):
+        assert isinstance(batch, Batch)
+        for sized in batch.items:
+            sha = hashes.sha256(os.fspath(sized.item.images[0])).sha256
+            journal.append(result_of(sized.item, prints.of(sized.item, [sha]), b"", "0" * 64, seen))
+            count += 1
+            if count % (MANIFEST // 10) == 0:
+                marks.append(time.perf_counter())
+    journal.close()
+    tenths = [later - earlier for earlier, later in zip([checked, *marks], marks, strict=False)]
+    planned = time.perf_counter()
+    Journal(out.path).close()
+    return {
+        "check": checked - start,
+        "plan and journal": planned - checked,
+        "first tenth": tenths[0],
+        "last tenth": tenths[-1],
+        "journal opened again": time.perf_counter() - planned,
+        "unit": "s",
+        "peak memory in MB": peak(),
+    }
+
+
+def resume(folder: Path) -> dict[str, Any]:
+    """100,000 finished items, each with a picture of its own, and the same command again."""
+    path = write_manifest(folder, FINISHED, each_its_own=True)
+    source, config = request(folder, path)
+    source.check()
+    out = OutputFolder(config.output)
+    out.prepare()
+    journal = Journal(out.path)
+    info = FakeBackend(config).info
+    prints = Fingerprinter(model=info.identity, schedule=info.schedule, dtype=info.dtype, quality=95)
+    from hashlib import sha256
+
+    data = (folder / "in" / "0.png").read_bytes()
+    digest = sha256(data).hexdigest()
+    fsync, os.fsync = os.fsync, lambda handle: None  # only here, while the finished run is made up
+    for item in source.items():
+        assert isinstance(item, EditItem)
+        place = out.path / item.output
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(data)
+        seen = Seen(digest, Stamp.of(os.stat(item.images[0])))
+        journal.append(result_of(item, prints.of(item, [digest]), data, digest, seen))
+    journal.close()
+    os.fsync = fsync
+    told: dict[str, Any] = {}
+    for name, trust in (("trusting the journal", True), ("hashing all again", False)):
+        source, config = request(folder, path, trust_journal=trust)
+        start = time.perf_counter()
+        outcome = run(source, config, load_backend=FakeBackend, progress=Silence())
+        told[name] = time.perf_counter() - start
+        assert (outcome.report.skipped, outcome.report.batches) == (FINISHED, 0)
+    return told | {"unit": "s", "peak memory in MB": peak()}
+
+
+def whole_run(folder: Path) -> dict[str, Any]:
+    """20,000 items edited by the fake: is the time an item constant, is the memory flat?"""
+    source, config = request(folder, write_manifest(folder, 20_000, each_its_own=False), batch_size="8")
+    marks: list[tuple[float, float]] = []
+
+    class Marks(Silence):
+        done = 0
+
+        def result(self, result: ItemResult, line: str) -> None:
+            self.done += 1
+            if self.done % 2000 == 0:
+                marks.append((time.perf_counter(), peak()))
+
+    start = time.perf_counter()
+    outcome = run(source, config, load_backend=FakeBackend, progress=Marks())
+    assert outcome.exit_code == 0
+    return {
+        "an item, first tenth": 1000 * (marks[0][0] - start) / 2000,
+        "an item, last tenth": 1000 * (marks[-1][0] - marks[-2][0]) / 2000,
+        "unit": "ms",
+        "peak memory in MB after a tenth": marks[0][1],
+        "peak memory in MB at the end": marks[-1][1],
+    }
+
+
+PARTS = {"overhead": overhead, "manifest": manifest, "resume": resume, "run": whole_run}
+
+
+def main() -> None:
+    if len(sys.argv) == 3 and sys.argv[1] == "--part":
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            print(json.dumps({sys.argv[2]: PARTS[sys.argv[2]](Path(folder).resolve())}))
+        return
+    for name in sys.argv[1:] or PARTS:
+        done = subprocess.run([sys.executable, __file__, "--part", name], check=True, capture_output=True, text=True)
+        for part, figures in json.loads(done.stdout).items():
+            print(part)
+            for label, value in figures.items():
+                print(f"  {label:32} {value:.3g}" if isinstance(value, float) else f"  {label:32} {value}")
+
+
+if __name__ == "__main__":
+    main()

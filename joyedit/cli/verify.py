@@ -1,0 +1,92 @@
+"""`joyedit verify OUT` and `joyedit status OUT`: what an output folder holds, without a model."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from joyedit.cli import console
+from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
+
+Folder = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder of joyedit run.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+
+
+def verify_command(folder: Folder, json: Json = False) -> None:
+    """Check every record against its file, every file against a record, and the count against the source.
+
+    Prints what is off, one line each, then the counts. Exit codes: 0 all is in order, 2 no output folder of
+    joyedit, 3 something is off, or items failed.
+    """
+    from dataclasses import asdict
+
+    from joyedit.job.lock import holder, holder_text
+    from joyedit.job.verify import Counts, verify
+
+    counts = Counts()
+    findings = verify(folder, counts)
+    who = holder(folder)
+    if who is not None:
+        console.message(f"a run writes here just now ({holder_text(who)}): what is in flight looks unfinished")
+    for finding in findings:
+        if json:
+            console.result(jsonlib.dumps(asdict(finding)))
+        else:
+            what = ": ".join(part for part in (finding.id, finding.file) if part is not None)
+            console.result(
+                f"{finding.kind}: {what}: {finding.message}" if what else f"{finding.kind}: {finding.message}"
+            )
+    failed = counts.failed.total()
+    if json:
+        summary = {
+            "records": counts.records,
+            "ok": counts.ok,
+            "failed": failed,
+            "failed_by_code": dict(counts.failed),
+            "expected": counts.expected,
+            "left": counts.left,
+            "files": counts.files,
+            "findings": dict(counts.findings),
+        }
+        console.result(jsonlib.dumps({"summary": summary}))
+    else:
+        left = "" if counts.left is None else f", left {counts.left}"
+        off = counts.findings.total()
+        console.result(
+            f"records {counts.records}, ok {counts.ok}, failed {failed}{left}, files {counts.files}, off {off}"
+        )
+    raise typer.Exit(EXIT_SOME_FAILED if failed or counts.findings else EXIT_OK)
+
+
+def status_command(folder: Folder, json: Json = False) -> None:
+    """Say how far a run is: done, failed by code, left, rate. Also while it goes on.
+
+    Exit codes: 0 all is done or on its way, 2 no output folder of joyedit, 3 items failed, or are left and
+    nobody edits them.
+    """
+    from dataclasses import asdict
+
+    from joyedit.job.lock import holder_text
+    from joyedit.job.report import seconds_text
+    from joyedit.job.status import status
+
+    told = status(folder)
+    if json:
+        console.result(jsonlib.dumps(asdict(told)))
+    else:
+        codes = ", ".join(f"{code} {count}" for code, count in sorted(told.failed_by_code.items()))
+        rows = [
+            ("state", told.state if told.holder is None else f"{told.state} ({holder_text(told.holder)})"),
+            ("done", str(told.done)),
+            ("failed", f"{told.failed} ({codes})" if codes else str(told.failed)),
+            ("left", "unknown" if told.left is None else str(told.left)),
+        ]
+        if told.rate is not None:
+            rows.append(("rate", f"{told.rate:.2g} items a second"))
+            if told.left and told.holder is not None:
+                rows.append(("time left", seconds_text(told.left / told.rate)))
+        console.table(rows)
+    raise typer.Exit(EXIT_SOME_FAILED if told.is_off else EXIT_OK)

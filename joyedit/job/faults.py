@@ -1,0 +1,90 @@
+"""Named points at which a test may make this process fail. Costs one comparison where nothing is armed.
+
+The environment variable `JOYEDIT_FAULT` arms one fault: `POINT:COUNT` or `POINT:COUNT:ACTION`. The fault
+strikes when POINT (or `any` point) is reached for the COUNT-th time, and at errors (`enospc`, `eio`,
+`erofs`) each time from then on, as a full disk does.
+
+    kill    SIGKILL to this process (the default)
+    int     SIGINT, and on
+    term    SIGTERM, and on
+    hang    the thread that came here goes no further
+
+Points: `lock`, `journal.open`, `journal.repair`, `journal.append`, `journal.half`, `journal.appended`, `journal.fsync`,
+`journal.synced`, `file.create`, `file.half`, `file.fsync`, `file.synced`, `file.rename`, `file.renamed`,
+`file.folder`, `file.done`, `read`, `header`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from typing import Literal, NoReturn
+
+SWITCH = "JOYEDIT_FAULT"
+
+Point = Literal[
+    "lock", "journal.open", "journal.repair", "journal.append", "journal.half", "journal.appended", "journal.fsync",
+    "journal.synced", "file.create", "file.half", "file.fsync", "file.synced", "file.rename", "file.renamed",
+    "file.folder", "file.done", "read", "header",
+]  # fmt: skip
+
+_SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM}
+_ERRORS = {"enospc": errno.ENOSPC, "eio": errno.EIO, "erofs": errno.EROFS}
+
+
+class _Fault:
+    def __init__(self, text: str) -> None:
+        point, count, action, *_ = [*text.split(":"), "kill"]
+        self.point = point
+        self.count = int(count)
+        self.action = action
+        self.seen = 0
+        self.lock = threading.Lock()
+
+    def reached(self, point: str) -> None:
+        if self.point not in (point, "any"):
+            return
+        with self.lock:
+            self.seen += 1
+            seen = self.seen
+        if self.action in _ERRORS:
+            if seen >= self.count:
+                number = _ERRORS[self.action]
+                raise OSError(number, os.strerror(number))
+        elif seen == self.count:
+            self.strike()
+
+    def strike(self) -> None:
+        if self.action == "hang":
+            _hang()
+        os.kill(os.getpid(), _SIGNALS.get(self.action, signal.SIGKILL))
+
+
+def _hang() -> NoReturn:
+    while True:
+        threading.Event().wait(3600)
+
+
+_armed: _Fault | None = None
+
+
+def arm(text: str | None) -> None:
+    """Arm the fault that `text` describes; None disarms. Raises ValueError for a text that is none."""
+    global _armed
+    _armed = _Fault(text) if text else None
+
+
+def armed() -> bool:
+    """Whether steps that are usually one should be taken in two, so that a fault can strike between them."""
+    return _armed is not None
+
+
+def reached(point: Point) -> None:
+    """This thread has come to `point`."""
+    if _armed is not None:
+        _armed.reached(point)
+
+
+arm(os.environ.get(SWITCH))

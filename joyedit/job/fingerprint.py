@@ -1,0 +1,99 @@
+"""What an edit is made of, as one hash: equal fingerprints give equal pictures, and an item is done once.
+
+The fingerprint of an item is the sha256 of a JSON text that holds
+
+    version       OUTPUT_VERSION, raised with every change of joyedit that changes pictures
+    model         the identity of the checkpoint
+    schedule, dtype
+    instruction   as it goes to the model
+    sampling      steps, guidance_scale, seed, negative_prompt
+    basesize, size
+    quality       of JPEG and WebP; null for PNG
+    inputs        the sha256 of each reference's file, in order
+
+Where the picture is written is compared beside it. Not in it is what changes no more than rounding:
+device, attention kernels, compilation, batch size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from joyedit.job.spec import EditItem, Seen, Stamp
+
+OUTPUT_VERSION = 1
+"""Raise it with a change that makes other pictures of the same inputs: all items are then edited anew."""
+
+_ENCODE = json.JSONEncoder(sort_keys=True).encode
+_CHUNK = 1 << 20
+_KEPT = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fingerprinter:
+    """The part of the fingerprint that all items of a run share. `quality` is that of JPEG and WebP."""
+
+    model: str
+    schedule: str
+    dtype: str
+    quality: int
+
+    def of(self, item: EditItem, inputs: Sequence[str]) -> str:
+        """The fingerprint of `item`; `inputs` are the sha256 of its references."""
+        sampling = item.sampling
+        parts = {
+            "version": OUTPUT_VERSION,
+            "model": self.model,
+            "schedule": self.schedule,
+            "dtype": self.dtype,
+            "instruction": item.instruction,
+            "sampling": [sampling.steps, float(sampling.guidance_scale), sampling.seed, sampling.negative_prompt],
+            "basesize": item.basesize,
+            "size": item.size,
+            "quality": None if item.output.lower().endswith(".png") else self.quality,
+            "inputs": list(inputs),
+        }
+        return hashlib.sha256(_ENCODE(parts).encode()).hexdigest()
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The sha256 of what is left of `file`, read in pieces."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+class HashCache:
+    """The hashes of the inputs that were read last, so that a picture of many items is hashed once."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[str, Stamp], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: str, stamp: Stamp) -> str | None:
+        with self._lock:
+            return self._held.get((path, stamp))
+
+    def put(self, path: str, stamp: Stamp, sha256: str) -> None:
+        with self._lock:
+            self._held[path, stamp] = sha256
+            while len(self._held) > _KEPT:
+                self._held.popitem(last=False)
+
+    def sha256(self, path: str) -> Seen:
+        """The content of the file at `path`. Raises OSError."""
+        with open(path, "rb", buffering=0) as file:
+            stamp = Stamp.of(os.fstat(file.fileno()))
+            known = self.get(path, stamp)
+            if known is None:
+                known = sha256_of(file)
+                self.put(path, stamp, known)
+            return Seen(known, stamp)

@@ -1,0 +1,78 @@
+"""When a run is to stop before its end: on a signal, or when its time is over.
+
+The first Ctrl-C, SIGTERM or hang-up lets the batch in flight finish; the second ends the process on the
+spot, which loses no more than what was in flight: the journal is whole at every instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Literal
+
+from joyedit.errors import EXIT_INTERRUPTED
+
+Reason = Literal["interrupted", "out_of_time"]
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Stop:
+    """Called, it says whether the run is to stop; `reason` then says why. Any thread may ask.
+
+    `max_duration` counts in seconds from now.
+    """
+
+    def __init__(self, max_duration: float | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self.reason: Reason | None = None
+        self.started = False
+        self._now = now
+        self._deadline = None if max_duration is None else now() + max_duration
+
+    def __call__(self) -> bool:
+        if self.reason is None and self._deadline is not None and self._now() >= self._deadline:
+            self.reason = "out_of_time"
+        return self.reason is not None
+
+    def interrupt(self) -> None:
+        """Stop as on a first Ctrl-C."""
+        self.reason = "interrupted"
+
+    @contextlib.contextmanager
+    def signals(self, tell: Callable[[Reason], None]) -> Iterator[None]:
+        """Take the signals while this lasts, where this is the main thread; `tell` hears of the first one.
+
+        Before `started` is set there is no batch to finish, and the first one raises KeyboardInterrupt.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        seen = 0
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            nonlocal seen
+            seen += 1
+            if not self.started:
+                raise KeyboardInterrupt
+            if seen > 1:
+                with contextlib.suppress(OSError):
+                    os.write(2, b"\nstopped now; run the same command again to go on\n")
+                os._exit(EXIT_INTERRUPTED)
+            self.interrupt()
+            # The signal may have come in the middle of a write to the same stream.
+            with contextlib.suppress(RuntimeError, OSError):
+                tell("interrupted")
+
+        # One that is ignored (nohup) stays so.
+        taken = [number for number in _SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        before = {number: signal.signal(number, handle) for number in taken}
+        try:
+            yield
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)

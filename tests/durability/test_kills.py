@@ -1,0 +1,129 @@
+"""SIGKILL at every step of every write, then the same command again: nothing lost, nothing twice, nothing torn."""
+
+from __future__ import annotations
+
+import random
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from durability.harness import (
+    FAKE,
+    FIGURES,
+    SOAK,
+    Forks,
+    check_after_kill,
+    check_whole,
+    make_manifest,
+    pictures,
+    program,
+    records,
+)
+
+KILLED = -signal.SIGKILL
+ITEMS = 12
+
+
+def run(forks: Forks, place: Path, out: str, fault: str | None = None, batch: int = 3) -> int:
+    ended = forks("run", "m.jsonl", *FAKE, "-o", out, "--batch-size", str(batch), cwd=place, fault=fault)
+    assert "Traceback" not in ended.told
+    if ended.code not in (0, 3, KILLED):
+        raise AssertionError(f"{fault}: exit code {ended.code}: {ended.told}")
+    return ended.code
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    make_manifest(tmp_path, ITEMS, broken=True)
+    return tmp_path
+
+
+def test_a_kill_at_every_step(place: Path) -> None:
+    """Every step of the run is the last one, once: `any:N` for each N until nothing is left to kill."""
+    servers = [Forks(), Forks()]
+    try:
+        assert run(servers[0], place, "whole") == 3
+        whole, ids = pictures(place / "whole"), set(records(place / "whole"))
+        assert len(whole) == ITEMS
+
+        def every_other(first: int) -> int:
+            kills = 0
+            for step in range(first, 10_000, 2):
+                name = f"out{step}"
+                if run(servers[first % 2], place, name, f"any:{step}") != KILLED:
+                    return kills
+                kills += 1
+                check_after_kill(place / name, whole)
+                assert run(servers[first % 2], place, name) == 3
+                check_whole(place / name, whole, ids)
+            return kills
+
+        with ThreadPoolExecutor(2) as pool:
+            kills = sum(pool.map(every_other, (1, 2)))
+    finally:
+        for server in servers:
+            server.close()
+    FIGURES["kills survived"] += kills
+    assert kills >= 150
+
+
+def test_killed_again_and_again(place: Path) -> None:
+    """A run that is killed, taken up, killed, ... and comes to its end all the same."""
+    servers = [Forks(), Forks()]
+    try:
+        assert run(servers[0], place, "whole") == 3
+        whole, ids = pictures(place / "whole"), set(records(place / "whole"))
+
+        def torture(number: int) -> int:
+            dice, kills, name = random.Random(number), 0, f"again{number}"
+            batch = dice.choice((1, 2, 5))
+            while run(servers[number % 2], place, name, f"any:{dice.randint(5, 60)}", batch) == KILLED:
+                kills += 1
+                check_after_kill(place / name, whole)
+                if kills > 60:
+                    break
+            assert run(servers[number % 2], place, name) == 3
+            check_whole(place / name, whole, ids)
+            return kills
+
+        for numbers in zip(range(0, 8 * SOAK, 2), range(1, 8 * SOAK, 2), strict=True):
+            with ThreadPoolExecutor(2) as pool:
+                FIGURES["kills survived"] += sum(pool.map(torture, numbers))
+    finally:
+        for server in servers:
+            server.close()
+
+
+POINTS = ("lock", "journal.open", "journal.half", "journal.synced", "file.half", "file.rename", "file.renamed")
+
+
+def test_kills_of_the_program_itself(place: Path) -> None:
+    """The same without the fork server: the command as users start it, killed through its environment."""
+    assert program("run", "m.jsonl", *FAKE, "-o", "whole", cwd=place).code == 3
+    whole, ids = pictures(place / "whole"), set(records(place / "whole"))
+
+    def kill(point: str) -> None:
+        out = place / point
+        killed = program("run", "m.jsonl", *FAKE, "-o", out, cwd=place, JOYEDIT_FAULT=f"{point}:1")
+        assert killed.code == KILLED, killed.told
+        check_after_kill(out, whole)
+        assert program("run", "m.jsonl", *FAKE, "-o", out, cwd=place).code == 3
+        check_whole(out, whole, ids)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(kill, POINTS))
+    FIGURES["kills survived"] += len(POINTS)
+
+
+def test_a_kill_while_a_torn_end_is_repaired(forks: Forks, place: Path) -> None:
+    assert run(forks, place, "whole") == 3
+    whole, ids = pictures(place / "whole"), set(records(place / "whole"))
+    assert run(forks, place, "out", "journal.half:6") == KILLED
+    for _ in range(3):
+        assert run(forks, place, "out", "journal.repair:1") == KILLED
+    FIGURES["kills survived"] += 4
+    assert run(forks, place, "out") == 3
+    check_whole(place / "out", whole, ids)
+    assert "torn end" in (place / "out" / "joyedit.log").read_text()

@@ -1,0 +1,194 @@
+"""Signals, the end of the time, a second run at once, and pictures that never come."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durability.harness import (
+    FAKE,
+    FIGURES,
+    Forks,
+    check_whole,
+    make_manifest,
+    pictures,
+    program,
+    records,
+    start,
+)
+
+SLOW = ("run", "m.jsonl", "-m", "fake", "--basesize", "256", "--steps", "1", "-o", "out", "--batch-size", "1")
+
+
+def report(place: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((place / "out" / "report.json").read_text())
+    return told
+
+
+def wait_for_records(place: Path, count: int) -> None:
+    path, deadline = place / "out" / "results.jsonl", time.monotonic() + 60
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def place(tmp_path: Path, forks: Forks) -> Path:
+    make_manifest(tmp_path, 6, instruction="SLEEP")
+    assert forks("run", "m.jsonl", *FAKE, "-o", "whole", "--batch-size", "6", cwd=tmp_path).code == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_finishes_the_batch_in_flight(forks: Forks, place: Path, number: signal.Signals) -> None:
+    process = start(*SLOW, cwd=place)
+    wait_for_records(place, 2)
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "interrupted: no further batch starts, finished pictures are still written (once more stops now)" in told
+    assert "Traceback" not in told
+    done = records(place / "out")
+    assert 2 <= len(done) < 6
+    assert {record["status"] for record in done.values()} == {"ok"}
+    counts = report(place)
+    assert (counts["state"], counts["exit_code"]) == ("interrupted", 130)
+    assert (counts["items"], counts["left"]) == (len(done), 6 - len(done))
+    assert not (place / "out" / ".joyedit.lock").exists()
+    assert forks(*SLOW, "-q", cwd=place).code == 0
+    check_whole(place / "out", pictures(place / "whole"), set(records(place / "whole")))
+    assert report(place)["skipped"] == len(done)
+    FIGURES["signals survived"] += 1
+
+
+def test_the_batch_in_which_the_signal_comes_is_finished(forks: Forks, tmp_path: Path) -> None:
+    make_manifest(tmp_path, 6)
+    lines = (tmp_path / "m.jsonl").read_text().replace('"edit 0"', '"SIGNAL"')
+    (tmp_path / "m.jsonl").write_text(lines)
+    ended = forks("run", "m.jsonl", *FAKE, "-o", "out", "--batch-size", "2", cwd=tmp_path)
+    assert ended.code == 130
+    mates = {name for name, record in records(tmp_path / "out").items() if record["status"] == "ok"}
+    assert "item0" in mates
+    assert len(mates) == 2
+
+
+def test_the_second_signal_stops_now(forks: Forks, tmp_path: Path) -> None:
+    make_manifest(tmp_path, 6)
+    lines = (tmp_path / "m.jsonl").read_text().replace('"edit 3"', '"TWICE"')
+    (tmp_path / "m.jsonl").write_text(lines)
+    ended = forks("run", "m.jsonl", *FAKE, "-o", "out", "--batch-size", "1", cwd=tmp_path)
+    assert ended.code == 130
+    assert "stopped now" in ended.told
+    assert "item3" not in records(tmp_path / "out")
+    (tmp_path / "m.jsonl").write_text(lines.replace("TWICE", "edit 3"))
+    assert forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path).code == 0
+    assert len(records(tmp_path / "out")) == 6
+    FIGURES["signals survived"] += 2
+
+
+def test_the_end_of_the_time(forks: Forks, place: Path) -> None:
+    ended = forks(*SLOW, "--max-duration", "1s", cwd=place)
+    assert ended.code == 10, ended.told
+    assert "out of time: no further batch starts" in ended.told
+    assert report(place)["state"] == "out_of_time"
+    assert 1 <= len(records(place / "out")) < 6
+    assert forks(*SLOW, "-q", "--max-duration", "1h", cwd=place).code == 0
+    check_whole(place / "out", pictures(place / "whole"), set(records(place / "whole")))
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "8x", "h", "", "1h1h", "nan", "inf", "1e9", "٣h", "99999999999999999999h"])
+def test_times_that_are_none(forks: Forks, tmp_path: Path, text: str) -> None:
+    make_manifest(tmp_path, 1)
+    ended = forks("run", "m.jsonl", *FAKE, "--max-duration", text, cwd=tmp_path)
+    assert ended.code == 2
+    assert "--max-duration is a time like 8h, 1h30m or 90s" in ended.told
+
+
+@pytest.mark.parametrize("text", ["8h", "1h30m", "90s", "2d", "0.5s", "3600"])
+def test_times(text: str) -> None:
+    from joyedit.cli.request import _seconds
+
+    wanted = {"8h": 28800, "1h30m": 5400, "90s": 90, "2d": 172800, "0.5s": 0.5, "3600": 3600}
+    assert _seconds("--max-duration", text) == wanted[text]
+
+
+def test_two_runs_at_once(forks: Forks, place: Path) -> None:
+    first = start(*SLOW, cwd=place)
+    wait_for_records(place, 1)
+    second = forks(*SLOW, "-q", cwd=place)
+    assert second.code == 1
+    pattern = r"another run writes into out: process (\d+) on (.+), since (.+); wait for it, stop it, or choose"
+    found = re.search(pattern, second.told)
+    assert found is not None, second.told
+    assert (int(found[1]), found[2]) == (first.pid, socket.gethostname())
+    status = forks("status", "out", "--json", cwd=place)
+    told = json.loads(status.told)
+    assert (status.code, told["state"], told["holder"]["pid"]) == (0, "running", first.pid)
+    assert told["done"] + told["left"] == 6
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=60)
+    status = forks("status", "out", "--json", cwd=place)
+    assert (status.code, json.loads(status.told)["state"]) == (3, "killed")
+    assert forks(*SLOW, "-q", cwd=place).code == 0
+    check_whole(place / "out", pictures(place / "whole"), set(records(place / "whole")))
+    assert forks("status", "out", cwd=place).code == 0
+
+
+def test_many_runs_at_once_and_one_of_them_edits(tmp_path: Path) -> None:
+    make_manifest(tmp_path, 4, instruction="SLEEP")
+    runs = [start(*SLOW, "-q", cwd=tmp_path) for _ in range(4)]
+    codes = []
+    for process in runs:
+        process.communicate(timeout=60)
+        codes.append(process.returncode)
+    assert sorted(set(codes)) in ([0, 1], [0])  # one that comes after the end of another finds all done
+    done = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert len(done) == 4
+
+
+@pytest.mark.parametrize("point", ["read", "header"])
+def test_a_picture_that_never_comes(forks: Forks, tmp_path: Path, point: str) -> None:
+    make_manifest(tmp_path, 6)
+    run = ("run", "m.jsonl", *FAKE, "-o", "out", "--read-timeout", "1s", "--batch-size", "1")
+    ended = program(*run, cwd=tmp_path, JOYEDIT_FAULT=f"{point}:2:hang")
+    assert ended.code == 3, ended.told
+    codes = [record["error"]["code"] for record in records(tmp_path / "out").values() if record["error"]]
+    assert codes == ["picture_timeout"]
+    assert "--read-timeout allows more" in ended.told
+    assert forks(*run, cwd=tmp_path).code == 0
+    assert {record["status"] for record in records(tmp_path / "out").values()} == {"ok"}
+    FIGURES["hung reads survived"] += 1
+
+
+def test_a_signal_while_a_picture_hangs(tmp_path: Path) -> None:
+    make_manifest(tmp_path, 6)
+    process = start(*SLOW, cwd=tmp_path, JOYEDIT_FAULT="read:3:hang")
+    wait_for_records(tmp_path, 2)
+    process.send_signal(signal.SIGTERM)
+    try:
+        told, _ = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode == 130, told
+
+
+def test_a_pipe_in_place_of_a_picture(forks: Forks, tmp_path: Path) -> None:
+    make_manifest(tmp_path, 3)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "pipe.png")
+    os.replace(tmp_path / "in0.png", tmp_path / "folder" / "a.png")
+    ended = forks("run", "folder", "-p", "x", *FAKE, "-o", "out", cwd=tmp_path)
+    assert ended.code == 3
+    told = records(tmp_path / "out")
+    assert told["pipe"]["error"]["code"] == "unreadable_picture"
+    assert told["a"]["status"] == "ok"
