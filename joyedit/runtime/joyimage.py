@@ -33,6 +33,7 @@ from joyedit.runtime.conditioning import (
 )
 from joyedit.runtime.denoise import Conditioning, denoise, initial_noise
 from joyedit.runtime.device import DTYPES, choose_attention, choose_device, choose_dtype
+from joyedit.runtime.memory import memory_faults
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.layouts import open_checkpoint, resolve
@@ -135,6 +136,7 @@ class JoyImageBackend:
             notes=tuple(notes),
         )
 
+    @memory_faults()
     @torch.inference_mode()
     def encode(self, batch: BatchInput) -> Encoded:
         """Text and picture features, reference latents and noise of a batch.
@@ -186,20 +188,25 @@ class JoyImageBackend:
     def _latent(self, picture: Image.Image, key: bytes) -> Tensor:
         return self.cache.get(("latent", key), lambda: self.vae.encode(pixels_of(picture, self.device)))
 
+    @memory_faults()
     @torch.inference_mode()
     def denoise(self, encoded: Encoded, on_step: Callable[[int, int], None]) -> Tensor:
-        """Latents (B, C, h, w), fp32. Raises ArithmeticError when they are not finite."""
+        """Latents (B, C, h, w), fp32."""
         levels = sigmas(encoded.steps, self.schedule, self.shift)
-        latents = denoise(self.dit, encoded.conditioning, levels, on_step)
-        if not torch.isfinite(latents).all():
-            raise ArithmeticError("the latents are not finite (NaN or Inf) after denoising")
-        return latents
+        return denoise(self.dit, encoded.conditioning, levels, on_step)
 
+    def not_finite(self, latents: Tensor) -> tuple[int, ...]:
+        """Which items' latents hold a NaN or an infinity."""
+        fine: list[bool] = latents.isfinite().flatten(1).all(dim=1).tolist()
+        return tuple(place for place, is_fine in enumerate(fine) if not is_fine)
+
+    @memory_faults()
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """One RGB picture for each item, decoded one by one, so that none depends on its company."""
         return [picture_of(self.vae.decode(latent[None])[0]) for latent in latents]
 
+    @memory_faults()
     def synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -218,11 +225,15 @@ class JoyImageBackend:
         tokens = 2 * (height // ph) * (width // pw)  # the target and one reference
         return max(1, min(AUTO_LARGEST, AUTO_TOKENS[self.device.type] // (2 * tokens)))
 
-    def close(self) -> None:
+    def free_memory(self) -> None:
+        """Drop what is only kept for later: the pictures' openings and latents, and freed blocks."""
         self.cache.clear()
-        del self.dit, self.vae, self.conditioner
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        del self.dit, self.vae, self.text_encoder, self.conditioner
+        self.free_memory()
 
     def _latent_size(self, target: Size) -> Size:
         factor = self.vae.cfg.spatial_factor

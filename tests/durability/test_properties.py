@@ -114,7 +114,7 @@ def test_a_journal_of_any_bytes(data: bytes) -> None:
             list(final_records(path))
         except ManifestError as error:
             told = [str(problem) for problem in error.problems]
-            assert all(problem.startswith(f"{path}:") for problem in told)  # noqa: PT017 - or there is no error at all
+            assert all(problem.startswith(f"{path}:") for problem in told)
         try:
             Journal(Path(name)).close()
         except ManifestError:
