@@ -285,7 +285,7 @@ def test_a_torn_journal_at_every_byte_of_its_last_two_records(place: Path) -> No
             assert sorted(record["id"] for record in final) == sorted(ids), end
         check_whole(place / name, whole, ids)
 
-    step = max(1, 8 // SOAK)  # all offsets are tried on the journal itself in its unit test
+    step = max(1, 12 // SOAK)  # all offsets are tried on the journal itself in its unit test
     ends = [*range(first, len(data), step), len(data) - 1]
     try:
         with ThreadPoolExecutor(2) as pool:
