@@ -77,10 +77,9 @@ def test_what_came_before_a_fault_of_the_source_goes_through() -> None:
         yield from map(item, (1, 2))
         raise ManifestError([Problem(file="m", message="changed")])
 
-    seen = []
+    seen: list[str] = []
     with pytest.raises(ManifestError, match="changed"):
-        for one, _ in checked(source(), []):
-            seen.append(one.id)
+        seen.extend(one.id for one, _ in checked(source(), []))
     assert seen == ["1", "2"]
 
 

@@ -26,7 +26,7 @@ def test_a_call_that_hangs_is_given_up_and_the_others_go_on() -> None:
     with Workers(1, "w", timeout=0.2) as workers:
         hung = workers.submit(gate.wait)
         after = workers.submit(lambda: 7)
-        with pytest.raises(ItemError, match="the file: not read within 0.2 seconds") as caught:
+        with pytest.raises(ItemError, match=r"the file: not read within 0\.2 seconds") as caught:
             workers.result(hung, "the file")
         assert caught.value.code == "picture_timeout"
         assert workers.result(after, "x") == 7
