@@ -31,7 +31,8 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/dev.stamp
-	$(BIN)/mypy -p joyedit -p nano tools/train_nano.py tools/eval_nano.py tools/draw_demo.py
+	$(BIN)/mypy -p joyedit -p nano
+	$(BIN)/mypy $(wildcard tools/*.py)
 
 # How well the shipped checkpoint edits, and what planted faults cost: the table of tools/nano/RESULTS.md.
 eval-nano: $(VENV)/run.stamp

@@ -52,8 +52,11 @@ class Editor:
             raise UsageError("the instruction is empty")
         pictures = [_read(picture) for picture in _as_list(image)]
         force = given.over(self.defaults)
-        assert force.steps and force.basesize and force.seed is not None
-        assert force.guidance_scale is not None and force.negative_prompt is not None
+        assert force.steps is not None
+        assert force.basesize is not None
+        assert force.seed is not None
+        assert force.guidance_scale is not None
+        assert force.negative_prompt is not None
         item = EditItem(
             id="picture",
             images=tuple(Path(f"reference-{i}") for i in range(len(pictures))),

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from joyedit.cli import console
+from joyedit.cli.bench import bench_command
 from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
 from joyedit.cli.verify import status_command, verify_command
@@ -35,6 +36,7 @@ app.command("run")(run_command)
 app.command("verify")(verify_command)
 app.command("status")(status_command)
 app.command("recipes")(recipes_command)
+app.command("bench")(bench_command)
 
 
 def _print_version(asked: bool) -> None:

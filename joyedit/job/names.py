@@ -74,6 +74,8 @@ def safe_name(name: str) -> str:
 
 def _safe_part(part: str) -> str:
     part = _SURROGATE.sub("_", _CONTROL.sub("_", part)).replace("\\", "_").replace(":", "_")
+    if part.isspace():  # Unicode has more spaces than the one below
+        return "_"
     if part[-1] in ". ":
         part = part.rstrip(". ") + "_"
     if part.split(".", 1)[0].rstrip().lower() in _RESERVED:

@@ -8,6 +8,7 @@ nothing of one sample can reach another. Samples with texts of equal length go i
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Packed = tuple[Tensor, Tensor]
-"""One of query, key or value as its two streams: image (B, S, H, D) and packed text (T, H, D)."""
+"""One of query, key or value as its two streams: image (B, S, H, D) and packed text (T, H, D).
+
+A query may hold fewer image tokens than the keys, and then no text: what nobody reads has no query.
+"""
 
 AttentionFn = Callable[[Packed, Packed, Packed, "TextLengths"], Packed]
 
@@ -60,21 +64,27 @@ def sdpa_attention(query: Packed, key: Packed, value: Packed, text: TextLengths)
         index = torch.tensor(samples, device=device)
         starts = torch.tensor([text.offsets[i] for i in samples], device=device)
         tokens = (starts[:, None] + torch.arange(length, device=device)).reshape(-1)
-        part = [(img[index], txt[tokens]) for img, txt in (query, key, value)]
-        img, txt = _sdpa_equal(*part, length)  # type: ignore[call-arg]
+        asked = tokens if len(query[1]) else tokens[:0]
+        k, v = ((img[index], txt[tokens]) for img, txt in (key, value))
+        img, txt = _sdpa_equal((query[0][index], query[1][asked]), k, v, length)
         img_out[index] = img
-        txt_out[tokens] = txt
+        txt_out[asked] = txt
     return img_out, txt_out
 
 
 def _sdpa_equal(query: Packed, key: Packed, value: Packed, length: int) -> Packed:
     img_tokens = query[0].shape[1]
-    q, k, v = (
-        torch.cat([img, txt.unflatten(0, (-1, length))], dim=1).transpose(1, 2)  # (B, H, S + length, D)
-        for img, txt in (query, key, value)
-    )
+    q, k, v = (_joint(packed, length).transpose(1, 2) for packed in (query, key, value))
     out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    if not len(query[1]):
+        return out, query[1]
     return out[:, :img_tokens], out[:, img_tokens:].flatten(0, 1)
+
+
+def _joint(packed: Packed, length: int) -> Tensor:
+    """Both streams of samples with texts of one length: (B, S + length, H, D); image alone without text."""
+    img, txt = packed
+    return torch.cat([img, txt.unflatten(0, (-1, length))], dim=1) if len(txt) else img
 
 
 def flash_attention(query: Packed, key: Packed, value: Packed, text: TextLengths) -> Packed:
@@ -82,27 +92,37 @@ def flash_attention(query: Packed, key: Packed, value: Packed, text: TextLengths
 
     The kernel is flash-attn's where that is installed, else torch's own build of it (torch >= 2.10).
     """
-    batch, img_tokens = query[0].shape[:2]
-    device = query[0].device
-    order = _interleave(text, batch, img_tokens, device)
-    q, k, v = (torch.cat([img.flatten(0, 1), txt])[order] for img, txt in (query, key, value))
-    bounds = torch.tensor(
-        [offset + i * img_tokens for i, offset in enumerate(text.offsets)], dtype=torch.int32, device=device
-    )
-    longest = img_tokens + max(text.lengths)
+    batch, asked = query[0].shape[:2]
+    tokens = key[0].shape[1]
+    device = key[0].device
+    order = _interleave(text, batch, tokens, device)
+    k, v = (torch.cat([img.flatten(0, 1), txt])[order] for img, txt in (key, value))
+    bounds = _bounds(text.offsets, tokens, device)
+    longest = tokens + max(text.lengths)
+    if not len(query[1]):
+        q_bounds = _bounds([0] * (batch + 1), asked, device)
+        out = varlen_kernel()(query[0].flatten(0, 1), k, v, q_bounds, bounds, asked, longest)
+        return out.unflatten(0, (batch, asked)), query[1]
+    q = torch.cat([query[0].flatten(0, 1), query[1]])[order]
     out = varlen_kernel()(q, k, v, bounds, bounds, longest, longest)
     joint = torch.zeros_like(out).index_copy(0, order, out)
-    return joint[: batch * img_tokens].unflatten(0, (batch, img_tokens)), joint[batch * img_tokens :]
+    return joint[: batch * tokens].unflatten(0, (batch, tokens)), joint[batch * tokens :]
+
+
+def _bounds(text_offsets: Sequence[int], img_tokens: int, device: torch.device) -> Tensor:
+    """Where each sample begins in the sequence [image 0, text 0, image 1, ...], and its end: int32."""
+    starts = [offset + i * img_tokens for i, offset in enumerate(text_offsets)]
+    return torch.tensor(starts, dtype=torch.int32, device=device)
 
 
 @functools.cache
 def varlen_kernel() -> Callable[..., Tensor]:
     """A function of (q, k, v, bounds, bounds, longest, longest). Raises ImportError when there is none."""
-    kernel: Callable[..., Tensor]
     try:
-        from flash_attn import flash_attn_varlen_func as kernel
+        module, name = importlib.import_module("flash_attn"), "flash_attn_varlen_func"
     except ImportError:
-        from torch.nn.attention.varlen import varlen_attn as kernel
+        module, name = importlib.import_module("torch.nn.attention.varlen"), "varlen_attn"
+    kernel: Callable[..., Tensor] = getattr(module, name)
     return kernel
 
 

@@ -38,18 +38,28 @@ def layer_norm(x: Tensor) -> Tensor:
     return F.layer_norm(x.float(), (x.shape[-1],), eps=NORM_EPS).type_as(x)
 
 
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm, then times `scale` (1 already added) plus `shift`.
+
+    One vector for all tokens is an affine LayerNorm: one kernel, rounded once.
+    """
+    if shift.numel() == x.shape[-1]:
+        return F.layer_norm(x, (x.shape[-1],), scale.flatten(), shift.flatten(), NORM_EPS)
+    return layer_norm(x) * scale + shift
+
+
 class MLP(nn.Module):
     """Linear, GELU(tanh), Linear, with the names of the published checkpoint (`net.0.proj`, `net.2`)."""
 
     def __init__(self, dim: int, inner: int) -> None:
         super().__init__()
-        first = nn.Module()
-        first.proj = nn.Linear(dim, inner)
+        first = nn.ModuleDict({"proj": nn.Linear(dim, inner)})
         self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(inner, dim)])
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.net[0].proj(x)
-        out: Tensor = self.net[2](F.gelu(hidden, approximate="tanh"))
+        first, _, last = self.net
+        hidden: Tensor = first.get_submodule("proj")(x)
+        out: Tensor = last(F.gelu(hidden, approximate="tanh"))
         return out
 
 
@@ -93,10 +103,6 @@ class Modulation(nn.Module):
         super().__init__()
         self.modulate_table = nn.Parameter(torch.zeros(1, 6, dim))
 
-    def forward(self, vec: Tensor) -> Tensor:
-        """(B, 6, M) -> (6, B, 1, M)."""
-        return (self.modulate_table + vec).transpose(0, 1).unsqueeze(2)
-
 
 class JointAttention(nn.Module):
     """Query, key, value and output projections of both streams; the attention itself is the caller's."""
@@ -113,15 +119,41 @@ class JointAttention(nn.Module):
         self.txt_attn_k_norm = nn.RMSNorm(cfg.head_dim, eps=NORM_EPS)
         self.txt_attn_proj = nn.Linear(cfg.hidden_size, cfg.hidden_size)
 
-    def img_qkv(self, x: Tensor, pe: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, S, M) -> normalised and rotated query and key, and value: each (B, S, H, D)."""
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in self.img_attn_qkv(x).chunk(3, -1))
-        return apply_rope(self.img_attn_q_norm(q), *pe), apply_rope(self.img_attn_k_norm(k), *pe), v
+    def _heads(self, x: Tensor) -> Tensor:
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
+        return heads
 
-    def txt_qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(T, M) -> normalised query and key, and value: each (T, H, D)."""
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in self.txt_attn_qkv(x).chunk(3, -1))
-        return self.txt_attn_q_norm(q), self.txt_attn_k_norm(k), v
+    def img_qkv(self, x: Tensor, pe: tuple[Tensor, Tensor], queries: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, M) -> normalised and rotated query and key, and value: each (B, S, H, D).
+
+        Only the first `queries` tokens get a query.
+        """
+        if queries == x.shape[1]:
+            q, k, v = self.img_attn_qkv(x).chunk(3, -1)
+        else:
+            (w_q, w_kv), (b_q, b_kv) = self._split_qkv(self.img_attn_qkv)
+            q = F.linear(x[:, :queries], w_q, b_q)
+            k, v = F.linear(x, w_kv, b_kv).chunk(2, -1)
+        cos, sin = pe
+        query = apply_rope(self.img_attn_q_norm(self._heads(q)), cos[:queries], sin[:queries])
+        return query, apply_rope(self.img_attn_k_norm(self._heads(k)), cos, sin), self._heads(v)
+
+    def txt_qkv(self, x: Tensor, queries: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """(T, M) -> normalised query and key, and value: each (T, H, D); no query rows without `queries`."""
+        if queries:
+            q, k, v = self.txt_attn_qkv(x).chunk(3, -1)
+            return self.txt_attn_q_norm(self._heads(q)), self.txt_attn_k_norm(self._heads(k)), self._heads(v)
+        (_, w_kv), (_, b_kv) = self._split_qkv(self.txt_attn_qkv)
+        k, v = F.linear(x, w_kv, b_kv).chunk(2, -1)
+        value = self._heads(v)
+        return value[:0], self.txt_attn_k_norm(self._heads(k)), value
+
+    @staticmethod
+    def _split_qkv(linear: nn.Linear) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Weights and biases of a fused QKV, each as (query, key and value)."""
+        rows = linear.out_features // 3
+        weight, bias = linear.weight, linear.bias
+        return (weight[:rows], weight[rows:]), (bias[:rows], bias[rows:])
 
 
 class DoubleBlock(nn.Module):
@@ -129,6 +161,8 @@ class DoubleBlock(nn.Module):
 
     What lies before and after the attention are two functions of tensors alone, so that they can be
     compiled once for all blocks while texts of any lengths go through the attention between them.
+    Modulations come in as six rows a stream: shift, 1 + scale, gate for the attention, then the same
+    for the MLP; image (6, B or 1, 1, M), text (6, T or 1, M).
     """
 
     def __init__(self, cfg: DiTConfig) -> None:
@@ -139,46 +173,44 @@ class DoubleBlock(nn.Module):
         self.txt_mlp = MLP(cfg.hidden_size, cfg.mlp_dim)
         self.attn = JointAttention(cfg)
 
-    def modulation(self, vec: Tensor, token_sample: Tensor | None) -> tuple[Tensor, Tensor]:
-        """vec (B or 1, 6, M) -> image (6, B, 1, M) and text (6, 1 or T, M): shift, scale, gate, twice."""
-        txt_mod = self.txt_mod(vec).squeeze(2)
-        return self.img_mod(vec), txt_mod if token_sample is None else txt_mod[:, token_sample]
-
     def before_attention(
-        self, img: Tensor, txt: Tensor, vec: Tensor, token_sample: Tensor | None, pe: tuple[Tensor, Tensor]
+        self, img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, pe: tuple[Tensor, Tensor]
     ) -> tuple[Packed, Packed, Packed]:
         """Query, key and value of img (B, S, M) and packed txt (T, M)."""
-        (shift, scale, *_), (t_shift, t_scale, *_) = self.modulation(vec, token_sample)
-        img_q, img_k, img_v = self.attn.img_qkv(layer_norm(img) * (1 + scale) + shift, pe)
-        txt_q, txt_k, txt_v = self.attn.txt_qkv(layer_norm(txt) * (1 + t_scale) + t_shift)
+        img_q, img_k, img_v = self.attn.img_qkv(modulate(img, img_mod[0], img_mod[1]), pe, img.shape[1])
+        txt_q, txt_k, txt_v = self.attn.txt_qkv(modulate(txt, txt_mod[0], txt_mod[1]), True)
         return (img_q, txt_q), (img_k, txt_k), (img_v, txt_v)
 
     def after_attention(
-        self, img: Tensor, txt: Tensor, out: Packed, vec: Tensor, token_sample: Tensor | None
+        self, img: Tensor, txt: Tensor, out: Packed, img_mod: Tensor, txt_mod: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Add the attention's output (B, S, H, D) and (T, H, D) and the MLPs to both streams."""
-        img_mod, txt_mod = self.modulation(vec, token_sample)
-        _, _, gate, shift, scale, mlp_gate = img_mod
-        img = img + gate * self.attn.img_attn_proj(out[0].flatten(-2))
-        img = img + mlp_gate * self.img_mlp(layer_norm(img) * (1 + scale) + shift)
-        _, _, gate, shift, scale, mlp_gate = txt_mod
-        txt = txt + gate * self.attn.txt_attn_proj(out[1].flatten(-2))
-        txt = txt + mlp_gate * self.txt_mlp(layer_norm(txt) * (1 + scale) + shift)
+        img = torch.addcmul(img, img_mod[2], self.attn.img_attn_proj(out[0].flatten(-2)))
+        txt = torch.addcmul(txt, txt_mod[2], self.attn.txt_attn_proj(out[1].flatten(-2)))
+        img = torch.addcmul(img, img_mod[5], self.img_mlp(modulate(img, img_mod[3], img_mod[4])))
+        txt = torch.addcmul(txt, txt_mod[5], self.txt_mlp(modulate(txt, txt_mod[3], txt_mod[4])))
         return img, txt
 
-    def forward(
+    def finish(
         self,
         img: Tensor,
         txt: Tensor,
-        vec: Tensor,
+        img_mod: Tensor,
+        txt_mod: Tensor,
         text: TextLengths,
-        token_sample: Tensor | None,
         pe: tuple[Tensor, Tensor],
         attend: AttentionFn,
-    ) -> tuple[Tensor, Tensor]:
-        """img (B, S, M), txt (T, M), vec (1 or B, 6, M); `token_sample` (T,) when vec differs by sample."""
-        query, key, value = self.before_attention(img, txt, vec, token_sample, pe)
-        return self.after_attention(img, txt, attend(query, key, value, text), vec, token_sample)
+        target: int,
+    ) -> Tensor:
+        """The last block, for the first `target` image tokens alone: (B, target, M).
+
+        Nothing else is read after it, so the references and the texts give keys and values only.
+        """
+        img_q, img_k, img_v = self.attn.img_qkv(modulate(img, img_mod[0], img_mod[1]), pe, target)
+        txt_q, txt_k, txt_v = self.attn.txt_qkv(modulate(txt, txt_mod[0], txt_mod[1]), False)
+        out, _ = attend((img_q, txt_q), (img_k, txt_k), (img_v, txt_v), text)
+        img = torch.addcmul(img[:, :target], img_mod[2], self.attn.img_attn_proj(out.flatten(-2)))
+        return torch.addcmul(img, img_mod[5], self.img_mlp(modulate(img, img_mod[3], img_mod[4])))
 
 
 class DiT(nn.Module):
@@ -193,23 +225,38 @@ class DiT(nn.Module):
         self.condition_embedder = ConditionEmbedder(cfg)
         self.double_blocks = nn.ModuleList(DoubleBlock(cfg) for _ in range(cfg.num_layers))
         self.proj_out = nn.Linear(cfg.hidden_size, cfg.out_channels * cfg.patch[0] * cfg.patch[1])
+        # Off, the last block computes for all tokens what only the target's prediction is read from.
+        self.trim_last_block = True
+        # What lies before and after the attention of a block; `compile_blocks` puts compiled ones here.
+        self._before = DoubleBlock.before_attention
+        self._after = DoubleBlock.after_attention
         self._pe_cache: dict[tuple[tuple[Grid, ...], torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
     def dtype(self) -> torch.dtype:
         return self.proj_out.weight.dtype
 
+    def compile_blocks(self) -> None:
+        """Compile the two halves of a block, once for all blocks; the attention between them stays as it is.
+
+        Sizes are dynamic: text lengths change from prompt to prompt, and no instruction compiles anew.
+        """
+        self._before = torch.compile(DoubleBlock.before_attention, dynamic=True)
+        self._after = torch.compile(DoubleBlock.after_attention, dynamic=True)
+
     def patchify(self, latent: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, rows * columns, C * ph * pw), channel first inside a patch."""
         ph, pw = self.cfg.patch
         x = latent.unflatten(3, (-1, pw)).unflatten(2, (-1, ph))  # (B, C, rows, ph, columns, pw)
-        return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        patches: Tensor = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return patches
 
     def unpatchify(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, rows * columns, ph * pw * C) -> (B, C, h, w); on the way out the channel comes last."""
         ph, pw = self.cfg.patch
         x = tokens.unflatten(1, grid).unflatten(3, (ph, pw, -1))  # (B, rows, columns, ph, pw, C)
-        return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        latent: Tensor = x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        return latent
 
     def grid(self, latent: Tensor) -> Grid:
         """Rows and columns of tokens of a latent (..., h, w)."""
@@ -233,12 +280,31 @@ class DiT(nn.Module):
         out: Tensor = self.condition_embedder.text_embedder(txt.to(self.dtype))
         return out
 
+    def modulations(self, timestep: Tensor) -> Tensor:
+        """Shift, 1 + scale and gate of every block and stream at these timesteps, from 0 to 1000.
+
+        (N,) -> (N, L, 2, 6, M), streams image and text. It depends on nothing else, so a run makes it
+        once for its whole schedule.
+        """
+        tables = torch.stack(
+            [torch.cat([b.img_mod.modulate_table, b.txt_mod.modulate_table]) for b in self.blocks()]
+        )  # (L, 2, 6, M)
+        out = tables + self.condition_embedder.time(timestep)[:, None, None]
+        return out + _ONE_ON_SCALES.to(out)
+
+    def blocks(self) -> list[DoubleBlock]:
+        return [block for block in self.double_blocks if isinstance(block, DoubleBlock)]
+
     def forward(self, items: Sequence[Tensor], timestep: Tensor, txt: Tensor, text: TextLengths) -> Tensor:
+        """Velocity of the target: `predict` at these timesteps, (1,) or (B,), from 0 to 1000."""
+        return self.predict(items, self.modulations(timestep), txt, text)
+
+    def predict(self, items: Sequence[Tensor], mods: Tensor, txt: Tensor, text: TextLengths) -> Tensor:
         """Velocity of the target.
 
         `items`: latents [target, reference 1, ...], each (B, C, h_i, w_i), normalised as the VAE's
-        config says. `timestep`: (1,) or (B,), from 0 to 1000. `txt`: (T, M), packed and embedded by
-        `embed_text`, with its lengths. Returns (B, C, h_0, w_0) in the network's dtype.
+        config says. `mods`: (1 or B, L, 2, 6, M) of `modulations`. `txt`: (T, M), packed and embedded
+        by `embed_text`, with its lengths. Returns (B, C, h_0, w_0) in the network's dtype.
         """
         if len(text.lengths) != items[0].shape[0] or text.total != txt.shape[0]:
             raise ValueError(
@@ -248,10 +314,22 @@ class DiT(nn.Module):
         grids = [self.grid(item) for item in items]
         patches = torch.cat([self.patchify(item.to(self.dtype)) for item in items], dim=1)
         img = self.img_in(patches)  # (B, S, M)
-        vec = self.condition_embedder.time(timestep)  # (1 or B, 6, M)
-        token_sample = text.sample_of_token(img.device) if vec.shape[0] > 1 else None
         pe = self.position_table(grids, img.device)
-        for block in self.double_blocks:
-            img, txt = block(img, txt, vec, text, token_sample, pe, self.attend)
-        target = img[:, : grids[0][0] * grids[0][1]]
-        return self.unpatchify(self.proj_out(layer_norm(target)), grids[0])
+        img_mods = mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3)  # (L, 6, B, 1, M)
+        txt_mods = mods[:, :, 1].permute(1, 2, 0, 3)  # (L, 6, B, M)
+        if len(mods) > 1:
+            # index_select, as the gradient of indexing sorts its many equal indices first.
+            txt_mods = txt_mods.index_select(2, text.sample_of_token(img.device))  # (L, 6, T, M)
+        blocks = self.blocks()
+        last = blocks.pop() if self.trim_last_block else None
+        for layer, block in enumerate(blocks):
+            img_mod, txt_mod = img_mods[layer], txt_mods[layer]
+            query, key, value = self._before(block, img, txt, img_mod, txt_mod, pe)
+            img, txt = self._after(block, img, txt, self.attend(query, key, value, text), img_mod, txt_mod)
+        target = grids[0][0] * grids[0][1]
+        if last is not None:
+            img = last.finish(img, txt, img_mods[-1], txt_mods[-1], text, pe, self.attend, target)
+        return self.unpatchify(self.proj_out(layer_norm(img[:, :target])), grids[0])
+
+
+_ONE_ON_SCALES = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])[:, None]

@@ -10,6 +10,8 @@ Legend: N prompts, L tokens of one prompt, P merged picture patches, D hidden ch
 
 from __future__ import annotations
 
+import importlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,24 @@ class Prompt:
 
     ids: tuple[int, ...]
     pictures: tuple[PictureFeatures, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prefix:
+    """The opening that several prompts share, read once.
+
+    `features`: (L, D), before the final norm. `keys`, `values`: one (1, Hkv, L, Dh) tensor a layer.
+    `next_position`: the rotary position, on all three axes, of the token that follows.
+    """
+
+    features: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    next_position: int
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in (self.features, *self.keys, *self.values))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,18 +132,20 @@ class TextEncoder(nn.Module):
 
         if config.get("model_type") != "qwen3_vl":
             raise ValueError(f"text encoder of type {config.get('model_type')!r}, expected 'qwen3_vl'")
-        self.config = Qwen3VLConfig.from_dict(_with_both_rope_spellings(config))
+        self.config: Any = Qwen3VLConfig.from_dict(_with_both_rope_spellings(config))
         self.config._attn_implementation = "sdpa"
         self.model = Qwen3VLModel._from_config(self.config)
         self.image_token = int(self.config.image_token_id)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.language_model.embed_tokens.weight.dtype
+        dtype: torch.dtype = self.model.language_model.embed_tokens.weight.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
-        return self.model.language_model.embed_tokens.weight.device
+        device: torch.device = self.model.language_model.embed_tokens.weight.device
+        return device
 
     def rebuild_rotary(self, device: torch.device) -> None:
         """Compute the rotary frequencies, which no checkpoint holds, after a build on the meta device."""
@@ -147,11 +169,18 @@ class TextEncoder(nn.Module):
             embeddings, deepstack = out.pooler_output, out.deepstack_features
         return PictureFeatures(embeddings=embeddings, deepstack=tuple(deepstack or ()), grid=grid)
 
-    def hidden(self, batch: TokenBatch, embeddings: Tensor | None, deepstack: Sequence[Tensor]) -> Tensor:
+    def hidden(
+        self,
+        batch: TokenBatch,
+        embeddings: Tensor | None = None,
+        deepstack: Sequence[Tensor] = (),
+        cache: Any = None,
+    ) -> Tensor:
         """Output of the last decoder layer before the final norm: (N, L, D), padding included.
 
         `embeddings` (P, D) and `deepstack` are the vision tower's outputs for all pictures of the
-        batch, in order; None and () without pictures.
+        batch, in order; None and () without pictures. `cache`, a transformers Cache, holds what came
+        before the batch and takes what the batch adds.
         """
         language = self.model.language_model
         ids = batch.ids.to(self.device)
@@ -173,32 +202,86 @@ class TextEncoder(nn.Module):
                 position_ids=batch.positions.to(self.device),
                 visual_pos_masks=None if embeddings is None else is_picture,
                 deepstack_visual_embeds=None if embeddings is None else list(deepstack),
-                use_cache=False,
+                past_key_values=cache,
+                use_cache=cache is not None,
             )
         finally:
             handle.remove()
         return captured[0]
+
+    def open(self, ids: Sequence[int], pictures: Sequence[PictureFeatures]) -> Prefix:
+        """Read the opening of a prompt, its pictures included.
+
+        The encoder is causal, so whatever follows, these features and keys and values stay the same.
+        """
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        batch = pack_prompts([(ids, [p.grid for p in pictures])], self.image_token)
+        embeddings, deepstack = _joined(pictures)
+        features = self.hidden(batch, embeddings, deepstack, cache)[0]
+        layers = range(self.config.text_config.num_hidden_layers)
+        pairs = [_layer_of(cache, layer) for layer in layers]
+        return Prefix(
+            features=features,
+            keys=tuple(key for key, _ in pairs),
+            values=tuple(value for _, value in pairs),
+            next_position=int(batch.positions[1:].max()) + 1,
+        )
+
+    def follow(self, prefix: Prefix, suffixes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Features (L_i, D) of texts without pictures that follow one opening, all in one batch."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        count, start = len(suffixes), len(prefix.features)
+        for layer, (key, value) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
+            cache.update(key.expand(count, -1, -1, -1), value.expand(count, -1, -1, -1), layer)
+        batch = pack_prompts([(ids, []) for ids in suffixes], self.image_token)
+        batch.positions[0] += start
+        batch.positions[1:] += prefix.next_position
+        hidden = self.hidden(batch, cache=cache)
+        return [row[: len(ids)] for row, ids in zip(hidden, suffixes, strict=True)]
 
     def forward(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """Features of each prompt, before the final norm: a list of (L_i, D). All go in one batch."""
         packed = [(p.ids, [picture.grid for picture in p.pictures]) for p in prompts]
         batch = pack_prompts(packed, self.image_token, padding)
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
-        embeddings = torch.cat([p.embeddings for p in pictures]) if pictures else None
-        deepstack = [torch.cat(level) for level in zip(*(p.deepstack for p in pictures), strict=True)]
-        hidden = self.hidden(batch, embeddings, deepstack)
+        hidden = self.hidden(batch, *_joined(pictures))
         return [row[mask] for row, mask in zip(hidden, batch.real.to(self.device), strict=True)]
+
+
+def _joined(pictures: Sequence[PictureFeatures]) -> tuple[Tensor | None, list[Tensor]]:
+    """The vision tower's outputs for several pictures, one after the other."""
+    if not pictures:
+        return None, []
+    levels = zip(*(p.deepstack for p in pictures), strict=True)
+    return torch.cat([p.embeddings for p in pictures]), [torch.cat(level) for level in levels]
+
+
+def _layer_of(cache: Any, layer: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of one layer. Both 4.57 and 5.x keep them in `layers`."""
+    found = cache.layers[layer]
+    return found.keys, found.values
 
 
 def load_image_processor(folder: Path) -> Any:
     """Qwen's image processor on PIL, which needs no torchvision, with the checkpoint's settings."""
     try:
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-            Qwen2VLImageProcessorPil as Processor,
-        )
+        module = importlib.import_module("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+        processor: Any = module.Qwen2VLImageProcessorPil
     except ImportError:  # transformers 4.57
-        from transformers import Qwen2VLImageProcessor as Processor
-    return Processor.from_pretrained(folder)
+        processor = importlib.import_module("transformers").Qwen2VLImageProcessor
+    # 4.57 drops `size` and keeps limits of its own, which would shrink a picture of 1024 x 1024;
+    # both releases obey these two names.
+    config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    size = config.get("size") or {}
+    limits = {
+        "min_pixels": config.get("min_pixels") or size.get("shortest_edge"),
+        "max_pixels": config.get("max_pixels") or size.get("longest_edge"),
+    }
+    return processor.from_pretrained(folder, **{name: n for name, n in limits.items() if n})
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -41,7 +41,10 @@ def rope_table(
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate `x` (B, S, H, D) by the table (S, D / 2); computed in fp32, returned in x's dtype."""
     pairs = x.float().unflatten(-1, (-1, 2))  # (B, S, H, D/2, 2)
-    real, imag = pairs[..., 0], pairs[..., 1]
     cos, sin = cos[:, None, :], sin[:, None, :]
-    rotated = torch.stack((real * cos - imag * sin, imag * cos + real * sin), dim=-1)
+    if torch.compiler.is_compiling():  # the compiler fuses this form, and has none for complex numbers
+        real, imag = pairs[..., 0], pairs[..., 1]
+        rotated = torch.stack((real * cos - imag * sin, imag * cos + real * sin), dim=-1)
+    else:  # one kernel: a pair is a complex number, the rotation a product
+        rotated = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
     return rotated.flatten(-2).type_as(x)

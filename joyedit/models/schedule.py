@@ -47,7 +47,8 @@ def guide(cond: Tensor, uncond: Tensor, scale: Tensor) -> Tensor:
     cond, uncond = cond.float(), uncond.float()
     combined = uncond + scale * (cond - uncond)
     length = combined.norm(dim=1, keepdim=True).clamp_min(1e-6)
-    return combined * (cond.norm(dim=1, keepdim=True) / length)
+    guided: Tensor = combined * (cond.norm(dim=1, keepdim=True) / length)
+    return guided
 
 
 def euler_step(latent: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:

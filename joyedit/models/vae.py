@@ -16,6 +16,14 @@ from torch import Tensor, nn
 
 from joyedit.models.config import VAEConfig
 
+NORM_FLOOR = 1e-12
+"""A pixel's channels are never divided by less."""
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU, in place where no gradient is wanted: at full size a picture's activations are gigabytes."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
 
 class ChannelNorm(nn.Module):
     """RMS norm over the channels of (B, C, H, W), with a learnt gain a channel; fp32 inside."""
@@ -26,7 +34,11 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x.float(), dim=1).type_as(x) * self.scale * self.gamma
+        wide = x.float()
+        # One number a pixel: what every channel is multiplied by. Only two passes touch all channels.
+        length = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+        scaled: Tensor = (wide * (self.scale / length)).type_as(x) * self.gamma
+        return scaled
 
 
 class ResidualBlock(nn.Module):
@@ -42,8 +54,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.conv_shortcut(x)
-        x = self.conv1(F.silu(self.norm1(x)))
-        x = self.conv2(F.silu(self.norm2(x)))
+        x = self.conv1(silu(self.norm1(x)))
+        x = self.conv2(silu(self.norm2(x)))
         return x + residual
 
 
@@ -60,7 +72,8 @@ class AttentionBlock(nn.Module):
         qkv = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, H * W, 3C)
         q, k, v = (part.unsqueeze(1) for part in qkv.chunk(3, dim=-1))
         out = F.scaled_dot_product_attention(q, k, v).squeeze(1)  # (B, H * W, C)
-        return x + self.proj(out.transpose(1, 2).unflatten(2, x.shape[2:]))
+        update: Tensor = self.proj(out.transpose(1, 2).unflatten(2, x.shape[2:]))
+        return x + update
 
 
 class Downsample(nn.Module):
@@ -126,7 +139,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(self.mid_block(x))))
+        out: Tensor = self.conv_out(silu(self.norm_out(self.mid_block(x))))
         return out
 
 
@@ -165,7 +178,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
             x = block(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        out: Tensor = self.conv_out(silu(self.norm_out(x)))
         return out
 
 

@@ -100,10 +100,9 @@ def backend_loader(model: str | None) -> LoadBackend:
         raise UsageError("no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL")
 
     def load(config: RunConfig) -> Backend:
-        from joyedit.runtime.guard import Guarded
         from joyedit.runtime.joyimage import load_backend
 
-        return Guarded(load_backend(config))
+        return load_backend(config)
 
     return load
 

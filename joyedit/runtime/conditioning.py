@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from joyedit.models.qwen import Grid, PictureFeatures, Prompt, TextEncoder
+from joyedit.models.qwen import Grid, PictureFeatures, Prefix, Prompt, TextEncoder
 
 # "\\n" is a backslash and an n: the model was trained with those two characters.
 SYSTEM = (
@@ -34,7 +34,7 @@ class PromptBuilder:
 
     def __init__(self, tokenizer: Any, image_token: int) -> None:
         """`image_token` is the id of the picture placeholder. Raises TokenizerError."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._image_token = image_token
         self._special = {t: self._id(t) for t in (OPEN, CLOSE, VISION_OPEN, VISION_CLOSE)}
         if set(self.plain(f"{CLOSE}<|image_pad|>")) & {self._special[CLOSE], image_token}:
@@ -45,8 +45,8 @@ class PromptBuilder:
         self._system = tuple(system)
 
     def _id(self, token: str) -> int:
-        found = self._tokenizer.convert_tokens_to_ids(token)
-        if not isinstance(found, int) or found == self._tokenizer.unk_token_id:
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        if not isinstance(found, int) or found == self.tokenizer.unk_token_id:
             raise TokenizerError(f"the tokenizer has no token {token}")
         return found
 
@@ -60,23 +60,32 @@ class PromptBuilder:
 
     def plain(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 
-    def ids(self, instruction: str, patches: Sequence[int]) -> tuple[int, ...]:
-        """A whole prompt. `patches` gives each reference's number of merged patches, in order."""
+    def opening(self, patches: Sequence[int]) -> tuple[int, ...]:
+        """What a prompt begins with, whatever its instruction: the system message and the pictures.
+
+        `patches` gives each reference's number of merged patches, in order.
+        """
         special = self._special
         out = [*self._system, special[OPEN]]
         if patches:
             out += self.plain("user\n")
-            for count in patches:
-                out += [special[VISION_OPEN], *[self._image_token] * count, special[VISION_CLOSE]]
-            out += self.plain(instruction)
-        else:
-            # One text: a leading line break of the instruction joins the one after "user".
-            out += self.plain("user\n" + instruction)
-        out += [special[CLOSE], *self.plain("\n"), special[OPEN], *self.plain("assistant\n")]
+        for count in patches:
+            out += [special[VISION_OPEN], *[self._image_token] * count, special[VISION_CLOSE]]
         return tuple(out)
+
+    def rest(self, instruction: str, pictures: bool) -> tuple[int, ...]:
+        """What follows the opening: the instruction and the turn of the assistant."""
+        special = self._special
+        # Without pictures "user" belongs here: a leading line break of the instruction joins its own.
+        text = self.plain(instruction if pictures else "user\n" + instruction)
+        return (*text, special[CLOSE], *self.plain("\n"), special[OPEN], *self.plain("assistant\n"))
+
+    def ids(self, instruction: str, patches: Sequence[int]) -> tuple[int, ...]:
+        """A whole prompt: its opening and its rest."""
+        return self.opening(patches) + self.rest(instruction, bool(patches))
 
 
 class Conditioner:
@@ -84,7 +93,7 @@ class Conditioner:
 
     def __init__(self, encoder: TextEncoder, builder: PromptBuilder, image_processor: Any) -> None:
         self._encoder = encoder
-        self._builder = builder
+        self.builder = builder
         self._image_processor = image_processor
 
     def see(self, picture: Image.Image) -> PictureFeatures:
@@ -96,13 +105,24 @@ class Conditioner:
         return self._encoder.see(seen["pixel_values"], grid)
 
     def prompt(self, instruction: str, pictures: Sequence[PictureFeatures]) -> Prompt:
-        ids = self._builder.ids(instruction, [p.grid[0] * p.grid[1] for p in pictures])
+        ids = self.builder.ids(instruction, [p.grid[0] * p.grid[1] for p in pictures])
         return Prompt(ids=ids, pictures=tuple(pictures))
+
+    def open(self, pictures: Sequence[PictureFeatures]) -> Prefix:
+        """The part of a prompt that its references decide, read once for all instructions."""
+        ids = self.builder.opening([p.grid[0] * p.grid[1] for p in pictures])
+        return self._encoder.open(ids, pictures)
+
+    def follow(self, prefix: Prefix, instructions: Sequence[str], pictures: bool) -> list[Tensor]:
+        """What the DiT reads of each instruction behind one opening: the features of `features`."""
+        suffixes = [self.builder.rest(text, pictures) for text in instructions]
+        shared = prefix.features[self.builder.dropped :]
+        return [torch.cat([shared, features])[-MAX_FEATURES:] for features in self._encoder.follow(prefix, suffixes)]
 
     def features(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """What the DiT reads of each prompt: a list of (L_i, D), with the leading tokens dropped."""
         whole = self._encoder(prompts, padding)
-        return [features[self._builder.dropped :][-MAX_FEATURES:] for features in whole]
+        return [features[self.builder.dropped :][-MAX_FEATURES:] for features in whole]
 
 
 def pixels_of(picture: Image.Image, device: torch.device) -> Tensor:

@@ -5,7 +5,7 @@ Legend: B items, C latent channels, h and w latent pixels, T text tokens of all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -52,22 +52,47 @@ def denoise(
     """
     device = given.noise.device
     guided = [i for i, features in enumerate(given.negative) if features is not None]
-    branch_item = torch.tensor([*range(len(given.positive)), *guided], device=device)
+    branch_item = [*range(len(given.positive)), *guided]
     features = [*given.positive, *(f for f in given.negative if f is not None)]
-    text = TextLengths.of([len(f) for f in features])
-    txt = dit.embed_text(torch.cat(features))
-    references = [reference[branch_item] for reference in given.references]
+    # A GPU takes all branches at once. A CPU is faster one by one, within its caches.
+    together = [[i] for i in range(len(features))] if device.type == "cpu" else [list(range(len(features)))]
+    forwards = [
+        _Forward.of(dit, given, [branch_item[i] for i in part], [features[i] for i in part]) for part in together
+    ]
     index = torch.tensor(guided, device=device, dtype=torch.long)
     scale = torch.tensor(given.scales, device=device)[index].view(-1, 1, 1, 1)
     latent = given.noise.float()
     steps = len(sigmas) - 1
-    levels: Sequence[float] = sigmas.tolist()
+    mods = dit.modulations((sigmas[:-1] * TRAIN_TIMESTEPS).to(device))  # (steps, L, 2, 6, M)
     for step in range(steps):
-        timestep = torch.full((1,), levels[step] * TRAIN_TIMESTEPS, device=device)
-        velocity = dit([latent[branch_item], *references], timestep, txt, text).float()
+        velocity = torch.cat([forward(dit, latent, mods[step : step + 1]) for forward in forwards])
         cond, uncond = velocity[: len(latent)], velocity[len(latent) :]
         if guided:
             cond = cond.index_copy(0, index, guide(cond[index], uncond, scale))
         latent = euler_step(latent, cond, sigmas[step], sigmas[step + 1])
         on_step(step + 1, steps)
     return latent
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Forward:
+    """Branches that go through the DiT in one call, with all of it that no step changes."""
+
+    items: Tensor
+    references: tuple[Tensor, ...]
+    txt: Tensor
+    text: TextLengths
+
+    @classmethod
+    def of(cls, dit: DiT, given: Conditioning, items: list[int], features: list[Tensor]) -> _Forward:
+        index = torch.tensor(items, device=given.noise.device)
+        return cls(
+            items=index,
+            references=tuple(reference[index] for reference in given.references),
+            txt=dit.embed_text(torch.cat(features)),
+            text=TextLengths.of([len(f) for f in features]),
+        )
+
+    def __call__(self, dit: DiT, latent: Tensor, mods: Tensor) -> Tensor:
+        """Velocities of these branches' targets, fp32."""
+        return dit.predict([latent[self.items], *self.references], mods, self.txt, self.text).float()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -15,10 +18,12 @@ from torch import Tensor
 from joyedit.errors import CheckpointError
 from joyedit.job.spec import RunConfig, Size
 from joyedit.models.attention import BACKENDS
-from joyedit.models.dit import DoubleBlock
-from joyedit.models.qwen import PictureFeatures, load_image_processor, load_tokenizer
-from joyedit.models.schedule import ScheduleName, sigmas
+from joyedit.models.dit import DiT
+from joyedit.models.qwen import Prefix, TextEncoder, load_image_processor, load_tokenizer
+from joyedit.models.schedule import SHIFT, ScheduleName, sigmas
+from joyedit.models.vae import VAE
 from joyedit.runtime.backend import BackendInfo, BatchInput
+from joyedit.runtime.cache import ContentCache
 from joyedit.runtime.conditioning import (
     Conditioner,
     PromptBuilder,
@@ -28,13 +33,23 @@ from joyedit.runtime.conditioning import (
 )
 from joyedit.runtime.denoise import Conditioning, denoise, initial_noise
 from joyedit.runtime.device import DTYPES, choose_attention, choose_device, choose_dtype
-from joyedit.weights.layouts import Checkpoint, open_checkpoint, resolve
+from joyedit.runtime.memory import memory_faults
+from joyedit.weights import random
+from joyedit.weights.defaults import nano_folder
+from joyedit.weights.layouts import open_checkpoint, resolve
 from joyedit.weights.load import check, load
+from joyedit.weights.random import SizeName
 
 # Image tokens of both guidance branches that one forward should hold: enough to fill a large GPU
 # without a second item at 1024 pixels, and small enough for a CPU's caches.
 AUTO_TOKENS = {"cuda": 16384, "cpu": 4096}
 AUTO_LARGEST = 8
+
+CACHE_BYTES = 512 * 2**20
+"""For openings and latents of pictures: at full size and 1024 pixels, three pictures."""
+
+ContentKey = tuple[bytes, ...]
+"""What an item's references look like, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,91 +60,153 @@ class Encoded:
     steps: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The networks on their device, and what belongs to them."""
+
+    dit: DiT
+    vae: VAE
+    text_encoder: TextEncoder
+    tokenizer_folder: Path
+    processor_folder: Path
+    schedule: ScheduleName
+    shift: float
+    layout: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Device, dtype and attention with every `auto` decided; `why` says why flash is off, where it is."""
+
+    device: torch.device
+    dtype: str
+    attention: str
+    why: str
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Wanted:
+        """Raises DeviceError for what is not to be had."""
+        device = choose_device(config.device)
+        dtype = choose_dtype(config.dtype, device)
+        attention, why = choose_attention(config.attention, device, dtype)
+        return cls(device=device, dtype=dtype, attention=attention, why=why if config.attention == "auto" else "")
+
+    def dtype_of(self, network: str, parameter: str) -> torch.dtype:
+        """Everything in the run's dtype, but the time embedder in fp32: its input spans 0 to 1000."""
+        if network == "transformer" and ".time_embedder." in parameter:
+            return torch.float32
+        return DTYPES[self.dtype]
+
+
 class JoyImageBackend:
     """Encoder, DiT and VAE of one checkpoint on one device."""
 
-    def __init__(self, checkpoint: Checkpoint, config: RunConfig, model: str) -> None:
-        """Load the weights. Raises CheckpointError or DeviceError, with nothing half loaded."""
-        started = time.perf_counter()
-        self.device = choose_device(config.device)
-        dtype = choose_dtype(config.dtype, self.device)
-        attention, why = choose_attention(config.attention, self.device, dtype)
-        check(checkpoint.components, checkpoint.layout)
-        for component in checkpoint.components:
-            load(component, self.device, _dtype_rule(component.name, DTYPES[dtype]))
-        checkpoint.text_encoder.rebuild_rotary(self.device)
-        self.dit, self.vae = checkpoint.dit, checkpoint.vae
-        self.dit.attend = BACKENDS[attention]
-        self.shift = checkpoint.shift
-        self.schedule: ScheduleName = checkpoint.schedule if config.schedule == "auto" else config.schedule
+    def __init__(self, parts: Parts, wanted: Wanted, config: RunConfig, model: str, started: float) -> None:
+        """`parts` are on the device already. `started`: when loading began, on time.perf_counter's clock.
+
+        Raises CheckpointError for a tokenizer or an image processor that cannot be used.
+        """
+        self.device = wanted.device
+        self.dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
+        self.dit.attend = BACKENDS[wanted.attention]
+        self.shift = parts.shift
+        self.schedule: ScheduleName = parts.schedule if config.schedule == "auto" else config.schedule
         try:
-            builder = PromptBuilder(load_tokenizer(checkpoint.tokenizer_folder), checkpoint.text_encoder.image_token)
-            processor = load_image_processor(checkpoint.processor_folder)
+            builder = PromptBuilder(load_tokenizer(parts.tokenizer_folder), parts.text_encoder.image_token)
+            processor = load_image_processor(parts.processor_folder)
         except (TokenizerError, OSError, ValueError) as error:
             raise CheckpointError(
-                f"{checkpoint.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
+                f"{parts.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
             ) from error
-        self.conditioner = Conditioner(checkpoint.text_encoder, builder, processor)
+        self.cache = ContentCache(CACHE_BYTES)
+        self.conditioner = Conditioner(parts.text_encoder, builder, processor)
         notes = []
-        if why and config.attention == "auto" and self.device.type == "cuda":
-            notes.append(f"attention {attention}: {why}")
+        if wanted.why and self.device.type == "cuda":
+            notes.append(f"attention {wanted.attention}: {wanted.why}")
         if config.compile:
-            compile_blocks()
+            self.dit.compile_blocks()
         self.info = BackendInfo(
             model=model,
-            layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
+            layout=parts.layout,
             device=_device_name(self.device),
-            dtype=dtype,
-            attention=attention,
+            dtype=wanted.dtype,
+            attention=wanted.attention,
             schedule=self.schedule,
             load_seconds=time.perf_counter() - started,
             notes=tuple(notes),
         )
 
+    @memory_faults()
     @torch.inference_mode()
     def encode(self, batch: BatchInput) -> Encoded:
         """Text and picture features, reference latents and noise of a batch.
 
-        A picture that several items or slots share goes through the vision tower and the VAE once.
+        What depends on the pictures alone is kept: their latents, and the opening of every prompt that
+        shows them, which both guidance branches and all instructions for a picture share.
         """
-        seen: dict[int, tuple[PictureFeatures, Tensor]] = {}
-        for picture in (p for pictures in batch.pictures for p in pictures):
-            if id(picture) not in seen:
-                latent = self.vae.encode(pixels_of(picture, self.device))
-                seen[id(picture)] = (self.conditioner.see(picture), latent)
-        prompts, guided = [], []
-        for sized, pictures in zip(batch.batch.items, batch.pictures, strict=True):
-            features = [seen[id(picture)][0] for picture in pictures]
-            prompts.append(self.conditioner.prompt(sized.item.instruction, features))
-            if sized.item.sampling.guidance_scale > 1:
-                guided.append(self.conditioner.prompt(sized.item.sampling.negative_prompt, features))
-        texts = self.conditioner.features([*prompts, *guided])
-        rest = iter(texts[len(prompts) :])
         samplings = [sized.item.sampling for sized in batch.batch.items]
+        known = {id(picture): content_key(picture) for pictures in batch.pictures for picture in pictures}
+        keys = [tuple(known[id(picture)] for picture in pictures) for pictures in batch.pictures]
+        texts = self._texts(batch, keys)
         slots = range(len(batch.pictures[0]))
         conditioning = Conditioning(
             noise=torch.cat([self._noise(s.item.sampling.seed, s.target) for s in batch.batch.items]).to(self.device),
-            references=tuple(torch.cat([seen[id(pictures[slot])][1] for pictures in batch.pictures]) for slot in slots),
-            positive=tuple(texts[: len(prompts)]),
-            negative=tuple(next(rest) if s.guidance_scale > 1 else None for s in samplings),
+            references=tuple(
+                torch.cat([self._latent(p[slot], key[slot]) for p, key in zip(batch.pictures, keys, strict=True)])
+                for slot in slots
+            ),
+            positive=tuple(texts[i, s.item.instruction] for i, s in enumerate(batch.batch.items)),
+            negative=tuple(
+                texts[i, s.negative_prompt] if s.guidance_scale > 1 else None for i, s in enumerate(samplings)
+            ),
             scales=tuple(s.guidance_scale for s in samplings),
         )
         return Encoded(conditioning=conditioning, steps=samplings[0].steps)
 
+    def _texts(self, batch: BatchInput, keys: Sequence[ContentKey]) -> dict[tuple[int, str], Tensor]:
+        """Features by item and text. Items with the same references follow one opening, in one call."""
+        groups: dict[ContentKey, list[int]] = {}
+        for number, key in enumerate(keys):
+            groups.setdefault(key, []).append(number)
+        found: dict[tuple[int, str], Tensor] = {}
+        for key, numbers in groups.items():
+            pictures = batch.pictures[numbers[0]]
+            opening = self.cache.get(("opening", key), partial(self._opening, pictures))
+            wanted: dict[str, None] = {}
+            for number in numbers:
+                item = batch.batch.items[number].item
+                wanted[item.instruction] = None
+                if item.sampling.guidance_scale > 1:
+                    wanted[item.sampling.negative_prompt] = None
+            features = self.conditioner.follow(opening, list(wanted), bool(pictures))
+            found |= {(n, text): f for n in numbers for text, f in zip(wanted, features, strict=True)}
+        return found
+
+    def _opening(self, pictures: Sequence[Image.Image]) -> Prefix:
+        return self.conditioner.open([self.conditioner.see(picture) for picture in pictures])
+
+    def _latent(self, picture: Image.Image, key: bytes) -> Tensor:
+        return self.cache.get(("latent", key), lambda: self.vae.encode(pixels_of(picture, self.device)))
+
+    @memory_faults()
     @torch.inference_mode()
     def denoise(self, encoded: Encoded, on_step: Callable[[int, int], None]) -> Tensor:
-        """Latents (B, C, h, w), fp32. Raises ArithmeticError when they are not finite."""
+        """Latents (B, C, h, w), fp32."""
         levels = sigmas(encoded.steps, self.schedule, self.shift)
-        latents = denoise(self.dit, encoded.conditioning, levels, on_step)
-        if not torch.isfinite(latents).all():
-            raise ArithmeticError("the latents are not finite (NaN or Inf) after denoising")
-        return latents
+        return denoise(self.dit, encoded.conditioning, levels, on_step)
 
+    def not_finite(self, latents: Tensor) -> tuple[int, ...]:
+        """Which items' latents hold a NaN or an infinity."""
+        fine: list[bool] = latents.isfinite().flatten(1).all(dim=1).tolist()
+        return tuple(place for place, is_fine in enumerate(fine) if not is_fine)
+
+    @memory_faults()
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """One RGB picture for each item, decoded one by one, so that none depends on its company."""
         return [picture_of(self.vae.decode(latent[None])[0]) for latent in latents]
 
+    @memory_faults()
     def synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -148,10 +225,15 @@ class JoyImageBackend:
         tokens = 2 * (height // ph) * (width // pw)  # the target and one reference
         return max(1, min(AUTO_LARGEST, AUTO_TOKENS[self.device.type] // (2 * tokens)))
 
-    def close(self) -> None:
-        del self.dit, self.vae, self.conditioner
+    def free_memory(self) -> None:
+        """Drop what is only kept for later: the pictures' openings and latents, and freed blocks."""
+        self.cache.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        del self.dit, self.vae, self.text_encoder, self.conditioner
+        self.free_memory()
 
     def _latent_size(self, target: Size) -> Size:
         factor = self.vae.cfg.spatial_factor
@@ -162,28 +244,59 @@ class JoyImageBackend:
 
 
 def load_backend(config: RunConfig) -> JoyImageBackend:
-    """Find, recognise, check and load the checkpoint that `config.model` names."""
+    """Find, recognise, check and load the checkpoint that `config.model` names.
+
+    Raises CheckpointError, DeviceError or UsageError, with nothing half loaded.
+    """
     if config.model is None:
         raise CheckpointError("no model is given")
-    return JoyImageBackend(open_checkpoint(resolve(config.model)), config, config.model)
+    started = time.perf_counter()
+    wanted = Wanted.of(config)
+    checkpoint = open_checkpoint(resolve(config.model))
+    check(checkpoint.components, checkpoint.layout)
+    for component in checkpoint.components:
+        load(component, wanted.device, partial(wanted.dtype_of, component.name))
+    checkpoint.text_encoder.rebuild_rotary(wanted.device)
+    parts = Parts(
+        dit=checkpoint.dit,
+        vae=checkpoint.vae,
+        text_encoder=checkpoint.text_encoder,
+        tokenizer_folder=checkpoint.tokenizer_folder,
+        processor_folder=checkpoint.processor_folder,
+        schedule=checkpoint.schedule,
+        shift=checkpoint.shift,
+        layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
+    )
+    return JoyImageBackend(parts, wanted, config, config.model, started)
 
 
-def compile_blocks() -> None:
-    """Compile the two halves of the DiT's block, once for all blocks; the attention stays as it is.
+def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
+    """A backend of a size with random weights, built on the device; tokenizer and processor are nano's."""
+    started = time.perf_counter()
+    wanted = Wanted.of(config)
+    folder = nano_folder()
+    tokens = load_tokenizer(folder / "tokenizer")
+    names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    ids = {f"{name}_token_id": int(tokens.convert_tokens_to_ids(token)) for name, token in names.items()}
+    dit, vae, text_encoder = random.build(size, wanted.device, wanted.dtype_of, ids)
+    parts = Parts(
+        dit=dit,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer_folder=folder / "tokenizer",
+        processor_folder=folder / "processor",
+        schedule="diffusers",
+        shift=SHIFT,
+        layout="random weights",
+    )
+    return JoyImageBackend(parts, wanted, config, f"random {size}", started)
 
-    Text lengths change from prompt to prompt, so shapes are dynamic and no instruction recompiles.
-    """
-    for name in ("before_attention", "after_attention"):
-        plain = getattr(DoubleBlock, name)
-        if not hasattr(plain, "_torchdynamo_orig_callable"):
-            setattr(DoubleBlock, name, torch.compile(plain, dynamic=True))
 
-
-def _dtype_rule(component: str, dtype: torch.dtype) -> Callable[[str], torch.dtype]:
-    """Everything in the run's dtype, but the time embedder in fp32: its input spans 0 to 1000."""
-    if component != "transformer":
-        return lambda name: dtype
-    return lambda name: torch.float32 if ".time_embedder." in name else dtype
+def content_key(picture: Image.Image) -> bytes:
+    """A digest of an RGB picture's size and pixels."""
+    digest = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
+    digest.update(picture.tobytes())
+    return digest.digest()
 
 
 def _device_name(device: torch.device) -> str:

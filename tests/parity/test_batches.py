@@ -67,7 +67,7 @@ def test_a_picture_shared_by_two_items_is_encoded_once(ours: JoyImageBackend, mo
     calls: list[int] = []
     see = ours.conditioner.see
     monkeypatch.setattr(ours.conditioner, "see", lambda p: calls.append(1) or see(p))
-    shared = picture(256, 320)
+    shared = picture(256, 320, seed=77)
     batch = batch_of([Edit(text=text, images=[shared]) for text in TEXTS[:2]])
     first = batch.pictures[0]
     object.__setattr__(batch, "pictures", (first, first))

@@ -131,7 +131,7 @@ def test_features_are_taken_before_the_final_norm(ours: JoyImageBackend) -> None
     """The norm would make every token's mean square the gain's; the raw features vary by token."""
     edit = Edit(text="Turn the sky red.", images=[picture(256, 256)], guidance=1.0)
     (features,) = ours.encode(batch_of([edit])).conditioning.positive
-    norm = ours.conditioner._encoder.model.language_model.norm
+    norm = ours.text_encoder.model.language_model.norm
     assert (norm(features) - features).abs().max() > 0.5
     scale = features.square().mean(1).sqrt()
     assert scale.max() / scale.min() > 1.05

@@ -73,9 +73,7 @@ class Pairs(IterableDataset[TrainingBatch]):
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         builder = PromptBuilder(load_tokenizer(self._tokenizer), self._image_token)
         rng = random.Random(f"drop/{self._seed}/{self._start}/{worker}")
-        for batch in stream.batches(
-            self._seed, self._batch_size, worker, workers, self._sizes, start=self._start
-        ):
+        for batch in stream.batches(self._seed, self._batch_size, worker, workers, self._sizes, start=self._start):
             texts = ["" if rng.random() < NO_INSTRUCTION else text for text in batch.instructions]
             yield collate(builder, self._image_token, batch, texts)
 
@@ -108,6 +106,12 @@ def loader(
 ) -> Iterator[TrainingBatch]:
     """Batches from `workers` processes (0: from this one), each of one of the `sizes`."""
     pairs = Pairs(tokenizer, image_token, batch_size, seed, start, sizes)
-    options = {"prefetch_factor": 4} if workers else {}
-    pinned = torch.cuda.is_available()
-    return iter(DataLoader(pairs, batch_size=None, num_workers=workers, pin_memory=pinned, **options))
+    return iter(
+        DataLoader(
+            pairs,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=4 if workers else None,
+        )
+    )

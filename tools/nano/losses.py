@@ -58,7 +58,7 @@ class Average:
     def __init__(self, networks: Iterable[nn.Module], decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self._live = [p for network in networks for p in network.parameters()]
+        self._live: list[Tensor] = [p for network in networks for p in network.parameters()]
         self.values = [p.detach().clone() for p in self._live]
 
     @torch.no_grad()

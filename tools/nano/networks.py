@@ -123,11 +123,26 @@ def build(tokenizer: Any, seed: int) -> tuple[VAE, DiT, TextEncoder]:
     for block in dit.double_blocks:  # a block starts as the identity: its gates are closed
         for part in ("img_mod", "txt_mod"):
             torch.nn.init.normal_(getattr(block, part).modulate_table, std=0.02)
+    # Nothing reads the encoder's final norm, so nothing trains it. In the full model what comes out of it is
+    # ten times smaller than the features; so it is here, where their mean square comes to 1 by itself.
+    torch.nn.init.constant_(encoder.model.language_model.norm.weight, 0.1)
     torch.nn.init.zeros_(dit.condition_embedder.time_proj.weight)
     torch.nn.init.zeros_(dit.condition_embedder.time_proj.bias)
     torch.nn.init.zeros_(dit.proj_out.weight)
     torch.nn.init.zeros_(dit.proj_out.bias)
     return vae, dit, encoder
+
+
+def load_exported(folder: Path, vae: VAE, dit: DiT, encoder: TextEncoder) -> None:
+    """Fill the networks from a checkpoint that was exported from such networks."""
+    from joyedit.job.spec import RunConfig
+    from joyedit.runtime.joyimage import load_backend
+
+    saved = load_backend(RunConfig(output=Path("."), model=str(folder), device="cpu", dtype="fp32"))
+    vae.load_state_dict(saved.vae.state_dict())
+    vae.cfg = saved.vae.cfg
+    dit.load_state_dict(saved.dit.state_dict())
+    encoder.load_state_dict(saved.conditioner._encoder.state_dict())
 
 
 def save_processor(folder: Path) -> None:

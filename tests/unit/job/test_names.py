@@ -49,6 +49,7 @@ def test_allowed_names(name: str) -> None:
         ("\\\\server\\x", "holds a backslash", "__server_x"),
         ("x:y", "holds a colon", "x_y"),
         ("  ", "is empty", "_"),
+        ("\xa0", "is empty", "_"),
         ("/".join(["abcdefghi"] * 101), "has more than 1000 bytes", None),
     ],
 )

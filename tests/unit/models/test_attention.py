@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -43,8 +44,8 @@ def varlen_by_loop(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, _: Tensor, l
     """What a variable-length kernel computes, sample by sample."""
     edges = bounds.tolist()
     assert bounds.dtype == torch.int32
-    assert longest == max(b - a for a, b in zip(edges, edges[1:], strict=False))
-    spans = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    assert longest == max(b - a for a, b in itertools.pairwise(edges))
+    spans = [slice(a, b) for a, b in itertools.pairwise(edges)]
     return torch.cat([softmax_attention(q[s], k[s], v[s]) for s in spans])
 
 

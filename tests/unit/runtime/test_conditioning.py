@@ -71,7 +71,7 @@ def test_the_tokenizers_own_padding_side_does_not_matter(
 ) -> None:
     model = editing.backend(diffusers_checkpoint)
     expected = model.encode(batch_of([Edit(text="Short."), Edit(text="A much longer instruction.")]))
-    monkeypatch.setattr(model.conditioner._builder._tokenizer, "padding_side", side)
+    monkeypatch.setattr(model.conditioner.builder.tokenizer, "padding_side", side)
     got = model.encode(batch_of([Edit(text="Short."), Edit(text="A much longer instruction.")]))
     for a, b in zip(expected.conditioning.positive, got.conditioning.positive, strict=True):
         assert torch.equal(a, b)
@@ -127,7 +127,7 @@ def test_the_published_tokenizer(test_data: Path) -> None:
 
 
 def test_rotary_positions_match_transformers(diffusers_checkpoint: Path) -> None:
-    encoder = editing.backend(diffusers_checkpoint).conditioner._encoder
+    encoder = editing.backend(diffusers_checkpoint).text_encoder
     pad = encoder.image_token
     ids = [5, 6, *[pad] * 12, 7, *[pad] * 4, 8, 9]
     ours = rope_positions(ids, [(3, 4), (2, 2)], pad)

@@ -27,7 +27,7 @@ def load(folder: Path, **options: Any) -> JoyImageBackend:
 
 
 def tensors(backend: JoyImageBackend) -> dict[str, torch.Tensor]:
-    encoder = backend.conditioner._encoder
+    encoder = backend.text_encoder
     networks = {"dit": backend.dit, "vae": backend.vae, "text": encoder}
     return {f"{key}.{name}": p for key, net in networks.items() for name, p in net.named_parameters()}
 
@@ -90,7 +90,7 @@ def test_bf16_keeps_the_time_embedder_in_fp32(diffusers_checkpoint: Path) -> Non
 def test_rotary_frequencies_are_those_of_a_normal_build(diffusers_checkpoint: Path) -> None:
     from transformers import Qwen3VLModel
 
-    encoder = load(diffusers_checkpoint).conditioner._encoder
+    encoder = load(diffusers_checkpoint).text_encoder
     normal = Qwen3VLModel._from_config(encoder.config)
     theirs = dict(normal.named_buffers())
     ours = dict(encoder.model.named_buffers())

@@ -16,7 +16,7 @@ def test_a_round_trip_through_the_layout(tmp_path: Path, diffusers_checkpoint: P
     from diffusers import AutoencoderKLWan, JoyImageEditTransformer3DModel
 
     loaded = load_backend(RunConfig(output=tmp_path, model=str(diffusers_checkpoint)))
-    encoder = loaded.conditioner._encoder
+    encoder = loaded.text_encoder
     folder = tmp_path / "exported"
     export_diffusers(folder, loaded.dit, loaded.vae, encoder, dtype=torch.float32, defaults={"steps": 5})
     write_tokenizer(folder / "tokenizer")
@@ -24,7 +24,7 @@ def test_a_round_trip_through_the_layout(tmp_path: Path, diffusers_checkpoint: P
         (diffusers_checkpoint / "processor" / "preprocessor_config.json").read_bytes()
     )
     again = load_backend(RunConfig(output=tmp_path, model=str(folder)))
-    for mine, other in ((loaded.dit, again.dit), (loaded.vae, again.vae), (encoder, again.conditioner._encoder)):
+    for mine, other in ((loaded.dit, again.dit), (loaded.vae, again.vae), (encoder, again.text_encoder)):
         for (name, a), (_, b) in zip(mine.named_parameters(), other.named_parameters(), strict=True):
             assert torch.equal(a, b), name
 

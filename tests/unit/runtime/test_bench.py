@@ -1,0 +1,43 @@
+"""`joyedit bench` at its smallest size: every stage is there, and its numbers hang together."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from joyedit.cli.main import main
+
+STAGES = ["encode, 1 instruction", "encode, 4 instructions", "denoise step", "decode", "edit, 2 steps"]
+
+
+def bench(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "--size", "tiny", "--device", "cpu", "--steps", "2", "--rounds", "1", *flags])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_json_tells_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads(bench(capsys, "--json", "--batch-size", "2"))
+    assert [stage["name"] for stage in report["stages"]] == STAGES
+    for stage in report["stages"]:
+        assert stage["seconds"] > 0
+        if stage["tflop"] is not None:
+            assert stage["tflops"] == pytest.approx(stage["tflop"] / stage["seconds"])
+            assert stage["share_of_matmul"] == pytest.approx(stage["tflops"] / report["matmul_tflops"])
+    assert report["seconds_an_image"] == pytest.approx(report["stages"][-1]["seconds"] / 2)
+    assert len(report["text_tokens"]) == 4
+    assert report["attention"] == "sdpa"
+
+
+def test_the_table_has_a_row_for_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = [line.split("  ")[0] for line in bench(capsys, "--references", "0").splitlines()]
+    assert [label for label in labels if label in STAGES] == STAGES
+
+
+def test_an_impossible_base_size_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "--basesize", "300"])
+    assert caught.value.code == 2
+    assert "--basesize must be one of 256, 512, 768, 1024, not 300" in capsys.readouterr().err

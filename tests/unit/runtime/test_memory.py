@@ -1,0 +1,71 @@
+"""Torch's ways to say that there is no room, and latents that are not finite, as the real backend tells them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from joyedit.runtime.backend import OutOfMemory
+from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.memory import memory_faults
+from support import editing
+from support.editing import Edit, batch_of, picture
+
+
+@pytest.fixture(scope="module")
+def backend(diffusers_checkpoint: Path) -> JoyImageBackend:
+    return editing.backend(diffusers_checkpoint)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nmore"),
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ],
+)
+def test_out_of_memory(error: Exception) -> None:
+    with pytest.raises(OutOfMemory) as caught, memory_faults():
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_stay() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_faults():
+        raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize("stage", ["see", "predict", "decoder"])
+def test_each_stage_of_the_backend_tells_it(
+    backend: JoyImageBackend, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    owner = {"see": backend.conditioner, "predict": backend.dit, "decoder": backend.vae}[stage]
+    batch = batch_of([Edit(text="x", images=[picture(256, 256, seed=321)], steps=1)])
+    backend.free_memory()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "decode" if stage == "decoder" else stage, full)
+        with pytest.raises(OutOfMemory):
+            backend.decode(backend.denoise(backend.encode(batch), lambda done, total: None))
+    assert len(backend.decode(backend.denoise(backend.encode(batch), lambda done, total: None))) == 1
+
+
+def test_freeing_memory_empties_the_cache(backend: JoyImageBackend) -> None:
+    backend.encode(batch_of([Edit(text="x", images=[picture(256, 256)])]))
+    assert len(backend.cache) > 0
+    backend.free_memory()
+    assert len(backend.cache) == 0
+
+
+def test_latents_that_are_not_finite(backend: JoyImageBackend) -> None:
+    latents = torch.zeros(4, 16, 3, 3)
+    latents[1, 0, 0, 0] = float("nan")
+    latents[3, 1, 2, 2] = float("inf")
+    assert backend.not_finite(latents) == (1, 3)

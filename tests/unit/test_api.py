@@ -1,0 +1,95 @@
+"""joyedit from Python: one edit, a run, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import joyedit
+from joyedit.errors import UsageError
+from support.editing import levels_apart, picture
+
+
+@pytest.fixture(scope="module")
+def editor(diffusers_checkpoint: Path) -> joyedit.Editor:
+    return joyedit.load(diffusers_checkpoint)
+
+
+def test_edit_takes_pictures_and_paths(editor: joyedit.Editor, tmp_path: Path) -> None:
+    source = picture(300, 410)
+    source.save(tmp_path / "a.png")
+    settings = {"steps": 2, "basesize": 256, "seed": 3}
+    from_picture = editor.edit(source, "Turn it red.", **settings)
+    from_path = editor.edit(tmp_path / "a.png", "Turn it red.", **settings)
+    assert from_picture.size == (288, 208)
+    assert levels_apart(from_picture, from_path) == 0
+    assert levels_apart(from_picture, editor.edit(source, "Turn it blue.", **settings)) > 0
+
+
+def test_edit_takes_several_references_none_and_a_size(editor: joyedit.Editor) -> None:
+    two = editor.edit([picture(256, 256), picture(200, 390)], "Both.", steps=1, basesize=256)
+    assert two.size == (336, 176)
+    assert editor.edit(None, "A car.", steps=1, basesize=256).size == (256, 256)
+    sized = editor.edit(picture(256, 256), "Wide.", steps=1, basesize=256, width=800, height=400)
+    assert sized.size == (352, 176)
+
+
+def test_edit_turns_any_picture_to_rgb(editor: joyedit.Editor) -> None:
+    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    white = Image.new("RGB", (64, 64), "white")
+    settings = {"steps": 1, "basesize": 256}
+    assert levels_apart(editor.edit(clear, "x", **settings), editor.edit(white, "x", **settings)) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"step": 3}, "unknown setting 'step'; known are steps"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"basesize": 300}, "basesize must be one of 256, 512, 768, 1024"),
+        ({"width": 300}, "width and height go together"),
+    ],
+)
+def test_settings_that_cannot_work(editor: joyedit.Editor, settings: dict[str, int], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        editor.edit(None, "A car.", **settings)
+    with pytest.raises(UsageError, match="the instruction is empty"):
+        editor.edit(None, " ")
+
+
+def test_run_is_the_command(diffusers_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    picture(256, 256).save(tmp_path / "in" / "a.png")
+    outcome = joyedit.run(
+        tmp_path / "in",
+        model=diffusers_checkpoint,
+        output=tmp_path / "out",
+        prompt="Turn it red.",
+        steps=1,
+        basesize=256,
+        batch_size=2,
+    )
+    assert outcome.exit_code == 0
+    with Image.open(tmp_path / "out" / "a.png") as edited:
+        assert edited.size == (256, 256)
+    record = json.loads((tmp_path / "out" / "results.jsonl").read_text())
+    assert record["settings"]["steps"] == 1
+
+
+def test_unknown_flags_and_options_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown setting 'stepz'"):
+        joyedit.run(tmp_path, model="nano", stepz=3)
+    with pytest.raises(UsageError, match="unknown setting 'gpu'"):
+        joyedit.load("nano", gpu=0)
+
+
+def test_importing_joyedit_loads_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, joyedit; print([m for m in ('torch', 'transformers', 'PIL') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,431 @@
+"""Train nano, the small checkpoint that really edits, from nothing but pictures drawn here.
+
+    python tools/train_nano.py --work build/nano --out joyedit/nano
+
+Two stages: the VAE as an autoencoder, then the text encoder and the DiT together on flow matching.
+Each saves its state now and then in --work and goes on from there when the command is run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from joyedit.models.attention import TextLengths
+from joyedit.models.qwen import load_tokenizer
+from joyedit.models.schedule import TRAIN_TIMESTEPS, sigmas
+from joyedit.runtime.conditioning import PromptBuilder, picture_of
+from joyedit.runtime.denoise import Conditioning, denoise
+from joyedit.weights.export import export_diffusers
+from nano import networks, scenes, stream
+from nano.data import TrainingBatch, collate, loader
+from nano.edits import sample_edit, split_rng
+from nano.losses import Average, change_weight, reconstruction_loss, training_times
+from nano.measure import measure
+from nano.speed import BatchAttention, batch_equal_pictures, fp32_streams
+from nano.tokenizer import build_tokenizer
+from nano.wording import EDITS, corpus
+
+VOCABULARY = 700
+LATENT_PICTURES = 512
+VAE_DECAY, EDIT_DECAY = 0.998, 0.9995
+LOG_EVERY, SAVE_EVERY = 100, 1000
+
+
+def main() -> None:
+    run(parse())
+
+
+def run(args: argparse.Namespace) -> None:
+    """The stages that are asked for, then the export."""
+    trainer = Trainer(args)
+    if args.stage in ("vae", "all"):
+        trainer.train_vae()
+    if args.stage in ("edit", "all"):
+        trainer.train_edit()
+    trainer.export(args.out)
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/nano"), help="states and the log")
+    parser.add_argument("--out", type=Path, default=Path("build/nano/checkpoint"), help="the checkpoint")
+    parser.add_argument(
+        "--start", type=Path, help="begin with the weights of this checkpoint; --stage edit keeps its VAE"
+    )
+    parser.add_argument("--stage", choices=("all", "vae", "edit", "export"), default="all")
+    parser.add_argument("--vae-minutes", type=float, default=40, help="length of the VAE's training")
+    parser.add_argument("--edit-minutes", type=float, default=180, help="length of the editing stage")
+    parser.add_argument("--stop-after", type=float, default=math.inf, help="minutes until this call stops")
+    parser.add_argument("--vae-batch", type=int, default=16, help="pairs a step")
+    parser.add_argument("--edit-batch", type=int, default=32, help="pairs a step")
+    parser.add_argument("--repeat", type=int, default=1, help="uses of a batch, each with other noise")
+    parser.add_argument("--vae-lr", type=float, default=4e-4)
+    parser.add_argument("--edit-lr", type=float, default=1e-3)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="compile the networks; the VAE on square ones")
+    parser.add_argument("--steps", type=int, help="stop a stage after this many steps, for trials")
+    return parser.parse_args(words)
+
+
+class Trainer:
+    """Both stages share the networks, the clock, the log and the saved state."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.device = torch.device(args.device)
+        self.deadline = time.monotonic() + 60 * args.stop_after
+        args.work.mkdir(parents=True, exist_ok=True)
+        self.tokenizer_folder = args.work / "tokenizer"
+        if not (self.tokenizer_folder / "vocab.json").exists():
+            if args.start is not None:
+                shutil.copytree(args.start / "tokenizer", self.tokenizer_folder, dirs_exist_ok=True)
+            else:
+                build_tokenizer(list(corpus("train")), self.tokenizer_folder, vocab_size=VOCABULARY)
+        self.tokenizer = load_tokenizer(self.tokenizer_folder)
+        self.vae, self.dit, self.encoder = networks.build(self.tokenizer, args.seed)
+        if args.start is not None:
+            networks.load_exported(args.start, self.vae, self.dit, self.encoder)
+        for network in (self.vae, self.dit, self.encoder):
+            network.to(self.device)
+        if self.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+            self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            attend = BatchAttention(self.device)
+            self.dit.attend = attend
+            self.dit.trim_last_block = False  # its untrimmed form is compiled with all the others
+            self.dit.trim_last_block = False  # that attention has a query for every token
+            batch_equal_pictures()
+            fp32_streams(self.dit)
+            self.log(stage="start", attention=attend.name)
+
+    def autocast(self) -> Any:
+        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+
+    def log(self, **values: Any) -> None:
+        line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()})
+        print(line, flush=True)
+        with open(self.args.work / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def batches(
+        self,
+        batch_size: int,
+        start: int,
+        seed: int,
+        sizes: tuple[tuple[int, int], ...] | None = None,
+    ) -> Iterator[TrainingBatch]:
+        return loader(
+            self.tokenizer_folder,
+            self.encoder.image_token,
+            batch_size,
+            seed,
+            start,
+            self.args.workers,
+            sizes or scenes.SIZES,
+        )
+
+    def over(self, state: Stage, minutes: float, first: int) -> bool:
+        """Whether a stage, begun at step `first` in this call, has had its time, its steps or this call's."""
+        steps = self.args.steps is not None and state.step - first >= self.args.steps
+        return steps or state.seconds >= 60 * minutes or time.monotonic() > self.deadline
+
+    def optimizer(
+        self, parameters: list[torch.nn.Parameter], rate: float, betas: tuple[float, float], decay: float
+    ) -> torch.optim.Optimizer:
+        fused = self.device.type == "cuda"
+        return torch.optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=decay, fused=fused)
+
+    def pixels(self, pictures: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, H, W) in [-1, 1] on the device."""
+        moved = pictures.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return moved.float() / 127.5 - 1
+
+    # ----- stage 1
+
+    def train_vae(self) -> None:
+        """Stage 1, then the latents' statistics, which the DiT's latents are normalised by."""
+        args = self.args
+        average = Average([self.vae], decay=VAE_DECAY)
+        optimizer = self.optimizer([*self.vae.parameters()], args.vae_lr, (0.9, 0.99), 0.0)
+        state = Stage(args.work / "vae.pt", {"vae": self.vae}, average, optimizer)
+        if state.done:
+            average.swap()
+            self.measure_latents(state)
+            return
+        loss_of = torch.compile(reconstruction_loss, dynamic=False) if args.compile else reconstruction_loss
+        sizes = scenes.SIZES[:1] if args.compile else scenes.SIZES
+        started = time.monotonic()
+        before, first = state.seconds, state.step
+        for batch in self.batches(args.vae_batch, state.step, args.seed + 1, sizes):
+            if self.over(state, args.vae_minutes, first):
+                break
+            set_rate(optimizer, args.vae_lr, state.step, state.seconds / (60 * args.vae_minutes))
+            pixels = torch.cat([self.pixels(batch.source), self.pixels(batch.target)])
+            with self.autocast():
+                loss, squared = loss_of(self.vae, pixels)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
+            optimizer.step()
+            average.update()
+            state.step += 1
+            state.seconds = before + time.monotonic() - started
+            if state.step % LOG_EVERY == 0:
+                psnr = -10 * math.log10(float(squared) / 4)
+                self.log(stage="vae", step=state.step, seconds=state.seconds, loss=float(loss.detach()), psnr=psnr,
+                         norm=float(norm))  # fmt: skip
+            if state.step % SAVE_EVERY == 0:
+                state.save()
+        state.done = state.seconds >= 60 * args.vae_minutes
+        state.save()
+        average.swap()
+        self.measure_latents(state)
+        if state.done:
+            self.check_vae()
+
+    @torch.no_grad()
+    def measure_latents(self, state: Stage) -> None:
+        """Mean and deviation of each latent channel over LATENT_PICTURES training pictures, kept in the state."""
+        if state.extra is None:
+            found = []
+            for batch in self.batches(8, 0, self.args.seed + 3):
+                for picture in torch.cat([batch.source, batch.target]):
+                    found.append(self.vae.moments(self.pixels(picture[None]))[0].transpose(0, 1).flatten(1))
+                if len(found) >= LATENT_PICTURES:
+                    break
+            every = torch.cat(found, dim=1).double()
+            state.extra = {"mean": every.mean(1).tolist(), "std": every.std(1).tolist()}
+            if state.done:
+                state.save()
+        self.vae.cfg = networks.vae_config(state.extra["mean"], state.extra["std"])
+        self.log(stage="latents", mean=[round(x, 3) for x in state.extra["mean"]],
+                 std=[round(x, 3) for x in state.extra["std"]])  # fmt: skip
+
+    def load_vae(self) -> None:
+        """The VAE of stage 1, or that of the checkpoint that --start names, which stays as it is."""
+        if self.args.start is not None:
+            return
+        average = Average([self.vae], decay=VAE_DECAY)
+        state = Stage(self.args.work / "vae.pt", {"vae": self.vae}, average, None)
+        if state.extra is None and state.step == 0:
+            raise SystemExit(f"{self.args.work}: holds no trained VAE; run --stage vae first")
+        average.swap()
+        self.measure_latents(state)
+
+    # ----- stage 2
+
+    def train_edit(self) -> None:
+        """Stage 2: velocity loss of the DiT and the text encoder together; the VAE stays as it is."""
+        args = self.args
+        if args.stage == "edit":
+            self.load_vae()
+        self.vae.requires_grad_(False).eval()
+        encode = torch.compile(self.vae.encode, dynamic=True) if args.compile else self.vae.encode
+        if args.compile:
+            self.dit.compile_blocks()
+        parameters = [*self.dit.parameters(), *self.encoder.parameters()]
+        average = Average([self.dit, self.encoder], decay=EDIT_DECAY)
+        optimizer = self.optimizer(parameters, args.edit_lr, (0.9, 0.98), 0.01)
+        state = Stage(args.work / "edit.pt", {"dit": self.dit, "encoder": self.encoder}, average, optimizer)
+        started = time.monotonic()
+        before, first = state.seconds, state.step
+        meter: list[Tensor] = []
+        waited, idle_from = 0.0, started
+        for batch in self.batches(args.edit_batch, state.step, args.seed + 2):
+            waited += time.monotonic() - idle_from
+            if self.over(state, args.edit_minutes, first):
+                break
+            set_rate(optimizer, args.edit_lr, state.step, state.seconds / (60 * args.edit_minutes))
+            source = self.pixels(batch.source)
+            with torch.no_grad(), self.autocast():
+                latents = encode(torch.cat([source, self.pixels(batch.target)]).contiguous(
+                    memory_format=torch.channels_last))  # fmt: skip
+            before_edit, after_edit = latents.chunk(2)
+            patches, _ = networks.vision_patches(source)
+            for _ in range(args.repeat):
+                with self.autocast():
+                    loss = self.velocity_loss(batch, patches, before_edit, after_edit)
+                optimizer.zero_grad()
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                average.update()
+                meter.append(loss.detach())
+            state.step += 1
+            state.seconds = before + time.monotonic() - started
+            if state.step % LOG_EVERY == 0:
+                loss_now = float(torch.stack(meter).mean())
+                self.log(stage="edit", step=state.step, seconds=state.seconds, norm=float(norm),
+                         loss=loss_now, rate=optimizer.param_groups[0]["lr"], waited=waited)  # fmt: skip
+                meter.clear()
+                waited = 0.0
+            if state.step % SAVE_EVERY == 0:
+                state.save()
+            idle_from = time.monotonic()
+        state.done = state.seconds >= 60 * args.edit_minutes
+        state.save()
+        average.swap()
+        if state.done:
+            self.check()
+
+    def velocity_loss(self, batch: TrainingBatch, patches: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """Weighted squared error of the predicted velocity, noise minus picture, at random times."""
+        count = len(source)
+        txt = self.text_features(batch, patches)
+        sigma = training_times(count, self.device)
+        noise = torch.randn_like(target)
+        level = sigma.view(-1, 1, 1, 1)
+        mixed = (1 - level) * target + level * noise
+        velocity = self.dit(
+            [mixed, source], sigma * TRAIN_TIMESTEPS, self.dit.embed_text(txt), TextLengths.of(batch.lengths)
+        )
+        error = F.mse_loss(velocity.float(), noise - target, reduction="none")
+        return (error * change_weight(source, target)).mean()
+
+    def text_features(self, batch: TrainingBatch, patches: Tensor) -> Tensor:
+        """Packed features (T, D) of the batch's prompts, through vision tower and language model."""
+        visual = self.encoder.model.visual
+        per_picture = len(patches) // len(batch.source)
+        side = networks.seen_size(*batch.source.shape[1:3])
+        rows, columns = side[0] // networks.PATCH, side[1] // networks.PATCH
+        assert rows * columns == per_picture
+        # Pictures of one size are to the tower what frames of one film are: it attends within each.
+        film = torch.tensor([[len(batch.source), rows, columns]], device=self.device)
+        seen = visual(patches, grid_thw=film)
+        hidden = self.encoder.hidden(batch.tokens, seen.pooler_output, seen.deepstack_features)
+        return hidden.flatten(0, 1).index_select(0, batch.kept.to(self.device))
+
+    # ----- a look at what was learnt
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Log how many held-out edits of each kind happen, as told from the pictures."""
+        count = 48 if self.device.type == "cuda" else 2
+        builder = PromptBuilder(self.tokenizer, self.encoder.image_token)
+        levels = sigmas(int(networks.DEFAULTS["steps"]), "diffusers")
+        happened: dict[str, float] = {}
+        kept = []
+        for number, kind in enumerate(EDITS):
+            rng = split_rng("heldout", self.args.seed, number)
+            size = scenes.SIZES[number % len(scenes.SIZES)]
+            pairs = [sample_edit(rng, kind, "heldout", size) for _ in range(count)]
+            batch = stream.collate(pairs)
+            with self.autocast(), eager():
+                texts = []
+                for instructions in (batch.instructions, [""] * count):
+                    one = collate(builder, self.encoder.image_token, batch, instructions)
+                    source = self.pixels(one.source)
+                    features = self.text_features(one, networks.vision_patches(source)[0])
+                    texts.append(features.split(one.lengths))
+                latents = denoise(
+                    self.dit,
+                    Conditioning(
+                        noise=torch.randn_like(self.vae.encode(source)),
+                        references=(self.vae.encode(source),),
+                        positive=texts[0],
+                        negative=texts[1],
+                        scales=(networks.DEFAULTS["guidance_scale"],) * count,
+                    ),
+                    levels,
+                )
+                pictures = [picture_of(picture) for picture in self.vae.decode(latents).float()]
+            measured = [measure(pair, picture) for pair, picture in zip(pairs, pictures, strict=True)]
+            happened[kind] = sum(found.happened for found in measured) / count
+            kept += [found.psnr_unchanged for found in measured]
+        self.log(stage="check", **happened, psnr_unchanged=statistics.median(kept))
+
+    @torch.no_grad()
+    def check_vae(self) -> None:
+        """Log the median PSNR of reconstructed held-out sources, four of each size."""
+        found = []
+        for number, size in enumerate(scenes.SIZES):
+            batch = next(stream.batches(number, 4, sizes=(size,), split="heldout"))
+            pixels = self.pixels(torch.from_numpy(batch.source))
+            error = (self.vae.decode(self.vae.encode(pixels)) - pixels).square().mean((1, 2, 3))
+            found += (-10 * (error / 4).log10()).tolist()
+        self.log(stage="check", vae_psnr=statistics.median(found), vae_psnr_least=min(found))
+
+    # ----- export
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged weights as a checkpoint in the diffusers layout."""
+        if self.args.stage == "export":
+            self.load_vae()
+            average = Average([self.dit, self.encoder], decay=EDIT_DECAY)
+            Stage(self.args.work / "edit.pt", {"dit": self.dit, "encoder": self.encoder}, average, None)
+            average.swap()
+        export_diffusers(folder, self.dit, self.vae, self.encoder, defaults=networks.DEFAULTS)
+        for name in ("tokenizer", "processor"):
+            shutil.copytree(self.tokenizer_folder, folder / name, dirs_exist_ok=True)
+        networks.save_processor(folder / "processor")
+        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+        self.log(stage="export", megabytes=size / 1e6)
+
+
+class Stage:
+    """One stage's saved state: networks, average, optimizer, how far it is. Loaded when it is there."""
+
+    def __init__(
+        self,
+        path: Path,
+        modules: dict[str, torch.nn.Module],
+        average: Average,
+        optimizer: torch.optim.Optimizer | None,
+    ) -> None:
+        self.path, self.modules, self.average, self.optimizer = path, modules, average, optimizer
+        self.step, self.seconds, self.done = 0, 0.0, False
+        self.extra: dict[str, list[float]] | None = None
+        if path.exists():
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            for name, module in modules.items():
+                module.load_state_dict(saved[name])
+            for mine, value in zip(average.values, saved["average"], strict=True):
+                mine.copy_(value)
+            average.updates = saved["updates"]
+            if optimizer is not None:
+                optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.seconds, self.done = saved["step"], saved["seconds"], saved["done"]
+            self.extra = saved["extra"]
+
+    def save(self) -> None:
+        """Replace the file in one step, so that a stop in the middle leaves the last state."""
+        content: dict[str, Any] = {name: module.state_dict() for name, module in self.modules.items()}
+        content |= {"average": self.average.values, "updates": self.average.updates, "step": self.step,
+                    "seconds": self.seconds, "done": self.done, "extra": self.extra,
+                    "optimizer": self.optimizer.state_dict() if self.optimizer else None}  # fmt: skip
+        partial = self.path.with_suffix(".partial")
+        torch.save(content, partial)
+        partial.replace(self.path)
+
+
+def eager() -> Any:
+    """Within it compiled networks run as they are written: a short look is not worth a compilation."""
+    return torch.compiler.set_stance("force_eager")
+
+
+def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, progress: float) -> None:
+    """A short warm-up in steps, then a cosine over the stage's time down to 1%."""
+    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    for group in optimizer.param_groups:
+        group["lr"] = peak * cosine * min(1.0, (step + 1) / 300)
+
+
+if __name__ == "__main__":
+    main()
