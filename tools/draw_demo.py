@@ -14,8 +14,9 @@ import textwrap
 from pathlib import Path
 
 import yaml
-from nano.edits import EditPair, sample_edit, split_rng
 from PIL import Image, ImageDraw, ImageFont
+
+from nano.edits import EditPair, sample_edit, split_rng
 
 # Kind of edit and seed of its scene.
 EXAMPLES = (("recolour", 1000), ("background", 1003), ("remove", 1000), ("move", 1002), ("greyscale", 1002))
