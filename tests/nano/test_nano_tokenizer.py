@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from nano import tokenizer as nano_tokenizer
 from nano import wording
 from nano.tokenizer import SPECIAL_TOKENS, SYSTEM_TEXT, SYSTEM_TOKENS, build_tokenizer, pieces
-
-transformers = pytest.importorskip("transformers")
 
 PROMPT = (
     SYSTEM_TEXT + "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Make the house red."
