@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from joyedit.models.attention import TextLengths
-from joyedit.models.qwen import load_tokenizer
+from joyedit.models.qwen import Grid, load_tokenizer
 from joyedit.models.schedule import TRAIN_TIMESTEPS, sigmas
 from joyedit.runtime.conditioning import PromptBuilder, picture_of
 from joyedit.runtime.denoise import Conditioning, denoise
 from joyedit.weights.export import export_diffusers
-from nano import networks, scenes, stream
+from nano import encoder, networks, scenes, stream
 from nano.data import TrainingBatch, collate, loader
 from nano.edits import sample_edit, split_rng
 from nano.losses import Average, change_weight, reconstruction_loss, training_times
 from nano.measure import measure
-from nano.speed import BatchAttention, batch_equal_pictures, fp32_streams
+from nano.speed import BatchAttention, LaidOut, Recorded, fp32_streams
 from nano.tokenizer import build_tokenizer
 from nano.wording import EDITS, corpus
 
@@ -71,7 +73,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stop-after", type=float, default=math.inf, help="minutes until this call stops")
     parser.add_argument("--vae-batch", type=int, default=16, help="pairs a step")
     parser.add_argument("--edit-batch", type=int, default=32, help="pairs a step")
-    parser.add_argument("--repeat", type=int, default=1, help="uses of a batch, each with other noise")
+    parser.add_argument("--repeat", type=int, default=1, help="updates for each new batch, the others on earlier ones")
+    parser.add_argument("--keep", type=int, default=100, help="earlier batches that are kept for that")
     parser.add_argument("--vae-lr", type=float, default=4e-4)
     parser.add_argument("--edit-lr", type=float, default=1e-3)
     parser.add_argument("--workers", type=int, default=1)
@@ -80,6 +83,19 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="compile the networks; the VAE on square ones")
     parser.add_argument("--steps", type=int, help="stop a stage after this many steps, for trials")
     return parser.parse_args(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A batch on the device. `source`: (B, H, W, 3) uint8. `before`, `after`: latents (B, C, h, w).
+    `ids`, `kept`: as in `TrainingBatch`."""
+
+    source: Tensor
+    before: Tensor
+    after: Tensor
+    ids: Tensor
+    kept: Tensor
+    text: TextLengths
 
 
 class Trainer:
@@ -102,17 +118,20 @@ class Trainer:
             networks.load_exported(args.start, self.vae, self.dit, self.encoder)
         for network in (self.vae, self.dit, self.encoder):
             network.to(self.device)
+        self.builder = PromptBuilder(self.tokenizer, self.encoder.image_token)
+        self.encoder_tables: dict[Grid, encoder.Tables] = {}
+        self.fixed_shapes = False
         if self.device.type == "cuda":
+            torch.set_num_threads(2)  # the cores are the loader's
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.benchmark = True
             self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             attend = BatchAttention(self.device)
             self.dit.attend = attend
-            self.dit.trim_last_block = False  # its untrimmed form is compiled with all the others
             self.dit.trim_last_block = False  # that attention has a query for every token
-            batch_equal_pictures()
             fp32_streams(self.dit)
+            self.fixed_shapes = attend.name != "padded"
             self.log(stage="start", attention=attend.name)
 
     def autocast(self) -> Any:
@@ -139,6 +158,7 @@ class Trainer:
             start,
             self.args.workers,
             sizes or scenes.SIZES,
+            self.fixed_shapes,
         )
 
     def over(self, state: Stage, minutes: float, first: int) -> bool:
@@ -149,8 +169,10 @@ class Trainer:
     def optimizer(
         self, parameters: list[torch.nn.Parameter], rate: float, betas: tuple[float, float], decay: float
     ) -> torch.optim.Optimizer:
-        fused = self.device.type == "cuda"
-        return torch.optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=decay, fused=fused)
+        gpu = self.device.type == "cuda"
+        # A rate that is a tensor can change in a recorded step.
+        lr = torch.tensor(rate, device=self.device) if gpu else rate
+        return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay, fused=gpu, capturable=gpu)
 
     def pixels(self, pictures: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 -> (B, 3, H, W) in [-1, 1] on the device."""
@@ -244,38 +266,43 @@ class Trainer:
         average = Average([self.dit, self.encoder], decay=EDIT_DECAY)
         optimizer = self.optimizer(parameters, args.edit_lr, (0.9, 0.98), 0.01)
         state = Stage(args.work / "edit.pt", {"dit": self.dit, "encoder": self.encoder}, average, optimizer)
+
+        def update(inputs: Inputs) -> Tensor:
+            optimizer.zero_grad(set_to_none=False)
+            with self.autocast():
+                loss = self.velocity_loss(inputs)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            average.update()
+            return loss.detach()
+
+        step: Callable[[Inputs], Tensor] = Recorded(update) if self.fixed_shapes else update
         started = time.monotonic()
         before, first = state.seconds, state.step
+        kept: list[Inputs] = []
         meter: list[Tensor] = []
-        waited, idle_from = 0.0, started
+        rng = random.Random(f"again/{args.seed}/{state.step}")
+        waited, prepared, idle_from = 0.0, 0.0, started
         for batch in self.batches(args.edit_batch, state.step, args.seed + 2):
             waited += time.monotonic() - idle_from
             if self.over(state, args.edit_minutes, first):
                 break
-            set_rate(optimizer, args.edit_lr, state.step, state.seconds / (60 * args.edit_minutes))
-            source = self.pixels(batch.source)
-            with torch.no_grad(), self.autocast():
-                latents = encode(torch.cat([source, self.pixels(batch.target)]).contiguous(
-                    memory_format=torch.channels_last))  # fmt: skip
-            before_edit, after_edit = latents.chunk(2)
-            patches, _ = networks.vision_patches(source)
-            for _ in range(args.repeat):
-                with self.autocast():
-                    loss = self.velocity_loss(batch, patches, before_edit, after_edit)
-                optimizer.zero_grad()
-                loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimizer.step()
-                average.update()
-                meter.append(loss.detach())
+            set_rate(optimizer, args.edit_lr, state.step * args.repeat, state.seconds / (60 * args.edit_minutes))
+            fresh_from = time.monotonic()
+            fresh = self.prepare(batch, encode)
+            prepared += time.monotonic() - fresh_from
+            kept = [*kept[-args.keep + 1 :], fresh]
+            for inputs in (fresh, *rng.choices(kept, k=args.repeat - 1)):
+                meter.append(step(inputs))
             state.step += 1
             state.seconds = before + time.monotonic() - started
             if state.step % LOG_EVERY == 0:
-                loss_now = float(torch.stack(meter).mean())
-                self.log(stage="edit", step=state.step, seconds=state.seconds, norm=float(norm),
-                         loss=loss_now, rate=optimizer.param_groups[0]["lr"], waited=waited)  # fmt: skip
+                loss = float(torch.stack(meter).mean())
+                self.log(stage="edit", step=state.step, seconds=state.seconds, updates=len(meter), loss=loss,
+                         rate=float(optimizer.param_groups[0]["lr"]), waited=waited, prepared=prepared)  # fmt: skip
                 meter.clear()
-                waited = 0.0
+                waited = prepared = 0.0
             if state.step % SAVE_EVERY == 0:
                 state.save()
             idle_from = time.monotonic()
@@ -285,32 +312,43 @@ class Trainer:
         if state.done:
             self.check()
 
-    def velocity_loss(self, batch: TrainingBatch, patches: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    @torch.no_grad()
+    def prepare(self, batch: TrainingBatch, encode: Callable[[Tensor], Tensor]) -> Inputs:
+        """What the loss of a batch needs, on the device."""
+        pixels = torch.cat([self.pixels(batch.source), self.pixels(batch.target)])
+        if self.device.type == "cuda":
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with self.autocast():
+            before, after = encode(pixels).float().chunk(2)
+        source, ids, kept = (
+            part.to(self.device, non_blocking=True) for part in (batch.source, batch.ids, batch.kept)
+        )  # fmt: skip
+        text = TextLengths.of(batch.lengths)
+        if batch.layout is not None:
+            text = LaidOut.packed(batch.layout.to(self.device), len(batch.lengths))
+        return Inputs(source=source, before=before.clone(), after=after.clone(), ids=ids, kept=kept, text=text)
+
+    def velocity_loss(self, inputs: Inputs) -> Tensor:
         """Weighted squared error of the predicted velocity, noise minus picture, at random times."""
-        count = len(source)
-        txt = self.text_features(batch, patches)
-        sigma = training_times(count, self.device)
+        source, target = inputs.before, inputs.after
+        txt = self.text_features(inputs.source, inputs.ids, inputs.kept)
+        sigma = training_times(len(source), self.device)
         noise = torch.randn_like(target)
         level = sigma.view(-1, 1, 1, 1)
         mixed = (1 - level) * target + level * noise
-        velocity = self.dit(
-            [mixed, source], sigma * TRAIN_TIMESTEPS, self.dit.embed_text(txt), TextLengths.of(batch.lengths)
-        )
+        velocity = self.dit([mixed, source], sigma * TRAIN_TIMESTEPS, self.dit.embed_text(txt), inputs.text)
         error = F.mse_loss(velocity.float(), noise - target, reduction="none")
         return (error * change_weight(source, target)).mean()
 
-    def text_features(self, batch: TrainingBatch, patches: Tensor) -> Tensor:
-        """Packed features (T, D) of the batch's prompts, through vision tower and language model."""
-        visual = self.encoder.model.visual
-        per_picture = len(patches) // len(batch.source)
-        side = networks.seen_size(*batch.source.shape[1:3])
-        rows, columns = side[0] // networks.PATCH, side[1] // networks.PATCH
-        assert rows * columns == per_picture
-        # Pictures of one size are to the tower what frames of one film are: it attends within each.
-        film = torch.tensor([[len(batch.source), rows, columns]], device=self.device)
-        seen = visual(patches, grid_thw=film)
-        hidden = self.encoder.hidden(batch.tokens, seen.pooler_output, seen.deepstack_features)
-        return hidden.flatten(0, 1).index_select(0, batch.kept.to(self.device))
+    def text_features(self, source: Tensor, ids: Tensor, kept: Tensor) -> Tensor:
+        """Packed features (T, D) of the prompts, through vision tower and language model."""
+        ids, kept = ids.to(self.device), kept.to(self.device)
+        patches, grid = networks.vision_patches(self.pixels(source))
+        before = len(self.builder.opening([0])) - 1
+        if grid not in self.encoder_tables:
+            self.encoder_tables[grid] = encoder.tables(self.encoder, grid, before, ids.shape[1])
+        hidden = encoder.features(self.encoder, ids, patches, before, self.encoder_tables[grid])
+        return hidden.flatten(0, 1).index_select(0, kept)
 
     # ----- a look at what was learnt
 
@@ -318,7 +356,6 @@ class Trainer:
     def check(self) -> None:
         """Log how many held-out edits of each kind happen, as told from the pictures."""
         count = 48 if self.device.type == "cuda" else 2
-        builder = PromptBuilder(self.tokenizer, self.encoder.image_token)
         levels = sigmas(int(networks.DEFAULTS["steps"]), "diffusers")
         happened: dict[str, float] = {}
         kept = []
@@ -330,15 +367,15 @@ class Trainer:
             with self.autocast(), eager():
                 texts = []
                 for instructions in (batch.instructions, [""] * count):
-                    one = collate(builder, self.encoder.image_token, batch, instructions)
-                    source = self.pixels(one.source)
-                    features = self.text_features(one, networks.vision_patches(source)[0])
+                    one = collate(self.builder, batch, instructions)
+                    features = self.text_features(one.source, one.ids, one.kept)
                     texts.append(features.split(one.lengths))
+                before = self.vae.encode(self.pixels(one.source)).float()
                 latents = denoise(
                     self.dit,
                     Conditioning(
-                        noise=torch.randn_like(self.vae.encode(source)),
-                        references=(self.vae.encode(source),),
+                        noise=torch.randn_like(before),
+                        references=(before,),
                         positive=texts[0],
                         negative=texts[1],
                         scales=(networks.DEFAULTS["guidance_scale"],) * count,
@@ -423,8 +460,12 @@ def eager() -> Any:
 def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, progress: float) -> None:
     """A short warm-up in steps, then a cosine over the stage's time down to 1%."""
     cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    rate = peak * cosine * min(1.0, (step + 1) / 300)
     for group in optimizer.param_groups:
-        group["lr"] = peak * cosine * min(1.0, (step + 1) / 300)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 if __name__ == "__main__":

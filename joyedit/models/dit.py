@@ -289,8 +289,8 @@ class DiT(nn.Module):
         tables = torch.stack(
             [torch.cat([b.img_mod.modulate_table, b.txt_mod.modulate_table]) for b in self.blocks()]
         )  # (L, 2, 6, M)
-        out = tables + self.condition_embedder.time(timestep)[:, None, None]
-        return out + _ONE_ON_SCALES.to(out)
+        shift, scale, gate, *mlp = (tables + self.condition_embedder.time(timestep)[:, None, None]).unbind(3)
+        return torch.stack([shift, scale + 1, gate, mlp[0], mlp[1] + 1, mlp[2]], dim=3)
 
     def blocks(self) -> list[DoubleBlock]:
         return [block for block in self.double_blocks if isinstance(block, DoubleBlock)]
@@ -331,5 +331,3 @@ class DiT(nn.Module):
             img = last.finish(img, txt, img_mods[-1], txt_mods[-1], text, pe, self.attend, target)
         return self.unpatchify(self.proj_out(layer_norm(img[:, :target])), grids[0])
 
-
-_ONE_ON_SCALES = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])[:, None]

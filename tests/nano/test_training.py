@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from torch import Tensor
 
 from joyedit.job.spec import RunConfig
 from joyedit.models.attention import TextLengths, sdpa_attention
-from joyedit.models.qwen import load_image_processor, load_tokenizer
+from joyedit.models.qwen import Prompt, load_image_processor, load_tokenizer
+from joyedit.runtime.conditioning import PromptBuilder
 from joyedit.runtime.joyimage import load_backend
-from nano import networks, scenes, speed
-from nano.data import loader
+from nano import encoder, networks, scenes, speed, stream
+from nano.data import collate, loader, with_layout
 from nano.losses import Average, change_weight, reconstruction_loss
 from nano.tokenizer import build_tokenizer
 from nano.wording import corpus
@@ -118,16 +121,14 @@ def test_steps_lower_the_autoencoders_loss(tokenizer: Path) -> None:
 def test_steps_lower_the_velocity_loss(tmp_path: Path) -> None:
     trainer = train_nano.Trainer(train_nano.parse(["--work", str(tmp_path), "--device", "cpu", "--workers", "0"]))
     batch = next(trainer.batches(8, 0, 1))
-    source, target = (trainer.pixels(pictures) for pictures in (batch.source, batch.target))
-    with torch.no_grad():
-        latents = [trainer.vae.encode(pixels) for pixels in (source, target)]
-        scale = latents[1].std()  # the VAE has learnt nothing yet
-    patches, _ = networks.vision_patches(source)
+    inputs = trainer.prepare(batch, trainer.vae.encode)
+    scale = inputs.after.std()  # the VAE has learnt nothing yet
+    inputs = replace(inputs, before=inputs.before / scale, after=inputs.after / scale)
     parameters = [*trainer.dit.parameters(), *trainer.encoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3)
     losses = []
     for _ in range(16):
-        loss = trainer.velocity_loss(batch, patches, latents[0] / scale, latents[1] / scale)
+        loss = trainer.velocity_loss(inputs)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -137,6 +138,49 @@ def test_steps_lower_the_velocity_loss(tmp_path: Path) -> None:
     visual = trainer.encoder.model.visual.patch_embed.proj.weight.grad
     assert visual is not None
     assert visual.abs().max() > 0
+
+
+def test_a_packed_batch_has_the_same_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_by_one(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int) -> Tensor:
+        out = []
+        for start, end in itertools.pairwise(bounds.tolist()):
+            assert end - start <= longest
+            parts = (x[start:end].float().transpose(0, 1) for x in (q, k, v))
+            out.append(torch.nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1))
+        return torch.cat(out).type_as(q)
+
+    trainer = train_nano.Trainer(train_nano.parse(["--work", str(tmp_path), "--device", "cpu", "--workers", "0"]))
+    torch.nn.init.normal_(trainer.dit.proj_out.weight, std=0.1)
+    trainer.dit.trim_last_block = False
+    batch = next(trainer.batches(4, 0, 1))
+    losses = []
+    for packed in (False, True):
+        if packed:
+            attend = speed.BatchAttention(trainer.device)
+            monkeypatch.setattr(attend, "_kernel", one_by_one)
+            trainer.dit.attend = attend
+            batch = with_layout(batch)
+        inputs = trainer.prepare(batch, trainer.vae.encode)
+        torch.manual_seed(3)
+        loss = trainer.velocity_loss(inputs)
+        loss.backward()
+        gradient = trainer.dit.img_in.weight.grad
+        assert gradient is not None
+        losses.append((loss.detach(), gradient.clone()))
+        trainer.dit.zero_grad()
+    torch.testing.assert_close(losses[1][0], losses[0][0], atol=0, rtol=1e-3)  # the packed attention is in bf16
+    torch.testing.assert_close(losses[1][1], losses[0][1], atol=2e-3 * float(losses[0][1].abs().max()), rtol=0.05)
+
+
+def test_batches_of_one_size_have_one_shape(tokenizer: Path) -> None:
+    token = load_tokenizer(tokenizer).convert_tokens_to_ids("<|image_pad|>")
+    batches = loader(tokenizer, token, 32, 0, 0, workers=0, sizes=SMALL, fixed=True)
+    shapes = set()
+    for batch in itertools.islice(batches, 3):
+        assert batch.layout is not None
+        assert len(batch.kept) == len(batch.layout.owner) > sum(batch.lengths)
+        shapes.add((batch.ids.shape, batch.kept.shape, batch.layout.bounds.shape))
+    assert len(shapes) == 1
 
 
 def test_some_prompts_have_no_instruction(tokenizer: Path) -> None:
@@ -172,6 +216,46 @@ def test_padded_attention_is_the_products(tokenizer: Path) -> None:
     assert attend.name == "padded"
     for found, right in zip(attend(query, key, value, text), wanted, strict=True):
         torch.testing.assert_close(found, right)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (192, 320)])
+def test_the_encoder_for_training_is_the_products(size: tuple[int, int], tokenizer: Path) -> None:
+    words = load_tokenizer(tokenizer)
+    _, _, text_encoder = networks.build(words, 0)
+    builder = PromptBuilder(words, text_encoder.image_token)
+    instructions = ["make the red circle blue", "", "remove the tree"]
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (3, *size, 3), dtype=np.uint8)
+    batch = collate(builder, stream.Batch(source=pictures, target=pictures, instructions=[], kinds=[]), instructions)
+    patches, grid = networks.vision_patches(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1)
+    with torch.no_grad():
+        for parameter in text_encoder.parameters():
+            parameter.normal_(std=0.05)
+        before = len(builder.opening([0])) - 1
+        found = encoder.features(
+            text_encoder, batch.ids, patches, before, encoder.tables(text_encoder, grid, before, batch.ids.shape[1])
+        )
+        for row, instruction in enumerate(instructions):
+            seen = text_encoder.see(patches.unflatten(0, (3, -1))[row], grid)
+            (wanted,) = text_encoder([Prompt(ids=builder.ids(instruction, [grid[0] * grid[1]]), pictures=(seen,))])
+            torch.testing.assert_close(found[row, : len(wanted)], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_layout_brings_samples_together_and_fillers_to_the_end() -> None:
+    layout = speed.Layout.of([2, 3], image_tokens=4, text_tokens=7)
+    rows = torch.arange(8 + 7)
+    joint = rows[layout.order]
+    assert joint[:13].tolist() == [0, 1, 2, 3, 8, 9, 4, 5, 6, 7, 10, 11, 12]
+    assert torch.equal(joint[layout.inverse], rows)
+    assert layout.bounds.tolist()[:3] == [0, 6, 13]
+    assert layout.bounds[-1] == 15
+    assert (layout.bounds.diff() >= 0).all()
+    assert len(layout.bounds) == 3 + speed.FILLERS
+    assert layout.owner.tolist() == [0, 0, 1, 1, 1, 0, 0]
+    text = speed.LaidOut.packed(layout, 2)
+    assert (len(text.lengths), text.sample_of_token(rows.device).tolist()) == (2, layout.owner.tolist())
+    with pytest.raises(ValueError, match="do not fit"):
+        speed.Layout.of([4, 4], image_tokens=4, text_tokens=7)
 
 
 def test_change_weight_has_mean_one_and_favours_what_changes() -> None:

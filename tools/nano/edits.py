@@ -24,8 +24,17 @@ SPLITS = ("train", "heldout")
 
 GROW, SHRINK = 1.5, 0.6
 
-# Moves and new shapes are harder than the rest; they are drawn a little more often.
-WEIGHTS: dict[str, float] = {kind: {"move": 1.4, "shape": 1.4}.get(kind, 1.0) for kind in EDITS}
+# What has to draw a new outline is learnt last and drawn more often; what is learnt first, less.
+WEIGHTS: dict[str, float] = {
+    "recolour": 1.2,
+    "background": 1.0,
+    "remove": 0.6,
+    "add": 1.8,
+    "shape": 2.0,
+    "resize": 1.4,
+    "move": 1.6,
+    "greyscale": 0.4,
+}
 
 # How far from an edit a picture may change a little: the reach of a blurred edge.
 SPREAD = 5

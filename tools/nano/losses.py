@@ -13,7 +13,7 @@ from joyedit.models.vae import VAE
 KL_WEIGHT = 1e-5
 LATENT_NOISE = 0.15
 EDGE_WEIGHT = 0.5
-CHANGE_WEIGHT = 3.0
+CHANGE_WEIGHT = 5.0
 
 
 def reconstruction_loss(vae: VAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,16 +56,28 @@ class Average:
     """An exponential average of several networks' weights, in fp32."""
 
     def __init__(self, networks: Iterable[nn.Module], decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
         self._live: list[Tensor] = [p for network in networks for p in network.parameters()]
         self.values = [p.detach().clone() for p in self._live]
+        # Tensors beside the weights, so that an update can be part of a recorded step.
+        self._decay = torch.tensor(decay, device=self.values[0].device)
+        self._count = torch.zeros((), device=self.values[0].device)
 
     @torch.no_grad()
     def update(self) -> None:
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.values, self._live, 1 - decay)
+        """Take in the live weights. The first updates count for more, so that the start is soon forgotten."""
+        self._count += 1
+        weight = torch.maximum(9 / (10 + self._count), 1 - self._decay)
+        change = torch._foreach_sub(self._live, self.values)
+        torch._foreach_mul_(change, weight)
+        torch._foreach_add_(self.values, change)
+
+    @property
+    def updates(self) -> int:
+        return int(self._count)
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        self._count.fill_(count)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -21,6 +21,8 @@ from joyedit.models.vae import VAE
 
 TEXT_DIM = 128
 PATCH, MERGE = 16, 2
+TOKEN_SIDE = 16
+"""Pixels that one of the DiT's tokens stands for, across and down: the VAE's 8 times its patch of 2."""
 DEFAULTS = {"basesize": 256, "steps": 12, "guidance_scale": 2.0}
 """What the checkpoint recommends: becomes its joyedit.json."""
 

@@ -1,11 +1,17 @@
-"""What makes training fast on a GPU, where the product's own code is written for a few prompts at a time.
+"""What makes training fast on a GPU: attention of a whole batch in one kernel, and passes recorded as CUDA graphs.
+
+A recorded pass starts a thousand kernels at once, where Python would start them one by one and the GPU would
+wait. It needs shapes that never change, so texts are packed into a fixed number of tokens; what is left over
+are sequences of their own that nobody reads.
 
 Legend: B samples, S image tokens a sample, T text tokens of all samples together, H heads, D channels a head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -15,18 +21,73 @@ from torch import Tensor
 from joyedit.models.attention import Packed, TextLengths, varlen_kernel
 from joyedit.models.dit import DiT
 
+FILLERS = 8
+"""Sequences into which the tokens that are left over are divided."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the tokens of [all image tokens, all text tokens] go for attention, as tensors.
+
+    `order`: rows in the order image 0, text 0, image 1, ...; `inverse`: back. `bounds`: where each sequence
+    begins, int32. `owner`: the sample of each text token (T,).
+    """
+
+    order: Tensor
+    inverse: Tensor
+    bounds: Tensor
+    owner: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], image_tokens: int, text_tokens: int) -> Layout:
+        """On the CPU. `text_tokens`, at least the sum of `lengths`, is T; the fillers take what is left."""
+        real = torch.tensor(lengths)
+        left = text_tokens - int(real.sum())
+        if left < 0:
+            raise ValueError(f"{int(real.sum())} text tokens do not fit into {text_tokens}")
+        share = torch.tensor([(left + i) // FILLERS for i in range(FILLERS)])
+        samples = torch.arange(len(real))
+        text_owner = torch.cat([samples, torch.arange(FILLERS) + len(real)]).repeat_interleave(torch.cat([real, share]))
+        owner = torch.cat([samples.repeat_interleave(image_tokens), text_owner])
+        order = torch.argsort(owner, stable=True)
+        ends = torch.cat([real + image_tokens, share]).cumsum(0)
+        return cls(
+            order=order,
+            inverse=torch.argsort(order),
+            bounds=F.pad(ends, (1, 0)).to(torch.int32),
+            owner=torch.where(text_owner < len(real), text_owner, 0),
+        )
+
+    def pin_memory(self) -> Layout:
+        return Layout(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+    def to(self, device: torch.device) -> Layout:
+        return Layout(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class LaidOut(TextLengths):
+    """Texts of one batch with the layout of their tokens at hand."""
+
+    layout: Layout
+
+    @classmethod
+    def packed(cls, layout: Layout, samples: int) -> LaidOut:
+        """Lengths that add up to all T tokens; who owns which token, the layout says."""
+        plain = TextLengths.of([len(layout.owner) // samples] * samples)
+        return cls(plain.lengths, plain.offsets, plain.groups, layout)
+
+    def sample_of_token(self, device: torch.device) -> Tensor:
+        return self.layout.owner
+
 
 class BatchAttention:
     """Joint attention of a large batch by the variable-length kernel, in bf16.
 
-    The order of the tokens is worked out once a batch, on the CPU, and every block uses it. Where the kernel
-    is missing, texts are padded to one length and masked.
+    Where the kernel is missing, texts are padded to one length and masked.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._text: TextLengths | None = None
-        self._order = self._inverse = self._bounds = torch.empty(0)
-        self._longest = 0
         found = [name for name, kernel in _KERNELS.items() if _works(kernel, device)]
         self.name = found[0] if found else "padded"
         self._kernel = _KERNELS.get(self.name)
@@ -35,28 +96,76 @@ class BatchAttention:
         if self._kernel is None:
             return padded_attention(query, key, value, text)
         batch, tokens = query[0].shape[:2]
-        if text is not self._text:
-            self._prepare(text, tokens, query[0].device)
+        if isinstance(text, LaidOut):
+            layout, longest = text.layout, tokens + max(text.lengths) + 64
+        else:
+            layout = Layout.of(text.lengths, tokens, text.total).to(query[0].device)
+            longest = tokens + max(text.lengths)
         q, k, v = (
-            _permuted(torch.cat([img.flatten(0, 1), txt]).to(torch.bfloat16), self._order, self._inverse)
+            _permuted(torch.cat([img.flatten(0, 1), txt]).to(torch.bfloat16), layout.order, layout.inverse)
             for img, txt in (query, key, value)
         )
-        out = self._kernel(q, k, v, self._bounds, self._longest)
-        out = _permuted(out, self._inverse, self._order)
-        img, txt = out.split([batch * tokens, text.total])
-        return img.unflatten(0, (batch, tokens)), txt
+        out = self._kernel(q, k, v, layout.bounds, longest)
+        out = _permuted(out, layout.inverse, layout.order)
+        img, txt = out.split([batch * tokens, len(query[1])])
+        return img.unflatten(0, (batch, tokens)).type_as(value[0]), txt.type_as(value[1])
 
-    def _prepare(self, text: TextLengths, tokens: int, device: torch.device) -> None:
-        """Positions of [all image tokens, all text tokens] in the order image 0, text 0, image 1, ..."""
-        lengths = torch.tensor(text.lengths)
-        samples = torch.arange(len(lengths))
-        owner = torch.cat([samples.repeat_interleave(tokens), samples.repeat_interleave(lengths)])
-        order = torch.argsort(owner, stable=True)
-        bounds = torch.cat([torch.zeros(1, dtype=torch.long), (lengths + tokens).cumsum(0)])
-        self._order, self._inverse = order.to(device), torch.argsort(order).to(device)
-        self._bounds = bounds.to(device, torch.int32)
-        self._longest = tokens + max(text.lengths)
-        self._text = text
+
+class Recorded:
+    """A training step, recorded as one CUDA graph for each shape of its inputs, a dataclass of tensors.
+
+    The step must leave everything it changes where it is: gradients are zeroed, the optimizer is a capturable
+    one. The first two calls with a shape run as they are written, which also compiles what is to be compiled.
+    """
+
+    def __init__(self, step: Callable[[Any], Tensor]) -> None:
+        self._step = step
+        self._seen: Counter[tuple[torch.Size, ...]] = Counter()
+        self._recordings: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, Any, Tensor]] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self, inputs: Any) -> Tensor:
+        """The step's result."""
+        shapes = tuple(part.shape for part in _tensors(inputs))
+        self._seen[shapes] += 1
+        self._stream.wait_stream(torch.cuda.current_stream())
+        if self._seen[shapes] <= 2:
+            with torch.cuda.stream(self._stream):
+                result = self._step(inputs)
+            torch.cuda.synchronize()
+            return result
+        if shapes not in self._recordings:
+            self._recordings[shapes] = self._record(inputs)
+        graph, own, result = self._recordings[shapes]
+        torch._foreach_copy_(_tensors(own), _tensors(inputs))
+        graph.replay()
+        return result.clone()
+
+    def _record(self, inputs: Any) -> tuple[torch.cuda.CUDAGraph, Any, Tensor]:
+        own, result = _cloned(inputs), torch.zeros((), device="cuda")
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # Other threads pin memory meanwhile, which the stricter mode would take amiss.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            result.copy_(self._step(own))
+        return graph, own, result
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    """All tensors in a dataclass and the dataclasses in it."""
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    return [t for f in fields(inputs) for t in _tensors(getattr(inputs, f.name))] if is_dataclass(inputs) else []
+
+
+def _cloned(inputs: Any) -> Any:
+    """The same with copies of all tensors that `_tensors` finds."""
+    if isinstance(inputs, Tensor):
+        return inputs.clone()
+    if not is_dataclass(inputs) or isinstance(inputs, type):
+        return inputs
+    return replace(inputs, **{f.name: _cloned(getattr(inputs, f.name)) for f in fields(inputs)})
 
 
 class _Permute(torch.autograd.Function):
@@ -137,30 +246,3 @@ def fp32_streams(dit: DiT) -> None:
     """Let both streams enter the first block in fp32, as they leave it under autocast: one compilation."""
     for module in (dit.img_in, dit.condition_embedder.text_embedder):
         module.register_forward_hook(lambda _module, _args, out: out.float())
-
-
-def batch_equal_pictures() -> None:
-    """Let the vision tower take all pictures of a batch at once; they are of one size here.
-
-    transformers attends them one by one, which on a GPU costs more than the whole step, and embeds patches
-    by a 3-D convolution that is one matrix product.
-    """
-    from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen
-
-    def attend(
-        self: Any, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: Any = None, **_: Any
-    ) -> Tensor:
-        tokens = hidden_states.shape[0]
-        q, k, v = self.qkv(hidden_states).reshape(tokens, 3, self.num_heads, -1).unbind(1)
-        q, k = qwen.apply_rotary_pos_emb_vision(q, k, *position_embeddings)
-        pictures = len(cu_seqlens) - 1
-        q, k, v = (part.to(v.dtype).unflatten(0, (pictures, -1)).transpose(1, 2) for part in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens, -1)
-        result: Tensor = self.proj(out)
-        return result
-
-    def embed(self: Any, hidden_states: Tensor) -> Tensor:
-        return F.linear(hidden_states, self.proj.weight.flatten(1), self.proj.bias)
-
-    for kind, forward in ((qwen.Qwen3VLVisionAttention, attend), (qwen.Qwen3VLVisionPatchEmbed, embed)):
-        setattr(kind, "forward", forward)  # noqa: B010
