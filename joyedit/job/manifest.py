@@ -67,6 +67,10 @@ class Source(ABC):
     def check(self) -> SourceSummary:
         """Passes over the whole source (standard input: its first line). Raises ManifestError."""
 
+    def outline(self) -> SourceSummary:
+        """As much of the summary as can be told without passing over a manifest. Raises ManifestError."""
+        return self.check()
+
     def items(self) -> Iterator[EditItem | FailedItem]:
         """The items in order, at most `limit` of them. What went bad since the check is a failed item."""
         return islice(self._items(), self.options.limit)
@@ -121,13 +125,20 @@ class _Manifest(Source):
         problems.raise_any()
         return self._summary(count, builder.settings)
 
+    def outline(self) -> SourceSummary:
+        return self._summary(None, self._unlooked().settings)
+
     def _items(self) -> Iterator[EditItem | FailedItem]:
+        builder = self._unlooked()
+        for got in self._records():
+            yield builder.failed(got) if isinstance(got, Problem) else builder.item(got)
+
+    def _unlooked(self) -> ItemBuilder:
+        """For items whose pictures are looked at later, by others."""
         defaults, faults = self._defaults()
         if faults:
             raise ManifestError(faults)
-        builder = self._builder(defaults, look=False)
-        for got in self._records():
-            yield builder.failed(got) if isinstance(got, Problem) else builder.item(got)
+        return self._builder(defaults, look=False)
 
     def _builder(self, defaults: RunDefaults, *, look: bool) -> ItemBuilder:
         return ItemBuilder(
