@@ -50,6 +50,8 @@ class SourceOptions:
     format: str = "png"
     output: Path
     limit: int | None = None
+    keys: tuple[str, ...] = ()
+    """Keys that an item may hold beside those of joyedit and of the recipe."""
     look: bool = True
     """Whether a manifest's pictures must be there at the start. Where not, each that is gone is a failed item."""
 
@@ -325,7 +327,8 @@ class ItemBuilder:
 
 def item_schema(options: SourceOptions) -> Schema:
     """The keys that an item may hold, those of the recipe in force included."""
-    return Schema(ITEM_KEYS, options.recipe.parameters if options.recipe is not None else ())
+    parameters = () if options.recipe is None else tuple(options.recipe.parameters)
+    return Schema(ITEM_KEYS, (*parameters, *options.keys))
 
 
 def effective_settings(options: SourceOptions, defaults: Settings) -> Settings:

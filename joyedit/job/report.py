@@ -114,7 +114,7 @@ class Report:
 
     `items` are those of the source that have a record now; of the `ok` ones, `skipped` were done by an
     earlier run. `left` are those without a record (null: only the end of the source would tell).
-    `images_per_second` and `batches` count this run alone.
+    `images_per_second` and `batches` count this run alone. `asked` is what the items' ids depend on.
 
     `seconds` is the time on the wall, `stages` the time in each stage (reading and writing added up
     over their threads), `waited` the time for which the device stood still for pictures to be read
@@ -127,6 +127,7 @@ class Report:
     ended: str
     seconds: float
     source: str
+    asked: Mapping[str, Any]
     output: str
     items: int
     ok: int

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from joyedit.errors import (
     EXIT_FATAL,
@@ -35,6 +35,7 @@ from joyedit.job.report import REPORT, Report, State, Tally, host_peak_memory, v
 from joyedit.job.resume import Decision, Resume
 from joyedit.job.retry import write_failed
 from joyedit.job.spec import EditItem, FailedItem, RunConfig
+from joyedit.job.verify import asked_of
 from joyedit.runtime.backend import Foresee, LoadBackend
 from joyedit.runtime.checking import AHEAD, Checker
 from joyedit.runtime.checking import WORKERS as CHECKERS
@@ -93,6 +94,7 @@ def run(
         about.loaded = clock.now()
         folder.prepare()
         lock.acquire()
+        about.asked = asked_of(source, folder.path)
         report = partial(_report, source.name, config, opening, clock, about)
         try:
             if lock.note is not None:
@@ -231,6 +233,7 @@ class _About:
     tally: Tally = field(default_factory=Tally)
     state: State = "running"
     error: JoyeditError | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
 
 
 def _counted(items: Iterable[EditItem | FailedItem], about: _About) -> Iterator[EditItem | FailedItem]:
@@ -269,6 +272,7 @@ def _report(name: str, config: RunConfig, opening: Opening, clock: StageClock, a
         ended=_utc(),
         seconds=now - about.start,
         source=name,
+        asked=about.asked,
         output=str(config.output),
         items=tally.recorded,
         ok=tally.ok + tally.skipped,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,14 +170,14 @@ def test_the_end_of_the_time_while_it_checks(place: Place, monkeypatch: pytest.M
 
 
 @pytest.fixture(params=["diffusers", "no scheduler", "original"])
-def checkpoint(request: Any, tmp_path: Path) -> Iterator[Path]:
+def checkpoint(request: Any, tmp_path: Path) -> Path:
     import shutil
 
     fixture = "original_checkpoint" if request.param == "original" else "diffusers_checkpoint"
     folder = Path(shutil.copytree(request.getfixturevalue(fixture), tmp_path / "checkpoint"))
     if request.param == "no scheduler":
         shutil.rmtree(folder / "scheduler")
-    yield folder
+    return folder
 
 
 @pytest.mark.parametrize("asked", [{}, {"dtype": "bf16", "schedule": "original", "attention": "sdpa"}])
