@@ -15,6 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from joyedit.job.spec import ItemResult, Settings
@@ -26,6 +27,7 @@ State = Literal["running", "complete", "interrupted", "out_of_time", "stopped"]
 """A report that says `running` while nobody does was left by a run that was killed."""
 
 
+@lru_cache
 def version_of(package: str) -> str | None:
     """The installed version of `package`; None if it is not installed."""
     try:
