@@ -127,6 +127,8 @@ def reopen(asked: object, output: Path) -> Source:
     path, format, limit, keys = (told.get(key) for key in ("path", "format", "limit", "keys"))
     if not isinstance(path, str) or path == "-" or not isinstance(format, str):
         raise UsageError("the source was not one that can be read again")
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UsageError(f"{path}: neither a file nor a folder")  # opening a pipe would wait for ever
     options = SourceOptions(
         prompt="any",
         format=format,

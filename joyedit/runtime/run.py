@@ -148,6 +148,8 @@ def _flow(
     read = partial(read_picture, clock=clock, hashes=hashes, max_pixels=config.max_pixels)
 
     def passed_over(decision: Decision) -> None:
+        if stop():
+            raise StoppedError
         if decision == "done":
             recorder.skipped()
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -134,9 +135,21 @@ def test_many_missing_items_are_one_line_and_all_of_them_json(joyedit: Command, 
     assert len(joyedit("verify", "edited", "--json").out.splitlines()) == 28 + 1
 
 
-@pytest.mark.parametrize("asked", [None, 7, {"path": "-"}, {"path": "gone.jsonl", "format": "png"}, {"path": 3}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        None,
+        7,
+        {"path": "-"},
+        {"path": "gone.jsonl", "format": "png"},
+        {"path": 3},
+        {"path": "pipe.jsonl", "format": "png"},
+        {"path": "m.jsonl", "format": "exe"},
+    ],
+)
 def test_a_source_that_is_gone_is_counted(joyedit: Command, pictures: Path, asked: object) -> None:
     write("a", "b", "c")
+    os.mkfifo("pipe.jsonl")
     assert joyedit("run", "m.jsonl", *FAKE).code == 0
     report = json.loads(Path("edited/report.json").read_text()) | {"asked": asked}
     Path("edited/report.json").write_text(json.dumps(report))

@@ -169,6 +169,13 @@ def test_the_end_of_the_time_while_it_checks(place: Place, monkeypatch: pytest.M
     assert "out_of_time" in place.told.events
 
 
+def test_the_end_of_the_time_between_two_that_are_done(place: Place) -> None:
+    outcome = place(max_duration=1e-9)
+    assert (outcome.exit_code, outcome.report.state, place.loaded) == (10, "out_of_time", 0)
+    assert place.told.events == ["checking", "out_of_time"]
+    assert (place().exit_code, place.loaded) == (0, 0)
+
+
 @pytest.fixture(params=["diffusers", "no scheduler", "original"])
 def checkpoint(request: Any, tmp_path: Path) -> Path:
     import shutil
