@@ -1,13 +1,15 @@
 """What durability costs: an item's journal and atomic write, a million-line manifest, a resume of 100,000.
 
-    python benchmarks/durability.py [overhead] [manifest] [resume] [run]
+    python benchmarks/durability.py [overhead] [manifest] [resume] [run] [million] [--count N] [--minutes M]
 
-Runs on the fake backend, in a temporary folder of the current one's file system. Each part is measured in
-a process of its own, so that its peak memory is its own.
+`million` is run only when it is asked for: it edits N items (a million) for at most M minutes (30). All runs on the
+fake backend, in a temporary folder of the current one's file system. Each part is measured in a process of its own,
+so that its peak memory is its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -16,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +34,27 @@ from joyedit.job.lock import OutputLock
 from joyedit.job.output import OutputFolder
 from joyedit.job.plan import plan
 from joyedit.job.spec import Batch, EditItem, ItemResult, Origin, RunConfig, Sampling, Seen, Stamp
-from joyedit.runtime.fake import FakeBackend
+from joyedit.runtime.backend import BatchInput
+from joyedit.runtime.fake import FakeBackend, FakeLatents
+from joyedit.runtime.identity import foresee
 from joyedit.runtime.progress import Silence
 from joyedit.runtime.run import run
 
 MANIFEST = 1_000_000
+EDITED = 1_000_000
+MINUTES = 30.0
 FINISHED = 100_000
 
 
 def peak() -> float:
     """The most memory of this process, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def resident() -> float:
+    """The memory of this process now, in MB (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
 
 
 def result_of(item: EditItem, fingerprint: str, data: bytes, sha256: str, seen: Seen) -> ItemResult:
@@ -95,7 +109,7 @@ def _overhead(folder: Path, size: int) -> dict[str, float]:
     out = OutputFolder(folder)
     out.prepare()
     prints = Fingerprinter(model="m", schedule="s", dtype="bf16", quality=95)
-    durations: dict[str, list[float]] = {"atomic write": [], "hashes": [], "journal": []}
+    durations: dict[str, list[float]] = {"atomic write and its hash": [], "fingerprint": [], "journal": []}
     plain: list[float] = []
     with OutputLock(out.path) as lock:
         lock.acquire()
@@ -106,14 +120,14 @@ def _overhead(folder: Path, size: int) -> dict[str, float]:
                 size=None, output=f"{number}.png", origin=Origin(file="m"),
             )  # fmt: skip
             start = time.perf_counter()
-            out.write_bytes(item.output, data)
+            digest = out.write_hashed(item.output, data)
             written = time.perf_counter()
-            fingerprint, digest = prints.of(item, ["0" * 64]), sha256(data).hexdigest()
+            fingerprint = prints.of(item, ["0" * 64])
             hashed = time.perf_counter()
             journal.append(result_of(item, fingerprint, data, digest, Seen("0" * 64, Stamp(1, 2, 3))))
             ended = time.perf_counter()
-            durations["atomic write"].append(written - start)
-            durations["hashes"].append(hashed - written)
+            durations["atomic write and its hash"].append(written - start)
+            durations["fingerprint"].append(hashed - written)
             durations["journal"].append(ended - hashed)
             with open(folder / "plain", "wb") as file:  # the same bytes, brought to the disk and no more
                 file.write(data)
@@ -193,11 +207,19 @@ def resume(folder: Path) -> dict[str, Any]:
     for name, trust in (("trusting the journal", True), ("hashing all again", False)):
         source, config = request(folder, path, trust_journal=trust)
         start, cpu = time.perf_counter(), time.process_time()
-        outcome = run(source, config, load_backend=FakeBackend, progress=Silence())
+        outcome = run(source, config, load_backend=FakeBackend, foresee=foresee, progress=Silence())
         told[name] = time.perf_counter() - start
         told[f"{name}, CPU time"] = time.process_time() - cpu
         assert (outcome.report.skipped, outcome.report.batches) == (FINISHED, 0)
     return told | {"unit": "s", "peak memory in MB": peak()}
+
+
+class Forgetful(FakeBackend):
+    """The fake keeps the ids of all batches, for tests; here they would count as the run's memory."""
+
+    def encode(self, batch: BatchInput) -> FakeLatents:
+        self.batches.clear()
+        return super().encode(batch)
 
 
 def whole_run(folder: Path) -> dict[str, Any]:
@@ -214,7 +236,7 @@ def whole_run(folder: Path) -> dict[str, Any]:
                 marks.append((time.perf_counter(), peak()))
 
     start = time.perf_counter()
-    outcome = run(source, config, load_backend=FakeBackend, progress=Marks())
+    outcome = run(source, config, load_backend=Forgetful, progress=Marks())
     assert outcome.exit_code == 0
     return {
         "an item, first tenth": 1000 * (marks[0][0] - start) / 2000,
@@ -225,16 +247,62 @@ def whole_run(folder: Path) -> dict[str, Any]:
     }
 
 
+def million(folder: Path, count: int = EDITED, minutes: float = MINUTES) -> dict[str, Any]:
+    """`count` items edited by the fake as far as `minutes` reach, looked at ten times on the way; then the resume."""
+    path = write_manifest(folder, count, each_its_own=False)
+    source, config = request(folder, path, batch_size="8", max_duration=f"{60 * minutes:.0f}s")
+    marks: list[tuple[float, float, float, int]] = []
+
+    class Marks(Silence):
+        done = 0
+
+        def result(self, result: ItemResult, line: str) -> None:
+            self.done += 1
+            if self.done % max(count // 200, 1) == 0:
+                marks.append((time.perf_counter(), time.process_time(), resident(), self.done))
+
+    seen = Marks()
+    outcome = run(source, config, load_backend=Forgetful, progress=seen)
+    assert outcome.report.failed == 0
+    done = seen.done
+    told: dict[str, Any] = {"items": done, "minutes": outcome.report.seconds / 60, "peak memory in MB": peak()}
+    picked = [marks[0], *(marks[(len(marks) - 1) * tenth // 10] for tenth in range(1, 11))]
+    for before, after in pairwise(picked):
+        each = 1000 / (after[3] - before[3])
+        times = [(after[n] - before[n]) * each for n in (0, 1)]
+        told[f"at {after[3]} items"] = f"{after[2]:.0f} MB, {times[0]:.2f} ms an item, {times[1]:.2f} ms of CPU time"
+    # What the time left in flight was finished, but not in order: of these items nearly all are done.
+    source, config = request(folder, path, trust_journal=True, limit=done)
+    start, cpu = time.perf_counter(), time.process_time()
+    outcome = run(source, config, load_backend=FakeBackend, foresee=foresee, progress=Silence())
+    told["resume"] = time.perf_counter() - start
+    told["resume, CPU time"] = time.process_time() - cpu
+    assert outcome.report.skipped >= 0.99 * done
+    assert outcome.report.ok == done
+    return told | {"resume, edited anew": done - outcome.report.skipped, "unit": "s", "peak memory with it": peak()}
+
+
 PARTS = {"overhead": overhead, "manifest": manifest, "resume": resume, "run": whole_run}
 
 
 def main() -> None:
-    if len(sys.argv) == 3 and sys.argv[1] == "--part":
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("parts", nargs="*", metavar="part", help=", ".join([*PARTS, "million"]))
+    flags.add_argument("--count", type=int, default=EDITED)
+    flags.add_argument("--minutes", type=float, default=MINUTES)
+    flags.add_argument("--here", action="store_true", help="in this process, the figures as JSON")
+    asked = flags.parse_args()
+    if unknown := [name for name in asked.parts if name not in (*PARTS, "million")]:
+        flags.error(f"no part is called {unknown[0]}")
+    if asked.here:
+        (name,) = asked.parts
+        part = partial(million, count=asked.count, minutes=asked.minutes) if name == "million" else PARTS[name]
         with tempfile.TemporaryDirectory(dir=".") as folder:
-            print(json.dumps({sys.argv[2]: PARTS[sys.argv[2]](Path(folder).resolve())}))
+            print(json.dumps({name: part(Path(folder).resolve())}))
         return
-    for name in sys.argv[1:] or PARTS:
-        done = subprocess.run([sys.executable, __file__, "--part", name], check=True, capture_output=True, text=True)
+    for name in asked.parts or PARTS:
+        command = [sys.executable, __file__, name, "--here", f"--count={asked.count}", f"--minutes={asked.minutes}"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         for part, figures in json.loads(done.stdout).items():
             print(part)
             for label, value in figures.items():

@@ -19,6 +19,7 @@ from joyedit.job.items import BUILT_IN
 from joyedit.job.plan import size_item
 from joyedit.job.spec import BASE_SIZES, Batch, EditItem, Origin, RunConfig, Sampling, Settings, SizedItem
 from joyedit.runtime.backend import Backend, BatchInput, backend_loader, model_settings
+from joyedit.runtime.identity import foresee
 from joyedit.runtime.run import RunOutcome
 from joyedit.runtime.run import run as run_source
 
@@ -120,7 +121,8 @@ def run(
     values = tuple(f"{name}={value}" for name, value in (recipe_values or {}).items())
     asked = Flags(source=os.fspath(source), output=Path(output), model=os.fspath(model), values=values)
     request = build_request(replace(asked, **flags))
-    return run_source(request.source, request.config, load_backend=backend_loader(request.config.model))
+    load_backend = backend_loader(request.config.model)
+    return run_source(request.source, request.config, load_backend=load_backend, foresee=foresee)
 
 
 def _settings(given: dict[str, Any]) -> Settings:

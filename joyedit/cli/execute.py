@@ -11,6 +11,7 @@ from joyedit.job.journal import RESULTS
 from joyedit.job.report import LOG
 from joyedit.job.retry import FAILED
 from joyedit.runtime.backend import backend_loader
+from joyedit.runtime.identity import foresee
 from joyedit.runtime.run import run
 
 
@@ -21,7 +22,13 @@ def execute(flags: Flags) -> int:
         return dry_run(request, json=flags.json, quiet=flags.quiet)
     progress = RunProgress(request, json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
     try:
-        outcome = run(request.source, request.config, load_backend=backend_loader(flags.model), progress=progress)
+        outcome = run(
+            request.source,
+            request.config,
+            load_backend=backend_loader(flags.model),
+            foresee=foresee,
+            progress=progress,
+        )
     finally:
         progress.close()
     report = outcome.report

@@ -34,8 +34,8 @@ class Meter(Protocol):
     def item(self) -> None:
         """One more item is finished."""
 
-    def skipped(self) -> None:
-        """One item less to do."""
+    def skipped(self, count: int = 1) -> None:
+        """So many items less to do."""
 
     def step(self, done: int, total: int) -> None:
         """A step of the batch in flight is done."""
@@ -53,7 +53,7 @@ class NoMeter:
     def item(self) -> None:
         """Nothing."""
 
-    def skipped(self) -> None:
+    def skipped(self, count: int = 1) -> None:
         """Nothing."""
 
     def step(self, done: int, total: int) -> None:
@@ -68,15 +68,20 @@ class NoMeter:
 
 
 class BarMeter:
-    """A tqdm bar on a terminal: items done, rate, time left, and the step inside the batch."""
+    """A tqdm bar on a terminal: items done, rate, time left, and the step inside the batch.
 
-    def __init__(self, total: int | None) -> None:
+    `what` stands in front of it; `stays`: whether it is left on the screen.
+    """
+
+    def __init__(self, total: int | None, what: str = "", *, stays: bool = True) -> None:
         from tqdm import tqdm
 
         # A terminal that does not tell its size gets 80 by 24; tqdm would show nothing there.
         known = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
         self._bar: tqdm[Any] = tqdm(
             total=total,
+            desc=what or None,
+            leave=stays,
             unit=" items",
             file=sys.stderr,
             dynamic_ncols=known,
@@ -88,10 +93,10 @@ class BarMeter:
         """Moves the bar."""
         self._bar.update()
 
-    def skipped(self) -> None:
+    def skipped(self, count: int = 1) -> None:
         """Moves the start of the bar, so that the rate is that of the edits."""
-        self._bar.initial += 1
-        self._bar.update()
+        self._bar.initial += count
+        self._bar.update(count)
 
     def step(self, done: int, total: int) -> None:
         """Shown behind the bar; tqdm itself limits how often it draws."""
@@ -130,10 +135,10 @@ class PlainMeter:
             if quarter or self._now() - self._told >= PLAIN_SECONDS:
                 self._tell("")
 
-    def skipped(self) -> None:
+    def skipped(self, count: int = 1) -> None:
         """A line after ten silent seconds."""
         with self._lock:
-            self._skipped += 1
+            self._skipped += count
             self._start = self._now()  # the rate is that of the edits
             if self._start - self._told >= PLAIN_SECONDS:
                 self._told = self._start
@@ -175,10 +180,20 @@ class RunProgress:
         self._verbose = verbose
         self._meter: Meter = NoMeter()
         self._failures = 0
-        self._skipped = 0
+        self._skipped = 0  # since the last result
+        self._all_skipped = 0
+
+    def checking(self) -> None:
+        """A bar of its own, or plain lines, for what is done already."""
+        if not self._quiet:
+            self._meter = (
+                BarMeter(None, "checking what is there", stays=False) if sys.stderr.isatty() else PlainMeter(None)
+            )
 
     def loading(self, config: RunConfig) -> None:
         """Names the model."""
+        self._meter.close()
+        self._meter = NoMeter()
         self._say(f"loading {config.model}")
 
     def started(self, info: BackendInfo, summary: SourceSummary) -> None:
@@ -202,6 +217,8 @@ class RunProgress:
         if summary.passed_over:
             console.message(f"passed over: {summary.passed_over} files that are no pictures")
         self._meter = BarMeter(summary.items) if sys.stderr.isatty() else PlainMeter(summary.items)
+        if self._all_skipped:
+            self._meter.skipped(self._all_skipped)
 
     def step(self, done: int, total: int) -> None:
         """To the meter."""
@@ -228,6 +245,7 @@ class RunProgress:
     def skipped(self) -> None:
         """To the meter; how many they were is said before the next result."""
         self._skipped += 1
+        self._all_skipped += 1
         self._meter.skipped()
 
     def note(self, text: str) -> None:

@@ -15,8 +15,20 @@ Folder = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder of
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 
 
-def verify_command(folder: Folder, json: Json = False) -> None:
-    """Check every record against its file, every file against a record, and the count against the source.
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="SOURCE",
+        help="Compare with this source instead of the last run's; an id that it lacks is off then.",
+        show_default=False,
+    ),
+]
+SHOWN = 20
+
+
+def verify_command(folder: Folder, source: Source = None, json: Json = False) -> None:
+    """Check every record against its file, every file against a record, every item of the source against a record.
 
     Prints what is off, one line each, then the counts. Exit codes: 0 all is in order, 2 no output folder of
     joyedit, 3 something is off, or items failed.
@@ -27,19 +39,23 @@ def verify_command(folder: Folder, json: Json = False) -> None:
     from joyedit.job.verify import Counts, verify
 
     counts = Counts()
-    findings = verify(folder, counts)
+    findings = verify(folder, counts, source)
     who = holder(folder)
     if who is not None:
         console.message(f"a run writes here just now ({holder_text(who)}): what is in flight looks unfinished")
     for finding in findings:
         if json:
             console.result(jsonlib.dumps(asdict(finding)))
-        else:
+        elif finding.kind != "no_record" or counts.findings["no_record"] <= SHOWN:
             what = ": ".join(part for part in (finding.id, finding.file) if part is not None)
             console.result(
                 f"{finding.kind}: {what}: {finding.message}" if what else f"{finding.kind}: {finding.message}"
             )
     failed = counts.failed.total()
+    if not json and counts.findings["no_record"] > SHOWN:
+        console.result(f"no_record: {counts.findings['no_record'] - SHOWN} items more (--json names them all)")
+    if counts.unread is not None:
+        console.message(f"the items of the source are counted, not compared by id: {counts.unread}")
     if json:
         summary = {
             "records": counts.records,
@@ -48,12 +64,14 @@ def verify_command(folder: Folder, json: Json = False) -> None:
             "failed_by_code": dict(counts.failed),
             "expected": counts.expected,
             "left": counts.left,
+            "unknown": counts.unknown,
             "files": counts.files,
             "findings": dict(counts.findings),
         }
         console.result(jsonlib.dumps({"summary": summary}))
     else:
         left = "" if counts.left is None else f", left {counts.left}"
+        left += f", not in the source {counts.unknown}" if counts.unknown else ""
         off = counts.findings.total()
         console.result(
             f"records {counts.records}, ok {counts.ok}, failed {failed}{left}, files {counts.files}, off {off}"

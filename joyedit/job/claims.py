@@ -46,35 +46,39 @@ class Claims:
 
     def id(self, name: str, number: int) -> Fault | None:
         """Takes the id `name`, or tells who has it."""
-        taken = self._ids.get(name)
+        taken = self._ids.setdefault(name, number)
         if taken:
             return Fault(f"the id {shown(name)} is taken by line {taken}", "give each item an id of its own", "id")
-        self._ids.put(name, number)
         return None
 
     def output(self, name: str, number: int) -> Fault | None:
         """Takes the output `name`, or tells why it cannot be had."""
-        fault = self._output_fault(name)
+        folded = fold(name)
+        parents = self._picture_folders(folded)
+        fault = self._place_fault(name, folded, parents)
         if fault is not None:
             return fault
-        folded = fold(name)
-        self._outputs.put(folded, number)
-        for parent in self._picture_folders(folded):
+        taken = self._outputs.setdefault(folded, number)
+        if taken:
+            return _taken(name, taken)
+        for parent in parents:
             self._folders.put(parent, number)
         return None
 
     def _output_fault(self, name: str) -> Fault | None:
         folded = fold(name)
         taken = self._outputs.get(folded)
-        if taken:
-            return Fault(f"the output {shown(name)} is taken by line {taken}", _OWN_NAMES, "output")
-        if self._inputs.get(folded):
+        return _taken(name, taken) if taken else self._place_fault(name, folded, self._picture_folders(folded))
+
+    def _place_fault(self, name: str, folded: str, parents: list[str]) -> Fault | None:
+        """Why the output stands in the way of something that is no output of the same name."""
+        if self._inputs and self._inputs.get(folded):
             told = f"the output {shown(name)} would overwrite an input picture"
             return Fault(told, "choose another output folder, or give an id", "output")
-        if len(self._folders) and self._folders.get(folded):
+        if self._folders and self._folders.get(folded):
             told = f"the output {shown(name)} is a folder for line {self._folders.get(folded)}"
             return Fault(told, _OWN_NAMES, "output")
-        for parent in self._picture_folders(folded):
+        for parent in parents:
             if self._outputs.get(parent):
                 told = f"the output {shown(name)} lies in a folder that is the output of"
                 return Fault(f"{told} line {self._outputs.get(parent)}", _OWN_NAMES, "output")
@@ -83,7 +87,7 @@ class Claims:
     @staticmethod
     def _picture_folders(folded: str) -> list[str]:
         """The folders of an output that look like a picture; no other folder can be an output too."""
-        if "/" not in folded:
+        if "." not in folded[: max(folded.rfind("/"), 0)]:
             return []
         parts = folded.split("/")
         return ["/".join(parts[:n]) for n in range(1, len(parts)) if "." in parts[n - 1]]
@@ -97,3 +101,7 @@ class Claims:
             told = f"the picture {shown(name)} in the output folder would be overwritten by line {taken}"
             return Fault(told, "choose another output folder, or give an id")
         return None
+
+
+def _taken(name: str, line: int) -> Fault:
+    return Fault(f"the output {shown(name)} is taken by line {line}", _OWN_NAMES, "output")

@@ -31,7 +31,7 @@ from joyedit.job.spec import EditItem, Seen, Stamp
 OUTPUT_VERSION = 1
 """Raise it with a change that makes other pictures of the same inputs: all items are then edited anew."""
 
-_ENCODE = json.JSONEncoder(sort_keys=True).encode
+_TEXT = json.JSONEncoder().encode
 _CHUNK = 1 << 20
 _KEPT = 4096
 
@@ -47,20 +47,19 @@ class Fingerprinter:
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
         """The fingerprint of `item`; `inputs` are the sha256 of its references."""
-        sampling = item.sampling
-        parts = {
-            "version": OUTPUT_VERSION,
-            "model": self.model,
-            "schedule": self.schedule,
-            "dtype": self.dtype,
-            "instruction": item.instruction,
-            "sampling": [sampling.steps, float(sampling.guidance_scale), sampling.seed, sampling.negative_prompt],
-            "basesize": item.basesize,
-            "size": item.size,
-            "quality": None if item.output.lower().endswith(".png") else self.quality,
-            "inputs": list(inputs),
-        }
-        return hashlib.sha256(_ENCODE(parts).encode()).hexdigest()
+        sampling, text = item.sampling, _TEXT
+        quality = "null" if item.output[-4:].lower() == ".png" else self.quality
+        size = "null" if item.size is None else f"[{item.size[0]}, {item.size[1]}]"
+        # JSON by hand, its keys in order: a resume makes as many of these as there are items.
+        told = (
+            f'{{"basesize": {item.basesize}, "dtype": {text(self.dtype)}, '
+            f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
+            f'"instruction": {text(item.instruction)}, "model": {text(self.model)}, "quality": {quality}, '
+            f'"sampling": [{sampling.steps}, {float(sampling.guidance_scale)!r}, {sampling.seed}, '
+            f"{text(sampling.negative_prompt)}], "
+            f'"schedule": {text(self.schedule)}, "size": {size}, "version": {OUTPUT_VERSION}}}'
+        )
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 def sha256_of(file: BinaryIO) -> str:

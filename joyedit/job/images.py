@@ -290,9 +290,21 @@ def _reading(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise ItemError("picture_too_large", f"{name}: not enough memory to decode it") from error
     except Exception as error:  # plugins raise nearly every kind: struct.error, KeyError, SyntaxError...
-        reason = _reason(error)
+        reason = _cut_webp(name) or _reason(error)
         code = "truncated_picture" if _TORN.search(reason) else "unreadable_picture"
         raise ItemError(code, f"{name}: {reason}") from error
+
+
+def _cut_webp(name: str) -> str | None:
+    """The reason for a WebP file that is shorter than it says: its reader tells no other fault from that."""
+    try:
+        with open(name, "rb") as file:
+            head, size = file.read(12), os.fstat(file.fileno()).st_size
+    except OSError:
+        return None
+    told = 8 + int.from_bytes(head[4:8], "little")
+    is_cut = head[:4] == b"RIFF" and head[8:] == b"WEBP" and size < told
+    return f"the file is truncated: {size} of {told} bytes" if is_cut else None
 
 
 def _reason(error: BaseException) -> str:

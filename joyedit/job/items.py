@@ -50,6 +50,8 @@ class SourceOptions:
     format: str = "png"
     output: Path
     limit: int | None = None
+    keys: tuple[str, ...] = ()
+    """Keys that an item may hold beside those of joyedit and of the recipe."""
     look: bool = True
     """Whether a manifest's pictures must be there at the start. Where not, each that is gone is a failed item."""
 
@@ -110,10 +112,10 @@ def read_defaults(record: Record | None, options: SourceOptions, file: str) -> t
 
 
 class _Found(NamedTuple):
-    """One picture of a manifest: its path, the default id, its name below the output folder, its fault."""
+    """One picture of a manifest: its path, the same absolute, its name below the output folder, its fault."""
 
     path: str
-    stem: str
+    absolute: str
     inside: str | None
     fault: Fault | None
 
@@ -149,7 +151,7 @@ class ItemBuilder:
         self._sampling = _sampling(self.settings)
         self._claims = Claims(self._extensions[0])
         self._absolute_base = os.path.abspath(base)
-        self._outputs = {os.path.abspath(options.output), os.path.realpath(options.output)}
+        self._outputs = (os.path.abspath(options.output), os.path.realpath(options.output))
         self._found: dict[str, _Found] = {}
 
     def build(self, record: Record) -> tuple[EditItem | None, list[Problem]]:
@@ -205,17 +207,18 @@ class ItemBuilder:
         if line is None:
             return _Built(None, faults)
         instruction = self._instruction(line, values, faults)
-        images = tuple(self._find(image) for image in _images(line))
+        images = tuple([self._find(image) for image in _images(line)])
         if line.image is not None and line.images is not None:
             faults.append(Fault("'image' and 'images' are both given", "keep one of them"))
-        faults.extend(found.fault for found in images if found.fault is not None)
+        if self._look:
+            faults.extend(found.fault for found in images if found.fault is not None)
         sampling, size = self._settings(line, faults)
         name, output = self._names(line, images, max(record.line, 1), faults)
         if faults or not make:
             return _Built(None, faults, line, name)
         item = EditItem(
             id=name or "",
-            images=tuple(Path(found.path) for found in images),
+            images=tuple([Path(found.path) for found in images]),
             instruction=instruction,
             sampling=sampling,
             basesize=line.basesize or self.settings.basesize or 0,
@@ -228,7 +231,7 @@ class ItemBuilder:
     def _instruction(self, line: Line, values: Mapping[str, str], faults: list[Fault]) -> str:
         text, more = compose(
             self._recipe,
-            {**self._values, **values},
+            {**self._values, **values} if values else self._values,
             line.instruction,
             self._prompt,
             self._defaults.instruction,
@@ -277,7 +280,7 @@ class ItemBuilder:
                 faults.append(taken)
                 return None, ""
         else:
-            stem = images[0].stem if images else f"item-{number}"
+            stem = self._stem(images[0]) if images else f"item-{number}"
             name = self._claims.default_id(stem, with_output=line.output is not None)
             self._claims.id(name, number)
         if output is None:
@@ -312,16 +315,20 @@ class ItemBuilder:
     def _find_picture(self, image: str) -> _Found:
         path = os.path.join(self._base, image)
         absolute = os.path.normpath(os.path.join(self._absolute_base, image))
-        below = _below(absolute, self._absolute_base) or os.path.basename(absolute)
         inside = next((name for root in self._outputs if (name := _below(absolute, root))), None)
-        stem = safe_name(os.path.splitext(below)[0].replace(os.sep, "/"))
         fault = _picture_fault(path, image, self._absolute_base) if self._look else None
-        return _Found(path, stem, inside, fault)
+        return _Found(path, absolute, inside, fault)
+
+    def _stem(self, found: _Found) -> str:
+        """The default id of an item whose first picture this is."""
+        below = _below(found.absolute, self._absolute_base) or os.path.basename(found.absolute)
+        return safe_name(os.path.splitext(below)[0].replace(os.sep, "/"))
 
 
 def item_schema(options: SourceOptions) -> Schema:
     """The keys that an item may hold, those of the recipe in force included."""
-    return Schema(ITEM_KEYS, options.recipe.parameters if options.recipe is not None else ())
+    parameters = () if options.recipe is None else tuple(options.recipe.parameters)
+    return Schema(ITEM_KEYS, (*parameters, *options.keys))
 
 
 def effective_settings(options: SourceOptions, defaults: Settings) -> Settings:
@@ -364,6 +371,8 @@ def _sampling(settings: Settings) -> Sampling:
 
 def _below(path: str, root: str) -> str | None:
     """`path` relative to `root`, where it lies below it (both absolute)."""
+    if not path.startswith(root):
+        return None
     prefix = root if root.endswith(os.sep) else root + os.sep
     return path[len(prefix) :] if path.startswith(prefix) else None
 

@@ -37,6 +37,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydantic_core import from_json
+
 from joyedit.errors import ManifestError, OutputError, Problem
 from joyedit.job import faults
 from joyedit.job.names import HashTable
@@ -54,7 +56,8 @@ MAX_RECORD = 64 << 20
 """The most bytes of a line that is looked at; nothing that joyedit writes comes near it."""
 
 _BEGIN = b'{"id": "'
-_BLOCK = 4096
+_BLOCK = 1 << 14
+"""Bytes that are read at once where one record is looked up: its neighbours tend to be asked for next."""
 
 
 def record_of(result: ItemResult) -> dict[str, Any]:
@@ -110,6 +113,7 @@ class Journal:
         self.repaired: str | None = None
         self._lock = threading.Lock()
         self._clock = clock
+        self._near = (0, b"")  # an offset, and what stands there: whole records, which never change
         self._places = HashTable(wide=True)  # of each id: 2 * offset + 1 if failed, and 2 more: 0 is "none"
         self._records = 0
         self._unsynced = 0
@@ -226,13 +230,19 @@ class Journal:
         self.repaired = f"{RESULTS} had a torn end: {end - good} bytes cut off{where}"
 
     def _record_at(self, offset: int) -> dict[str, Any] | None:
-        data = os.pread(self._file.fileno(), _BLOCK, offset)
-        while b"\n" not in data:
-            more = os.pread(self._file.fileno(), max(_BLOCK, len(data)), offset + len(data))
-            if not more or len(data) > MAX_RECORD:
-                return None
-            data += more
-        return _parse(data[: data.index(b"\n") + 1])
+        begin, data = self._near
+        start = offset - begin
+        end = data.find(b"\n", start) if 0 <= start < len(data) else -1
+        if end < 0:
+            start, data = 0, os.pread(self._file.fileno(), _BLOCK, offset)
+            while (end := data.find(b"\n")) < 0:
+                more = os.pread(self._file.fileno(), max(_BLOCK, len(data)), offset + len(data))
+                if not more or len(data) > MAX_RECORD:
+                    return None
+                data += more
+            if len(data) <= _BLOCK:
+                self._near = offset, data[: data.rindex(b"\n") + 1]
+        return _parse(data[start : end + 1])
 
     def _write(self, data: memoryview) -> None:
         if faults.armed():
@@ -339,9 +349,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):  # a torn line may still be valid JSON: a number cut short, say
         return None
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+        record = from_json(line)  # in a third of json's time
+    except ValueError:  # or JSON that it does not take: half a surrogate pair, brackets inside each other
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
     return record if isinstance(record, dict) and isinstance(record.get("id"), str) else None
 
 

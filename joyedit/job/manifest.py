@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from joyedit.errors import ManifestError, Problem, UsageError
 from joyedit.job import records
@@ -33,7 +33,7 @@ from joyedit.job.names import EXTENSIONS, safe_name
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
 from joyedit.job.tables import Problems, Record, ascii_safe, nearest, shown
 
-__all__ = ["Source", "SourceOptions", "SourceSummary", "open_source"]
+__all__ = ["Source", "SourceOptions", "SourceSummary", "open_source", "reopen"]
 
 _KINDS = {
     ".jsonl": "jsonl",
@@ -66,6 +66,20 @@ class Source(ABC):
     @abstractmethod
     def check(self) -> SourceSummary:
         """Passes over the whole source (standard input: its first line). Raises ManifestError."""
+
+    def outline(self) -> SourceSummary:
+        """As much of the summary as can be told without passing over a manifest. Raises ManifestError."""
+        return self.check()
+
+    def asked(self) -> dict[str, Any]:
+        """All that the ids of the items depend on, as JSON; `reopen` makes of it a source of the same ids."""
+        recipe = self.options.recipe
+        return {
+            "path": "-" if self.kind == "stdin" else os.path.abspath(self.name),
+            "format": self.options.format,
+            "limit": self.options.limit,
+            "keys": [] if recipe is None else sorted(recipe.parameters),
+        }
 
     def items(self) -> Iterator[EditItem | FailedItem]:
         """The items in order, at most `limit` of them. What went bad since the check is a failed item."""
@@ -104,6 +118,28 @@ def open_source(source: str, options: SourceOptions, stdin: BinaryIO | None = No
     raise UsageError(f"{source}: neither a manifest nor a picture by its ending ({near}; a list of paths goes to '-')")
 
 
+def reopen(asked: object, output: Path) -> Source:
+    """A source for its items' ids alone, from what `Source.asked` gave.
+
+    Raises UsageError where there is no such source, or none that can be read twice. Its `items` may too.
+    """
+    told = asked if isinstance(asked, dict) else {}
+    path, format, limit, keys = (told.get(key) for key in ("path", "format", "limit", "keys"))
+    if not isinstance(path, str) or path == "-" or not isinstance(format, str):
+        raise UsageError("the source was not one that can be read again")
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UsageError(f"{path}: neither a file nor a folder")  # opening a pipe would wait for ever
+    options = SourceOptions(
+        prompt="any",
+        format=format,
+        output=output,
+        limit=limit if isinstance(limit, int) else None,
+        keys=tuple(str(key) for key in keys) if isinstance(keys, list) else (),
+        look=False,
+    )
+    return open_source(path, options)
+
+
 class _Manifest(Source):
     """A manifest file."""
 
@@ -121,13 +157,20 @@ class _Manifest(Source):
         problems.raise_any()
         return self._summary(count, builder.settings)
 
+    def outline(self) -> SourceSummary:
+        return self._summary(None, self._unlooked().settings)
+
     def _items(self) -> Iterator[EditItem | FailedItem]:
+        builder = self._unlooked()
+        for got in self._records():
+            yield builder.failed(got) if isinstance(got, Problem) else builder.item(got)
+
+    def _unlooked(self) -> ItemBuilder:
+        """For items whose pictures are looked at later, by others."""
         defaults, faults = self._defaults()
         if faults:
             raise ManifestError(faults)
-        builder = self._builder(defaults, look=False)
-        for got in self._records():
-            yield builder.failed(got) if isinstance(got, Problem) else builder.item(got)
+        return self._builder(defaults, look=False)
 
     def _builder(self, defaults: RunDefaults, *, look: bool) -> ItemBuilder:
         return ItemBuilder(

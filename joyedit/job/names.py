@@ -24,6 +24,7 @@ _RESERVED = frozenset(
 _PLAIN = re.compile("[0-9A-Za-z_-]+(?:/[0-9A-Za-z_-]+)*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_BITS = 0xFFFFFFFFFFFFFFFF
 
 
 def name_fault(name: str) -> str | None:
@@ -119,21 +120,44 @@ class HashTable:
 
     def get(self, text: str) -> int:
         """The number of `text`; 0 if there is none."""
-        return self._numbers[self._slot(_hash(text))]
+        key, hashes, mask = hash(text) & _BITS or 1, self._hashes, self._mask
+        slot = key & mask
+        while held := hashes[slot]:
+            if held == key:
+                return self._numbers[slot]
+            slot = (slot + 1) & mask
+        return 0
 
     def numbers(self) -> Iterator[int]:
         """All numbers, in no order."""
         return (number for number in self._numbers if number)
 
     def put(self, text: str, number: int) -> None:
-        key = _hash(text)
+        key = hash(text) & _BITS or 1
         slot = self._slot(key)
-        if not self._hashes[slot]:
-            self._hashes[slot] = key
-            self._used += 1
-        self._numbers[slot] = number if self._wide else min(number, 0xFFFFFFFF)
+        if self._hashes[slot]:
+            self._numbers[slot] = self._fitting(number)
+        else:
+            self._add(slot, key, number)
+
+    def setdefault(self, text: str, number: int) -> int:
+        """The number that `text` had before; where it had none, that is 0, and it has `number` now."""
+        key = hash(text) & _BITS or 1
+        slot = self._slot(key)
+        if self._hashes[slot]:
+            return self._numbers[slot]
+        self._add(slot, key, number)
+        return 0
+
+    def _add(self, slot: int, key: int, number: int) -> None:
+        self._hashes[slot] = key
+        self._numbers[slot] = self._fitting(number)
+        self._used += 1
         if 3 * self._used > 2 * self._mask:
             self._grow()
+
+    def _fitting(self, number: int) -> int:
+        return number if self._wide or number < 0xFFFFFFFF else 0xFFFFFFFF
 
     def _slot(self, key: int) -> int:
         """Where `key` stands, or the free slot where it would."""
@@ -152,7 +176,3 @@ class HashTable:
                 slot = self._slot(key)
                 self._hashes[slot] = key
                 self._numbers[slot] = number
-
-
-def _hash(text: str) -> int:
-    return hash(text) & 0xFFFFFFFFFFFFFFFF or 1

@@ -15,6 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from joyedit.job.spec import ItemResult, Settings
@@ -26,6 +27,7 @@ State = Literal["running", "complete", "interrupted", "out_of_time", "stopped"]
 """A report that says `running` while nobody does was left by a run that was killed."""
 
 
+@lru_cache
 def version_of(package: str) -> str | None:
     """The installed version of `package`; None if it is not installed."""
     try:
@@ -114,7 +116,7 @@ class Report:
 
     `items` are those of the source that have a record now; of the `ok` ones, `skipped` were done by an
     earlier run. `left` are those without a record (null: only the end of the source would tell).
-    `images_per_second` and `batches` count this run alone.
+    `images_per_second` and `batches` count this run alone. `asked` is what the items' ids depend on.
 
     `seconds` is the time on the wall, `stages` the time in each stage (reading and writing added up
     over their threads), `waited` the time for which the device stood still for pictures to be read
@@ -127,6 +129,7 @@ class Report:
     ended: str
     seconds: float
     source: str
+    asked: Mapping[str, Any]
     output: str
     items: int
     ok: int

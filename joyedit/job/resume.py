@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from joyedit.job.fingerprint import Fingerprinter, HashCache, sha256_of
 from joyedit.job.journal import Journal
-from joyedit.job.spec import EditItem, Stamp
+from joyedit.job.spec import EditItem
 
 Decision = Literal["edit", "done", "leave"]
 
@@ -35,7 +35,7 @@ class Resume:
         trust: bool,
     ) -> None:
         self._journal = journal
-        self._folder = folder
+        self._inside = os.path.join(folder, "")
         self._fingerprints = fingerprints
         self._hashes = hashes
         self._redo = redo
@@ -56,7 +56,7 @@ class Resume:
 
     def _is_current(self, item: EditItem, record: dict[str, Any]) -> bool:
         try:
-            path = os.path.join(self._folder, item.output)
+            path = self._inside + item.output
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode) or status.st_size != record.get("output_bytes"):
                 return False
@@ -77,6 +77,8 @@ class Resume:
         return [self._trusted(os.fspath(path), then) for path, then in zip(item.images, seen, strict=True)]
 
     def _trusted(self, path: str, then: object) -> str:
-        if isinstance(then, list) and len(then) == 4 and list(Stamp.of(os.stat(path))) == then[1:]:
-            return str(then[0])
+        if isinstance(then, list) and len(then) == 4:
+            status = os.stat(path)
+            if then[1:] == [status.st_size, status.st_mtime_ns, status.st_ctime_ns]:
+                return str(then[0])
         return self._hashes.sha256(path).sha256

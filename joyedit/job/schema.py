@@ -112,8 +112,9 @@ class Schema:
         if isinstance(table, Table):
             for twice in table.doubled:
                 faults.append(Fault(f"the key {shown(twice)} stands twice", "keep one of them", twice))
+        names = self._names
         for name, value in table.items():
-            key = self.key(name)
+            key = names.get(name)
             if key is None:
                 faults.append(self.unknown(name))
                 continue
@@ -151,7 +152,7 @@ def _check(
             told += " in the list" if len(detail["loc"]) > 1 else ""
             faults.setdefault(key, Fault(told, _remedy(key, fields[key]), name))
         return None, list(faults.values())
-    if checked.basesize not in (None, *BASE_SIZES):
+    if checked.basesize is not None and checked.basesize not in BASE_SIZES:
         told = f"{written.get('basesize', 'basesize')} must be {RULES['basesize']}, not {checked.basesize}"
         fault = Fault(told, "", "basesize")
         return None, [fault]

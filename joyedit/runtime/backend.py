@@ -88,11 +88,12 @@ class Backend(Protocol):
 
 
 LoadBackend = Callable[[RunConfig], Backend]
+Foresee = Callable[[RunConfig], BackendInfo]
 
 
 def backend_loader(model: str | None) -> LoadBackend:
     """The function that loads `model`. Nothing heavy is imported before that function is called."""
-    if _is_fake(model):
+    if is_fake(model):
         from joyedit.runtime.fake import load_backend as load_fake
 
         return load_fake
@@ -109,12 +110,13 @@ def backend_loader(model: str | None) -> LoadBackend:
 
 def model_settings(model: str | None) -> Settings:
     """The default settings that a checkpoint itself brings; none without a model."""
-    if model is None or _is_fake(model):
+    if model is None or is_fake(model):
         return Settings()
     from joyedit.weights.defaults import checkpoint_defaults
 
     return checkpoint_defaults(model)
 
 
-def _is_fake(model: str | None) -> bool:
+def is_fake(model: str | None) -> bool:
+    """Whether the name stands for the backend without networks."""
     return model == FAKE_MODEL and os.environ.get(FAKE_SWITCH) == "1"

@@ -1,16 +1,22 @@
 """Each item is looked at ahead of the plan: is it done already, and how large are its pictures?
 
-Both read from disks that may be slow or gone, so threads do it, a few dozen items ahead, and the plan
-gets what they found in the order of the source. What is done leaves the stream here.
+Both read from disks that may be slow or gone, so threads do it, and the plan gets what they found in the
+order of the source. What is done leaves the stream here.
+
+Where a look takes long (a slow disk, large files to hash), the threads are a few dozen items ahead. Where it
+takes less than handing over, they take turns with the source: two threads of Python that want to run hinder
+each other.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from joyedit.errors import ItemError
 from joyedit.job import faults
@@ -22,7 +28,11 @@ from joyedit.runtime.workers import Task, Workers
 
 AHEAD = 128
 CHUNK = 16
-"""Items that a thread looks at in one go: handing over each alone would take longer than the look."""
+"""Items that a thread looks at in one go, as long as that takes time; else as many as may be ahead."""
+QUICK = 2e-4
+"""Seconds an item, below which the threads take turns with the source."""
+MEASURE = 32
+"""After so many chunks at once, one is looked at alone again, to see how long it takes."""
 WORKERS = 4
 
 Entry = EditItem | FailedItem
@@ -35,6 +45,13 @@ class _Looked:
     decision: Decision
     sizes: dict[Path, Size]
     fault: ItemError | None = None
+
+
+class _Chunk(NamedTuple):
+    """What came of some items in a row, and the seconds that it took."""
+
+    looked: list[_Looked]
+    seconds: float
 
 
 class Checker:
@@ -60,14 +77,16 @@ class Checker:
         self._passed_over = passed_over
         self._max_pixels = max_pixels
         self._ahead = ahead
+        self._chunk = min(CHUNK, ahead)
+        self._under_way = 1
+        self._at_once = 0
         self._sizes: dict[Path, Size] = {}
 
     def __iter__(self) -> Iterator[Entry]:
-        waiting: deque[tuple[list[Entry], Task[list[_Looked]]]] = deque()
+        waiting: deque[tuple[list[Entry], Task[_Chunk], bool]] = deque()
         items = iter(self._items)
         fault: Exception | None = None
         chunk: list[Entry] = []
-        size = min(CHUNK, self._ahead)
         while fault is None:
             try:
                 item = next(items, None)
@@ -75,12 +94,13 @@ class Checker:
                 fault, item = error, None
             if item is not None:
                 chunk.append(item)
-            if chunk and (item is None or len(chunk) >= size):
-                waiting.append((chunk, self._workers.submit(partial(self._look_at, chunk))))
+            if chunk and (item is None or len(chunk) >= self._chunk):
+                alone = self._is_alone(waiting)
+                waiting.append((chunk, self._workers.submit(partial(self._look_at, chunk)), alone))
                 chunk = []
             if item is None:
                 break
-            if len(waiting) * size >= self._ahead:
+            while len(waiting) >= self._under_way:
                 yield from self._found(*waiting.popleft())
         while waiting:
             yield from self._found(*waiting.popleft())
@@ -91,9 +111,25 @@ class Checker:
         """The (height, width) of a picture of the item that was given last."""
         return self._sizes[path]
 
-    def _look_at(self, items: Sequence[Entry]) -> list[_Looked]:
+    def _look_at(self, items: Sequence[Entry]) -> _Chunk:
         """What a worker does."""
-        return [self._look(item) for item in items]
+        start = time.perf_counter()
+        looked = [self._look(item) for item in items]
+        return _Chunk(looked, time.perf_counter() - start)
+
+    def _is_alone(self, waiting: Sized) -> bool:
+        """Whether the next chunk is looked at while nothing else goes on here; only then its time tells."""
+        if self._under_way > 1:
+            self._at_once += 1
+            if self._at_once >= MEASURE:
+                self._under_way, self._at_once = 1, 0
+        return self._under_way == 1 and not waiting
+
+    def _adapt(self, seconds: float) -> None:
+        """To the seconds that an item took."""
+        quick = seconds < QUICK
+        self._chunk = self._ahead if quick else min(CHUNK, self._ahead)
+        self._under_way = 1 if quick else max(1, self._ahead // CHUNK)
 
     def _look(self, item: Entry) -> _Looked:
         if isinstance(item, FailedItem):
@@ -109,10 +145,12 @@ class Checker:
         except OSError as error:
             return _Looked(decision, {}, ItemError("unreadable_picture", f"{item.id}: {error.strerror or error}"))
 
-    def _found(self, items: list[Entry], task: Task[list[_Looked]]) -> Iterator[Entry]:
+    def _found(self, items: list[Entry], task: Task[_Chunk], alone: bool = False) -> Iterator[Entry]:
         """The items of a chunk that are to be edited."""
         try:
-            looked = self._workers.result(task, "some pictures")
+            looked, seconds = self._workers.result(task, "some pictures")
+            if alone:
+                self._adapt(seconds / len(items))
         except ItemError as error:
             if len(items) > 1:  # one of them hangs: each is looked at alone
                 for item in items:

@@ -12,7 +12,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from joyedit.runtime.backend import BackendInfo
+from joyedit.job.spec import RunConfig
+from joyedit.runtime.backend import BackendInfo, backend_loader, is_fake
 
 SMALL = 1 << 20
 SAMPLES = 256
@@ -26,6 +27,32 @@ def model_identity(info: BackendInfo, model: str | None) -> str:
     from joyedit.weights.layouts import resolve
 
     return folder_identity(resolve(model))
+
+
+def foresee(config: RunConfig) -> BackendInfo:
+    """What loading the model will tell of it, without loading it: all that is in a record or a fingerprint.
+
+    Raises CheckpointError for no checkpoint, DeviceError for a device that is not there.
+    """
+    if config.model is None or is_fake(config.model):
+        return backend_loader(config.model)(config).info
+    from joyedit.runtime.device import choose_attention, choose_device, choose_dtype
+    from joyedit.weights.layouts import detect, resolve, schedule_of
+
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    attention, _ = choose_attention(config.attention, device, dtype)
+    folder = resolve(config.model)
+    layout = detect(folder)
+    return BackendInfo(
+        model=config.model,
+        layout=layout,
+        device=str(device),
+        dtype=dtype,
+        attention=attention,
+        schedule=schedule_of(folder, layout) if config.schedule == "auto" else config.schedule,
+        identity=folder_identity(folder),
+    )
 
 
 def folder_identity(folder: Path) -> str:

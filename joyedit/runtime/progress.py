@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     """Told in this order; `result` comes from several threads, but never twice at once."""
 
+    def checking(self) -> None:
+        """An earlier run left records: what is done is told apart, each by `skipped`, before the model loads."""
+
     def loading(self, config: RunConfig) -> None:
-        """The source was checked; the model loads now."""
+        """The source was checked, and there is something to edit; the model loads now."""
 
     def started(self, info: BackendInfo, summary: SourceSummary) -> None:
         """The model is loaded; the first item follows."""
@@ -38,6 +41,9 @@ class Progress(Protocol):
 
 class Silence:
     """A `Progress` that tells nobody."""
+
+    def checking(self) -> None:
+        """Nothing."""
 
     def loading(self, config: RunConfig) -> None:
         """Nothing."""

@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from joyedit.errors import (
     EXIT_FATAL,
@@ -34,21 +35,22 @@ from joyedit.job.report import REPORT, Report, State, Tally, host_peak_memory, v
 from joyedit.job.resume import Decision, Resume
 from joyedit.job.retry import write_failed
 from joyedit.job.spec import EditItem, FailedItem, RunConfig
-from joyedit.runtime.backend import Backend, LoadBackend
+from joyedit.job.verify import asked_of
+from joyedit.runtime.backend import Foresee, LoadBackend
 from joyedit.runtime.checking import AHEAD, Checker
 from joyedit.runtime.checking import WORKERS as CHECKERS
 from joyedit.runtime.editing import Editor
-from joyedit.runtime.identity import model_identity
+from joyedit.runtime.opening import Opening
 from joyedit.runtime.progress import Progress, Silence
 from joyedit.runtime.reading import ReadAhead, ReadyBatch, read_picture
 from joyedit.runtime.records import Recorder
 from joyedit.runtime.stopping import Stop
 from joyedit.runtime.timing import StageClock
-from joyedit.runtime.workers import Workers
+from joyedit.runtime.workers import StoppedError, Workers
 from joyedit.runtime.writing import PictureWriter, Writers
 
 if TYPE_CHECKING:
-    from joyedit.job.manifest import Source, SourceSummary
+    from joyedit.job.manifest import Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,15 +67,16 @@ def run(
     config: RunConfig,
     *,
     load_backend: LoadBackend,
+    foresee: Foresee | None = None,
     progress: Progress | None = None,
     clock: StageClock | None = None,
 ) -> RunOutcome:
     """Edit every item of `source` into `config.output` that is not there already.
 
-    Raises, before anything is written, `ManifestError` or `UsageError` for a source or an output that
+    Raises, before anything is edited, `ManifestError` or `UsageError` for a source or an output that
     cannot work, `OutputError` where another run holds the output, and whatever `load_backend` raises.
-    From then on every fault is in the outcome: those of single items (exit code 3), an interruption
-    (130), the end of the time (10), what stops a run (1).
+    From then on every fault is in the outcome: those of single items (exit code 3), an interruption (130),
+    the end of the time (10), what stops a run (1). With `foresee`, no model is loaded where all is done.
     """
     progress, clock = progress or Silence(), clock or StageClock()
     about = _About(start=clock.now())
@@ -85,30 +88,26 @@ def run(
         lock = stack.enter_context(OutputLock(config.output))
         if config.output.is_dir():  # whoever comes second hears it before the model loads
             lock.acquire()
-        summary = source.check()
         allow_pixels(config.max_pixels)
-        progress.loading(config)
-        with clock.stage("load"):
-            backend = load_backend(config)
-        stack.callback(backend.close)
-        about.loaded, about.expected = clock.now(), summary.items
-        progress.started(backend.info, summary)
+        opening = Opening(source, config, load_backend, foresee, progress, clock)
+        stack.callback(opening.close)
+        about.loaded = clock.now()
         folder.prepare()
         lock.acquire()
-        report = partial(_report, source.name, summary, config, backend, clock, about)
+        about.asked = asked_of(source, folder.path)
+        report = partial(_report, source.name, config, opening, clock, about)
         try:
             if lock.note is not None:
                 progress.note(lock.note)
             removed = folder.clean()
-            with Recorder(folder.path, backend.info, progress.result) as recorder:
+            with Recorder(folder.path, opening.info, progress.result) as recorder:
                 about.tally = recorder.tally
                 if removed:
                     recorder.log(f"{removed} unfinished files of an earlier run removed")
                 if recorder.journal.repaired is not None:
                     progress.note(recorder.journal.repaired)
-                folder.write_text(REPORT, report().to_json())
                 about.state, about.error = _flow(
-                    source, config, folder, backend, recorder, progress, clock, about, stop
+                    source, config, folder, opening, recorder, progress, clock, about, stop
                 )
                 write_failed(folder, recorder.journal)
         except OutputError as error:
@@ -124,29 +123,33 @@ def _flow(
     source: Source,
     config: RunConfig,
     folder: OutputFolder,
-    backend: Backend,
+    opening: Opening,
     recorder: Recorder,
     progress: Progress,
     clock: StageClock,
     about: _About,
     stop: Stop,
 ) -> tuple[State, JoyeditError | None]:
-    """Everything between the loaded model and the report; gives the state it ended in, and why."""
-    info, hashes = backend.info, HashCache()
+    """Everything between the start and the report; gives the state it ended in, and why.
+
+    Raises what `opening.open` raises.
+    """
+    info, hashes = opening.info, HashCache()
     fingerprints = Fingerprinter(
-        model=model_identity(info, config.model),
+        model=opening.identity(),
         schedule=info.schedule,
         dtype=info.dtype,
         quality=DEFAULT_QUALITY if config.quality is None else config.quality,
     )
     resume = Resume(recorder.journal, folder.path, fingerprints, hashes, config.redo, config.trust_journal)
-    editor = Editor(backend, recorder, clock, progress.step, stop)
     write = PictureWriter(
         folder=folder, config=config, info=info, recorder=recorder, clock=clock, fingerprints=fingerprints
     )
     read = partial(read_picture, clock=clock, hashes=hashes, max_pixels=config.max_pixels)
 
     def passed_over(decision: Decision) -> None:
+        if stop():
+            raise StoppedError
         if decision == "done":
             recorder.skipped()
         else:
@@ -161,7 +164,17 @@ def _flow(
                 _counted(source.items(), about), resume, checkers, passed_over,
                 max_pixels=config.max_pixels, ahead=ahead,
             )  # fmt: skip
-            planned = plan(checked, config.batch_size or backend.auto_batch_size, config.window, checked.size_of)
+            found: Iterator[EditItem | FailedItem] = iter(checked)
+            if opening.backend is None:
+                first = _first_to_edit(found, opening, recorder)
+                if first is None:
+                    return _complete(recorder.tally, about)
+                found = chain([first], found)
+            backend = opening.open()
+            about.loaded, about.expected = clock.now(), opening.summary.items
+            folder.write_text(REPORT, _report(source.name, config, opening, clock, about).to_json())
+            editor = Editor(backend, recorder, clock, progress.step, stop)
+            planned = plan(found, config.batch_size or backend.auto_batch_size, config.window, checked.size_of)
             stop.started = True
             with ReadAhead(planned, read, timeout=config.read_timeout, stopped=stop) as ready:
                 try:
@@ -179,11 +192,32 @@ def _flow(
                     progress.stopping("interrupted")
         if stop.reason == "out_of_time" and not ready.finished:
             progress.stopping("out_of_time")
+    except StoppedError:  # before there was anything to edit
+        assert stop.reason is not None
+        progress.stopping(stop.reason)
+        return stop.reason, None
     except JoyeditError as error:
+        if opening.backend is None:
+            raise
         return "stopped", error
     if stop.reason is not None and not ready.finished:
         return stop.reason, None
-    tally = recorder.tally
+    return _complete(recorder.tally, about)
+
+
+def _first_to_edit(found: Iterator[EditItem | FailedItem], opening: Opening, recorder: Recorder) -> EditItem | None:
+    """The first item that needs the model; None if there is none. Those that failed already are recorded."""
+    for entry in found:
+        opening.check()  # a faulty source is refused, and not recorded line by line
+        if isinstance(entry, EditItem):
+            return entry
+        recorder.unplanned(entry)
+    if not recorder.tally.recorded + recorder.tally.left:
+        opening.check()
+    return None
+
+
+def _complete(tally: Tally, about: _About) -> tuple[State, None]:
     assert about.taken == tally.recorded + tally.left, "an item was lost, or recorded twice"
     return "complete", None
 
@@ -201,6 +235,7 @@ class _About:
     tally: Tally = field(default_factory=Tally)
     state: State = "running"
     error: JoyeditError | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
 
 
 def _counted(items: Iterable[EditItem | FailedItem], about: _About) -> Iterator[EditItem | FailedItem]:
@@ -221,10 +256,9 @@ def _timed(ready: ReadAhead, clock: StageClock, about: _About) -> Iterator[Faile
         yield entry
 
 
-def _report(
-    name: str, summary: SourceSummary, config: RunConfig, backend: Backend, clock: StageClock, about: _About
-) -> Report:
-    tally, info, now = about.tally, backend.info, clock.now()
+def _report(name: str, config: RunConfig, opening: Opening, clock: StageClock, about: _About) -> Report:
+    tally, info, summary, backend = about.tally, opening.info, opening.summary, opening.backend
+    now = clock.now()
     failed = tally.failed.total()
     exit_codes = {
         "complete": EXIT_SOME_FAILED if failed else EXIT_OK,
@@ -240,6 +274,7 @@ def _report(
         ended=_utc(),
         seconds=now - about.start,
         source=name,
+        asked=about.asked,
         output=str(config.output),
         items=tally.recorded,
         ok=tally.ok + tally.skipped,
@@ -254,7 +289,7 @@ def _report(
         images_per_second=tally.ok / (now - about.loaded) if tally.ok and now > about.loaded else None,
         warm_up=tally.warm_up(),
         steady=tally.steady(),
-        peak_memory={"device": backend.peak_memory(), "host": host_peak_memory()},
+        peak_memory={"device": None if backend is None else backend.peak_memory(), "host": host_peak_memory()},
         model=info.model,
         layout=info.layout,
         device=info.device,

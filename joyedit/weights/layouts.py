@@ -85,6 +85,11 @@ def detect(folder: Path) -> Layout:
     )
 
 
+def schedule_of(folder: Path, layout: Layout) -> ScheduleName:
+    """The noise schedule that a checkpoint was made for."""
+    return "diffusers" if layout == "diffusers" and (folder / _SCHEDULER).is_file() else "original"
+
+
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Recognise the layout and build the networks on the meta device. Reads configs and headers only.
 
@@ -99,11 +104,8 @@ def _open_diffusers(folder: Path) -> Checkpoint:
     vae_config = _config(folder / "vae" / "config.json", VAEConfig.from_dict)
     text_folder = folder / "text_encoder"
     text_config = _config(text_folder / "config.json", dict)
-    schedule: ScheduleName = "original"
-    shift = SHIFT
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    if scheduler.is_file():
-        schedule, shift = "diffusers", _config(scheduler, _shift)
+    schedule = schedule_of(folder, "diffusers")
+    shift = _config(folder / _SCHEDULER, _shift) if schedule == "diffusers" else SHIFT
     index = folder / "model_index.json"
     class_name = _config(index, lambda raw: str(raw.get("_class_name", ""))) if index.is_file() else ""
     processor = folder / "processor"
@@ -159,13 +161,14 @@ def _open_original(folder: Path) -> Checkpoint:
         },
         tokenizer_folder=text_folder,
         processor_folder=text_folder,
-        schedule="original",
+        schedule=schedule_of(folder, "original"),
         shift=SHIFT,
         edit_plus=False,
     )
 
 
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
+_SCHEDULER = Path("scheduler", "scheduler_config.json")
 
 
 def _assemble(

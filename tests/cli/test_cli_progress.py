@@ -54,3 +54,19 @@ def test_the_bar_shows_items_and_the_step(capsys: pytest.CaptureFixture[str]) ->
     assert "step 1/40" in told
     assert "hello\n" in told
     assert "1/4" in told
+
+
+def test_a_bar_for_what_is_there_is_taken_away_again(capsys: pytest.CaptureFixture[str]) -> None:
+    meter = BarMeter(None, "checking what is there", stays=False)
+    for _ in range(30):
+        meter.skipped()
+    meter.message("hello")
+    meter.close()
+    told = capsys.readouterr().err
+    assert "checking what is there: 30 items" in told
+    assert told.rstrip(" \r").endswith("hello") or told.split("\r")[-1].strip() == ""
+    counted = BarMeter(40)
+    counted.skipped(30)
+    counted.item()
+    counted.close()
+    assert "31/40" in capsys.readouterr().err

@@ -70,6 +70,22 @@ def test_a_folder_is_mirrored(joyedit: Command, pictures: Path) -> None:
     assert told["settings"]["steps"] == 2
 
 
+def test_once_more_with_nothing_and_with_something_to_do(joyedit: Command, pictures: Path) -> None:
+    run = ("run", pictures, *FAKE, "-p", "make it night", "--batch-size", "1")
+    assert joyedit(*run).code == 0
+    again = joyedit(*run)
+    assert again.code == 0
+    assert again.messages == ["3 items are done already"], "no model is loaded"
+    assert "3 of them" in again.out
+    (pictures / "d.png").write_bytes((pictures / "a.png").read_bytes())
+    more = joyedit(*run)
+    assert more.code == 0
+    assert more.messages[:2] == ["loading fake", "model: fake (fake layout)"]
+    assert "3 items are done already" in more.messages
+    assert more.messages[-1] == "4/4 items, RATE"
+    assert len(records(Path("edited"))) == 4
+
+
 def test_one_picture_on_stdout_only_the_table(joyedit: Command, pictures: Path) -> None:
     ended = joyedit("run", pictures / "b.jpg", *FAKE, "-p", "blue", "-o", "out")
     assert ended.code == 0

@@ -7,16 +7,23 @@ status (below 0: the signal that killed it) and what it printed.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import io
 import json
 import os
 import resource
 import sys
 import tempfile
+from functools import lru_cache
+
+import typer.main
 
 import joyedit.cli.execute
 import joyedit.runtime.fake  # noqa: F401 - what the children would import each by itself
 from joyedit.cli.main import main
 from joyedit.job import faults
+from joyedit.job.report import versions
 
 
 def child(job: dict, told: int) -> None:
@@ -38,7 +45,18 @@ def child(job: dict, told: int) -> None:
         os._exit(code)
 
 
+def warm_up() -> None:
+    """What every child would do for itself, with the same result each time."""
+    typer.main.get_command = lru_cache(typer.main.get_command)
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+        main(["status", os.devnull])
+    versions()
+    gc.collect()
+    gc.freeze()  # children copy no page only because its objects were counted
+
+
 def serve() -> None:
+    warm_up()
     for line in sys.stdin:
         job = json.loads(line)
         with tempfile.TemporaryFile() as told:

@@ -35,9 +35,9 @@ def run(forks: Forks, place: Path, out: str, fault: str | None = None, batch: in
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    make_manifest(tmp_path, ITEMS, broken=True)
-    return tmp_path
+def place(memory: Path) -> Path:
+    make_manifest(memory, ITEMS, broken=True)
+    return memory
 
 
 def test_a_kill_at_every_step(place: Path) -> None:
@@ -88,7 +88,7 @@ def test_killed_again_and_again(place: Path) -> None:
             check_whole(place / name, whole, ids)
             return kills
 
-        for numbers in zip(range(0, 6 * SOAK, 2), range(1, 6 * SOAK, 2), strict=True):
+        for numbers in zip(range(0, 20 * SOAK, 2), range(1, 20 * SOAK, 2), strict=True):
             with ThreadPoolExecutor(2) as pool:
                 FIGURES["kills survived"] += sum(pool.map(torture, numbers))
     finally:
@@ -99,8 +99,10 @@ def test_killed_again_and_again(place: Path) -> None:
 POINTS = ("lock", "journal.open", "journal.half", "journal.synced", "file.half", "file.rename", "file.renamed")
 
 
-def test_kills_of_the_program_itself(place: Path) -> None:
+def test_kills_of_the_program_itself(tmp_path: Path) -> None:
     """The same without the fork server: the command as users start it, killed through its environment."""
+    place = tmp_path
+    make_manifest(place, ITEMS, broken=True)
     assert program("run", "m.jsonl", *FAKE, "-o", "whole", cwd=place).code == 3
     whole, ids = pictures(place / "whole"), set(records(place / "whole"))
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "joyedit"
 # Layer -> what its modules may import at all, also inside functions: layers of joyedit, and packages.
 ALLOWED = {
     "errors.py": (set(), set()),
-    "job": ({"errors", "job"}, {"PIL", "yaml", "pydantic", "numpy"}),
+    "job": ({"errors", "job"}, {"PIL", "yaml", "pydantic", "pydantic_core", "numpy"}),
     "models": ({"models"}, {"torch", "transformers", "flash_attn"}),
     "weights": (
         {"errors", "models", "weights", "job.spec"},

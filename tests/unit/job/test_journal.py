@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -163,6 +164,39 @@ def test_a_long_record_is_found_again(tmp_path: Path) -> None:
     journal.append(result("b"))
     assert len((journal.final("a") or {})["instruction"]) == 100_000
     journal.close()
+
+
+def test_records_are_found_in_any_order_and_as_they_are_now(tmp_path: Path) -> None:
+    """Records of many lengths, so that a neighbour read along with another ends in the middle of a block."""
+    journal = Journal(tmp_path)
+    lengths = {str(number): number * 97 % 9000 for number in range(300)}
+    for name, length in lengths.items():
+        journal.append(result(name, instruction="x" * length))
+    dice = random.Random(2)
+    for _ in range(2000):
+        name = dice.choice(list(lengths))
+        if dice.random() < 0.1:
+            lengths[name] = dice.randrange(20_000)
+            journal.append(result(name, instruction="x" * lengths[name]))
+        found = journal.final(name)
+        assert found is not None
+        assert (found["id"], len(found["instruction"])) == (name, lengths[name])
+    journal.close()
+
+
+@pytest.mark.parametrize("path", ["half a pair \udc80", "\udcff\udcfe", "😀 whole"])
+def test_a_name_that_is_no_utf8_is_read_back(tmp_path: Path, path: str) -> None:
+    journal = Journal(tmp_path)
+    journal.append(result("a", inputs=(path,)))
+    assert (journal.final("a") or {})["inputs"] == [path]
+    journal.close()
+    assert [record["inputs"] for record in read_journal(tmp_path / "results.jsonl")] == [[path]]
+
+
+def test_a_record_of_nested_brackets_is_one(tmp_path: Path) -> None:
+    deep = '{"id": "a", "extra": ' + "[" * 400 + "]" * 400 + "}\n"
+    (tmp_path / "results.jsonl").write_text(deep)
+    assert [record["id"] for record in read_journal(tmp_path / "results.jsonl")] == ["a"]
 
 
 def test_an_empty_journal_is_one(tmp_path: Path) -> None:

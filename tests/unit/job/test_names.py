@@ -89,6 +89,16 @@ def test_the_table_of_hashes_equals_a_dict() -> None:
     assert table.get("another") == 0
 
 
+def test_a_number_that_is_there_stays() -> None:
+    table = HashTable()
+    assert [table.setdefault(f"n{number % 700}", number + 1) for number in range(2000)] == [
+        0 if number < 700 else number % 700 + 1 for number in range(2000)
+    ]
+    assert len(table) == 700
+    assert table.setdefault("beyond 32 bits", 2**40) == 0
+    assert table.get("beyond 32 bits") == 2**32 - 1
+
+
 def test_default_ids_do_not_look_through_all_that_were_given() -> None:
     claims = Claims(".png")
     for number in range(1, 3001):

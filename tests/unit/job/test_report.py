@@ -19,6 +19,7 @@ def report(tally: Tally, **changes: object) -> Report:
         "ended": "2026-01-01T00:01:00+00:00",
         "seconds": 60.0,
         "source": "m.jsonl",
+        "asked": {"path": "/m.jsonl", "format": "png", "limit": None, "keys": []},
         "output": "edited",
         "items": tally.recorded,
         "ok": tally.ok,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,31 @@ def test_order_sizes_and_what_is_done(ahead: int) -> None:
             assert (one.code, one.item) == ("missing_picture", item(7))
         else:
             assert size == (int(one.id), 10**9)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_threads_work_at_once_where_a_look_takes_long(monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+    monkeypatch.setattr(checking, "QUICK", 0.0 if slow else 1e9)
+    monkeypatch.setattr(checking, "MEASURE", 3)
+    size, lock = checking.header_size, threading.Lock()
+    at_work: list[int] = []
+    peaks: list[int] = []
+
+    def count(path: Path, limit: int) -> tuple[int, int]:
+        with lock:
+            at_work.append(1)
+            peaks.append(len(at_work))
+        time.sleep(0.001)
+        with lock:
+            at_work.pop()
+        return size(path, limit)
+
+    monkeypatch.setattr(checking, "header_size", count)
+    told = list(checked(map(item, range(900)), []))
+    assert [one.id for one, _ in told] == [str(number) for number in range(900) if number % 3]
+    assert (max(peaks) > 1) is slow
+    alone = sum(peak == 1 for peak in peaks[200:])
+    assert alone > 16, "from time to time one chunk is measured alone"
 
 
 def test_one_at_a_time_where_each_is_waited_for() -> None:
