@@ -161,7 +161,10 @@ def _flow(
                 _counted(source.items(), about), resume, checkers, passed_over,
                 max_pixels=config.max_pixels, ahead=ahead,
             )  # fmt: skip
-            planned = plan(checked, config.batch_size or backend.auto_batch_size, config.window, checked.size_of)
+            planned = plan(
+                checked, config.batch_size or backend.auto_batch_size, config.window, checked.size_of,
+                look_ahead=source.kind != "stdin",
+            )  # fmt: skip
             stop.started = True
             with ReadAhead(planned, read, timeout=config.read_timeout, stopped=stop) as ready:
                 try:
