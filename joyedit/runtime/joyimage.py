@@ -6,7 +6,7 @@ import hashlib
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,23 +17,20 @@ from torch import Tensor
 
 from joyedit.errors import CheckpointError
 from joyedit.job.spec import RunConfig, Size
+from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import Prefix, TextEncoder, load_image_processor, load_tokenizer
 from joyedit.models.schedule import SHIFT, ScheduleName, sigmas
 from joyedit.models.vae import VAE
-from joyedit.runtime.backend import BackendInfo, BatchInput
+from joyedit.runtime.backend import BackendInfo, BatchInput, DeviceStage, Mark
 from joyedit.runtime.cache import ContentCache
-from joyedit.runtime.conditioning import (
-    Conditioner,
-    PromptBuilder,
-    TokenizerError,
-    picture_of,
-    pixels_of,
-)
+from joyedit.runtime.ceiling import matmul_tflops
+from joyedit.runtime.conditioning import Conditioner, PromptBuilder, TokenizerError, levels_of, rounded, scaled
 from joyedit.runtime.denoise import Conditioning, denoise, initial_noise
 from joyedit.runtime.device import DTYPES, choose_attention, choose_device, choose_dtype
 from joyedit.runtime.memory import memory_faults
+from joyedit.runtime.streams import Streams
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.layouts import open_checkpoint, resolve
@@ -54,10 +51,39 @@ ContentKey = tuple[bytes, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A batch, conditioned: what goes into the denoising loop, and its number of steps."""
+    """A batch, conditioned: what goes into the denoising loop, and its number of steps.
+
+    `operations` are the floating-point operations that the conditioning took, by formula.
+    """
 
     conditioning: Conditioning
     steps: int
+    operations: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingPictures:
+    """Pictures on their way to the host. `levels`: uint8 (H, W, 3) each; `finite`: (B,) bool; both on the host.
+
+    They are there when `copied` is reached.
+    """
+
+    levels: Sequence[Tensor]
+    finite: Tensor
+    copied: Mark
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def is_finite(self, place: int) -> bool:
+        """Whether the latents of this item hold neither a NaN nor an infinity."""
+        self.copied.seconds()
+        return bool(self.finite[place])
+
+    def picture(self, place: int) -> Image.Image:
+        """One picture, RGB."""
+        self.copied.seconds()
+        return Image.fromarray(self.levels[place].numpy(), "RGB")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +133,7 @@ class JoyImageBackend:
         Raises CheckpointError for a tokenizer or an image processor that cannot be used.
         """
         self.device = wanted.device
+        self.streams = Streams(wanted.device)
         self.dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
         self.dit.attend = BACKENDS[wanted.attention]
         self.shift = parts.shift
@@ -119,6 +146,7 @@ class JoyImageBackend:
                 f"{parts.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
             ) from error
         self.cache = ContentCache(CACHE_BYTES)
+        self._operations = 0  # of the conditioning, so far
         self.conditioner = Conditioner(parts.text_encoder, builder, processor)
         notes = []
         if wanted.why and self.device.type == "cuda":
@@ -144,24 +172,28 @@ class JoyImageBackend:
         What depends on the pictures alone is kept: their latents, and the opening of every prompt that
         shows them, which both guidance branches and all instructions for a picture share.
         """
+        before = self._operations
         samplings = [sized.item.sampling for sized in batch.batch.items]
         known = {id(picture): content_key(picture) for pictures in batch.pictures for picture in pictures}
         keys = [tuple(known[id(picture)] for picture in pictures) for pictures in batch.pictures]
-        texts = self._texts(batch, keys)
         slots = range(len(batch.pictures[0]))
-        conditioning = Conditioning(
-            noise=torch.cat([self._noise(s.item.sampling.seed, s.target) for s in batch.batch.items]).to(self.device),
-            references=tuple(
-                torch.cat([self._latent(p[slot], key[slot]) for p, key in zip(batch.pictures, keys, strict=True)])
-                for slot in slots
-            ),
-            positive=tuple(texts[i, s.item.instruction] for i, s in enumerate(batch.batch.items)),
-            negative=tuple(
-                texts[i, s.negative_prompt] if s.guidance_scale > 1 else None for i, s in enumerate(samplings)
-            ),
-            scales=tuple(s.guidance_scale for s in samplings),
-        )
-        return Encoded(conditioning=conditioning, steps=samplings[0].steps)
+        noise = torch.cat([self._noise(s.item.sampling.seed, s.target) for s in batch.batch.items])
+        with self.streams.encoding():
+            texts = self._texts(batch, keys)
+            conditioning = Conditioning(
+                noise=self.streams.to_device(noise),
+                references=tuple(
+                    torch.cat([self._latent(p[slot], key[slot]) for p, key in zip(batch.pictures, keys, strict=True)])
+                    for slot in slots
+                ),
+                positive=tuple(texts[i, s.item.instruction] for i, s in enumerate(batch.batch.items)),
+                negative=tuple(
+                    texts[i, s.negative_prompt] if s.guidance_scale > 1 else None for i, s in enumerate(samplings)
+                ),
+                scales=tuple(s.guidance_scale for s in samplings),
+            )
+        self.streams.hand_over(conditioning.tensors())
+        return Encoded(conditioning=conditioning, steps=samplings[0].steps, operations=self._operations - before)
 
     def _texts(self, batch: BatchInput, keys: Sequence[ContentKey]) -> dict[tuple[int, str], Tensor]:
         """Features by item and text. Items with the same references follow one opening, in one call."""
@@ -179,14 +211,33 @@ class JoyImageBackend:
                 if item.sampling.guidance_scale > 1:
                     wanted[item.sampling.negative_prompt] = None
             features = self.conditioner.follow(opening, list(wanted), bool(pictures))
+            shared = len(opening.features) - self.conditioner.builder.dropped
+            self._operations += sum(
+                flops.text_encoder(self.text_encoder.config.text_config, len(f) - shared, len(opening.features))
+                for f in features
+                if len(f) > shared
+            )
             found |= {(n, text): f for n in numbers for text, f in zip(wanted, features, strict=True)}
         return found
 
     def _opening(self, pictures: Sequence[Image.Image]) -> Prefix:
-        return self.conditioner.open([self.conditioner.see(picture) for picture in pictures])
+        seen = [self.conditioner.see(picture) for picture in pictures]
+        opening = self.conditioner.open(seen)
+        config = self.text_encoder.config
+        merge = config.vision_config.spatial_merge_size
+        self._operations += flops.text_encoder(config.text_config, len(opening.features))
+        self._operations += sum(
+            flops.vision_tower(config.vision_config, merge * rows, merge * columns)
+            for rows, columns in (features.grid for features in seen)
+        )
+        return opening
 
     def _latent(self, picture: Image.Image, key: bytes) -> Tensor:
-        return self.cache.get(("latent", key), lambda: self.vae.encode(pixels_of(picture, self.device)))
+        return self.cache.get(("latent", key), partial(self._vae_encode, picture))
+
+    def _vae_encode(self, picture: Image.Image) -> Tensor:
+        self._operations += flops.vae_encode(self.vae.cfg, picture.height, picture.width)
+        return self.vae.encode(scaled(self.streams.to_device(levels_of(picture))))
 
     @memory_faults()
     @torch.inference_mode()
@@ -195,21 +246,51 @@ class JoyImageBackend:
         levels = sigmas(encoded.steps, self.schedule, self.shift)
         return denoise(self.dit, encoded.conditioning, levels, on_step)
 
-    def not_finite(self, latents: Tensor) -> tuple[int, ...]:
-        """Which items' latents hold a NaN or an infinity."""
-        fine: list[bool] = latents.isfinite().flatten(1).all(dim=1).tolist()
-        return tuple(place for place, is_fine in enumerate(fine) if not is_fine)
-
     @memory_faults()
     @torch.inference_mode()
+    def decode_later(self, latents: Tensor) -> PendingPictures:
+        """The pictures of latents (B, C, h, w), decoded one by one, so that none depends on its company."""
+        levels = [rounded(self.vae.decode(latent[None])[0]) for latent in latents]
+        finite = latents.isfinite().flatten(1).all(dim=1)
+        copies, copied = self.streams.to_host([*levels, finite])
+        return PendingPictures(levels=copies[:-1], finite=copies[-1], copied=copied)
+
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        """One RGB picture for each item, decoded one by one, so that none depends on its company."""
-        return [picture_of(self.vae.decode(latent[None])[0]) for latent in latents]
+        """One RGB picture for each item; waits for them."""
+        pending = self.decode_later(latents)
+        return [pending.picture(place) for place in range(len(pending))]
+
+    def ready(self) -> None:
+        """All networks are loaded."""
+
+    def mark(self, stage: DeviceStage) -> Mark:
+        """A mark behind all that was queued for this stage."""
+        return self.streams.mark(stage)
+
+    def operations(self, encoded: Encoded) -> Mapping[DeviceStage, int]:
+        """Floating-point operations of a batch by stage; what came from the cache took none."""
+        given, vae = encoded.conditioning, self.vae.cfg
+        texts = [len(features) for features in (*given.positive, *given.negative) if features is not None]
+        target, *references = (self.dit.grid(latent) for latent in (given.noise, *given.references))
+        tokens = [rows * columns for rows, columns in (target, *references)]
+        height, width = (side * vae.spatial_factor for side in given.noise.shape[-2:])
+        return {
+            "encode": encoded.operations,
+            "denoise": encoded.steps * flops.dit_step(self.dit.cfg, tokens[0], sum(tokens[1:]), texts),
+            "decode": len(given.noise) * flops.vae_decode(vae, height, width),
+        }
+
+    def matmul_tflops(self) -> float | None:
+        """Measured in a moment; None where the device has no room left for that, or does not answer."""
+        try:
+            return matmul_tflops(self.device, DTYPES[self.info.dtype])
+        except RuntimeError:
+            return None
 
     @memory_faults()
     def synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        """Wait until the device has done all that it was given."""
+        self.streams.synchronize()
 
     def peak_memory(self) -> int | None:
         """Peak bytes allocated on the GPU; on the CPU, the process's largest resident size."""

@@ -1,10 +1,10 @@
 """One run from source to report: the whole data flow on one screen.
 
-source -> check (threads) -> plan -> read (threads) -> encode, denoise, decode (this thread)
-       -> write (threads) -> record
+source -> check (threads) -> plan -> read (threads) -> encode, denoise, decode (queued by this thread)
+       -> write (threads, which wait for the device) -> record
 
-Every queue is bounded, the device waits for no disk, and each item ends in exactly one record. What an
-earlier run has done leaves the stream at the check. No torch here: the networks are behind `Backend`.
+Every queue is bounded, the device waits for no disk and no host, and each item ends in exactly one record.
+What an earlier run has done leaves the stream at the check. No torch here: the networks are behind `Backend`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from joyedit.job.images import DEFAULT_QUALITY, allow_pixels
 from joyedit.job.lock import OutputLock
 from joyedit.job.output import OutputFolder
 from joyedit.job.plan import plan
-from joyedit.job.report import REPORT, Report, State, Tally, host_peak_memory, versions
+from joyedit.job.report import REPORT, Idle, Report, StageWork, State, Tally, host_peak_memory, versions
 from joyedit.job.resume import Decision, Resume
 from joyedit.job.retry import write_failed
 from joyedit.job.spec import EditItem, FailedItem, RunConfig
@@ -113,6 +113,8 @@ def run(
                 write_failed(folder, recorder.journal)
         except OutputError as error:
             about.state, about.error = "stopped", about.error or error
+        if about.tally.batches:
+            about.matmul_tflops = backend.matmul_tflops()
         try:
             folder.write_text(REPORT, report().to_json())
         except OutputError as error:  # a disk that stopped the run may have no room for the report either
@@ -140,7 +142,7 @@ def _flow(
         quality=DEFAULT_QUALITY if config.quality is None else config.quality,
     )
     resume = Resume(recorder.journal, folder.path, fingerprints, hashes, config.redo, config.trust_journal)
-    editor = Editor(backend, recorder, clock, progress.step, stop)
+    editor = about.editor = Editor(backend, recorder, clock, progress.step, stop)
     write = PictureWriter(
         folder=folder, config=config, info=info, recorder=recorder, clock=clock, fingerprints=fingerprints
     )
@@ -180,6 +182,7 @@ def _flow(
                 except KeyboardInterrupt:
                     stop.interrupt()
                     progress.stopping("interrupted")
+                editor.drain()
         if stop.reason == "out_of_time" and not ready.finished:
             progress.stopping("out_of_time")
     except JoyeditError as error:
@@ -204,6 +207,8 @@ class _About:
     tally: Tally = field(default_factory=Tally)
     state: State = "running"
     error: JoyeditError | None = None
+    editor: Editor | None = None
+    matmul_tflops: float | None = None
 
 
 def _counted(items: Iterable[EditItem | FailedItem], about: _About) -> Iterator[EditItem | FailedItem]:
@@ -254,6 +259,9 @@ def _report(
         batches=tally.batches,
         stages=clock.seconds(),
         waited=about.waited,
+        device_work=_work(about),
+        matmul_tflops=about.matmul_tflops,
+        device_idle=_idle(about, now),
         images_per_second=tally.ok / (now - about.loaded) if tally.ok and now > about.loaded else None,
         warm_up=tally.warm_up(),
         steady=tally.steady(),
@@ -270,6 +278,25 @@ def _report(
         notes=info.notes,
         versions=versions(),
     )
+
+
+def _work(about: _About) -> dict[str, StageWork]:
+    """Operations of the batches that are done, where the backend counts them."""
+    editor = about.editor
+    if editor is None:
+        return {}
+    return {
+        stage: StageWork.of(operations, editor.seconds[stage], about.matmul_tflops)
+        for stage, operations in editor.operations.items()
+    }
+
+
+def _idle(about: _About, now: float) -> Idle | None:
+    """What the device had nothing to do, of the time since all networks were loaded."""
+    editor = about.editor
+    if editor is None or editor.loaded is None or now <= editor.loaded:
+        return None
+    return Idle.of(now - editor.loaded, editor.busy.seconds)
 
 
 def _left(about: _About) -> int | None:
