@@ -28,9 +28,9 @@ FAKE_SWITCH = "JOYEDIT_FAKE"
 class BackendInfo:
     """What was loaded and what is in force; every `auto` is decided here.
 
-    `layout` names the kind of checkpoint that was recognised; `load_seconds` is the time that the
-    backend itself took to load; `notes` are remarks for the user. `identity` tells checkpoints apart;
-    where it is empty, the files of the checkpoint are looked at.
+    `layout` names the kind of checkpoint that was recognised; `load_seconds` is the time until the backend
+    could take its first batch; `notes` are remarks for the user. `identity` tells checkpoints apart; where
+    it is empty, the files of the checkpoint are looked at.
     """
 
     model: str

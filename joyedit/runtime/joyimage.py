@@ -34,7 +34,7 @@ from joyedit.runtime.streams import Streams
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.layouts import open_checkpoint, resolve
-from joyedit.weights.load import check, load
+from joyedit.weights.load import Component, Loading, check, load
 from joyedit.weights.random import SizeName
 
 # Image tokens of both guidance branches that one forward should hold: enough to fill a large GPU
@@ -127,15 +127,25 @@ class Wanted:
 class JoyImageBackend:
     """Encoder, DiT and VAE of one checkpoint on one device."""
 
-    def __init__(self, parts: Parts, wanted: Wanted, config: RunConfig, model: str, started: float) -> None:
-        """`parts` are on the device already. `started`: when loading began, on time.perf_counter's clock.
+    def __init__(
+        self,
+        parts: Parts,
+        wanted: Wanted,
+        config: RunConfig,
+        model: str,
+        started: float,
+        loading: Loading | None = None,
+    ) -> None:
+        """`parts` are on the device already, but for the DiT, which is when `loading` has ended.
 
-        Raises CheckpointError for a tokenizer or an image processor that cannot be used.
+        `started`: when loading began, on time.perf_counter's clock. Raises CheckpointError for a tokenizer
+        or an image processor that cannot be used.
         """
         self.device = wanted.device
         self.streams = Streams(wanted.device)
-        self.dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
-        self.dit.attend = BACKENDS[wanted.attention]
+        self._dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
+        self._loading = loading
+        self._dit.attend = BACKENDS[wanted.attention]
         self.shift = parts.shift
         self.schedule: ScheduleName = parts.schedule if config.schedule == "auto" else config.schedule
         try:
@@ -152,7 +162,7 @@ class JoyImageBackend:
         if wanted.why and self.device.type == "cuda":
             notes.append(f"attention {wanted.attention}: {wanted.why}")
         if config.compile:
-            self.dit.compile_blocks()
+            self._dit.compile_blocks()
         self.info = BackendInfo(
             model=model,
             layout=parts.layout,
@@ -163,6 +173,19 @@ class JoyImageBackend:
             load_seconds=time.perf_counter() - started,
             notes=tuple(notes),
         )
+        self.streams.give_back()
+
+    @property
+    def dit(self) -> DiT:
+        """The DiT with its weights; waits until they are there."""
+        self.ready()
+        return self._dit
+
+    def ready(self) -> None:
+        """Wait for the DiT's weights. Raises CheckpointError or DeviceError."""
+        if self._loading is not None:
+            self._loading.wait()
+            self._loading = None
 
     @memory_faults()
     @torch.inference_mode()
@@ -260,9 +283,6 @@ class JoyImageBackend:
         pending = self.decode_later(latents)
         return [pending.picture(place) for place in range(len(pending))]
 
-    def ready(self) -> None:
-        """All networks are loaded."""
-
     def mark(self, stage: DeviceStage) -> Mark:
         """A mark behind all that was queued for this stage."""
         return self.streams.mark(stage)
@@ -271,12 +291,12 @@ class JoyImageBackend:
         """Floating-point operations of a batch by stage; what came from the cache took none."""
         given, vae = encoded.conditioning, self.vae.cfg
         texts = [len(features) for features in (*given.positive, *given.negative) if features is not None]
-        target, *references = (self.dit.grid(latent) for latent in (given.noise, *given.references))
+        target, *references = (self._dit.grid(latent) for latent in (given.noise, *given.references))
         tokens = [rows * columns for rows, columns in (target, *references)]
         height, width = (side * vae.spatial_factor for side in given.noise.shape[-2:])
         return {
             "encode": encoded.operations,
-            "denoise": encoded.steps * flops.dit_step(self.dit.cfg, tokens[0], sum(tokens[1:]), texts),
+            "denoise": encoded.steps * flops.dit_step(self._dit.cfg, tokens[0], sum(tokens[1:]), texts),
             "decode": len(given.noise) * flops.vae_decode(vae, height, width),
         }
 
@@ -302,7 +322,7 @@ class JoyImageBackend:
     def auto_batch_size(self, target: Size) -> int:
         """As many items as fill the device at this target, both guidance branches counted."""
         height, width = self._latent_size(target)
-        ph, pw = self.dit.cfg.patch
+        ph, pw = self._dit.cfg.patch
         tokens = 2 * (height // ph) * (width // pw)  # the target and one reference
         return max(1, min(AUTO_LARGEST, AUTO_TOKENS[self.device.type] // (2 * tokens)))
 
@@ -313,7 +333,9 @@ class JoyImageBackend:
             torch.cuda.empty_cache()
 
     def close(self) -> None:
-        del self.dit, self.vae, self.text_encoder, self.conditioner
+        if self._loading is not None:
+            self._loading.cancel()
+        del self._dit, self.vae, self.text_encoder, self.conditioner
         self.free_memory()
 
     def _latent_size(self, target: Size) -> Size:
@@ -327,7 +349,8 @@ class JoyImageBackend:
 def load_backend(config: RunConfig) -> JoyImageBackend:
     """Find, recognise, check and load the checkpoint that `config.model` names.
 
-    Raises CheckpointError, DeviceError or UsageError, with nothing half loaded.
+    The DiT, two thirds of it, loads on in a thread while the encoder takes the first batch; `ready` waits
+    for it. Raises CheckpointError, DeviceError or UsageError, with nothing half loaded.
     """
     if config.model is None:
         raise CheckpointError("no model is given")
@@ -335,8 +358,10 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     wanted = Wanted.of(config)
     checkpoint = open_checkpoint(resolve(config.model))
     check(checkpoint.components, checkpoint.layout)
+    later = next(c for c in checkpoint.components if c.module is checkpoint.dit)
     for component in checkpoint.components:
-        load(component, wanted.device, partial(wanted.dtype_of, component.name))
+        if component is not later:
+            load(component, wanted.device, partial(wanted.dtype_of, component.name))
     checkpoint.text_encoder.rebuild_rotary(wanted.device)
     parts = Parts(
         dit=checkpoint.dit,
@@ -348,7 +373,21 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         shift=checkpoint.shift,
         layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
     )
-    return JoyImageBackend(parts, wanted, config, config.model, started)
+    if wanted.device.type == "cuda":
+        torch.cuda.synchronize(wanted.device)
+    loading = Loading(partial(_load_on, later, wanted))
+    try:
+        return JoyImageBackend(parts, wanted, config, config.model, started, loading)
+    except BaseException:
+        loading.cancel()
+        raise
+
+
+def _load_on(component: Component, wanted: Wanted, cancelled: Callable[[], bool]) -> None:
+    """Load one network to the end, in a thread."""
+    load(component, wanted.device, partial(wanted.dtype_of, component.name), cancelled)
+    if wanted.device.type == "cuda":
+        torch.cuda.synchronize(wanted.device)
 
 
 def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:

@@ -22,6 +22,8 @@ from joyedit.errors import (
     EXIT_OK,
     EXIT_OUT_OF_TIME,
     EXIT_SOME_FAILED,
+    CheckpointError,
+    DeviceError,
     JoyeditError,
     OutputError,
 )
@@ -71,7 +73,8 @@ def run(
     """Edit every item of `source` into `config.output` that is not there already.
 
     Raises, before anything is written, `ManifestError` or `UsageError` for a source or an output that
-    cannot work, `OutputError` where another run holds the output, and whatever `load_backend` raises.
+    cannot work, `OutputError` where another run holds the output, and whatever `load_backend` raises; also
+    what loading raises that goes on behind the first batch, with no item edited.
     From then on every fault is in the outcome: those of single items (exit code 3), an interruption
     (130), the end of the time (10), what stops a run (1).
     """
@@ -119,6 +122,8 @@ def run(
             folder.write_text(REPORT, report().to_json())
         except OutputError as error:  # a disk that stopped the run may have no room for the report either
             about.state, about.error = "stopped", about.error or error
+        if isinstance(about.error, (CheckpointError, DeviceError)) and not about.is_loaded:
+            raise about.error  # as if it had been found before the first batch
         return RunOutcome(exit_code=report().exit_code, report=report(), error=about.error)
 
 
@@ -209,6 +214,11 @@ class _About:
     error: JoyeditError | None = None
     editor: Editor | None = None
     matmul_tflops: float | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether all networks were there at some time."""
+        return self.editor is not None and self.editor.loaded is not None
 
 
 def _counted(items: Iterable[EditItem | FailedItem], about: _About) -> Iterator[EditItem | FailedItem]:
