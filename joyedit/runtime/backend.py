@@ -100,6 +100,8 @@ class Backend(Protocol):
     """A loaded model on a device. `encode`, `denoise` and `decode_later` may raise `OutOfMemory`."""
 
     info: BackendInfo
+    window: int
+    """How many batches are best encoded before the first of them is denoised."""
 
     def encode(self, batch: BatchInput) -> Any:
         """Instructions and pictures -> conditioning."""

@@ -1,5 +1,7 @@
 """Batches through the networks; where a batch fails, its items go through in smaller ones.
 
+A window of batches (mostly one) is encoded, then each is denoised and decoded.
+
 A batch is given to the device whole, and the call returns while the device works: the host reads and encodes
 the next one meanwhile, and the writers wait for the pictures. At most `IN_FLIGHT` batches are on
 the device. A batch that runs out of memory is halved, and the size that fits is remembered for its shapes.
@@ -11,17 +13,22 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job.spec import Batch
-from joyedit.runtime.backend import Backend, BatchInput, DeviceStage, OutOfMemory
+from joyedit.runtime.backend import Backend, BatchInput, DeviceStage, Mark, OutOfMemory
 from joyedit.runtime.flight import Flight
 from joyedit.runtime.limits import BatchLimits
 from joyedit.runtime.reading import ReadyItem
 from joyedit.runtime.records import Recorder
 from joyedit.runtime.timing import Busy, StageClock
 from joyedit.runtime.writing import EditedItem
+
+T = TypeVar("T")
 
 IN_FLIGHT = 2
 """One batch that the device works on, and one behind it."""
@@ -36,13 +43,23 @@ class _Part:
     alone: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Encoded:
+    """A part that was encoded, and the marks around that."""
+
+    part: _Part
+    encoded: Any
+    marks: tuple[Mark, Mark]
+
+
 class Editor:
     """Owns the way of a batch from pictures to pictures. `on_step(done, total)` hears of each step.
 
-    `stopped` is asked between the parts of a batch that was divided: what has not begun then has no
-    record, and a later run takes it up. `busy` counts the device's work since `loaded`, which is when
-    all networks were there; `operations` those of the batches that are done, by stage, and `seconds`
-    what those took.
+    `window` batches are encoded before the first of them is denoised. `stopped` is asked between them and
+    between the parts of a divided one: what has not begun then has no record, and a later run takes it up;
+    `dropped` tells that there was some. `busy` counts the device's work since `loaded`, which is when all
+    networks were there; `operations` those of the batches that are done, by stage, and `seconds` what
+    those took.
     """
 
     def __init__(
@@ -52,6 +69,7 @@ class Editor:
         clock: StageClock,
         on_step: Callable[[int, int], None],
         stopped: Callable[[], bool] = lambda: False,
+        window: int = 1,
     ) -> None:
         self.busy = Busy()
         self.loaded: float | None = None
@@ -62,26 +80,49 @@ class Editor:
         self._clock = clock
         self._on_step = on_step
         self._stopped = stopped
+        self._window = window
         self._limits = BatchLimits()
+        self.dropped = False
+        self._waiting: deque[_Part] = deque()
         self._flights: deque[Flight] = deque()
 
     def edit(self, index: int, items: Sequence[ReadyItem]) -> Iterator[EditedItem]:
-        """The items of one planned batch as they are on their way, in order; failed ones are recorded instead.
+        """Take one planned batch; gives the items that are on their way now, failed ones are recorded instead.
 
+        These are the items of this batch and of those before it that filled the window, if they did.
         Raises only what concerns the whole run: a `JoyeditError` that is no `ItemError`.
         """
-        parts = deque([_Part(index=index, items=tuple(items))] if items else [])
-        begun = False
-        while parts and not (begun and self._stopped()):
-            part = self._take(parts)
-            begun = True
-            flight = self._fly(part, parts)
-            if flight is not None:
-                self._flights.append(flight)
-                for place, ready in enumerate(part.items):
-                    yield EditedItem(ready=ready, flight=flight, place=place)
-            while self._flights and self._flights[0].is_over():
-                self._land()
+        if items:
+            self._waiting.append(_Part(index=index, items=tuple(items)))
+        if len(self._waiting) >= self._window:
+            yield from self.finish()
+
+    def finish(self) -> Iterator[EditedItem]:
+        """The batches that wait for the window to fill."""
+        parts = self._waiting
+        while parts and not self._stopped():
+            window: deque[_Encoded] = deque()
+            while parts and len(window) < self._window:
+                part = self._take(parts)
+                encoded = self._attempt(part, parts, partial(self._encode, part))
+                if encoded is not None:
+                    window.append(encoded)
+            first = True
+            while window and (first or not self._stopped()):
+                first = False
+                while len(self._flights) >= IN_FLIGHT:
+                    self._land()
+                encoded = window.popleft()
+                flight = self._attempt(encoded.part, parts, partial(self._denoise, encoded))
+                if flight is not None:
+                    self._limits.fitted(_shape(encoded.part), len(encoded.part.items))
+                    self._flights.append(flight)
+                    for place, ready in enumerate(encoded.part.items):
+                        yield EditedItem(ready=ready, flight=flight, place=place)
+                while self._flights and self._flights[0].is_over():
+                    self._land()
+            self.dropped = self.dropped or bool(window)
+        self.dropped = self.dropped or bool(parts)
 
     def drain(self) -> None:
         """Wait until the device is done with all batches."""
@@ -96,29 +137,23 @@ class Editor:
             parts.appendleft(_Part(index=part.index, items=part.items[size:], alone=part.alone))
         return _Part(index=part.index, items=part.items[:size], alone=part.alone)
 
-    def _fly(self, part: _Part, parts: deque[_Part]) -> Flight | None:
-        """Give the part to the device. After a fault it goes back into `parts`, or its only item is recorded."""
-        while len(self._flights) >= IN_FLIGHT:
-            self._land()
-        shape, size = _shape(part), len(part.items)
+    def _attempt(self, part: _Part, parts: deque[_Part], work: Callable[[], T]) -> T | None:
+        """What `work` gives. After a fault the part goes back into `parts`, or its only item is recorded."""
         try:
             try:
-                flight = self._queue(part)
+                return work()
             except OutOfMemory:
                 if not self._flights:
                     raise
-                flight = None
-            if flight is None:  # what was on its way held memory too, so once more without it
-                self.drain()
-                self._backend.free_memory()
-                flight = self._queue(part)
+            # What was on its way held memory too, so once more without it.
+            self.drain()
+            self._backend.free_memory()
+            return work()
         except Exception as error:
             if isinstance(error, JoyeditError) and not isinstance(error, ItemError):
                 raise
             fault = error
-        else:
-            self._limits.fitted(shape, size)
-            return flight
+        shape, size = _shape(part), len(part.items)
         if isinstance(fault, OutOfMemory):
             fault = _told(fault)
             self._backend.free_memory()
@@ -137,36 +172,48 @@ class Editor:
             parts.appendleft(_Part(index=part.index, items=part.items, alone=True))
         return None
 
-    def _queue(self, part: _Part) -> Flight:
-        """Every stage of a part, one behind the other on the device."""
-        backend, clock = self._backend, self._clock
+    def _encode(self, part: _Part) -> _Encoded:
         batch = Batch(index=part.index, items=tuple(item.sized for item in part.items))
-        stage: DeviceStage = "encode"
-        start = clock.now()
-        try:
-            begin = backend.mark(stage)
-            encoded = backend.encode(BatchInput(batch=batch, pictures=tuple(item.pictures for item in part.items)))
-            encoded_marks = begin, backend.mark(stage)
-            if self.loaded is None:
-                with clock.stage("load"):
-                    backend.ready()
-                self.loaded = clock.now()
-                self.busy.start(self.loaded)
-            operations = backend.operations(encoded)
-            stage, start = "denoise", clock.now()
-            begin = backend.mark(stage)
-            latents = backend.denoise(encoded, self._on_step)
-            denoised = begin, backend.mark(stage)
-            del encoded  # the decoder can use its memory
-            stage, start = "decode", clock.now()
+        pictures = tuple(item.pictures for item in part.items)
+        with self._faults_count("encode"):
+            begin = self._backend.mark("encode")
+            encoded = self._backend.encode(BatchInput(batch=batch, pictures=pictures))
+            return _Encoded(part=part, encoded=encoded, marks=(begin, self._backend.mark("encode")))
+
+    def _denoise(self, given: _Encoded) -> Flight:
+        """The rest of the way, one stage behind the other on the device."""
+        backend, clock = self._backend, self._clock
+        if self.loaded is None:
+            with clock.stage("load"):
+                backend.ready()
+            self.loaded = clock.now()
+            self.busy.start(self.loaded)
+        with self._faults_count("denoise"):
+            begin = backend.mark("denoise")
+            latents = backend.denoise(given.encoded, self._on_step)
+            denoised = begin, backend.mark("denoise")
+        with self._faults_count("decode"):
             pending = backend.decode_later(latents)
-            decoded = backend.mark(stage)
+            decoded = backend.mark("decode")
+        if len(pending) != len(given.part.items):
+            raise RuntimeError(f"{len(pending)} pictures came out of a batch of {len(given.part.items)}")
+        return Flight(
+            pending=pending,
+            encoded=given.marks,
+            denoised=denoised,
+            decoded=decoded,
+            operations=backend.operations(given.encoded),
+        )
+
+    @contextmanager
+    def _faults_count(self, stage: DeviceStage) -> Iterator[None]:
+        """The time of a stage that does not come to its end is told too."""
+        start = self._clock.now()
+        try:
+            yield
         except BaseException:
-            clock.add(stage, clock.now() - start)
+            self._clock.add(stage, self._clock.now() - start)
             raise
-        if len(pending) != len(part.items):
-            raise RuntimeError(f"{len(pending)} pictures came out of a batch of {len(part.items)}")
-        return Flight(pending=pending, encoded=encoded_marks, denoised=denoised, decoded=decoded, operations=operations)
 
     def _land(self) -> None:
         """Wait for the oldest batch on the device, and count what it took."""

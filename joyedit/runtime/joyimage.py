@@ -30,6 +30,7 @@ from joyedit.runtime.conditioning import Conditioner, PromptBuilder, TokenizerEr
 from joyedit.runtime.denoise import Conditioning, denoise, initial_noise
 from joyedit.runtime.device import DTYPES, choose_attention, choose_device, choose_dtype
 from joyedit.runtime.memory import memory_faults
+from joyedit.runtime.offload import WINDOW, Turns
 from joyedit.runtime.streams import Streams
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
@@ -44,6 +45,8 @@ AUTO_LARGEST = 8
 
 CACHE_BYTES = 512 * 2**20
 """For openings and latents of pictures: at full size and 1024 pixels, three pictures."""
+
+HOST = torch.device("cpu")
 
 ContentKey = tuple[bytes, ...]
 """What an item's references look like, in order."""
@@ -136,7 +139,7 @@ class JoyImageBackend:
         started: float,
         loading: Loading | None = None,
     ) -> None:
-        """`parts` are on the device already, but for the DiT, which is when `loading` has ended.
+        """`parts` are on the device already (with offload, the VAE alone), the DiT when `loading` has ended.
 
         `started`: when loading began, on time.perf_counter's clock. Raises CheckpointError for a tokenizer
         or an image processor that cannot be used.
@@ -145,6 +148,11 @@ class JoyImageBackend:
         self.streams = Streams(wanted.device)
         self._dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
         self._loading = loading
+        self._turns: Turns | None = None
+        self.window = 1
+        if config.offload == "encoder":
+            self._turns = Turns(wanted.device, {"encoder": parts.text_encoder, "dit": parts.dit})
+            self.window = WINDOW
         self._dit.attend = BACKENDS[wanted.attention]
         self.shift = parts.shift
         self.schedule: ScheduleName = parts.schedule if config.schedule == "auto" else config.schedule
@@ -201,6 +209,7 @@ class JoyImageBackend:
         keys = [tuple(known[id(picture)] for picture in pictures) for pictures in batch.pictures]
         slots = range(len(batch.pictures[0]))
         noise = torch.cat([self._noise(s.item.sampling.seed, s.target) for s in batch.batch.items])
+        self._bring("encoder")
         with self.streams.encoding():
             texts = self._texts(batch, keys)
             conditioning = Conditioning(
@@ -217,6 +226,11 @@ class JoyImageBackend:
             )
         self.streams.hand_over(conditioning.tensors())
         return Encoded(conditioning=conditioning, steps=samplings[0].steps, operations=self._operations - before)
+
+    def _bring(self, network: str) -> None:
+        """Have this network on the device, where networks take turns."""
+        if self._turns is not None and self._turns.bring(network):
+            self.streams.give_back()
 
     def _texts(self, batch: BatchInput, keys: Sequence[ContentKey]) -> dict[tuple[int, str], Tensor]:
         """Features by item and text. Items with the same references follow one opening, in one call."""
@@ -266,8 +280,10 @@ class JoyImageBackend:
     @torch.inference_mode()
     def denoise(self, encoded: Encoded, on_step: Callable[[int, int], None]) -> Tensor:
         """Latents (B, C, h, w), fp32."""
+        self.ready()
+        self._bring("dit")
         levels = sigmas(encoded.steps, self.schedule, self.shift)
-        return denoise(self.dit, encoded.conditioning, levels, on_step)
+        return denoise(self._dit, encoded.conditioning, levels, on_step)
 
     @memory_faults()
     @torch.inference_mode()
@@ -361,7 +377,8 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     later = next(c for c in checkpoint.components if c.module is checkpoint.dit)
     for component in checkpoint.components:
         if component is not later:
-            load(component, wanted.device, partial(wanted.dtype_of, component.name))
+            moves = config.offload == "encoder" and component.module is checkpoint.text_encoder
+            load(component, HOST if moves else wanted.device, partial(wanted.dtype_of, component.name))
     checkpoint.text_encoder.rebuild_rotary(wanted.device)
     parts = Parts(
         dit=checkpoint.dit,
@@ -375,7 +392,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     )
     if wanted.device.type == "cuda":
         torch.cuda.synchronize(wanted.device)
-    loading = Loading(partial(_load_on, later, wanted))
+    loading = Loading(partial(_load_on, later, HOST if config.offload == "encoder" else wanted.device, wanted))
     try:
         return JoyImageBackend(parts, wanted, config, config.model, started, loading)
     except BaseException:
@@ -383,11 +400,11 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         raise
 
 
-def _load_on(component: Component, wanted: Wanted, cancelled: Callable[[], bool]) -> None:
+def _load_on(component: Component, device: torch.device, wanted: Wanted, cancelled: Callable[[], bool]) -> None:
     """Load one network to the end, in a thread."""
-    load(component, wanted.device, partial(wanted.dtype_of, component.name), cancelled)
-    if wanted.device.type == "cuda":
-        torch.cuda.synchronize(wanted.device)
+    load(component, device, partial(wanted.dtype_of, component.name), cancelled)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:

@@ -147,7 +147,9 @@ def _flow(
         quality=DEFAULT_QUALITY if config.quality is None else config.quality,
     )
     resume = Resume(recorder.journal, folder.path, fingerprints, hashes, config.redo, config.trust_journal)
-    editor = about.editor = Editor(backend, recorder, clock, progress.step, stop)
+    waits = source.kind == "stdin"  # for a result, maybe, before it gives the next item
+    window = 1 if waits else backend.window
+    editor = about.editor = Editor(backend, recorder, clock, progress.step, stop, window)
     write = PictureWriter(
         folder=folder, config=config, info=info, recorder=recorder, clock=clock, fingerprints=fingerprints
     )
@@ -163,14 +165,14 @@ def _flow(
     try:
         checkers = Workers(CHECKERS, "joyedit-check", timeout=config.read_timeout, stopped=stop)
         with checkers, Writers(write) as writers:
-            ahead = 1 if source.kind == "stdin" else AHEAD
+            ahead = 1 if waits else AHEAD
             checked = Checker(
                 _counted(source.items(), about), resume, checkers, passed_over,
                 max_pixels=config.max_pixels, ahead=ahead,
             )  # fmt: skip
             planned = plan(
                 checked, config.batch_size or backend.auto_batch_size, config.window, checked.size_of,
-                look_ahead=source.kind != "stdin",
+                look_ahead=not waits,
             )  # fmt: skip
             stop.started = True
             with ReadAhead(planned, read, timeout=config.read_timeout, stopped=stop) as ready:
@@ -184,15 +186,18 @@ def _flow(
                             recorder.failed(sized, fault, "unreadable_picture")
                         for edited in editor.edit(entry.index, entry.items):
                             about.waited["write"] += writers.put(edited)
+                    for edited in editor.finish() if ready.finished else ():
+                        about.waited["write"] += writers.put(edited)
                 except KeyboardInterrupt:
+                    editor.dropped = True
                     stop.interrupt()
                     progress.stopping("interrupted")
                 editor.drain()
-        if stop.reason == "out_of_time" and not ready.finished:
+        if stop.reason == "out_of_time" and (editor.dropped or not ready.finished):
             progress.stopping("out_of_time")
     except JoyeditError as error:
         return "stopped", error
-    if stop.reason is not None and not ready.finished:
+    if stop.reason is not None and (editor.dropped or not ready.finished):
         return stop.reason, None
     tally = recorder.tally
     assert about.taken == tally.recorded + tally.left, "an item was lost, or recorded twice"
