@@ -154,7 +154,8 @@ class Report:
     over their threads), `waited` the time for which the device stood still for pictures to be read
     or written. The encoder of a batch shares the device with the batch before, so stages overlap.
     `device_work` holds operations by stage, where the backend counts them, `matmul_tflops` the measured
-    ceiling. `images_per_second` is all finished pictures over all time after loading.
+    ceiling. `predicted_peak` is what the memory model expected of the device. `images_per_second` is all
+    finished pictures over all time after loading.
     """
 
     state: State
@@ -181,6 +182,7 @@ class Report:
     warm_up: Mapping[str, Any] | None
     steady: Mapping[str, Any] | None
     peak_memory: Mapping[str, int | None]
+    predicted_peak: int | None
     model: str
     layout: str
     device: str
@@ -236,6 +238,8 @@ class Report:
         elif self.warm_up is not None:
             rows.append(("steady", "no figure: the warm-up was the only batch"))
         memory = ", ".join(f"{where} {_bytes(count)}" for where, count in self.peak_memory.items() if count is not None)
+        if self.predicted_peak is not None:
+            memory += f" (device predicted {_bytes(self.predicted_peak)})"
         rows.append(("peak memory", memory or "unknown"))
         rows.append(("model", f"{self.model} ({self.layout})"))
         rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}"))

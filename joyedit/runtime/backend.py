@@ -133,6 +133,9 @@ class Backend(Protocol):
     def peak_memory(self) -> int | None:
         """The most bytes in use on the device so far; None if that is not known."""
 
+    def predicted_peak(self) -> int | None:
+        """What `peak_memory` should be by the backend's memory model; None where it has none."""
+
     def auto_batch_size(self, target: Size) -> int:
         """How many items of this target (height, width) fit on the device at once; at least 1."""
 

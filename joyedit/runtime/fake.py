@@ -152,6 +152,10 @@ class FakeBackend:
         """A fake has no device memory."""
         return None
 
+    def predicted_peak(self) -> int | None:
+        """A fake has no device memory."""
+        return None
+
     def auto_batch_size(self, target: Size) -> int:
         """The same for every target."""
         return self._batch_size

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import resource
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +28,16 @@ from joyedit.models.qwen import Prefix, TextEncoder, load_image_processor, load_
 from joyedit.models.schedule import SHIFT, ScheduleName, sigmas
 from joyedit.models.vae import VAE
 from joyedit.runtime.backend import BackendInfo, BatchInput, DeviceStage, Mark
+from joyedit.runtime.batching import (
+    SIZES,
+    Remembered,
+    decoding_bytes,
+    denoising_bytes,
+    most_that_fit,
+    smallest_that_fills,
+)
 from joyedit.runtime.cache import ContentCache
-from joyedit.runtime.ceiling import matmul_tflops
+from joyedit.runtime.ceiling import matmul_tflops, timed
 from joyedit.runtime.conditioning import Conditioner, PromptBuilder, TokenizerError, levels_of, rounded, scaled
 from joyedit.runtime.denoise import Conditioning, denoise, initial_noise
 from joyedit.runtime.device import DTYPES, choose_attention, choose_device, choose_dtype
@@ -38,13 +50,19 @@ from joyedit.weights.layouts import open_checkpoint, resolve
 from joyedit.weights.load import Component, Loading, check, load
 from joyedit.weights.random import SizeName
 
-# Image tokens of both guidance branches that one forward should hold: enough to fill a large GPU
-# without a second item at 1024 pixels, and small enough for a CPU's caches.
-AUTO_TOKENS = {"cuda": 16384, "cpu": 4096}
+# Image tokens of both guidance branches that one forward on a CPU should hold, for its caches.
+AUTO_TOKENS = 4096
 AUTO_LARGEST = 8
+TEXT_TOKENS = 64
+"""Of an instruction and the turns around it, beside its picture: what the memory model and measurements assume."""
 
-CACHE_BYTES = 512 * 2**20
-"""For openings and latents of pictures: at full size and 1024 pixels, three pictures."""
+CACHE_LEAST, CACHE_MOST = 128 * 2**20, 2 * 2**30
+CACHE_SHARE = 1 / 32
+"""Of what is free after loading, for openings and latents of pictures: at full size and 1024 pixels a
+picture takes 170 MB. The planner puts equal pictures next to each other, so a few are enough; the most
+is a dozen, because a batch that does not fit for the cache's sake costs more than a picture read twice."""
+RESERVE = 2 * 2**30
+"""Left free on a GPU: kernels' own workspaces, and what the allocator cannot piece together."""
 
 HOST = torch.device("cpu")
 
@@ -163,7 +181,12 @@ class JoyImageBackend:
             raise CheckpointError(
                 f"{parts.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
             ) from error
-        self.cache = ContentCache(CACHE_BYTES)
+        self._weights = self._weights_on_device(DTYPES[wanted.dtype].itemsize)
+        share = int(CACHE_SHARE * (self._available() - self._weights))
+        self.cache = ContentCache(max(CACHE_LEAST, min(CACHE_MOST, share)))
+        self._batch_sizes: dict[int, int] = {}
+        self._predicted = self._peak = 0
+        self._networks = threading.Lock()  # the planner's thread measures, the main one edits
         self._operations = 0  # of the conditioning, so far
         self.conditioner = Conditioner(parts.text_encoder, builder, processor)
         notes = []
@@ -191,8 +214,9 @@ class JoyImageBackend:
 
     def ready(self) -> None:
         """Wait for the DiT's weights. Raises CheckpointError or DeviceError."""
-        if self._loading is not None:
-            self._loading.wait()
+        loading = self._loading
+        if loading is not None:
+            loading.wait()
             self._loading = None
 
     @memory_faults()
@@ -209,8 +233,7 @@ class JoyImageBackend:
         keys = [tuple(known[id(picture)] for picture in pictures) for pictures in batch.pictures]
         slots = range(len(batch.pictures[0]))
         noise = torch.cat([self._noise(s.item.sampling.seed, s.target) for s in batch.batch.items])
-        self._bring("encoder")
-        with self.streams.encoding():
+        with self._turn("encoder"), self.streams.encoding():
             texts = self._texts(batch, keys)
             conditioning = Conditioning(
                 noise=self.streams.to_device(noise),
@@ -225,12 +248,23 @@ class JoyImageBackend:
                 scales=tuple(s.guidance_scale for s in samplings),
             )
         self.streams.hand_over(conditioning.tensors())
+        self._predict(batch, samplings[0].steps)
         return Encoded(conditioning=conditioning, steps=samplings[0].steps, operations=self._operations - before)
 
-    def _bring(self, network: str) -> None:
-        """Have this network on the device, where networks take turns."""
-        if self._turns is not None and self._turns.bring(network):
-            self.streams.give_back()
+    def _predict(self, batch: BatchInput, steps: int) -> None:
+        """Keep the largest peak that the memory model expects of a batch."""
+        if self.device.type == "cuda":
+            first = batch.batch.items[0]
+            working = self._working_bytes(first.target, len(batch.pictures), steps, len(first.references))
+            self._predicted = max(self._predicted, self._weights + self.cache.nbytes + working)
+
+    @contextmanager
+    def _turn(self, network: str) -> Iterator[None]:
+        """Have this network on the device, where networks take turns, and keep it there meanwhile."""
+        with self._networks:
+            if self._turns is not None and self._turns.bring(network):
+                self.streams.give_back()
+            yield
 
     def _texts(self, batch: BatchInput, keys: Sequence[ContentKey]) -> dict[tuple[int, str], Tensor]:
         """Features by item and text. Items with the same references follow one opening, in one call."""
@@ -281,9 +315,9 @@ class JoyImageBackend:
     def denoise(self, encoded: Encoded, on_step: Callable[[int, int], None]) -> Tensor:
         """Latents (B, C, h, w), fp32."""
         self.ready()
-        self._bring("dit")
         levels = sigmas(encoded.steps, self.schedule, self.shift)
-        return denoise(self._dit, encoded.conditioning, levels, on_step)
+        with self._turn("dit"):
+            return denoise(self._dit, encoded.conditioning, levels, on_step)
 
     @memory_faults()
     @torch.inference_mode()
@@ -331,16 +365,96 @@ class JoyImageBackend:
     def peak_memory(self) -> int | None:
         """Peak bytes allocated on the GPU; on the CPU, the process's largest resident size."""
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
+            return max(self._peak, torch.cuda.max_memory_allocated(self.device))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
+    def predicted_peak(self) -> int | None:
+        """What the memory model says of the largest batch so far, in bytes; None on the CPU."""
+        return self._predicted or None
+
     def auto_batch_size(self, target: Size) -> int:
-        """As many items as fill the device at this target, both guidance branches counted."""
+        """As many items as fill the device at this target, if they fit: both guidance branches and a reference.
+
+        On a GPU it is measured, once for targets of about the same size, and remembered on the disk.
+        """
+        tokens = self._tokens(target)
+        if self.device.type != "cuda":
+            return max(1, min(AUTO_LARGEST, AUTO_TOKENS // (4 * tokens)))
+        room = self._available() - self._weights - self.cache.capacity - RESERVE
+        most = most_that_fit(partial(self._working_bytes, target), room)
+        place = round(2 * math.log2(tokens))  # one measurement for all buckets of a base size
+        if place not in self._batch_sizes:
+            cfg = self._dit.cfg
+            key = "|".join(map(str, (
+                torch.cuda.get_device_name(self.device), torch.__version__, f"{cfg.num_layers}x{cfg.hidden_size}",
+                self.info.dtype, self.info.attention, place,
+            )))  # fmt: skip
+            remembered = Remembered()
+            size = remembered.get(key)
+            if size is None:
+                size = self._measured_batch_size(target, most)
+                remembered.put(key, size)
+            self._batch_sizes[place] = size
+        return min(self._batch_sizes[place], most)
+
+    def _measured_batch_size(self, target: Size, most: int) -> int:
+        """Measure; what that takes of memory does not count as the run's peak."""
+        self.ready()
+        with self._turn("dit"):
+            self._peak = self.peak_memory() or 0
+            sizes = tuple(size for size in SIZES if size <= most)
+            size = smallest_that_fills(partial(self._seconds_a_forward, target), sizes)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        return size
+
+    @memory_faults()
+    @torch.inference_mode()
+    def _seconds_a_forward(self, target: Size, items: int) -> float:
+        """The better of two passes of the DiT after a first one, with guidance and one reference each."""
+        height, width = self._latent_size(target)
+        latents = torch.randn(items, self.vae.cfg.z_dim, height, width, device=self.device)
+        text = torch.randn(self._tokens(target) // 4 + TEXT_TOKENS, self._dit.cfg.text_dim, device=self.device)
+        features = (text.to(self._dit.dtype),) * items
+        given = Conditioning(
+            noise=latents, references=(latents,), positive=features, negative=features, scales=(4.0,) * items
+        )
+        levels = sigmas(1, self.schedule, self.shift)
+        seconds, _, _ = timed(lambda: denoise(self._dit, given, levels), self.streams.synchronize, 2)
+        return min(seconds)
+
+    def _working_bytes(self, target: Size, items: int, steps: int = 50, references: int = 1) -> int:
+        """What a batch takes beside the weights and the cache, by the memory model."""
+        tokens = self._tokens(target)
+        branch = (1 + references) * tokens + references * tokens // 4 + TEXT_TOKENS
+        itemsize = DTYPES[self.info.dtype].itemsize
+        return max(
+            denoising_bytes(self._dit.cfg, 2 * items * branch, steps, itemsize),
+            decoding_bytes(self.vae.cfg, *target, itemsize),
+        )
+
+    def _tokens(self, target: Size) -> int:
         height, width = self._latent_size(target)
         ph, pw = self._dit.cfg.patch
-        tokens = 2 * (height // ph) * (width // pw)  # the target and one reference
-        return max(1, min(AUTO_LARGEST, AUTO_TOKENS[self.device.type] // (2 * tokens)))
+        return (height // ph) * (width // pw)
+
+    def _available(self) -> int:
+        """Bytes that this process has on the device or could still get, however far loading is."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
+        try:
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError):  # the system does not tell
+            return 0
+
+    def _weights_on_device(self, itemsize: int) -> int:
+        """Bytes of the weights that are on the device at once, when all are loaded."""
+        dit, encoder, vae = (
+            sum(p.numel() for p in network.parameters()) * itemsize
+            for network in (self._dit, self.text_encoder, self.vae)
+        )
+        return vae + (dit + encoder if self._turns is None else max(dit, encoder))
 
     def free_memory(self) -> None:
         """Drop what is only kept for later: the pictures' openings and latents, and freed blocks."""

@@ -281,6 +281,7 @@ def _report(
         warm_up=tally.warm_up(),
         steady=tally.steady(),
         peak_memory={"device": backend.peak_memory(), "host": host_peak_memory()},
+        predicted_peak=backend.predicted_peak(),
         model=info.model,
         layout=info.layout,
         device=info.device,

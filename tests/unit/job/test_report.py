@@ -37,6 +37,7 @@ def report(tally: Tally, **changes: object) -> Report:
         "warm_up": tally.warm_up(),
         "steady": tally.steady(),
         "peak_memory": {"device": None, "host": 3 * 2**30},
+        "predicted_peak": None,
         "model": "joy",
         "layout": "diffusers",
         "device": "cpu",
@@ -87,6 +88,12 @@ def test_without_a_ceiling_no_share_is_told() -> None:
     rows = dict(report(counted(), device_work={"denoise": work}, matmul_tflops=None, device_idle=None).rows())
     assert rows["denoise"] == "1 min 15 s, 1.5 TFLOP/s"
     assert not {"matmul ceiling", "device idle"} & set(rows)
+
+
+def test_predicted_and_measured_memory_stand_together() -> None:
+    memory = {"device": 5 * 2**30, "host": 2**29}
+    rows = dict(report(counted(), peak_memory=memory, predicted_peak=6 * 2**30).rows())
+    assert rows["peak memory"] == "device 5.00 GiB, host 512 MiB (device predicted 6.00 GiB)"
 
 
 def test_one_batch_gives_no_steady_figure() -> None:

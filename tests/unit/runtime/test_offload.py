@@ -60,7 +60,6 @@ def test_pictures_with_offload_are_those_without(tmp_path: Path, diffusers_check
 def test_pictures_are_encoded_once_however_the_manifest_scatters_them(
     tmp_path: Path, diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from joyedit.runtime import joyimage
     from joyedit.runtime.conditioning import Conditioner
 
     calls: list[int] = []
@@ -73,7 +72,6 @@ def test_pictures_are_encoded_once_however_the_manifest_scatters_them(
         lines += [{"id": f"{n}{text}", "image": f"{n}.png", "instruction": f"Make it {text}."} for n in range(5)]
     manifest = tmp_path / "edits.jsonl"
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    monkeypatch.setattr(joyimage, "CACHE_BYTES", 2**20)
     outcome = joyedit.run(
         manifest, model=diffusers_checkpoint, output=tmp_path / "out", steps=1, basesize=256, batch_size=1, device="cpu"
     )
