@@ -32,7 +32,8 @@ from joyedit.job.buckets import bucket_table, choose_bucket
 from joyedit.job.images import fit
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.runtime.backend import BatchInput
-from joyedit.runtime.bench import INSTRUCTIONS, matmul_tflops
+from joyedit.runtime.bench import INSTRUCTIONS
+from joyedit.runtime.ceiling import matmul_tflops
 from joyedit.runtime.device import DTYPES
 from joyedit.runtime.joyimage import JoyImageBackend, random_backend
 from joyedit.weights.defaults import nano_folder

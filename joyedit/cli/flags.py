@@ -25,6 +25,7 @@ class Flags:
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     attention: Literal["auto", "flash", "sdpa"] = "auto"
     compile: bool = False
+    offload: Literal["none", "encoder"] = "none"
     schedule: Literal["auto", "original", "diffusers"] = "auto"
     limit: int | None = None
     recipe: str | None = None

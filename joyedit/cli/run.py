@@ -85,6 +85,10 @@ def run_command(
         bool,
         typer.Option("--compile/--no-compile", help="Compile the networks first: slow to start, then faster."),
     ] = False,
+    offload: Annotated[
+        Literal["none", "encoder"],
+        typer.Option("--offload", help="For smaller GPUs: text encoder and DiT take turns on the device."),
+    ] = "none",
     schedule: Annotated[
         Literal["auto", "original", "diffusers"],
         typer.Option("--schedule", help="Variant of the noise schedule."),
@@ -175,6 +179,7 @@ def run_command(
         dtype=dtype,
         attention=attention,
         compile=compile_,
+        offload=offload,
         schedule=schedule,
         limit=limit,
         recipe=recipe,

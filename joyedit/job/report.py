@@ -111,6 +111,40 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StageWork:
+    """What the device did in one stage: operations by formula (10^12), a second, as a share of the matmul ceiling.
+
+    `seconds` are those of the batches that went through.
+    """
+
+    tflop: float
+    seconds: float
+    tflops: float | None
+    share: float | None
+
+    @classmethod
+    def of(cls, operations: int, seconds: float, ceiling: float | None) -> StageWork:
+        """`ceiling` in TFLOP/s; None if it was not measured."""
+        tflop = operations / 1e12
+        tflops = tflop / seconds if seconds > 0 else None
+        return cls(tflop=tflop, seconds=seconds, tflops=tflops, share=tflops / ceiling if tflops and ceiling else None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Idle:
+    """Seconds for which the device had no batch to work on, and their share of `of_seconds`, all after loading."""
+
+    seconds: float
+    of_seconds: float
+    share: float
+
+    @classmethod
+    def of(cls, whole: float, busy: float) -> Idle:
+        idle = max(0.0, whole - busy)
+        return cls(seconds=idle, of_seconds=whole, share=idle / whole)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """One run, whole. Times are seconds, memory is bytes, timestamps are UTC in ISO 8601.
 
@@ -120,7 +154,10 @@ class Report:
 
     `seconds` is the time on the wall, `stages` the time in each stage (reading and writing added up
     over their threads), `waited` the time for which the device stood still for pictures to be read
-    or written. `images_per_second` is all finished pictures over all time after loading.
+    or written. The encoder of a batch shares the device with the batch before, so stages overlap.
+    `device_work` holds operations by stage, where the backend counts them, `matmul_tflops` the measured
+    ceiling. `predicted_peak` is what the memory model expected of the device. `images_per_second` is all
+    finished pictures over all time after loading.
     """
 
     state: State
@@ -141,10 +178,14 @@ class Report:
     batches: int
     stages: Mapping[str, float]
     waited: Mapping[str, float]
+    device_work: Mapping[str, StageWork]
+    matmul_tflops: float | None
+    device_idle: Idle | None
     images_per_second: float | None
     warm_up: Mapping[str, Any] | None
     steady: Mapping[str, Any] | None
     peak_memory: Mapping[str, int | None]
+    predicted_peak: int | None
     model: str
     layout: str
     device: str
@@ -181,8 +222,14 @@ class Report:
         if self.passed_over:
             rows.append(("passed over", f"{self.passed_over} files that are no pictures"))
         rows.append(("batches", str(self.batches)))
-        rows += [(stage, seconds_text(seconds)) for stage, seconds in self.stages.items()]
+        rows += [(stage, _stage(seconds, self.device_work.get(stage))) for stage, seconds in self.stages.items()]
+        if self.matmul_tflops is not None:
+            rows.append(("matmul ceiling", f"{self.matmul_tflops:.3g} TFLOP/s"))
         rows.append(("device waited", _waited(self.waited)))
+        if self.device_idle is not None:
+            idle = self.device_idle
+            of = f"{seconds_text(idle.seconds)} of {seconds_text(idle.of_seconds)} after loading"
+            rows.append(("device idle", f"{idle.share:.1%} ({of})"))
         rows.append(("total", seconds_text(self.seconds)))
         if self.images_per_second is not None:
             rows.append(("images a second", f"{self.images_per_second:.3g} (all, after loading)"))
@@ -194,6 +241,8 @@ class Report:
         elif self.warm_up is not None:
             rows.append(("steady", "no figure: the warm-up was the only batch"))
         memory = ", ".join(f"{where} {_bytes(count)}" for where, count in self.peak_memory.items() if count is not None)
+        if self.predicted_peak is not None:
+            memory += f" (device predicted {_bytes(self.predicted_peak)})"
         rows.append(("peak memory", memory or "unknown"))
         rows.append(("model", f"{self.model} ({self.layout})"))
         rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}"))
@@ -235,6 +284,14 @@ def seconds_text(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _stage(seconds: float, work: StageWork | None) -> str:
+    told = seconds_text(seconds)
+    if work is None or work.tflops is None:
+        return told
+    told += f", {work.tflops:.3g} TFLOP/s"
+    return told if work.share is None else f"{told} ({work.share:.0%} of the ceiling)"
 
 
 def _waited(waited: Mapping[str, float]) -> str:

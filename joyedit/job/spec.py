@@ -143,6 +143,7 @@ class RunConfig:
 
     `redo` says which items are edited that an earlier run has recorded: those that are not as they were
     (changed), all of them, or only those that failed. `trust_journal`: sizes and times stand for content.
+    `offload` "encoder": text encoder and DiT take turns on the device, each for a window of batches.
     `max_duration` and `read_timeout` are seconds; larger pictures than `max_pixels` are refused.
     """
 
@@ -153,6 +154,7 @@ class RunConfig:
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     attention: Literal["auto", "flash", "sdpa"] = "auto"
     compile: bool = False
+    offload: Literal["none", "encoder"] = "none"
     schedule: Literal["auto", "original", "diffusers"] = "auto"
     format: Literal["png", "jpg", "webp"] = "png"
     quality: int | None = None

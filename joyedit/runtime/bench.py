@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from joyedit.job.buckets import choose_bucket
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.models import flops
 from joyedit.runtime.backend import BatchInput
+from joyedit.runtime.ceiling import matmul_tflops, timed
 from joyedit.runtime.device import DTYPES
 from joyedit.runtime.joyimage import JoyImageBackend, random_backend
 from joyedit.weights.random import SizeName
@@ -180,19 +180,6 @@ def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
     )
 
 
-def timed(call: Callable[[], Any], synchronize: Callable[[], None], rounds: int) -> tuple[list[float], float, Any]:
-    """Seconds of `rounds` calls after a first one, which is told apart, and the last result."""
-    seconds = []
-    result = None
-    for _ in range(rounds + 1):
-        synchronize()
-        start = time.perf_counter()
-        result = call()
-        synchronize()
-        seconds.append(time.perf_counter() - start)
-    return seconds[1:], seconds[0], result
-
-
 def batch_of(config: BenchConfig, instructions: Sequence[str] | None = None) -> BatchInput:
     """Items of random square pictures; with `instructions`, one item for each, all of one picture."""
     bucket = choose_bucket((config.basesize, config.basesize), config.basesize)
@@ -266,19 +253,6 @@ class TextTokens:
         ph, pw = backend.dit.cfg.patch
         tokens = (target[0] // side // ph) * (target[1] // side // pw)
         return flops.dit_step(backend.dit.cfg, tokens, config.references * tokens, self.branches)
-
-
-def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
-    """The best of several large square products on random data, in TFLOP/s: the ceiling of the linear layers."""
-    side = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    seconds, _, _ = timed(lambda: torch.mm(a, b), synchronize, 20)
-    return 2 * side**3 / min(seconds) / 1e12
 
 
 def _parameters(network: torch.nn.Module) -> int:

@@ -31,6 +31,11 @@ class Conditioning:
     negative: tuple[Tensor | None, ...]
     scales: tuple[float, ...]
 
+    def tensors(self) -> list[Tensor]:
+        """All of them, each once or more."""
+        features = (*self.positive, *self.negative)
+        return [self.noise, *self.references, *(f for f in features if f is not None)]
+
 
 def initial_noise(seed: int, channels: int, height: int, width: int) -> Tensor:
     """An item's own noise: (1, C, h, w) fp32, drawn on the CPU so that every device gets the same."""

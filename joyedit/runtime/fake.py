@@ -22,14 +22,14 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from PIL import Image
 
 from joyedit.errors import ItemError
 from joyedit.job.spec import RunConfig, Size
-from joyedit.runtime.backend import BackendInfo, BatchInput, OutOfMemory
+from joyedit.runtime.backend import BackendInfo, BatchInput, DeviceStage, HostMark, OutOfMemory
 
 ROOM = "JOYEDIT_FAKE_ROOM"
 
@@ -40,6 +40,25 @@ class FakeLatents:
 
     batch: BatchInput
     steps: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FakePending:
+    """Pictures that are there already."""
+
+    pictures: list[Image.Image]
+    broken: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def is_finite(self, place: int) -> bool:
+        """False for those whose instruction asks for it."""
+        return place not in self.broken
+
+    def picture(self, place: int) -> Image.Image:
+        """As it is."""
+        return self.pictures[place]
 
 
 class FakeBackend:
@@ -55,6 +74,7 @@ class FakeBackend:
             schedule="original" if config.schedule == "auto" else config.schedule,
             identity=f"fake {config.model}",
         )
+        self.window = 1 if config.offload == "none" else 4
         self.room = int(os.environ.get(ROOM, "1000000"))
         self.calls: Counter[str] = Counter()
         self.batches: list[tuple[str, ...]] = []
@@ -92,10 +112,14 @@ class FakeBackend:
             on_step(step + 1, encoded.steps)
         return encoded
 
-    def not_finite(self, latents: FakeLatents) -> tuple[int, ...]:
-        """Those whose instruction asks for it."""
+    def ready(self) -> None:
+        """There is nothing to wait for."""
+
+    def decode_later(self, latents: FakeLatents) -> FakePending:
+        """The pictures of `decode`, at once."""
         items = latents.batch.batch.items
-        return tuple(place for place, sized in enumerate(items) if "FAIL-NAN" in sized.item.instruction)
+        broken = tuple(place for place, sized in enumerate(items) if "FAIL-NAN" in sized.item.instruction)
+        return FakePending(pictures=self.decode(latents), broken=broken)
 
     def decode(self, latents: FakeLatents) -> list[Image.Image]:
         """One tinted picture for each item."""
@@ -112,11 +136,23 @@ class FakeBackend:
             pictures.append(picture)
         return pictures
 
-    def synchronize(self) -> None:
+    def mark(self, stage: DeviceStage) -> HostMark:
         """Nothing runs behind."""
-        self.calls["synchronize"] += 1
+        return HostMark()
+
+    def operations(self, encoded: FakeLatents) -> Mapping[DeviceStage, int]:
+        """A fake computes nothing."""
+        return {}
+
+    def matmul_tflops(self) -> float | None:
+        """A fake has no device."""
+        return None
 
     def peak_memory(self) -> int | None:
+        """A fake has no device memory."""
+        return None
+
+    def predicted_peak(self) -> int | None:
         """A fake has no device memory."""
         return None
 

@@ -1,10 +1,10 @@
 """One run from source to report: the whole data flow on one screen.
 
-source -> check (threads) -> plan -> read (threads) -> encode, denoise, decode (this thread)
-       -> write (threads) -> record
+source -> check (threads) -> plan -> read (threads) -> encode, denoise, decode (queued by this thread)
+       -> write (threads, which wait for the device) -> record
 
-Every queue is bounded, the device waits for no disk, and each item ends in exactly one record. What an
-earlier run has done leaves the stream at the check. No torch here: the networks are behind `Backend`.
+Every queue is bounded, the device waits for no disk and no host, and each item ends in exactly one record.
+What an earlier run has done leaves the stream at the check. No torch here: the networks are behind `Backend`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from joyedit.errors import (
     EXIT_OK,
     EXIT_OUT_OF_TIME,
     EXIT_SOME_FAILED,
+    CheckpointError,
+    DeviceError,
     JoyeditError,
     OutputError,
 )
@@ -31,7 +33,7 @@ from joyedit.job.images import DEFAULT_QUALITY, allow_pixels
 from joyedit.job.lock import OutputLock
 from joyedit.job.output import OutputFolder
 from joyedit.job.plan import plan
-from joyedit.job.report import REPORT, Report, State, Tally, host_peak_memory, versions
+from joyedit.job.report import REPORT, Idle, Report, StageWork, State, Tally, host_peak_memory, versions
 from joyedit.job.resume import Decision, Resume
 from joyedit.job.retry import write_failed
 from joyedit.job.spec import EditItem, FailedItem, RunConfig
@@ -74,7 +76,8 @@ def run(
     """Edit every item of `source` into `config.output` that is not there already.
 
     Raises, before anything is edited, `ManifestError` or `UsageError` for a source or an output that
-    cannot work, `OutputError` where another run holds the output, and whatever `load_backend` raises.
+    cannot work, `OutputError` where another run holds the output, and whatever `load_backend` raises; also
+    what loading raises that goes on behind the first batch, with no item edited.
     From then on every fault is in the outcome: those of single items (exit code 3), an interruption (130),
     the end of the time (10), what stops a run (1). With `foresee`, no model is loaded where all is done.
     """
@@ -112,10 +115,15 @@ def run(
                 write_failed(folder, recorder.journal)
         except OutputError as error:
             about.state, about.error = "stopped", about.error or error
+        if about.tally.batches:
+            assert opening.backend is not None
+            about.matmul_tflops = opening.backend.matmul_tflops()
         try:
             folder.write_text(REPORT, report().to_json())
         except OutputError as error:  # a disk that stopped the run may have no room for the report either
             about.state, about.error = "stopped", about.error or error
+        if isinstance(about.error, (CheckpointError, DeviceError)) and not about.is_loaded:
+            raise about.error  # as if it had been found before the first batch
         return RunOutcome(exit_code=report().exit_code, report=report(), error=about.error)
 
 
@@ -142,6 +150,7 @@ def _flow(
         quality=DEFAULT_QUALITY if config.quality is None else config.quality,
     )
     resume = Resume(recorder.journal, folder.path, fingerprints, hashes, config.redo, config.trust_journal)
+    waits = source.kind == "stdin"  # for a result, maybe, before it gives the next item
     write = PictureWriter(
         folder=folder, config=config, info=info, recorder=recorder, clock=clock, fingerprints=fingerprints
     )
@@ -159,7 +168,7 @@ def _flow(
     try:
         checkers = Workers(CHECKERS, "joyedit-check", timeout=config.read_timeout, stopped=stop)
         with checkers, Writers(write) as writers:
-            ahead = 1 if source.kind == "stdin" else AHEAD
+            ahead = 1 if waits else AHEAD
             checked = Checker(
                 _counted(source.items(), about), resume, checkers, passed_over,
                 max_pixels=config.max_pixels, ahead=ahead,
@@ -173,8 +182,12 @@ def _flow(
             backend = opening.open()
             about.loaded, about.expected = clock.now(), opening.summary.items
             folder.write_text(REPORT, _report(source.name, config, opening, clock, about).to_json())
-            editor = Editor(backend, recorder, clock, progress.step, stop)
-            planned = plan(found, config.batch_size or backend.auto_batch_size, config.window, checked.size_of)
+            window = 1 if waits else backend.window
+            editor = about.editor = Editor(backend, recorder, clock, progress.step, stop, window)
+            planned = plan(
+                found, config.batch_size or backend.auto_batch_size, config.window, checked.size_of,
+                look_ahead=not waits,
+            )  # fmt: skip
             stop.started = True
             with ReadAhead(planned, read, timeout=config.read_timeout, stopped=stop) as ready:
                 try:
@@ -187,10 +200,14 @@ def _flow(
                             recorder.failed(sized, fault, "unreadable_picture")
                         for edited in editor.edit(entry.index, entry.items):
                             about.waited["write"] += writers.put(edited)
+                    for edited in editor.finish() if ready.finished else ():
+                        about.waited["write"] += writers.put(edited)
                 except KeyboardInterrupt:
+                    editor.dropped = True
                     stop.interrupt()
                     progress.stopping("interrupted")
-        if stop.reason == "out_of_time" and not ready.finished:
+                editor.drain()
+        if stop.reason == "out_of_time" and (editor.dropped or not ready.finished):
             progress.stopping("out_of_time")
     except StoppedError:  # before there was anything to edit
         assert stop.reason is not None
@@ -200,7 +217,7 @@ def _flow(
         if opening.backend is None:
             raise
         return "stopped", error
-    if stop.reason is not None and not ready.finished:
+    if stop.reason is not None and (editor.dropped or not ready.finished):
         return stop.reason, None
     return _complete(recorder.tally, about)
 
@@ -236,6 +253,13 @@ class _About:
     state: State = "running"
     error: JoyeditError | None = None
     asked: dict[str, Any] = field(default_factory=dict)
+    editor: Editor | None = None
+    matmul_tflops: float | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether all networks were there at some time."""
+        return self.editor is not None and self.editor.loaded is not None
 
 
 def _counted(items: Iterable[EditItem | FailedItem], about: _About) -> Iterator[EditItem | FailedItem]:
@@ -286,10 +310,14 @@ def _report(name: str, config: RunConfig, opening: Opening, clock: StageClock, a
         batches=tally.batches,
         stages=clock.seconds(),
         waited=about.waited,
+        device_work=_work(about),
+        matmul_tflops=about.matmul_tflops,
+        device_idle=_idle(about, now),
         images_per_second=tally.ok / (now - about.loaded) if tally.ok and now > about.loaded else None,
         warm_up=tally.warm_up(),
         steady=tally.steady(),
         peak_memory={"device": None if backend is None else backend.peak_memory(), "host": host_peak_memory()},
+        predicted_peak=None if backend is None else backend.predicted_peak(),
         model=info.model,
         layout=info.layout,
         device=info.device,
@@ -302,6 +330,25 @@ def _report(name: str, config: RunConfig, opening: Opening, clock: StageClock, a
         notes=info.notes,
         versions=versions(),
     )
+
+
+def _work(about: _About) -> dict[str, StageWork]:
+    """Operations of the batches that are done, where the backend counts them."""
+    editor = about.editor
+    if editor is None:
+        return {}
+    return {
+        stage: StageWork.of(operations, editor.seconds[stage], about.matmul_tflops)
+        for stage, operations in editor.operations.items()
+    }
+
+
+def _idle(about: _About, now: float) -> Idle | None:
+    """What the device had nothing to do, of the time since all networks were loaded."""
+    editor = about.editor
+    if editor is None or editor.loaded is None or now <= editor.loaded:
+        return None
+    return Idle.of(now - editor.loaded, editor.busy.seconds)
 
 
 def _left(about: _About) -> int | None:

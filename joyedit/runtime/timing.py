@@ -1,7 +1,7 @@
-"""Stage clocks: how long each stage took, with the device synchronised where it does the work.
+"""How long each stage took, and how long the device had something to do.
 
-A device runs behind the calls that feed it. So a stage of the device is timed from one
-synchronisation to the next, and the time of one stage never lands in another.
+Stages of the host are timed around the call. A device runs behind the calls that feed it, so its stages
+are timed by marks in its own work (see `flight`), and nobody waits for them to be timed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from joyedit.runtime.backend import DeviceStage
+
 STAGES = ("load", "read", "encode", "denoise", "decode", "write")
-DEVICE_STAGES = ("encode", "denoise", "decode")
+DEVICE_STAGES: tuple[DeviceStage, ...] = ("encode", "denoise", "decode")
 
 
 class Lap:
@@ -24,7 +26,8 @@ class Lap:
 class StageClock:
     """Seconds spent in each stage, added up over all threads.
 
-    Reading and writing run in several threads at once, so their sums may exceed the time on the wall.
+    Reading and writing run in several threads at once, and the encoder of a batch beside the denoising of
+    the one before, so the sums may exceed the time on the wall.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
@@ -33,20 +36,12 @@ class StageClock:
         self._lock = threading.Lock()
 
     @contextmanager
-    def stage(self, name: str, synchronize: Callable[[], None] | None = None) -> Iterator[Lap]:
-        """Time the block as a pass through `name`, also when it raises.
-
-        `synchronize` waits for the device; it is called before and after. After a fault of the
-        device it is not called again: it would raise the same fault and hide the first one.
-        """
+    def stage(self, name: str) -> Iterator[Lap]:
+        """Time the block as a pass through `name`, also when it raises."""
         lap = Lap()
-        if synchronize is not None:
-            synchronize()
         start = self.now()
         try:
             yield lap
-            if synchronize is not None:
-                synchronize()
         finally:
             lap.seconds = self.now() - start
             self.add(name, lap.seconds)
@@ -60,3 +55,22 @@ class StageClock:
         """A copy of the sums so far, in the order of `STAGES`."""
         with self._lock:
             return dict(self._seconds)
+
+
+class Busy:
+    """How long a device had something to do: the union of spans that come in the order of their ends."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._until = float("-inf")
+
+    def start(self, at: float) -> None:
+        """Count nothing before this."""
+        self._until = at
+
+    def add(self, begin: float, end: float) -> float:
+        """Count a span; gives the seconds of it that were not counted before."""
+        new = max(0.0, end - max(begin, self._until))
+        self.seconds += new
+        self._until = max(self._until, end)
+        return new

@@ -1,6 +1,6 @@
-"""Pictures are written behind the device: a few threads encode, put the file in place, then record it.
+"""Pictures are written behind the device: a few threads wait for it, encode, put the file in place, then record it.
 
-At most `pending` pictures wait to be written; the device waits for room only when the disk is slower
+At most `pending` pictures are on their way; the device waits for room only when the disk is slower
 than it is.
 """
 
@@ -23,6 +23,7 @@ from joyedit.job.output import OutputFolder
 from joyedit.job.report import joyedit_version
 from joyedit.job.spec import EditItem, RunConfig
 from joyedit.runtime.backend import BackendInfo
+from joyedit.runtime.flight import Flight
 from joyedit.runtime.reading import ReadyItem
 from joyedit.runtime.records import Recorder, Written
 from joyedit.runtime.timing import StageClock
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 WORKERS = 4
-PENDING = 16
+PENDING = 32
+"""Two batches of eight on the device, and as many that the disk is behind with."""
 
 _FORMATS: dict[str, Literal["png", "jpg", "webp"]] = {
     ".png": "png",
@@ -43,11 +45,15 @@ _FORMATS: dict[str, Literal["png", "jpg", "webp"]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EditedItem:
-    """An item and its finished picture. `seconds` is its share of each stage so far."""
+    """An item on its way through the device, and its place in the batch."""
 
     ready: ReadyItem
-    image: Image.Image
-    seconds: dict[str, float]
+    flight: Flight
+    place: int
+
+    def seconds(self) -> dict[str, float]:
+        """Its share of each stage so far; waits for the device."""
+        return {"read": self.ready.seconds, **self.flight.share()}
 
 
 class Writers:
@@ -117,15 +123,20 @@ class PictureWriter:
         self._fingerprints = fingerprints
 
     def __call__(self, edited: EditedItem) -> None:
-        """Put the picture in place, then its record. A fault of this item becomes its record.
+        """Wait for the picture, put it in place, then its record. A fault of this item becomes its record.
 
         Raises `OutputError` when nothing more can be written.
         """
         sized, item = edited.ready.sized, edited.ready.sized.item
-        inputs = edited.ready.seen
+        inputs, notes = edited.ready.seen, edited.ready.notes
+        seconds: dict[str, float] = {}
+        code = "edit_failed"
         try:
+            seconds = edited.seconds()
+            image = edited.flight.picture(edited.place)
+            code = "write_failed"
             with self._clock.stage("write") as lap:
-                data = self._encode(edited)
+                data = self._encode(item, image)
                 sha256 = self._folder.write_hashed(item.output, data)
                 written = Written(
                     fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in inputs]),
@@ -136,19 +147,18 @@ class PictureWriter:
         except OutputError:
             raise
         except Exception as error:
-            seconds = edited.seconds | {"write": lap.seconds}
-            self._recorder.failed(sized, error, "write_failed", seconds=seconds, notes=edited.ready.notes)
+            if code == "write_failed":
+                seconds |= {"write": lap.seconds}
+            self._recorder.failed(sized, error, code, seconds=seconds, notes=notes)
         else:
-            seconds = edited.seconds | {"write": lap.seconds}
-            self._recorder.ok(sized, written, seconds=seconds, notes=edited.ready.notes)
+            self._recorder.ok(sized, written, seconds=seconds | {"write": lap.seconds}, notes=notes)
 
-    def _encode(self, edited: EditedItem) -> memoryview:
+    def _encode(self, item: EditItem, image: Image.Image) -> memoryview:
         """The picture's file, in memory: a fault of the encoder and one of the disk stay apart."""
-        item = edited.ready.sized.item
         form = _FORMATS.get(PurePosixPath(item.output).suffix.lower(), self._config.format)
         file = io.BytesIO()
         try:
-            save_picture(edited.image, file, form, self._config.quality, picture_metadata(item, self._info))
+            save_picture(image, file, form, self._config.quality, picture_metadata(item, self._info))
         except OSError as error:
             raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
         return file.getbuffer()

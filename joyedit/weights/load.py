@@ -5,13 +5,15 @@ Names and shapes of all files are checked before a tensor is read, and every fau
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from joyedit.errors import CheckpointError
+from joyedit.errors import CheckpointError, DeviceError
 from joyedit.weights.files import TensorFiles
 from joyedit.weights.names import DROP, Fit, Rename
 
@@ -82,15 +84,68 @@ def check(components: Iterable[Component], layout: str) -> None:
         raise CheckpointError(f"the checkpoint was recognised as the {layout} layout, but its tensors differ:\n{text}")
 
 
-def load(component: Component, device: torch.device, dtype_of: Callable[[str], torch.dtype]) -> None:
+class CancelledError(Exception):
+    """Nobody waits for these weights any more."""
+
+
+def load(
+    component: Component,
+    device: torch.device,
+    dtype_of: Callable[[str], torch.dtype],
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
     """Fill a checked component's network. `dtype_of` gives each parameter's dtype by its name.
 
-    Tensors go one at a time from the file to the device, so the host never holds a second copy.
+    Files are mapped into memory, and tensors go one at a time from the mapping to the device, where they
+    take their dtype: the host holds no copy but the system's own cache of the file. Raises CheckpointError
+    for a file that cannot be read, DeviceError where the device has no room, and CancelledError
+    when `cancelled` says so between two tensors.
     """
     state: dict[str, Tensor] = {}
-    for source, tensor in component.files.read(device):
-        target = component.rename(source)
-        if target:
-            state[target] = component.fit(tensor).to(dtype_of(target)).contiguous()
-    component.module.load_state_dict(state, strict=True, assign=True)
+    where = component.files.where
+    try:
+        for source, tensor in component.files.read(device):
+            if cancelled():
+                raise CancelledError
+            target = component.rename(source)
+            if target:
+                state[target] = component.fit(tensor).to(dtype_of(target)).contiguous()
+        component.module.load_state_dict(state, strict=True, assign=True)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        need = sum(p.numel() * dtype_of(name).itemsize for name, p in component.module.named_parameters())
+        raise DeviceError(
+            f"{where}: the {component.name} takes {need / 2**30:.1f} GiB, and {device} has no room for it"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{where}: the {component.name} cannot be loaded ({reason})") from error
     component.module.requires_grad_(False).eval()
+
+
+class Loading:
+    """`load` in a thread of its own, so that other networks can work meanwhile."""
+
+    def __init__(self, load: Callable[[Callable[[], bool]], None]) -> None:
+        """`load` takes a function that says whether it is cancelled."""
+        self._load = load
+        self._cancelled = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="joyedit-load", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for the end, and raise what `load` raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None:
+        """Stop before the next tensor, and wait for that."""
+        self._cancelled.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            self._load(self._cancelled.is_set)
+        except BaseException as error:
+            self._error = error

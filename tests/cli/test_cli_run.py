@@ -91,8 +91,9 @@ def test_one_picture_on_stdout_only_the_table(joyedit: Command, pictures: Path) 
     assert ended.code == 0
     labels = [line.split("  ")[0] for line in ended.out.splitlines()]
     assert labels == [
-        "items", "batches", "load", "read", "encode", "denoise", "decode", "write", "device waited", "total",
-        "images a second", "warm-up", "steady", "peak memory", "model", "device", "schedule", "output",
+        "items", "batches", "load", "read", "encode", "denoise", "decode", "write", "device waited",
+        "device idle", "total", "images a second", "warm-up", "steady", "peak memory", "model", "device",
+        "schedule", "output",
     ]  # fmt: skip
     with Image.open("out/b.png") as image:
         assert image.size[0] == pytest.approx(2 * image.size[1], rel=0.1)

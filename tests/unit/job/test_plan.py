@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,63 @@ def test_items_of_one_shape_and_steps_share_batches_and_full_ones_leave_first() 
     assert shown(plan(items, 2, 100, size_of)) == ["a c", "b e", "d", "f"]
 
 
+def of_picture(name: str, picture: str) -> EditItem:
+    return replace(item(name), images=(Path("square", picture),))
+
+
+def square(path: Path) -> Size:
+    return SQUARE
+
+
+def test_items_of_one_picture_leave_together_though_the_stream_scatters_them() -> None:
+    items = [of_picture(f"{picture}{n}", picture) for n in range(3) for picture in "pqr"]
+    assert shown(plan(items, 2, 100, square)) == ["p0 p1", "p2 q0", "q1 q2", "r0 r1", "r2"]
+    assert shown(plan(items, 3, 100, square)) == ["p0 p1 p2", "q0 q1 q2", "r0 r1 r2"]
+
+
+def test_a_picture_that_goes_on_for_ever_holds_up_no_other() -> None:
+    items = [of_picture("p0", "p"), of_picture("q", "q"), *(of_picture(f"p{n}", "p") for n in range(1, 9))]
+    assert shown(plan(items, 2, 4, square)) == ["p0 p1", "q p2", "p3 p4", "p5 p6", "p7 p8"]
+
+
+def test_pictures_are_met_once_each_within_a_window() -> None:
+    """Runs of equal pictures in the planned order: as many as distinct pictures in each window."""
+    items = [of_picture(f"{n}", f"{n % 25}") for n in range(200)]
+    order = [
+        sized.item.images for entry in plan(items, 4, 100, square) if isinstance(entry, Batch) for sized in entry.items
+    ]
+    assert len(order) == 200
+    assert sum(1 for _ in itertools.groupby(order)) <= 2 * 25
+    everything = plan(items, 4, 200, square)
+    order = [sized.item.images for entry in everything if isinstance(entry, Batch) for sized in entry.items]
+    assert sum(1 for _ in itertools.groupby(order)) == 25
+
+
+def test_a_stream_that_breaks_gives_what_came_before() -> None:
+    def stream() -> Iterator[EditItem]:
+        yield item("a")
+        raise ItemError("gone", "the source is gone")
+
+    planned = plan(stream(), 2, 100, size_of)
+    assert shown(iter([next(planned)])) == ["a"]
+    with pytest.raises(ItemError, match="the source is gone"):
+        next(planned)
+
+
+def test_without_a_look_ahead_full_batches_leave_at_once() -> None:
+    taken: list[str] = []
+
+    def stream() -> Iterator[EditItem]:
+        for name in "abcd":
+            taken.append(name)
+            yield item(name)
+
+    planned = plan(stream(), 2, 100, size_of, look_ahead=False)
+    assert shown(iter([next(planned)])) == ["a b"]
+    assert taken == ["a", "b"]
+    assert shown(planned) == ["c d"]
+
+
 def test_indices_count_batches_only() -> None:
     entries = list(plan([item("a"), item("x", "gone"), item("b", "wide")], 1, 10, size_of))
     assert [entry.index for entry in entries if isinstance(entry, Batch)] == [0, 1]
@@ -85,7 +143,7 @@ def test_items_that_failed_before_pass_through() -> None:
 def test_no_item_waits_longer_than_the_window() -> None:
     rare = [item("rare", "tall")]
     common = [item(str(number)) for number in range(10)]
-    assert shown(plan(rare + common, 4, 5, size_of)) == ["0 1 2 3", "rare", "4 5 6 7", "8 9"]
+    assert shown(plan(rare + common, 4, 5, size_of)) == ["rare", "0 1 2 3", "4 5 6 7", "8 9"]
 
 
 def test_failed_items_count_into_the_window_too() -> None:

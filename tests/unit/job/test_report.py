@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from joyedit.job.report import Report, Tally, joyedit_version, percentile, seconds_text, version_of
+from joyedit.job.report import Idle, Report, StageWork, Tally, joyedit_version, percentile, seconds_text, version_of
 from joyedit.job.spec import ItemResult, Settings
 
 
@@ -31,10 +31,14 @@ def report(tally: Tally, **changes: object) -> Report:
         "batches": tally.batches,
         "stages": {"load": 1.0, "denoise": 75.0},
         "waited": {"read": 0.5, "write": 0.0},
+        "device_work": {"denoise": StageWork.of(150 * 10**12, 75.0, 4.0)},
+        "matmul_tflops": 4.0,
+        "device_idle": Idle.of(80.0, 76.0),
         "images_per_second": 0.25,
         "warm_up": tally.warm_up(),
         "steady": tally.steady(),
         "peak_memory": {"device": None, "host": 3 * 2**30},
+        "predicted_peak": None,
         "model": "joy",
         "layout": "diffusers",
         "device": "cpu",
@@ -78,6 +82,21 @@ def test_the_first_batch_is_the_warm_up_and_stays_out_of_the_steady_figures() ->
     }
 
 
+def test_without_a_ceiling_no_share_is_told() -> None:
+    work = StageWork.of(3 * 10**12, 2.0, None)
+    assert (work.tflops, work.share) == (1.5, None)
+    assert StageWork.of(0, 0.0, 5.0).tflops is None
+    rows = dict(report(counted(), device_work={"denoise": work}, matmul_tflops=None, device_idle=None).rows())
+    assert rows["denoise"] == "1 min 15 s, 1.5 TFLOP/s"
+    assert not {"matmul ceiling", "device idle"} & set(rows)
+
+
+def test_predicted_and_measured_memory_stand_together() -> None:
+    memory = {"device": 5 * 2**30, "host": 2**29}
+    rows = dict(report(counted(), peak_memory=memory, predicted_peak=6 * 2**30).rows())
+    assert rows["peak memory"] == "device 5.00 GiB, host 512 MiB (device predicted 6.00 GiB)"
+
+
 def test_one_batch_gives_no_steady_figure() -> None:
     assert counted(batches=0).warm_up() is None
     tally = counted(batches=1)
@@ -96,7 +115,12 @@ def test_the_table_and_the_json_tell_the_same() -> None:
     rows = dict(made.rows())
     assert rows["items"] == "5: 3 ok, 2 failed (x 2)"
     assert rows["passed over"] == "2 files that are no pictures"
-    assert rows["denoise"] == "1 min 15 s"
+    assert rows["denoise"] == "1 min 15 s, 2 TFLOP/s (50% of the ceiling)"
+    assert rows["load"] == "1.0 s"
+    assert rows["matmul ceiling"] == "4 TFLOP/s"
+    assert rows["device idle"] == "5.0% (4.0 s of 1 min 20 s after loading)"
+    assert told["device_work"] == {"denoise": {"tflop": 150.0, "seconds": 75.0, "tflops": 2.0, "share": 0.5}}
+    assert told["device_idle"] == {"seconds": 4.0, "of_seconds": 80.0, "share": 0.05}
     assert rows["device waited"] == "0.500 s for read, 0.000 s for write"
     assert rows["steady"] == "0.2 images a second; 3.0 s an image (median), 4.0 s (p95)"
     assert rows["peak memory"] == "host 3.00 GiB"

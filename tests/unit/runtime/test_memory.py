@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from joyedit.runtime.backend import OutOfMemory
-from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.joyimage import CACHE_LEAST, CACHE_MOST, JoyImageBackend
 from joyedit.runtime.memory import memory_faults
 from support import editing
 from support.editing import Edit, batch_of, picture
@@ -65,7 +65,25 @@ def test_freeing_memory_empties_the_cache(backend: JoyImageBackend) -> None:
 
 
 def test_latents_that_are_not_finite(backend: JoyImageBackend) -> None:
-    latents = torch.zeros(4, 16, 3, 3)
+    latents = torch.zeros(4, 16, 4, 4)
     latents[1, 0, 0, 0] = float("nan")
     latents[3, 1, 2, 2] = float("inf")
-    assert backend.not_finite(latents) == (1, 3)
+    pending = backend.decode_later(latents)
+    assert [pending.is_finite(place) for place in range(len(pending))] == [True, False, True, False]
+    assert pending.picture(0).size == (32, 32)
+
+
+def test_the_cache_takes_a_bounded_share(backend: JoyImageBackend) -> None:
+    assert CACHE_LEAST <= backend.cache.capacity <= CACHE_MOST
+
+
+def test_a_forward_for_the_choice_of_a_batch_runs_and_its_memory_is_modelled(backend: JoyImageBackend) -> None:
+    assert backend._seconds_a_forward((256, 320), 2) > 0
+    assert backend._working_bytes((256, 320), 4) > backend._working_bytes((256, 320), 1) > 0
+    assert backend._weights == 4 * sum(
+        p.numel() for network in (backend.dit, backend.vae, backend.text_encoder) for p in network.parameters()
+    )
+
+
+def test_on_the_cpu_the_batch_follows_from_the_tokens(backend: JoyImageBackend) -> None:
+    assert [backend.auto_batch_size(size) for size in ((256, 256), (512, 512), (1024, 1024))] == [4, 1, 1]

@@ -513,3 +513,66 @@ def test_finished_pictures_do_not_pile_up_in_front_of_a_slow_disk(
     outcome = harness(Items(*(item(str(n), picture) for n in range(60))), backend=Counting, batch_size=1)
     assert high <= writing.PENDING + 1
     assert outcome.report.waited["write"] > 0
+
+
+class Ordered(FakeBackend):
+    """Remembers in which order its stages were called."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.order = ""
+
+    def encode(self, batch: BatchInput) -> FakeLatents:
+        self.order += "e"
+        return super().encode(batch)
+
+    def denoise(self, encoded: FakeLatents, on_step: Callable[[int, int], None]) -> FakeLatents:
+        self.order += "d"
+        return super().denoise(encoded, on_step)
+
+
+@pytest.mark.parametrize(("offload", "order"), [("none", "ed" * 6), ("encoder", "eeeeddddeedd")])
+def test_with_offload_a_window_is_encoded_before_it_is_denoised(
+    harness: Harness, picture: Path, offload: str, order: str
+) -> None:
+    outcome = harness(Items(*(item(f"{n}", picture) for n in range(6))), Ordered, batch_size=1, offload=offload)
+    assert outcome.exit_code == 0
+    assert isinstance(harness.backend, Ordered)
+    assert harness.backend.order == order
+    assert len(harness.records()) == 6
+
+
+def test_with_offload_faults_stay_with_their_items(
+    harness: Harness, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOYEDIT_FAKE_ROOM", "2")
+    texts = ["blue", "FAIL-ENCODE", "blue", "FAIL-BATCH", "FAIL-OOM", "FAIL-NAN", "blue", "blue", "blue", "blue"]
+    items = [item(f"{n}", picture, instruction=text) for n, text in enumerate(texts)]
+    outcome = harness(Items(*items), batch_size=4, offload="encoder")
+    assert outcome.exit_code == 3
+    codes = {name: (record["error"] or {}).get("code") for name, record in harness.records().items()}
+    expected = {"1": "instruction_too_long", "3": "edit_failed", "4": "out_of_memory", "5": "not_finite"}
+    assert codes == {f"{n}": expected.get(f"{n}") for n in range(10)}
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_with_offload_an_interruption_leaves_the_rest_to_a_later_run(
+    harness: Harness, picture: Path, place: int
+) -> None:
+    items = [item(f"{n}", picture, instruction="SIGNAL" if n == place else "blue") for n in range(5)]
+    outcome = harness(Items(*items), batch_size=1, offload="encoder")
+    if place == 4:  # nothing was left
+        assert outcome.exit_code == 0
+    else:
+        assert outcome.exit_code == 130
+        assert outcome.report.left == 5 - (place + 1)
+    assert set(harness.records()) == {f"{n}" for n in range(place + 1)}
+
+
+def test_with_offload_standard_input_is_answered_item_by_item(harness: Harness, picture: Path) -> None:
+    class Typed(Items):
+        kind = "stdin"
+
+    harness(Typed(*(item(f"{n}", picture) for n in range(3))), Ordered, batch_size=1, offload="encoder")
+    assert isinstance(harness.backend, Ordered)
+    assert harness.backend.order == "ededed"

@@ -1,4 +1,4 @@
-"""Stage clocks: exact sums, and the device waited for on both sides."""
+"""Stage clocks: exact sums; and the time in which a device had something to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from joyedit.runtime.timing import STAGES, StageClock
+from joyedit.runtime.timing import STAGES, Busy, StageClock
 
 
 def ticking(*times: float) -> Callable[[], float]:
@@ -25,27 +25,20 @@ def test_stages_add_up() -> None:
     assert clock.seconds() == dict.fromkeys(STAGES, 0.0) | {"denoise": 3.5, "write": 0.5}
 
 
-def test_the_device_is_waited_for_before_and_after() -> None:
-    events: list[str] = []
-
-    def now() -> float:
-        events.append("clock")
-        return 0.0
-
-    with StageClock(now=now).stage("encode", lambda: events.append("device")):
-        events.append("work")
-    assert events == ["device", "clock", "work", "device", "clock"]
-
-
-def test_a_stage_that_fails_counts_and_does_not_ask_the_device_again() -> None:
+def test_a_stage_that_fails_counts() -> None:
     clock = StageClock(now=ticking(0.0, 2.0))
-    asked: list[None] = []
-    with pytest.raises(RuntimeError, match="device"), clock.stage("decode", lambda: asked.append(None)):
-        raise RuntimeError("device")
-    assert clock.seconds()["decode"] == 2.0
-    assert len(asked) == 1
+    with pytest.raises(RuntimeError, match="disk"), clock.stage("read"):
+        raise RuntimeError("disk")
+    assert clock.seconds()["read"] == 2.0
 
 
 def test_an_unknown_stage_is_a_fault_of_the_program() -> None:
     with pytest.raises(KeyError):
         StageClock().add("lunch", 1.0)
+
+
+def test_a_device_is_busy_once_at_a_time() -> None:
+    busy = Busy()
+    busy.start(1.0)
+    assert [busy.add(0.0, 3.0), busy.add(4.0, 6.0), busy.add(5.0, 7.0), busy.add(2.0, 6.5)] == [2.0, 2.0, 1.0, 0.0]
+    assert busy.seconds == 5.0
