@@ -119,6 +119,7 @@ class Report:
     `seconds` is the time on the wall, `stages` the time in each stage (reading and writing added up
     over their threads), `waited` the time for which the device stood still for pictures to be read
     or written. `images_per_second` is all finished pictures over all time after loading.
+    `compile_seconds` is the part of the stage `load` that went into compiling.
     """
 
     state: State
@@ -149,6 +150,7 @@ class Report:
     attention: str
     schedule: str
     compile: bool
+    compile_seconds: float
     batch_size: int | str
     settings: Settings
     notes: tuple[str, ...]
@@ -193,7 +195,8 @@ class Report:
         memory = ", ".join(f"{where} {_bytes(count)}" for where, count in self.peak_memory.items() if count is not None)
         rows.append(("peak memory", memory or "unknown"))
         rows.append(("model", f"{self.model} ({self.layout})"))
-        rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}"))
+        compiled = f", compiled in {seconds_text(self.compile_seconds)}" if self.compile else ""
+        rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}{compiled}"))
         rows.append(("schedule", self.schedule))
         rows.append(("output", self.output))
         return rows

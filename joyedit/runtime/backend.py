@@ -28,7 +28,8 @@ class BackendInfo:
 
     `layout` names the kind of checkpoint that was recognised; `load_seconds` is the time that the
     backend itself took to load; `notes` are remarks for the user. `identity` tells checkpoints apart;
-    where it is empty, the files of the checkpoint are looked at.
+    where it is empty, the files of the checkpoint are looked at. `compile_seconds` of `load_seconds` went
+    into compiling, where `compiled`.
     """
 
     model: str
@@ -39,6 +40,8 @@ class BackendInfo:
     schedule: str
     identity: str = ""
     load_seconds: float = 0.0
+    compiled: bool = False
+    compile_seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
 

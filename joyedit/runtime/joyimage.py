@@ -16,14 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.errors import CheckpointError
-from joyedit.job.spec import RunConfig, Size
+from joyedit.job.spec import AttentionName, RunConfig, Size
 from joyedit.models.attention import BACKENDS
+from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import Prefix, TextEncoder, load_image_processor, load_tokenizer
 from joyedit.models.schedule import SHIFT, ScheduleName, sigmas
 from joyedit.models.vae import VAE
 from joyedit.runtime.backend import BackendInfo, BatchInput
 from joyedit.runtime.cache import ContentCache
+from joyedit.runtime.compiling import Compilation, compile_dit, keep_compiled_code, worth_compiling
 from joyedit.runtime.conditioning import (
     Conditioner,
     PromptBuilder,
@@ -32,7 +34,8 @@ from joyedit.runtime.conditioning import (
     pixels_of,
 )
 from joyedit.runtime.denoise import Conditioning, denoise, initial_noise
-from joyedit.runtime.device import DTYPES, choose_attention, choose_device, choose_dtype
+from joyedit.runtime.device import DTYPES, choose_device, choose_dtype
+from joyedit.runtime.kernels import AttentionChoice, choose_attention
 from joyedit.runtime.memory import memory_faults
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
@@ -72,24 +75,25 @@ class Parts:
     schedule: ScheduleName
     shift: float
     layout: str
+    attention: AttentionChoice
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Device, dtype and attention with every `auto` decided; `why` says why flash is off, where it is."""
+    """Device and dtype with every `auto` decided."""
 
     device: torch.device
     dtype: str
-    attention: str
-    why: str
 
     @classmethod
     def of(cls, config: RunConfig) -> Wanted:
         """Raises DeviceError for what is not to be had."""
         device = choose_device(config.device)
-        dtype = choose_dtype(config.dtype, device)
-        attention, why = choose_attention(config.attention, device, dtype)
-        return cls(device=device, dtype=dtype, attention=attention, why=why if config.attention == "auto" else "")
+        return cls(device=device, dtype=choose_dtype(config.dtype, device))
+
+    def attention(self, wish: AttentionName, dit: DiTConfig) -> AttentionChoice:
+        """The attention backend for this DiT. Raises DeviceError."""
+        return choose_attention(wish, self.device, DTYPES[self.dtype], dit.num_heads, dit.head_dim)
 
     def dtype_of(self, network: str, parameter: str) -> torch.dtype:
         """Everything in the run's dtype, but the time embedder in fp32: its input spans 0 to 1000."""
@@ -108,7 +112,8 @@ class JoyImageBackend:
         """
         self.device = wanted.device
         self.dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
-        self.dit.attend = BACKENDS[wanted.attention]
+        self.attention = parts.attention
+        self.dit.attend = BACKENDS[parts.attention.name]
         self.shift = parts.shift
         self.schedule: ScheduleName = parts.schedule if config.schedule == "auto" else config.schedule
         try:
@@ -120,20 +125,21 @@ class JoyImageBackend:
             ) from error
         self.cache = ContentCache(CACHE_BYTES)
         self.conditioner = Conditioner(parts.text_encoder, builder, processor)
-        notes = []
-        if wanted.why and self.device.type == "cuda":
-            notes.append(f"attention {wanted.attention}: {wanted.why}")
-        if config.compile:
-            self.dit.compile_blocks()
+        self.compilation = Compilation(on=False)
+        if worth_compiling(config, self.device):
+            self.compilation = compile_dit(self.dit, self.device)
+        notes = tuple(note for note in (self.attention.note, self.compilation.note) if note)
         self.info = BackendInfo(
             model=model,
             layout=parts.layout,
             device=_device_name(self.device),
             dtype=wanted.dtype,
-            attention=wanted.attention,
+            attention=self.attention.name,
             schedule=self.schedule,
             load_seconds=time.perf_counter() - started,
-            notes=tuple(notes),
+            compiled=self.compilation.on,
+            compile_seconds=self.compilation.seconds,
+            notes=notes,
         )
 
     @memory_faults()
@@ -251,9 +257,11 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     if config.model is None:
         raise CheckpointError("no model is given")
     started = time.perf_counter()
+    keep_compiled_code(config)
     wanted = Wanted.of(config)
     checkpoint = open_checkpoint(resolve(config.model))
     check(checkpoint.components, checkpoint.layout)
+    attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     for component in checkpoint.components:
         load(component, wanted.device, partial(wanted.dtype_of, component.name))
     checkpoint.text_encoder.rebuild_rotary(wanted.device)
@@ -266,6 +274,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         schedule=checkpoint.schedule,
         shift=checkpoint.shift,
         layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
+        attention=attention,
     )
     return JoyImageBackend(parts, wanted, config, config.model, started)
 
@@ -273,6 +282,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
 def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
     """A backend of a size with random weights, built on the device; tokenizer and processor are nano's."""
     started = time.perf_counter()
+    keep_compiled_code(config)
     wanted = Wanted.of(config)
     folder = nano_folder()
     tokens = load_tokenizer(folder / "tokenizer")
@@ -288,6 +298,7 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
         schedule="diffusers",
         shift=SHIFT,
         layout="random weights",
+        attention=wanted.attention(config.attention, random.configs(size)[0]),
     )
     return JoyImageBackend(parts, wanted, config, f"random {size}", started)
 

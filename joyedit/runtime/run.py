@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from joyedit.errors import (
 )
 from joyedit.job.fingerprint import Fingerprinter, HashCache
 from joyedit.job.images import DEFAULT_QUALITY, allow_pixels
+from joyedit.job.items import BUILT_IN
 from joyedit.job.lock import OutputLock
 from joyedit.job.output import OutputFolder
 from joyedit.job.plan import plan
@@ -89,7 +90,7 @@ def run(
         allow_pixels(config.max_pixels)
         progress.loading(config)
         with clock.stage("load"):
-            backend = load_backend(config)
+            backend = load_backend(replace(config, expected_steps=_expected_steps(summary)))
         stack.callback(backend.close)
         about.loaded, about.expected = clock.now(), summary.items
         progress.started(backend.info, summary)
@@ -261,12 +262,21 @@ def _report(
         dtype=info.dtype,
         attention=info.attention,
         schedule=info.schedule,
-        compile=config.compile,
+        compile=info.compiled,
+        compile_seconds=info.compile_seconds,
         batch_size=config.batch_size or "auto",
         settings=summary.settings,
         notes=info.notes,
         versions=versions(),
     )
+
+
+def _expected_steps(summary: SourceSummary) -> float | None:
+    """Steps of all items, each counted as the part of a 1024-pixel step that its base size makes it."""
+    settings = summary.settings.over(BUILT_IN)
+    if summary.items is None or settings.steps is None or settings.basesize is None:
+        return None
+    return summary.items * settings.steps * (settings.basesize / 1024) ** 2
 
 
 def _left(about: _About) -> int | None:

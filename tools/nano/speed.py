@@ -98,7 +98,13 @@ def padded_attention(query: Packed, key: Packed, value: Packed, text: TextLength
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int) -> Tensor:
-    return varlen_kernel()(q, k, v, bounds, bounds, longest, longest)
+    """flash-attn where it is installed, else torch's own."""
+    try:
+        kernel = varlen_kernel("fa2")
+    except ImportError:
+        kernel = varlen_kernel("varlen")
+    out = kernel(q, k, v, bounds, bounds, longest, longest)
+    return out[0] if isinstance(out, tuple) else out
 
 
 def _aten(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int) -> Tensor:
