@@ -300,8 +300,8 @@ class Work:
         items = tuple(
             SizedItem(
                 item=EditItem(
-                    id=str(n), images=(Path(str(p)),), instruction=text,
-                    sampling=Sampling(steps=self.args.steps, seed=n), basesize=self.basesize, size=None, output=f"{n}.png", origin=Origin(file="compare"),
+                    id=str(n), images=(Path(str(p)),), instruction=text, basesize=self.basesize, size=None,
+                    sampling=Sampling(steps=self.args.steps, seed=n), output=f"{n}.png", origin=Origin(file="compare"),
                 ),
                 target=self.bucket,
                 references=(self.bucket,),
