@@ -11,6 +11,7 @@ fails is told and the next one goes on; --json FILE is written anew after each.
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import json
 import platform
@@ -204,7 +205,7 @@ def reference_pipeline(ours: JoyImageBackend, basesize: int) -> Any:
     assert transformer.proj_out.weight.data_ptr() == ours.dit.proj_out.weight.data_ptr(), "weights are not shared"
     kernels = {name: tensor.to(device, dtype) for name, tensor in vae_tensors(ours.vae).items()}
     vae.load_state_dict(kernels, assign=True)
-    encoder.model = ours.text_encoder.model
+    encoder.model = as_written(ours.text_encoder.model)
     head = encoder.lm_head
     encoder.lm_head = torch.nn.Linear(head.in_features, head.out_features, bias=False, device=device, dtype=dtype)
     pipe = diffusers.JoyImageEditPipeline(
@@ -227,6 +228,23 @@ def reference_pipeline(ours: JoyImageBackend, basesize: int) -> Any:
 
     vae.encode = encode_mean
     return pipe
+
+
+def as_written(model: Any) -> Any:
+    """Our vision-language model with transformers' own patch embedding, on the same tensors."""
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchEmbed
+
+    with torch.device("meta"):
+        embed = Qwen3VLVisionPatchEmbed(model.config.vision_config)
+    embed.proj = model.visual.patch_embed.proj
+    return with_child(model, "visual", with_child(model.visual, "patch_embed", embed))
+
+
+def with_child(module: torch.nn.Module, name: str, child: torch.nn.Module) -> torch.nn.Module:
+    """The module with another child; all else is shared."""
+    twin = copy.copy(module)
+    twin._modules = {**module._modules, name: child}
+    return twin
 
 
 def plain(config: dict[str, Any]) -> dict[str, Any]:
