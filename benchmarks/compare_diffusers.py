@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -89,12 +89,9 @@ class Comparison:
 
 def main() -> int:
     args = parse()
-    run = RunConfig(
-        output=Path(), device=args.device, dtype=args.dtype, attention=args.attention,
-        compile="on" if args.compiled else "off",
-    )  # fmt: skip
-    keep_compiled_code(run)
-    run = RunConfig(**{**{n: getattr(run, n) for n in run.__slots__}, "compile": "off"})
+    run = RunConfig(output=Path(), device=args.device, dtype=args.dtype, attention=args.attention, compile="off")
+    if args.compiled:  # the blocks are compiled when a stage asks for it
+        keep_compiled_code(replace(run, compile="on"))
     ours = random_backend(args.size, run)
     work = Work(ours, reference_pipeline(ours, args.basesize), args)
     print(f"{ours.info.device}, {ours.info.dtype}, attention {ours.info.attention}, torch {torch.__version__}")

@@ -198,7 +198,10 @@ def fp32_pictures(diffusers_checkpoint: Path) -> Any:
     return run(editing.backend(diffusers_checkpoint, device="cpu"), *edits())
 
 
-def test_fp32_on_cuda_is_the_cpus_picture(diffusers_checkpoint: Path, fp32_pictures: Any) -> None:
+def test_fp32_on_cuda_is_the_cpus_picture(
+    diffusers_checkpoint: Path, fp32_pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # on by default, for convolutions
     cuda_ = run(editing.backend(diffusers_checkpoint, device="cuda", dtype="fp32", compile="off"), *edits())
     assert max(levels_apart(a, b) for a, b in zip(fp32_pictures, cuda_, strict=True)) <= 2
 
