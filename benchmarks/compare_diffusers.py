@@ -1,15 +1,17 @@
 """joyedit against diffusers' JoyImageEditPipeline: the same weights, manifest, seeds and steps, in one process.
 
-    python benchmarks/compare_diffusers.py --size small --rounds 5
-    python benchmarks/compare_diffusers.py --size full --device cuda --compiled
+    python benchmarks/compare_diffusers.py --size small
+    python benchmarks/compare_diffusers.py --size full --json compare.json
 
-Both sides work on the same tensors. They alternate, round by round, and the ratio of each round
-counts, so that a busy machine slows both. Prints a table and, with --json FILE, writes everything.
+Both sides work on the same tensors. They alternate, round by round, and the ratios of each round
+count, so that a busy machine slows all. On a GPU both run eager and with compiled blocks. A stage that
+fails is told and the next one goes on; --json FILE is written anew after each.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import json
 import platform
@@ -17,8 +19,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,74 +37,94 @@ from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, Sized
 from joyedit.runtime.backend import BatchInput
 from joyedit.runtime.bench import INSTRUCTIONS
 from joyedit.runtime.ceiling import matmul_tflops
+from joyedit.runtime.compiling import keep_compiled_code
+from joyedit.runtime.conditioning import pixels_of
 from joyedit.runtime.device import DTYPES
 from joyedit.runtime.joyimage import JoyImageBackend, random_backend
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.export import dit_json, dit_tensors, vae_json, vae_tensors
 
+OURS, THEIRS = "joyedit", "diffusers"
+COMPILED = " compiled"
+
+Side = Callable[[], Any]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One stage on both sides: median seconds, and the ratio theirs / ours of each round."""
+    """One stage: seconds of each side in each round, of its first pass, or why it failed."""
 
     stage: str
-    ours: float
-    theirs: float
-    ratios: list[float]
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
+    fault: str = ""
 
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.ratios)
-
-    def row(self) -> str:
-        spread = f"{min(self.ratios):.2f} to {max(self.ratios):.2f}"
-        return f"{self.stage:<42} {self.theirs:>10.4f} {self.ours:>10.4f} {self.ratio:>8.2f}   {spread}"
-
-
-def main() -> None:
-    args = parse()
-    run = RunConfig(output=Path(), device=args.device, dtype=args.dtype, compile=args.compile)
-    ours = random_backend(args.size, run)
-    theirs = reference_pipeline(ours, args.basesize)
-    if args.compiled:
-        theirs.transformer.compile_repeated_blocks()
-    work = Work(ours, theirs, args.basesize, args.steps, args.pictures, args.instructions)
-    stages: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
-        ("conditioning, 4 instructions a picture", lambda: work.our_texts(4), lambda: work.their_texts(4)),
-        ("conditioning, 1 instruction a picture", lambda: work.our_texts(1), lambda: work.their_texts(1)),
-        ("VAE encode", work.our_vae_encode, work.their_vae_encode),
-        ("VAE decode", work.our_vae_decode, work.their_vae_decode),
-        ("DiT step with guidance", work.our_step, work.their_step),
-        (
-            f"end to end, {args.pictures} pictures x {args.instructions} instructions, {args.steps} steps",
-            work.our_run,
-            work.their_run,
-        ),
-    ]
-    found = [compare(name, a, b, ours.synchronize, args.rounds) for name, a, b in stages]
-    difference = work.difference()
-    info, mode = ours.info, "compiled" if args.compiled else "eager"
-    print(f"\n{date.today()}, {info.device}, {info.dtype}, attention {info.attention}, torch {torch.__version__}")
-    print(f"random {args.size}, base {args.basesize}, {args.rounds} alternating rounds, diffusers {mode}")
-    print(f"\n{'stage':<42} {'diffusers':>10} {'joyedit':>10} {'ratio':>8}   spread of the ratio")
-    for comparison in found:
-        print(comparison.row())
-    print(f"\nlargest difference of the finished pictures: {difference} of 255 levels")
-    if args.json:
-        content = {
-            "date": str(date.today()),
-            "machine": platform.machine(),
-            "device": ours.info.device,
-            "dtype": ours.info.dtype,
-            "attention": ours.info.attention,
-            "torch": torch.__version__,
-            "arguments": {k: str(v) for k, v in vars(args).items()},
-            "matmul_tflops": matmul_tflops(ours.device, DTYPES[ours.info.dtype]),
-            "stages": [asdict(c) | {"ratio": c.ratio} for c in found],
-            "levels_apart": difference,
-            "peak_memory": ours.peak_memory(),
+    def ratios(self) -> dict[str, list[float]]:
+        """For each pair of sides: seconds of diffusers over seconds of joyedit, round by round."""
+        return {
+            f"{theirs} / {ours}": [b / a for a, b in zip(self.seconds[ours], self.seconds[theirs], strict=True)]
+            for theirs in self.seconds
+            for ours in self.seconds
+            if theirs.startswith(THEIRS) and ours.startswith(OURS)
         }
-        args.json.write_text(json.dumps(content, indent=2) + "\n")
+
+    def rows(self) -> list[str]:
+        if self.fault:
+            return [f"{self.stage:<62} FAILED: {self.fault}"]
+        rows = [f"{self.stage:<46} {name:<38} {statistics.median(s):>10.4f} s" for name, s in self.seconds.items()]
+        for pair, found in self.ratios().items():
+            spread = f"{min(found):.2f} to {max(found):.2f}"
+            rows.append(f"{self.stage:<46} {pair:<38} {statistics.median(found):>10.2f}   {spread}")
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "seconds": {name: statistics.median(s) for name, s in self.seconds.items()},
+            "rounds": self.seconds,
+            "first": self.first,
+            "ratios": {p: {"median": statistics.median(r), "rounds": r} for p, r in self.ratios().items()},
+            "fault": self.fault,
+        }
+
+
+def main() -> int:
+    args = parse()
+    run = RunConfig(output=Path(), device=args.device, dtype=args.dtype, attention=args.attention, compile="off")
+    if args.compiled:  # the blocks are compiled when a stage asks for it
+        keep_compiled_code(replace(run, compile="on"))
+    ours = random_backend(args.size, run)
+    work = Work(ours, reference_pipeline(ours, args.basesize), args)
+    print(f"{ours.info.device}, {ours.info.dtype}, attention {ours.info.attention}, torch {torch.__version__}")
+    print(f"random {args.size}, base {args.basesize}", *ours.info.notes, sep="\n", flush=True)
+    content: dict[str, Any] = {
+        "date": str(date.today()),
+        "machine": platform.machine(),
+        "device": ours.info.device,
+        "dtype": ours.info.dtype,
+        "attention": ours.info.attention,
+        "attention_rates": dict(ours.attention.rates),
+        "torch": torch.__version__,
+        "arguments": {k: str(v) for k, v in vars(args).items()},
+        "matmul_tflops": matmul_tflops(ours.device, DTYPES[ours.info.dtype]),
+        "stages": [],
+    }
+    done: list[Comparison] = []
+    for name, sides, rounds, warm_up in work.stages():
+        if args.only and not any(word in name for word in args.only):
+            continue
+        done.append(compare(name, sides, ours.synchronize, rounds, warm_up))
+        print(*done[-1].rows(), sep="\n", flush=True)
+        content["stages"].append(done[-1].to_dict())
+        content["levels_apart"] = work.levels_apart()
+        content["flat_pictures"] = work.flat_pictures()
+        content["peak_memory"] = ours.peak_memory()
+        if args.json:
+            args.json.write_text(json.dumps(content, indent=2) + "\n")
+    print("finished pictures, largest difference from joyedit's in levels:", content.get("levels_apart"))
+    print("flat pictures (a sign of NaN):", content.get("flat_pictures"))
+    print(f"peak memory: {ours.peak_memory() or 0:,} bytes")
+    return 1 if any(c.fault for c in done) else 0
 
 
 def parse() -> argparse.Namespace:
@@ -109,44 +132,57 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=("tiny", "small", "full"), default="small")
     parser.add_argument("--basesize", type=int, help="1024 for full, else 256")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--pictures", type=int, default=4)
-    parser.add_argument("--instructions", type=int, default=4)
+    parser.add_argument("--edit-rounds", type=int, help="rounds of whole edits; 1 for full, else as --rounds")
+    parser.add_argument("--steps", type=int, help="of a whole edit; 40 for full, else 8")
+    parser.add_argument("--steps-a-round", type=int, default=3, help="steps that are timed together")
+    parser.add_argument("--pictures", type=int, help="of the whole edits; 1 for full, else 4")
+    parser.add_argument("--instructions", type=int, help="a picture; 1 for full, else 4")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto")
-    parser.add_argument("--compile", action="store_true", help="joyedit with compiled blocks")
-    parser.add_argument("--compiled", action="store_true", help="diffusers with compiled blocks")
+    parser.add_argument("--attention", default="auto")
+    parser.add_argument(
+        "--compiled", action=argparse.BooleanOptionalAction, default=None,
+        help="both sides also with compiled blocks; on a GPU by default",
+    )  # fmt: skip
+    parser.add_argument("--only", nargs="*", help="stages whose name holds one of these")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    args.basesize = args.basesize or (1024 if args.size == "full" else 256)
+    full = args.size == "full"
+    args.basesize = args.basesize or (1024 if full else 256)
+    args.edit_rounds = args.edit_rounds or (1 if full else args.rounds)
+    args.steps = args.steps or (40 if full else 8)
+    args.pictures = args.pictures or (1 if full else 4)
+    args.instructions = args.instructions or (1 if full else 4)
+    if args.compiled is None:
+        args.compiled = args.device != "cpu" and torch.cuda.is_available()
     return args
 
 
 def compare(
-    stage: str, ours: Callable[[], Any], theirs: Callable[[], Any], synchronize: Callable[[], None], rounds: int
+    stage: str, sides: dict[str, Side], synchronize: Callable[[], None], rounds: int, warm_up: dict[str, Side]
 ) -> Comparison:
-    """Both sides once to warm up, then `rounds` times in turn."""
+    """All sides twice to warm up, then `rounds` times in turn."""
 
-    def seconds(call: Callable[[], Any]) -> float:
+    def seconds(call: Side) -> float:
         synchronize()
         start = time.perf_counter()
         call()
         synchronize()
         return time.perf_counter() - start
 
-    seconds(ours), seconds(theirs)
-    gc.collect()
-    mine, other = [], []
-    for _ in range(rounds):
-        mine.append(seconds(ours))
-        other.append(seconds(theirs))
-    print(f"{stage}: done", file=sys.stderr, flush=True)
-    return Comparison(
-        stage=stage,
-        ours=statistics.median(mine),
-        theirs=statistics.median(other),
-        ratios=[b / a for a, b in zip(mine, other, strict=True)],
-    )
+    found = Comparison(stage=stage)
+    try:
+        for name, call in warm_up.items():
+            found.first[name] = seconds(call)
+            seconds(call)  # the second length of a text may compile once more
+        gc.collect()
+        for _ in range(rounds):
+            for name, call in sides.items():
+                found.seconds.setdefault(name, []).append(seconds(call))
+    except Exception as error:  # of either side: the other stages still count
+        told = (str(error).strip() or "no message").splitlines()[0][:300]
+        return Comparison(stage=stage, first=found.first, fault=f"{type(error).__name__}: {told}")
+    return found
 
 
 def reference_pipeline(ours: JoyImageBackend, basesize: int) -> Any:
@@ -164,9 +200,10 @@ def reference_pipeline(ours: JoyImageBackend, basesize: int) -> Any:
         encoder = Qwen3VLForConditionalGeneration._from_config(ours.text_encoder.config)
     transformer.load_state_dict(dit_tensors(ours.dit), assign=True)
     dtype = ours.vae.dtype
+    assert transformer.proj_out.weight.data_ptr() == ours.dit.proj_out.weight.data_ptr(), "weights are not shared"
     kernels = {name: tensor.to(device, dtype) for name, tensor in vae_tensors(ours.vae).items()}
     vae.load_state_dict(kernels, assign=True)
-    encoder.model = ours.text_encoder.model
+    encoder.model = as_written(ours.text_encoder.model)
     head = encoder.lm_head
     encoder.lm_head = torch.nn.Linear(head.in_features, head.out_features, bias=False, device=device, dtype=dtype)
     pipe = diffusers.JoyImageEditPipeline(
@@ -191,6 +228,23 @@ def reference_pipeline(ours: JoyImageBackend, basesize: int) -> Any:
     return pipe
 
 
+def as_written(model: Any) -> Any:
+    """Our vision-language model with transformers' own patch embedding, on the same tensors."""
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchEmbed
+
+    with torch.device("meta"):
+        embed = Qwen3VLVisionPatchEmbed(model.config.vision_config)
+    embed.proj = model.visual.patch_embed.proj
+    return with_child(model, "visual", with_child(model.visual, "patch_embed", embed))
+
+
+def with_child(module: torch.nn.Module, name: str, child: torch.nn.Module) -> torch.nn.Module:
+    """The module with another child; all else is shared."""
+    twin = copy.copy(module)
+    twin._modules = {**module._modules, name: child}
+    return twin
+
+
 def plain(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
@@ -198,27 +252,72 @@ def plain(config: dict[str, Any]) -> dict[str, Any]:
 class Work:
     """The same work for both sides: random pictures, fixed instructions, seeds by item."""
 
-    def __init__(
-        self, ours: JoyImageBackend, theirs: Any, basesize: int, steps: int, pictures: int, instructions: int
-    ) -> None:
-        self.ours, self.theirs, self.steps = ours, theirs, steps
-        self.basesize = basesize
+    def __init__(self, ours: JoyImageBackend, theirs: Any, args: argparse.Namespace) -> None:
+        self.ours, self.theirs, self.args = ours, theirs, args
+        base = self.basesize = args.basesize
         rng = np.random.default_rng(0)
-        blotches = [rng.integers(0, 256, (basesize // 8, basesize // 8, 3), dtype=np.uint8) for _ in range(pictures)]
-        self.pictures = [Image.fromarray(b).resize((basesize, basesize), Image.Resampling.BICUBIC) for b in blotches]
-        self.texts = [INSTRUCTIONS[i % 4] for i in range(instructions)]
-        self.bucket = choose_bucket((basesize, basesize), basesize)
+        blotches = [rng.integers(0, 256, (base // 8, base // 8, 3), dtype=np.uint8) for _ in range(args.pictures)]
+        self.pictures = [Image.fromarray(b).resize((base, base), Image.Resampling.BICUBIC) for b in blotches]
+        self.texts = [INSTRUCTIONS[i % 4] for i in range(args.instructions)]
+        self.bucket = choose_bucket((base, base), base)
         self.fitted = [fit(picture, self.bucket) for picture in self.pictures]
+        self.edited: dict[str, list[Image.Image]] = {}
+        kinds = theirs.transformer._repeated_blocks
+        self.their_blocks = [m for m in theirs.transformer.modules() if type(m).__name__ in kinds]
+        if args.compiled:
+            theirs.transformer.compile_repeated_blocks()
+        self.their_compiled = [block._compiled_call_impl for block in self.their_blocks]
         with torch.inference_mode():
             self.encoded = ours.encode(self.batch([(0, self.texts[0])]))
         self.latent = self.encoded.conditioning.noise
+
+    def stages(self) -> list[tuple[str, dict[str, Side], int, dict[str, Side]]]:
+        """Name, sides, rounds, and what warms the sides up."""
+        args, rounds = self.args, self.args.rounds
+        plain = {
+            "conditioning, 4 instructions": self.sides(self.our_texts, self.their_texts, 4),
+            "conditioning, 1 instruction": self.sides(self.our_texts, self.their_texts, 1),
+            "VAE encode": self.sides(self.our_vae_encode, self.their_vae_encode),
+            "VAE decode": self.sides(self.our_vae_decode, self.their_vae_decode),
+            f"DiT, {args.steps_a_round} steps": self.both_ways(self.our_steps, self.their_steps),
+        }
+        edits = self.both_ways(partial(self.our_run, self.pairs()), partial(self.their_run, self.pairs()))
+        short = self.both_ways(partial(self.our_run, self.pairs()[:1], 1), partial(self.their_run, self.pairs()[:1], 1))
+        whole = f"{args.pictures} x {args.instructions} edits, {args.steps} steps"
+        return [
+            *((name, sides, rounds, sides) for name, sides in plain.items()),
+            (whole, edits, args.edit_rounds, short),
+        ]
+
+    def sides(self, ours: Callable[..., Any], theirs: Callable[..., Any], *values: Any) -> dict[str, Side]:
+        return {OURS: lambda: ours(*values), THEIRS: lambda: theirs(*values)}
+
+    def both_ways(self, ours: Callable[..., Any], theirs: Callable[..., Any]) -> dict[str, Side]:
+        """Both sides eager, and with compiled blocks where that was asked for; they hear their name as `side`."""
+
+        def our(compiled: bool) -> None:
+            if compiled:
+                self.ours.dit.compile_blocks()
+            else:
+                self.ours.dit.plain_blocks()
+            ours(side=OURS + COMPILED * compiled)
+
+        def their(compiled: bool) -> None:
+            for block, call in zip(self.their_blocks, self.their_compiled, strict=True):
+                block._compiled_call_impl = call if compiled else None
+            theirs(side=THEIRS + COMPILED * compiled)
+
+        found: dict[str, Side] = {OURS: lambda: our(False), THEIRS: lambda: their(False)}
+        if self.args.compiled:
+            found |= {OURS + COMPILED: lambda: our(True), THEIRS + COMPILED: lambda: their(True)}
+        return found
 
     def batch(self, pairs: list[tuple[int, str]]) -> BatchInput:
         items = tuple(
             SizedItem(
                 item=EditItem(
-                    id=str(n), images=(Path(str(p)),), instruction=text, sampling=Sampling(steps=self.steps, seed=n),
-                    basesize=self.basesize, size=None, output=f"{n}.png", origin=Origin(file="compare"),
+                    id=str(n), images=(Path(str(p)),), instruction=text, basesize=self.basesize, size=None,
+                    sampling=Sampling(steps=self.args.steps, seed=n), output=f"{n}.png", origin=Origin(file="compare"),
                 ),
                 target=self.bucket,
                 references=(self.bucket,),
@@ -235,7 +334,7 @@ class Work:
         opening = conditioner.open([conditioner.see(self.fitted[0])])
         conditioner.follow(opening, [*self.texts[:count], ""], True)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def their_texts(self, count: int) -> None:
         for text in self.texts[:count]:
             for prompt in (text, ""):
@@ -245,11 +344,9 @@ class Work:
 
     @torch.inference_mode()
     def our_vae_encode(self) -> None:
-        from joyedit.runtime.conditioning import pixels_of
-
         self.ours.vae.encode(pixels_of(self.fitted[0], self.ours.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def their_vae_encode(self) -> None:
         height, width = self.bucket
         self.theirs.prepare_latents(
@@ -261,69 +358,76 @@ class Work:
     def our_vae_decode(self) -> None:
         self.ours.decode(self.latent)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def their_vae_decode(self) -> None:
         both = torch.cat([self.latent, self.latent])[:, :, None].to(self.ours.vae.dtype)  # reference and target
         image = self.theirs.vae.decode(self.theirs.denormalize_latents(both), return_dict=False)[0]
         self.theirs.image_processor.postprocess(image[1:, :, 0].float(), output_type="pil")
 
     @torch.inference_mode()
-    def our_step(self) -> None:
-        one = type(self.encoded)(conditioning=self.encoded.conditioning, steps=1)
-        self.ours.denoise(one, lambda done, total: None)
+    def our_steps(self, side: str) -> None:
+        few = type(self.encoded)(conditioning=self.encoded.conditioning, steps=self.args.steps_a_round)
+        self.ours.denoise(few, lambda done, total: None)
 
-    @torch.inference_mode()
-    def their_step(self) -> torch.Tensor:
+    @torch.no_grad()
+    def their_steps(self, side: str) -> None:
         """The body of the pipeline's loop."""
         given, dtype = self.encoded.conditioning, self.ours.vae.dtype
+        # Copies: the pipeline knows no tensors of inference mode, and compiled code would tell them apart.
+        texts = [text[None].clone() for text in (given.positive[0], given.negative[0])]
         latents = torch.stack([given.references[0], given.noise], dim=1)[:, :, :, None].to(dtype)
         timestep = torch.full((1,), 1000.0, device=self.ours.device)
-        outs = [
-            self.theirs.transformer(
-                hidden_states=latents, timestep=timestep, encoder_hidden_states=text[None], return_dict=False
-            )[0]
-            for text in (given.positive[0], given.negative[0])
-        ]
-        mixed = outs[1] + 4.0 * (outs[0] - outs[1])
-        length = torch.norm(mixed, dim=2, keepdim=True).clamp_min(1e-6)
-        return latents - 0.1 * mixed * (torch.norm(outs[0], dim=2, keepdim=True) / length)
+        for _ in range(self.args.steps_a_round):
+            latents[:, 0, :, 0] = given.references[0]
+            outs = [
+                self.theirs.transformer(
+                    hidden_states=latents, timestep=timestep, encoder_hidden_states=text, return_dict=False
+                )[0]
+                for text in texts
+            ]
+            mixed = outs[1] + 4.0 * (outs[0] - outs[1])
+            length = torch.norm(mixed, dim=2, keepdim=True).clamp_min(1e-6)
+            latents = latents - 0.1 * mixed * (torch.norm(outs[0], dim=2, keepdim=True) / length)
 
-    def our_run(self) -> list[Image.Image]:
+    def our_run(self, pairs: list[tuple[int, str]], steps: int = 0, *, side: str) -> None:
         """As the run loop does it: item by item, with the cache that a run has."""
         self.ours.cache.clear()
         done = []
-        for n, (p, text) in enumerate(self.pairs()):
+        for n, (p, text) in enumerate(pairs):
             batch = self.batch([(p, text)])
-            object.__setattr__(batch.batch.items[0].item, "sampling", Sampling(steps=self.steps, seed=n))
+            sampling = Sampling(steps=steps or self.args.steps, seed=n)
+            object.__setattr__(batch.batch.items[0].item, "sampling", sampling)
             latents = self.ours.denoise(self.ours.encode(batch), lambda done, total: None)
             done += self.ours.decode(latents)
-        return done
+        self.edited[side] = done
 
-    def their_run(self) -> list[Image.Image]:
-        return [self.their_edit(n, p, text) for n, (p, text) in enumerate(self.pairs())]
-
-    def their_edit(self, seed: int, picture: int, text: str) -> Image.Image:
-        generator = torch.Generator("cpu").manual_seed(seed)
-        out: Image.Image = self.theirs(
-            image=self.pictures[picture], prompt=text, num_inference_steps=self.steps, guidance_scale=4.0,
-            generator=generator,
-        ).images[0]  # fmt: skip
-        return out
+    def their_run(self, pairs: list[tuple[int, str]], steps: int = 0, *, side: str) -> None:
+        self.edited[side] = [
+            self.theirs(
+                image=self.pictures[p], prompt=text, num_inference_steps=steps or self.args.steps, guidance_scale=4.0,
+                generator=torch.Generator("cpu").manual_seed(n),
+            ).images[0]
+            for n, (p, text) in enumerate(pairs)
+        ]  # fmt: skip
 
     def pairs(self) -> list[tuple[int, str]]:
         return [(p, text) for p in range(len(self.pictures)) for text in self.texts]
 
-    def difference(self) -> int:
-        """Largest difference in 8-bit levels over the finished pictures of one picture's instructions."""
-        pairs = self.pairs()[: len(self.texts)]
-        ours = self.our_run()[: len(pairs)]
-        theirs = [self.their_edit(n, p, text) for n, (p, text) in enumerate(pairs)]
-        levels = [
-            np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max()
-            for a, b in zip(ours, theirs, strict=True)
-        ]
-        return int(max(levels))
+    def levels_apart(self) -> dict[str, int]:
+        """Largest difference of each other side's finished pictures from joyedit's, in 8-bit levels."""
+        return {
+            side: max(
+                int(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max())
+                for a, b in zip(self.edited[OURS], pictures, strict=True)
+            )
+            for side, pictures in self.edited.items()
+            if side != OURS and OURS in self.edited
+        }
+
+    def flat_pictures(self) -> dict[str, int]:
+        """How many finished pictures of each side are one colour."""
+        return {side: sum(bool(np.asarray(p).std() < 1) for p in found) for side, found in self.edited.items()}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

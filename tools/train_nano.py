@@ -129,6 +129,7 @@ class Trainer:
             self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             attend = BatchAttention(self.device)
             self.dit.attend = attend
+            self.dit.join_streams = False  # that attention packs a whole batch by itself
             self.dit.trim_last_block = False  # that attention has a query for every token
             fp32_streams(self.dit)
             self.fixed_shapes = attend.name != "padded"

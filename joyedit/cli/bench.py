@@ -25,13 +25,18 @@ def bench_command(
         int | None, typer.Option("--steps", min=1, help="Of the whole edit. [default: 40 for full, else 8]")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed passes of each stage; the median counts.")] = 5,
+    edits: Annotated[int, typer.Option("--edits", min=1, help="Timed passes of the whole edit.")] = 1,
     device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")] = "auto",
     dtype: Annotated[Literal["auto", "bf16", "fp32"], typer.Option("--dtype", help="Number format.")] = "auto",
     attention: Annotated[
-        Literal["auto", "flash", "sdpa"], typer.Option("--attention", help="Attention kernels.")
+        Literal["auto", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"],
+        typer.Option("--attention", help="Attention kernel; auto takes the fastest on a GPU."),
     ] = "auto",
-    compile_: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the DiT's blocks.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    compile_: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option("--compile", help="Compile the DiT's blocks; auto: on a GPU."),
+    ] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object; the table goes to stderr then.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print tracebacks of errors.")] = False,
 ) -> None:
     """Measure every stage of an edit: seconds, TFLOP/s, share of the matmul ceiling, peak memory."""
@@ -53,10 +58,15 @@ def bench_command(
         batch_size=batch_size,
         steps=steps or (40 if size == "full" else 8),
         rounds=rounds,
+        edits=edits,
     )
-    run = RunConfig(output=Path(), device=device, dtype=dtype, attention=attention, compile=compile_)
+    run = RunConfig(
+        output=Path(), device=device, dtype=dtype, attention=attention, compile=compile_, expected_steps=float("inf")
+    )
     report = bench(config, run)
     if json:
+        for label, value in report.rows():
+            console.message(f"{label}: {value}")
         console.result(dumps(report.to_dict()))
     else:
         console.table(report.rows())

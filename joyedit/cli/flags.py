@@ -23,8 +23,8 @@ class Flags:
     batch_size: str = "auto"
     device: Literal["auto", "cuda", "cpu"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    attention: Literal["auto", "flash", "sdpa"] = "auto"
-    compile: bool = False
+    attention: Literal["auto", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
     offload: Literal["none", "encoder"] = "none"
     schedule: Literal["auto", "original", "diffusers"] = "auto"
     limit: int | None = None

@@ -79,12 +79,13 @@ def run_command(
         typer.Option("--dtype", help="Number format; auto is bf16 on CUDA, fp32 on the CPU."),
     ] = "auto",
     attention: Annotated[
-        Literal["auto", "flash", "sdpa"], typer.Option("--attention", help="Attention kernels.")
+        Literal["auto", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"],
+        typer.Option("--attention", help="Attention kernel; auto measures on the GPU once and takes the fastest."),
     ] = "auto",
     compile_: Annotated[
-        bool,
-        typer.Option("--compile/--no-compile", help="Compile the networks first: slow to start, then faster."),
-    ] = False,
+        Literal["auto", "on", "off"],
+        typer.Option("--compile", help="Compile the DiT first: slow to start, then faster; auto when that repays."),
+    ] = "auto",
     offload: Annotated[
         Literal["none", "encoder"],
         typer.Option("--offload", help="For smaller GPUs: text encoder and DiT take turns on the device."),

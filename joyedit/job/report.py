@@ -157,7 +157,8 @@ class Report:
     or written. The encoder of a batch shares the device with the batch before, so stages overlap.
     `device_work` holds operations by stage, where the backend counts them, `matmul_tflops` the measured
     ceiling. `predicted_peak` is what the memory model expected of the device. `images_per_second` is all
-    finished pictures over all time after loading.
+    finished pictures over all time after loading. `compile_seconds` is the part of the stage `load` that
+    went into compiling.
     """
 
     state: State
@@ -193,6 +194,7 @@ class Report:
     attention: str
     schedule: str
     compile: bool
+    compile_seconds: float
     batch_size: int | str
     settings: Settings
     notes: tuple[str, ...]
@@ -245,7 +247,8 @@ class Report:
             memory += f" (device predicted {_bytes(self.predicted_peak)})"
         rows.append(("peak memory", memory or "unknown"))
         rows.append(("model", f"{self.model} ({self.layout})"))
-        rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}"))
+        compiled = f", compiled in {seconds_text(self.compile_seconds)}" if self.compile else ""
+        rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}{compiled}"))
         rows.append(("schedule", self.schedule))
         rows.append(("output", self.output))
         return rows

@@ -14,6 +14,11 @@ from typing import Any, Literal, NamedTuple
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
+AttentionName = Literal["auto", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"]
+"""`flash` is the first of fa3, fa2 and varlen that is there."""
+
+CompileName = Literal["auto", "on", "off"]
+
 BASE_SIZES = (256, 512, 768, 1024)
 PICTURE_FORMATS = ("png", "jpg", "webp")
 MAX_PIXELS = 178_000_000
@@ -145,6 +150,7 @@ class RunConfig:
     (changed), all of them, or only those that failed. `trust_journal`: sizes and times stand for content.
     `offload` "encoder": text encoder and DiT take turns on the device, each for a window of batches.
     `max_duration` and `read_timeout` are seconds; larger pictures than `max_pixels` are refused.
+    `expected_steps`: steps of all items to come, in steps of a 1024-pixel edit; None where nobody knows.
     """
 
     output: Path
@@ -152,8 +158,8 @@ class RunConfig:
     batch_size: int | None = None
     device: Literal["auto", "cuda", "cpu"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    attention: Literal["auto", "flash", "sdpa"] = "auto"
-    compile: bool = False
+    attention: AttentionName = "auto"
+    compile: CompileName = "auto"
     offload: Literal["none", "encoder"] = "none"
     schedule: Literal["auto", "original", "diffusers"] = "auto"
     format: Literal["png", "jpg", "webp"] = "png"
@@ -165,6 +171,7 @@ class RunConfig:
     max_duration: float | None = None
     max_pixels: int = MAX_PIXELS
     read_timeout: float = READ_TIMEOUT
+    expected_steps: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,46 +1,39 @@
 """Joint attention over [image, text] for samples whose texts differ in length, without a mask.
 
-Legend: B samples, S image tokens a sample, T text tokens of all samples together, H heads,
-D channels a head. Texts are *packed*: one after the other along a single axis, no padding, so
-nothing of one sample can reach another. Samples with texts of equal length go in one call.
+Legend: B samples, S image tokens a sample, T text tokens of all samples together, N tokens of all
+samples together, H heads, D channels a head.
+
+Samples are *joined*: image 0, text 0, image 1, text 1, ... along one axis, no padding. Each sample is
+one contiguous view, so nothing of one sample can reach another, and no kernel needs a copy first.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Packed = tuple[Tensor, Tensor]
-"""One of query, key or value as its two streams: image (B, S, H, D) and packed text (T, H, D).
-
-A query may hold fewer image tokens than the keys, and then no text: what nobody reads has no query.
-"""
-
-AttentionFn = Callable[[Packed, Packed, Packed, "TextLengths"], Packed]
+"""Both streams of all samples: image (B, S, H, D) and text (T, H, D), the texts one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextLengths:
-    """Lengths of the packed texts, and the samples grouped by length."""
+    """Lengths of the packed texts, one a sample."""
 
     lengths: tuple[int, ...]
     offsets: tuple[int, ...]
-    groups: tuple[tuple[int, tuple[int, ...]], ...]
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> TextLengths:
-        offsets = [0]
-        groups: dict[int, list[int]] = {}
-        for index, length in enumerate(lengths):
-            offsets.append(offsets[-1] + length)
-            groups.setdefault(length, []).append(index)
-        return cls(tuple(lengths), tuple(offsets), tuple((length, tuple(ids)) for length, ids in groups.items()))
+        return cls(tuple(lengths), tuple(itertools.accumulate(lengths, initial=0)))
 
     @property
     def total(self) -> int:
@@ -52,88 +45,105 @@ class TextLengths:
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=device), counts)
 
 
-def sdpa_attention(query: Packed, key: Packed, value: Packed, text: TextLengths) -> Packed:
-    """Joint attention through torch's scaled_dot_product_attention, one call a text length."""
-    if len(text.groups) == 1:
-        length = text.groups[0][0]
-        return _sdpa_equal(query, key, value, length)
-    img_out = torch.empty_like(query[0])
-    txt_out = torch.empty_like(query[1])
-    device = query[0].device
-    for length, samples in text.groups:
-        index = torch.tensor(samples, device=device)
-        starts = torch.tensor([text.offsets[i] for i in samples], device=device)
-        tokens = (starts[:, None] + torch.arange(length, device=device)).reshape(-1)
-        asked = tokens if len(query[1]) else tokens[:0]
-        k, v = ((img[index], txt[tokens]) for img, txt in (key, value))
-        img, txt = _sdpa_equal((query[0][index], query[1][asked]), k, v, length)
-        img_out[index] = img
-        txt_out[asked] = txt
-    return img_out, txt_out
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Tokens of each sample in the joined queries, and in the joined keys and values.
 
-
-def _sdpa_equal(query: Packed, key: Packed, value: Packed, length: int) -> Packed:
-    img_tokens = query[0].shape[1]
-    q, k, v = (_joint(packed, length).transpose(1, 2) for packed in (query, key, value))
-    out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-    if not len(query[1]):
-        return out, query[1]
-    return out[:, :img_tokens], out[:, img_tokens:].flatten(0, 1)
-
-
-def _joint(packed: Packed, length: int) -> Tensor:
-    """Both streams of samples with texts of one length: (B, S + length, H, D); image alone without text."""
-    img, txt = packed
-    return torch.cat([img, txt.unflatten(0, (-1, length))], dim=1) if len(txt) else img
-
-
-def flash_attention(query: Packed, key: Packed, value: Packed, text: TextLengths) -> Packed:
-    """Joint attention through FlashAttention's variable-length kernel: all samples in one call.
-
-    The kernel is flash-attn's where that is installed, else torch's own build of it (torch >= 2.10).
+    There may be fewer queries than keys: what nobody reads has no query.
     """
-    batch, asked = query[0].shape[:2]
-    tokens = key[0].shape[1]
-    device = key[0].device
-    order = _interleave(text, batch, tokens, device)
-    k, v = (torch.cat([img.flatten(0, 1), txt])[order] for img, txt in (key, value))
-    bounds = _bounds(text.offsets, tokens, device)
-    longest = tokens + max(text.lengths)
-    if not len(query[1]):
-        q_bounds = _bounds([0] * (batch + 1), asked, device)
-        out = varlen_kernel()(query[0].flatten(0, 1), k, v, q_bounds, bounds, asked, longest)
-        return out.unflatten(0, (batch, asked)), query[1]
-    q = torch.cat([query[0].flatten(0, 1), query[1]])[order]
-    out = varlen_kernel()(q, k, v, bounds, bounds, longest, longest)
-    joint = torch.zeros_like(out).index_copy(0, order, out)
-    return joint[: batch * tokens].unflatten(0, (batch, tokens)), joint[batch * tokens :]
+
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
 
 
-def _bounds(text_offsets: Sequence[int], img_tokens: int, device: torch.device) -> Tensor:
-    """Where each sample begins in the sequence [image 0, text 0, image 1, ...], and its end: int32."""
-    starts = [offset + i * img_tokens for i, offset in enumerate(text_offsets)]
-    return torch.tensor(starts, dtype=torch.int32, device=device)
+AttentionFn = Callable[[Tensor, Tensor, Tensor, Spans], list[Tensor]]
+"""Joined query (Nq, H, D), key and value (Nk, H, D) -> each sample's output, (Lq_i, H, D)."""
+
+
+def join(img: Tensor, txt: Tensor, lengths: Sequence[int]) -> Tensor:
+    """(B, S, ...) and packed (T, ...) -> (N, ...): image 0, text 0, image 1, text 1, ..."""
+    pairs = zip(img.unbind(0), txt.split(list(lengths)), strict=True)
+    return torch.cat([part for pair in pairs for part in pair])
+
+
+def separate(samples: Sequence[Tensor], img_tokens: int) -> Packed:
+    """The inverse, from one tensor a sample. A single sample is not copied."""
+    if len(samples) == 1:
+        return samples[0][:img_tokens][None], samples[0][img_tokens:]
+    return torch.stack([x[:img_tokens] for x in samples]), torch.cat([x[img_tokens:] for x in samples])
+
+
+def sdpa_attention(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:
+    """Through torch's scaled_dot_product_attention: one call for neighbours of equal lengths."""
+    out: list[Tensor] = []
+    q_start = k_start = 0
+    for count, q_tokens, k_tokens in _runs(spans):
+        q_end, k_end = q_start + count * q_tokens, k_start + count * k_tokens
+        q = query[q_start:q_end].unflatten(0, (count, q_tokens))
+        k, v = (x[k_start:k_end].unflatten(0, (count, k_tokens)) for x in (key, value))
+        joint = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)))
+        out += joint.transpose(1, 2).unbind(0)
+        q_start, k_start = q_end, k_end
+    return out
+
+
+def _runs(spans: Spans) -> Iterator[tuple[int, int, int]]:
+    """Neighbours of equal lengths: how many, and their tokens of queries and of keys."""
+    for (q_tokens, k_tokens), same in itertools.groupby(zip(spans.queries, spans.keys, strict=True)):
+        yield len(list(same)), q_tokens, k_tokens
+
+
+def _sdpa_by(backend: SDPBackend) -> AttentionFn:
+    """`sdpa_attention` held to one of torch's kernels; RuntimeError where that cannot serve."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:
+        with sdpa_kernel(backend):
+            return sdpa_attention(query, key, value, spans)
+
+    return attend
+
+
+def _varlen_by(name: str) -> AttentionFn:
+    """All samples in one call of a variable-length kernel; ImportError where it is not installed."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:
+        q_bounds, k_bounds = (_bounds(lengths, query.device) for lengths in (spans.queries, spans.keys))
+        out = varlen_kernel(name)(query, key, value, q_bounds, k_bounds, max(spans.queries), max(spans.keys))
+        # Some releases of flash-attn give the log-sum-exp beside the output.
+        joined: Tensor = out[0] if isinstance(out, tuple) else out
+        return list(joined.split(spans.queries))
+
+    return attend
+
+
+@functools.lru_cache(maxsize=256)
+def _bounds(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each sample begins, and the end of the last: int32. Kept, as every block asks for the same."""
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+VARLEN = {
+    "fa3": ("flash_attn_interface", "flash_attn_varlen_func"),
+    "fa2": ("flash_attn", "flash_attn_varlen_func"),
+    "varlen": ("torch.nn.attention.varlen", "varlen_attn"),
+}
+"""Module and function of each variable-length kernel: FlashAttention 3, FlashAttention 2, torch's own (>= 2.10)."""
 
 
 @functools.cache
-def varlen_kernel() -> Callable[..., Tensor]:
-    """A function of (q, k, v, bounds, bounds, longest, longest). Raises ImportError when there is none."""
+def varlen_kernel(name: str) -> Callable[..., Tensor | tuple[Tensor, ...]]:
+    """A function of (q, k, v, bounds, bounds, longest, longest). Raises ImportError where it is missing."""
+    module, function = VARLEN[name]
     try:
-        module, name = importlib.import_module("flash_attn"), "flash_attn_varlen_func"
-    except ImportError:
-        module, name = importlib.import_module("torch.nn.attention.varlen"), "varlen_attn"
-    kernel: Callable[..., Tensor] = getattr(module, name)
+        kernel: Callable[..., Tensor] = getattr(importlib.import_module(module), function)
+    except (AttributeError, OSError) as error:  # another package of that name, or built for another torch
+        raise ImportError(f"{module}.{function} cannot be used ({error})") from error
     return kernel
 
 
-def _interleave(text: TextLengths, batch: int, img_tokens: int, device: torch.device) -> Tensor:
-    """Rows of [all image tokens, all text tokens] in the order image 0, text 0, image 1, text 1, ..."""
-    base = batch * img_tokens
-    parts = []
-    for i in range(batch):
-        parts.append(torch.arange(i * img_tokens, (i + 1) * img_tokens, device=device))
-        parts.append(torch.arange(base + text.offsets[i], base + text.offsets[i + 1], device=device))
-    return torch.cat(parts)
-
-
-BACKENDS: dict[str, AttentionFn] = {"sdpa": sdpa_attention, "flash": flash_attention}
+BACKENDS: dict[str, AttentionFn] = {
+    **{name: _varlen_by(name) for name in VARLEN},
+    "cudnn": _sdpa_by(SDPBackend.CUDNN_ATTENTION),
+    "flash-sdpa": _sdpa_by(SDPBackend.FLASH_ATTENTION),
+    "sdpa": sdpa_attention,
+}

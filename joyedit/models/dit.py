@@ -1,7 +1,8 @@
 """The diffusion transformer: double-stream blocks over image items and packed text.
 
 Legend: B samples, S image tokens of all items of a sample, T text tokens of all samples together,
-H heads, D channels a head, M = H * D hidden channels, C latent channels, h and w latent pixels.
+N image and text tokens together, H heads, D channels a head, M = H * D hidden channels, C latent
+channels, h and w latent pixels.
 
 The input is a list of items, [target, reference 1, reference 2, ...]; a text-to-image call has one
 item, Edit two, Edit-Plus up to six. Source: the published configuration and tensor names of
@@ -10,16 +11,20 @@ jdopensource/JoyAI-Image-Edit-Diffusers; parameter names are those of that check
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental import _config as fx_config
 
-from joyedit.models.attention import AttentionFn, Packed, TextLengths, sdpa_attention
+from joyedit.models.attention import Packed, Spans, TextLengths, join, sdpa_attention, separate
 from joyedit.models.config import DiTConfig
-from joyedit.models.rope import Grid, apply_rope, rope_table
+from joyedit.models.rope import Grid, apply_rope, rope_table, rotate_into
 
 TIME_CHANNELS = 256
 NORM_EPS = 1e-6
@@ -48,8 +53,28 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return layer_norm(x) * scale + shift
 
 
+@torch.library.custom_op(
+    "joyedit::linear_gelu", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor bias) -> Tensor"
+)
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer and GELU(tanh) in the epilogue of one CUDA matrix product: (..., K) -> (..., N).
+
+    An operator of its own, as the compiler would take product and activation apart again.
+    """
+    out: Tensor = torch._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)
+    return out.view(*x.shape[:-1], -1)
+
+
+@linear_gelu.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
 class MLP(nn.Module):
     """Linear, GELU(tanh), Linear, with the names of the published checkpoint (`net.0.proj`, `net.2`)."""
+
+    fused = True
+    """Off, the activation is a kernel of its own on CUDA too."""
 
     def __init__(self, dim: int, inner: int) -> None:
         super().__init__()
@@ -58,8 +83,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first, _, last = self.net
-        hidden: Tensor = first.get_submodule("proj")(x)
-        out: Tensor = last(F.gelu(hidden, approximate="tanh"))
+        proj = first.get_submodule("proj")
+        if self.fused and x.is_cuda and not torch.is_grad_enabled():
+            hidden = linear_gelu(x, proj.weight, proj.bias)
+        else:
+            hidden = F.gelu(proj(x), approximate="tanh")
+        out: Tensor = last(hidden)
         return out
 
 
@@ -123,30 +152,65 @@ class JointAttention(nn.Module):
         heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
         return heads
 
-    def img_qkv(self, x: Tensor, pe: tuple[Tensor, Tensor], queries: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, S, M) -> normalised and rotated query and key, and value: each (B, S, H, D).
+    def qkv(self, img: Tensor, txt: Tensor, pe: tuple[Tensor, Tensor], target: int | None) -> tuple[Packed, ...]:
+        """(B, S, M) and (T, M) -> query, key and value as streams: (B, S, H, D) and (T, H, D) each.
 
-        Only the first `queries` tokens get a query.
+        Query and key are normalised, those of the image rotated. With `target`, only the first `target`
+        image tokens have a query, and no text has one.
         """
-        if queries == x.shape[1]:
-            q, k, v = self.img_attn_qkv(x).chunk(3, -1)
-        else:
-            (w_q, w_kv), (b_q, b_kv) = self._split_qkv(self.img_attn_qkv)
-            q = F.linear(x[:, :queries], w_q, b_q)
-            k, v = F.linear(x, w_kv, b_kv).chunk(2, -1)
+        (img_q, img_k, img_v), (txt_q, txt_k, txt_v) = self._project(img, txt, target)
         cos, sin = pe
-        query = apply_rope(self.img_attn_q_norm(self._heads(q)), cos[:queries], sin[:queries])
-        return query, apply_rope(self.img_attn_k_norm(self._heads(k)), cos, sin), self._heads(v)
+        query = apply_rope(self.img_attn_q_norm(img_q), cos[:target], sin[:target])
+        key = apply_rope(self.img_attn_k_norm(img_k), cos, sin)
+        return (query, self.txt_attn_q_norm(txt_q)), (key, self.txt_attn_k_norm(txt_k)), (img_v, txt_v)
 
-    def txt_qkv(self, x: Tensor, queries: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """(T, M) -> normalised query and key, and value: each (T, H, D); no query rows without `queries`."""
-        if queries:
-            q, k, v = self.txt_attn_qkv(x).chunk(3, -1)
-            return self.txt_attn_q_norm(self._heads(q)), self.txt_attn_k_norm(self._heads(k)), self._heads(v)
+    def joined_qkv(
+        self, img: Tensor, txt: Tensor, pe: tuple[Tensor, Tensor], lengths: tuple[int, ...], target: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, joined: (Nq, H, D), (N, H, D) and (N, H, D). `lengths` are those of the texts."""
+        queries = lengths if target is None else (0,) * len(lengths)
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():  # the compiler writes into place by itself
+            query, key, value = self.qkv(img, txt, pe, target)
+            return join(*query, queries), join(*key, lengths), join(*value, lengths)
+        (img_q, img_k, img_v), (txt_q, txt_k, txt_v) = self._project(img, txt, target)
+        (cos, sin), (near_cos, near_sin) = pe, (pe[0][:target], pe[1][:target])
+        # Image and text of every sample, in turn: what is computed is written where attention reads it.
+        q, k, v = (
+            x.new_empty(x.shape[0] * x.shape[1] + len(t), *x.shape[2:])
+            for x, t in ((img_q, txt_q), (img_k, txt_k), (img_v, txt_v))
+        )
+        q_parts, k_parts, v_parts = (
+            whole.split([n for length in texts for n in (x.shape[1], length)])
+            for whole, x, texts in ((q, img_q, queries), (k, img_k, lengths), (v, img_v, lengths))
+        )
+        img_q, img_k = self.img_attn_q_norm(img_q), self.img_attn_k_norm(img_k)
+        for sample in range(len(lengths)):
+            rotate_into(q_parts[2 * sample], img_q[sample], near_cos, near_sin)
+            rotate_into(k_parts[2 * sample], img_k[sample], cos, sin)
+            v_parts[2 * sample].copy_(img_v[sample])
+        for parts, texts, tokens in (
+            (q_parts, queries, self.txt_attn_q_norm(txt_q)),
+            (k_parts, lengths, self.txt_attn_k_norm(txt_k)),
+            (v_parts, lengths, txt_v),
+        ):
+            for part, text in zip(parts[1::2], tokens.split(list(texts)), strict=True):
+                part.copy_(text)
+        return q, k, v
+
+    def _project(
+        self, img: Tensor, txt: Tensor, target: int | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """Query, key and value of image and text by heads, as the linear layers give them."""
+        if target is None:
+            img_q, img_k, img_v = (self._heads(x) for x in self.img_attn_qkv(img).chunk(3, -1))
+            txt_q, txt_k, txt_v = (self._heads(x) for x in self.txt_attn_qkv(txt).chunk(3, -1))
+            return (img_q, img_k, img_v), (txt_q, txt_k, txt_v)
+        (w_q, w_kv), (b_q, b_kv) = self._split_qkv(self.img_attn_qkv)
+        img_q = self._heads(F.linear(img[:, :target], w_q, b_q))
+        img_k, img_v = (self._heads(x) for x in F.linear(img, w_kv, b_kv).chunk(2, -1))
         (_, w_kv), (_, b_kv) = self._split_qkv(self.txt_attn_qkv)
-        k, v = F.linear(x, w_kv, b_kv).chunk(2, -1)
-        value = self._heads(v)
-        return value[:0], self.txt_attn_k_norm(self._heads(k)), value
+        txt_k, txt_v = (self._heads(x) for x in F.linear(txt, w_kv, b_kv).chunk(2, -1))
+        return (img_q, img_k, img_v), (txt_v[:0], txt_k, txt_v)
 
     @staticmethod
     def _split_qkv(linear: nn.Linear) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -174,12 +238,24 @@ class DoubleBlock(nn.Module):
         self.attn = JointAttention(cfg)
 
     def before_attention(
-        self, img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, pe: tuple[Tensor, Tensor]
-    ) -> tuple[Packed, Packed, Packed]:
-        """Query, key and value of img (B, S, M) and packed txt (T, M)."""
-        img_q, img_k, img_v = self.attn.img_qkv(modulate(img, img_mod[0], img_mod[1]), pe, img.shape[1])
-        txt_q, txt_k, txt_v = self.attn.txt_qkv(modulate(txt, txt_mod[0], txt_mod[1]), True)
-        return (img_q, txt_q), (img_k, txt_k), (img_v, txt_v)
+        self,
+        img: Tensor,
+        txt: Tensor,
+        img_mod: Tensor,
+        txt_mod: Tensor,
+        pe: tuple[Tensor, Tensor],
+        lengths: tuple[int, ...] | None,
+        target: int | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor] | tuple[Packed, ...]:
+        """Query, key and value of img (B, S, M) and packed txt (T, M): joined, or as streams without `lengths`.
+
+        With `target`, only the first `target` image tokens have a query.
+        """
+        img = modulate(img, img_mod[0], img_mod[1])
+        txt = modulate(txt, txt_mod[0], txt_mod[1])
+        if lengths is None:
+            return self.attn.qkv(img, txt, pe, target)
+        return self.attn.joined_qkv(img, txt, pe, lengths, target)
 
     def after_attention(
         self, img: Tensor, txt: Tensor, out: Packed, img_mod: Tensor, txt_mod: Tensor
@@ -191,25 +267,12 @@ class DoubleBlock(nn.Module):
         txt = torch.addcmul(txt, txt_mod[5], self.txt_mlp(modulate(txt, txt_mod[3], txt_mod[4])))
         return img, txt
 
-    def finish(
-        self,
-        img: Tensor,
-        txt: Tensor,
-        img_mod: Tensor,
-        txt_mod: Tensor,
-        text: TextLengths,
-        pe: tuple[Tensor, Tensor],
-        attend: AttentionFn,
-        target: int,
-    ) -> Tensor:
-        """The last block, for the first `target` image tokens alone: (B, target, M).
+    def finish(self, img: Tensor, out: Tensor, img_mod: Tensor) -> Tensor:
+        """`after_attention` of the last block, for the target's tokens alone, which come first: (B, target, M).
 
-        Nothing else is read after it, so the references and the texts give keys and values only.
+        Nothing else is read after it, so the references and the texts gave keys and values only.
         """
-        img_q, img_k, img_v = self.attn.img_qkv(modulate(img, img_mod[0], img_mod[1]), pe, target)
-        txt_q, txt_k, txt_v = self.attn.txt_qkv(modulate(txt, txt_mod[0], txt_mod[1]), False)
-        out, _ = attend((img_q, txt_q), (img_k, txt_k), (img_v, txt_v), text)
-        img = torch.addcmul(img[:, :target], img_mod[2], self.attn.img_attn_proj(out.flatten(-2)))
+        img = torch.addcmul(img[:, : out.shape[1]], img_mod[2], self.attn.img_attn_proj(out.flatten(-2)))
         return torch.addcmul(img, img_mod[5], self.img_mlp(modulate(img, img_mod[3], img_mod[4])))
 
 
@@ -219,7 +282,7 @@ class DiT(nn.Module):
     def __init__(self, cfg: DiTConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        self.attend: AttentionFn = sdpa_attention
+        self.attend: Callable[..., Any] = sdpa_attention  # an AttentionFn, where streams are joined
         # A Conv3d in the checkpoint; with kernel = stride = patch it is one linear layer a patch.
         self.img_in = nn.Linear(cfg.in_channels * cfg.patch[0] * cfg.patch[1], cfg.hidden_size)
         self.condition_embedder = ConditionEmbedder(cfg)
@@ -227,22 +290,30 @@ class DiT(nn.Module):
         self.proj_out = nn.Linear(cfg.hidden_size, cfg.out_channels * cfg.patch[0] * cfg.patch[1])
         # Off, the last block computes for all tokens what only the target's prediction is read from.
         self.trim_last_block = True
-        # What lies before and after the attention of a block; `compile_blocks` puts compiled ones here.
-        self._before = DoubleBlock.before_attention
-        self._after = DoubleBlock.after_attention
+        # Off, `attend` takes and gives both streams apart (`Packed`), not joined: an attention that packs for itself.
+        self.join_streams = True
+        self.plain_blocks()
         self._pe_cache: dict[tuple[tuple[Grid, ...], torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
     def dtype(self) -> torch.dtype:
         return self.proj_out.weight.dtype
 
-    def compile_blocks(self) -> None:
-        """Compile the two halves of a block, once for all blocks; the attention between them stays as it is.
+    def plain_blocks(self) -> None:
+        """Run the blocks as they are written."""
+        self._before: Callable[..., Any] = DoubleBlock.before_attention
+        self._after: Callable[..., Any] = DoubleBlock.after_attention
+        self._finish: Callable[..., Any] = DoubleBlock.finish
+        self._compiled = False
 
-        Sizes are dynamic: text lengths change from prompt to prompt, and no instruction compiles anew.
+    def compile_blocks(self) -> None:
+        """Compile what lies before and after the attention, once for all blocks; the attention stays as it is.
+
+        All sizes are dynamic, so that no instruction and no bucket compiles anew: rows are read whole,
+        and their number decides nothing inside a kernel. Only another number of samples does.
         """
-        self._before = torch.compile(DoubleBlock.before_attention, dynamic=True)
-        self._after = torch.compile(DoubleBlock.after_attention, dynamic=True)
+        self._before, self._after, self._finish = _compiled_parts()
+        self._compiled = True
 
     def patchify(self, latent: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, rows * columns, C * ph * pw), channel first inside a patch."""
@@ -320,14 +391,56 @@ class DiT(nn.Module):
         if len(mods) > 1:
             # index_select, as the gradient of indexing sorts its many equal indices first.
             txt_mods = txt_mods.index_select(2, text.sample_of_token(img.device))  # (L, 6, T, M)
+        with self._sizes_apart():
+            img = self._run_blocks(img, txt, img_mods, txt_mods, text, pe, grids[0][0] * grids[0][1])
+        return self.unpatchify(self.proj_out(layer_norm(img)), grids[0])
+
+    def _run_blocks(
+        self,
+        img: Tensor,
+        txt: Tensor,
+        img_mods: Tensor,
+        txt_mods: Tensor,
+        text: TextLengths,
+        pe: tuple[Tensor, Tensor],
+        target: int,
+    ) -> Tensor:
+        """All blocks over (B, S, M) and (T, M), for the first `target` image tokens: (B, target, M)."""
+        lengths = text.lengths if self.join_streams else None
+        whole = tuple(img.shape[1] + length for length in text.lengths)
+        spans = Spans(whole, whole)
         blocks = self.blocks()
         last = blocks.pop() if self.trim_last_block else None
         for layer, block in enumerate(blocks):
             img_mod, txt_mod = img_mods[layer], txt_mods[layer]
-            query, key, value = self._before(block, img, txt, img_mod, txt_mod, pe)
-            img, txt = self._after(block, img, txt, self.attend(query, key, value, text), img_mod, txt_mod)
-        target = grids[0][0] * grids[0][1]
-        if last is not None:
-            img = last.finish(img, txt, img_mods[-1], txt_mods[-1], text, pe, self.attend, target)
-        return self.unpatchify(self.proj_out(layer_norm(img[:, :target])), grids[0])
+            qkv = self._before(block, img, txt, img_mod, txt_mod, pe, lengths)
+            out = self._attend(qkv, spans, text, img.shape[1])
+            img, txt = self._after(block, img, txt, out, img_mod, txt_mod)
+        if last is None:
+            return img[:, :target]
+        qkv = self._before(last, img, txt, img_mods[-1], txt_mods[-1], pe, lengths, target)
+        img_out, _ = self._attend(qkv, Spans((target,) * len(whole), whole), text, target)
+        finished: Tensor = self._finish(last, img, img_out, img_mods[-1])
+        return finished
 
+    def _attend(self, qkv: Sequence[Any], spans: Spans, text: TextLengths, img_tokens: int) -> Packed:
+        """The attention's output as streams. They are taken apart out here: offsets would end up in the graph."""
+        if self.join_streams:
+            return separate(self.attend(*qkv, spans), img_tokens)
+        streams: Packed = self.attend(*qkv, text)
+        return streams
+
+    def _sizes_apart(self) -> AbstractContextManager[Any]:
+        """Sizes that happen to be equal are not taken for one: the next instruction's would compile anew."""
+        if not self._compiled:
+            return nullcontext()
+        patched: AbstractContextManager[Any] = fx_config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
+        return patched
+
+
+@functools.cache
+def _compiled_parts() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """The parts of a block, each compiled once in a process, when it is first called."""
+    parts = (DoubleBlock.before_attention, DoubleBlock.after_attention, DoubleBlock.finish)
+    before, after, finish = (torch.compile(part, dynamic=True) for part in parts)
+    return before, after, finish

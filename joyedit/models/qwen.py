@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+SUFFIX_TOKENS = 1024
+"""So many tokens of suffixes go in one row at most: what they may see grows with the square."""
 
 Grid = tuple[int, int]
 """(rows, columns) of merged patches of one picture."""
@@ -61,12 +65,16 @@ class Prefix:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenBatch:
-    """Prompts padded to one length: `ids` and `real` (N, L), `positions` (4, N, L)."""
+    """Prompts padded to one length: `ids` and `real` (N, L), `positions` (4, N, L).
+
+    `visible`: which tokens each token may see, if not all before it: bool (1, 1, L, known + L).
+    """
 
     ids: Tensor
     real: Tensor
     positions: Tensor
     left_padded: bool
+    visible: Tensor | None = None
 
 
 def rope_positions(ids: Sequence[int], grids: Sequence[Grid], image_token: int) -> Tensor:
@@ -122,6 +130,51 @@ def pack_prompts(
     return batch
 
 
+def pack_suffixes(suffixes: Sequence[Sequence[int]], known: int, next_position: int) -> TokenBatch:
+    """Texts that all follow the same `known` tokens, one after the other as one row without padding.
+
+    Each token sees what is known and its own text up to itself. `next_position` is the rotary position of
+    every text's first token.
+    """
+    lengths = torch.tensor([len(ids) for ids in suffixes])
+    place = torch.cat([torch.arange(len(ids)) for ids in suffixes])
+    owner = torch.arange(len(suffixes)).repeat_interleave(lengths)
+    own = (owner[:, None] == owner) & (place[:, None] >= place)
+    positions = place + torch.tensor([known, *[next_position] * 3])[:, None]
+    ids = torch.tensor([token for ids in suffixes for token in ids])[None]
+    return TokenBatch(
+        ids=ids,
+        real=torch.ones_like(ids, dtype=torch.bool),
+        positions=positions[:, None],
+        left_padded=False,
+        visible=torch.cat([torch.ones(len(place), known, dtype=torch.bool), own], dim=1)[None, None],
+    )
+
+
+def chunks(suffixes: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
+    """Neighbours with together at most `most` tokens; a longer text goes alone."""
+    chunk: list[Sequence[int]] = []
+    for ids in suffixes:
+        if chunk and sum(map(len, chunk)) + len(ids) > most:
+            yield chunk
+            chunk = []
+        chunk.append(ids)
+    if chunk:
+        yield chunk
+
+
+class PatchEmbed(nn.Module):
+    """The vision tower's patch embedding as what it is, one product; a 3-D convolution takes several times as long."""
+
+    def __init__(self, proj: nn.Conv3d) -> None:
+        super().__init__()
+        self.proj = proj
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(4P, 3 * 2 * 16 * 16) -> (4P, hidden)."""
+        return F.linear(pixel_values.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
+
+
 class TextEncoder(nn.Module):
     """Qwen3-VL without its language-model head, read at the last decoder layer."""
 
@@ -135,6 +188,7 @@ class TextEncoder(nn.Module):
         self.config: Any = Qwen3VLConfig.from_dict(_with_both_rope_spellings(config))
         self.config._attn_implementation = "sdpa"
         self.model = Qwen3VLModel._from_config(self.config)
+        self.model.visual.patch_embed = PatchEmbed(self.model.visual.patch_embed.proj)
         self.image_token = int(self.config.image_token_id)
 
     @property
@@ -194,11 +248,12 @@ class TextEncoder(nn.Module):
             captured.append(output[0] if isinstance(output, tuple) else output)
 
         handle = language.layers[-1].register_forward_hook(keep)
+        # Padded on the right, the causal attention keeps the padding from every real token.
+        mask = batch.real if batch.left_padded else batch.visible
         try:
             language(
                 inputs_embeds=inputs,
-                # Padded on the right, the causal attention keeps the padding from every real token.
-                attention_mask=batch.real.to(self.device) if batch.left_padded else None,
+                attention_mask=None if mask is None else mask.to(self.device),
                 position_ids=batch.positions.to(self.device),
                 visual_pos_masks=None if embeddings is None else is_picture,
                 deepstack_visual_embeds=None if embeddings is None else list(deepstack),
@@ -230,18 +285,20 @@ class TextEncoder(nn.Module):
         )
 
     def follow(self, prefix: Prefix, suffixes: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Features (L_i, D) of texts without pictures that follow one opening, all in one batch."""
+        """Features (L_i, D) of texts without pictures that follow one opening.
+
+        They go in one row, not in a batch: no token is padding, and the opening's keys are not repeated.
+        """
         from transformers import DynamicCache
 
-        cache = DynamicCache()
-        count, start = len(suffixes), len(prefix.features)
-        for layer, (key, value) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-            cache.update(key.expand(count, -1, -1, -1), value.expand(count, -1, -1, -1), layer)
-        batch = pack_prompts([(ids, []) for ids in suffixes], self.image_token)
-        batch.positions[0] += start
-        batch.positions[1:] += prefix.next_position
-        hidden = self.hidden(batch, cache=cache)
-        return [row[: len(ids)] for row, ids in zip(hidden, suffixes, strict=True)]
+        found: list[Tensor] = []
+        for chunk in chunks(suffixes, SUFFIX_TOKENS):
+            cache = DynamicCache()
+            for layer, (key, value) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
+                cache.update(key, value, layer)
+            batch = pack_suffixes(chunk, len(prefix.features), prefix.next_position)
+            found += self.hidden(batch, cache=cache)[0].split([len(ids) for ids in chunk])
+        return found
 
     def forward(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """Features of each prompt, before the final norm: a list of (L_i, D). All go in one batch."""

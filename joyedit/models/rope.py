@@ -48,3 +48,13 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     else:  # one kernel: a pair is a complex number, the rotation a product
         rotated = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
     return rotated.flatten(-2).type_as(x)
+
+
+def rotate_into(out: Tensor, x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """`apply_rope` of `x` (S, H, D), written into `out`, which has its shape and dtype."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    table = torch.complex(cos, sin)[:, None, :]
+    if out.dtype == torch.float32:
+        torch.mul(pairs, table, out=torch.view_as_complex(out.unflatten(-1, (-1, 2))))
+    else:
+        out.copy_(torch.view_as_real(pairs * table).flatten(-2))

@@ -30,7 +30,8 @@ class BackendInfo:
 
     `layout` names the kind of checkpoint that was recognised; `load_seconds` is the time until the backend
     could take its first batch; `notes` are remarks for the user. `identity` tells checkpoints apart; where
-    it is empty, the files of the checkpoint are looked at.
+    it is empty, the files of the checkpoint are looked at. `compile_seconds` of `load_seconds` went into
+    compiling, where `compiled`.
     """
 
     model: str
@@ -41,6 +42,8 @@ class BackendInfo:
     schedule: str
     identity: str = ""
     load_seconds: float = 0.0
+    compiled: bool = False
+    compile_seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
 

@@ -6,12 +6,7 @@ in the user's cache folder. Larger batches only wait for each other longer.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.backend import OutOfMemory
@@ -38,39 +33,9 @@ def smallest_that_fills(seconds: Callable[[int], float], sizes: tuple[int, ...] 
     return next((size for size, time in an_item.items() if time <= best * NEAR), 1)
 
 
-class Remembered:
-    """Batch sizes by key, in a small JSON file. What cannot be read or written is measured again."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path or cache_folder() / "batch-sizes.json"
-
-    def get(self, key: str) -> int | None:
-        """The size that was measured for this key; None if there is none."""
-        found = self._read().get(key)
-        return found if isinstance(found, int) and not isinstance(found, bool) and found >= 1 else None
-
-    def put(self, key: str, size: int) -> None:
-        """Remember a size."""
-        text = json.dumps(self._read() | {key: size}, indent=1, sort_keys=True) + "\n"
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=self._path.parent, suffix=".tmp", delete=False
-            ) as file:
-                file.write(text)
-            os.replace(file.name, self._path)
-
-    def _read(self) -> dict[str, object]:
-        try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-
-def cache_folder() -> Path:
-    """joyedit's folder for what can be made again: under XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "joyedit"
+def remembered_size(found: object) -> int | None:
+    """A batch size as it was kept; None if there is something else."""
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 1 else None
 
 
 def denoising_bytes(cfg: DiTConfig, tokens: int, steps: int, itemsize: int) -> int:

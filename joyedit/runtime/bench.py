@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.models import flops
 from joyedit.runtime.backend import BatchInput
-from joyedit.runtime.ceiling import matmul_tflops, timed
+from joyedit.runtime.ceiling import matmul_tflops, sustained_matmul_tflops, timed
+from joyedit.runtime.conditioning import pixels_of
 from joyedit.runtime.device import DTYPES
 from joyedit.runtime.joyimage import JoyImageBackend, random_backend
 from joyedit.weights.random import SizeName
@@ -33,9 +37,16 @@ INSTRUCTIONS = (
 )
 
 
+STEPS = 4
+"""Denoising steps that are timed together."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """What to measure. `batch_size` items of one picture each; `references` a item; `steps` of the whole edit."""
+    """What to measure. `batch_size` items of `references` pictures each; `steps` of the whole edit.
+
+    A stage is timed `rounds` times, the whole edit `edits` times.
+    """
 
     size: SizeName
     basesize: int
@@ -43,16 +54,17 @@ class BenchConfig:
     batch_size: int = 1
     steps: int = 8
     rounds: int = 3
+    edits: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage: median seconds, the first (warm-up) pass, and operations by formula where they count."""
+    """One stage: median seconds, the warm-up pass where there was one, and operations by formula."""
 
     name: str
     seconds: float
     spread: float
-    warm_up: float
+    warm_up: float | None
     tflop: float | None = None
 
     @property
@@ -69,12 +81,18 @@ class BenchReport:
     device: str
     dtype: str
     attention: str
+    attention_rates: dict[str, float]
+    attention_faults: dict[str, str]
     compiled: bool
+    compile_seconds: float
+    notes: list[str]
     target: tuple[int, int]
     text_tokens: list[int]
     parameters: dict[str, int]
     load_seconds: float
     matmul_tflops: float
+    matmul_sustained: float
+    finite: bool
     stages: list[Stage] = field(default_factory=list)
     peak_memory: int | None = None
 
@@ -91,19 +109,25 @@ class BenchReport:
         return plain
 
     def rows(self) -> list[tuple[str, str]]:
+        compiled = f"compiled in {self.compile_seconds:.3g} s" if self.compiled else "not compiled"
         rows = [
-            ("device", f"{self.device}, {self.dtype}, attention {self.attention}"
-             + (", compiled" if self.compiled else "")),
+            ("device", f"{self.device}, {self.dtype}, attention {self.attention}, {compiled}"),
             ("model", f"random {self.config.size}: " + ", ".join(self._sizes())),
             ("target", f"{self.target[0]}x{self.target[1]}, {self.config.references} references,"
              f" batch {self.config.batch_size}, text tokens {'+'.join(map(str, self.text_tokens))}"),
-            ("matmul ceiling", f"{self.matmul_tflops:.3g} TFLOP/s"),
+            ("load", f"{self.load_seconds - self.compile_seconds:.3g} s without compiling"),
+            ("matmul ceiling", f"{self.matmul_tflops:.3g} TFLOP/s, sustained {self.matmul_sustained:.3g}"),
         ]  # fmt: skip
+        rows += [("attention " + name, f"{rate:.3g} TFLOP/s") for name, rate in self.attention_rates.items()]
+        rows += [("attention " + name, fault) for name, fault in self.attention_faults.items()]
+        rows += [("note", note) for note in self.notes]
         for stage in self.stages:
-            told = f"{stage.seconds:.4g} s (spread {stage.spread:.1%}, first {stage.warm_up:.4g} s)"
+            first = "" if stage.warm_up is None else f", first {stage.warm_up:.4g} s"
+            told = f"{stage.seconds:.4g} s (spread {stage.spread:.1%}{first})"
             if stage.tflops is not None:
                 told += f", {stage.tflops:.3g} TFLOP/s, {stage.tflops / self.matmul_tflops:.0%} of the ceiling"
             rows.append((stage.name, told))
+        rows.append(("latents", "finite" if self.finite else "NOT FINITE"))
         if self.peak_memory is not None:
             rows.append(("peak memory", f"{self.peak_memory / 2**30:.2f} GiB"))
         return rows
@@ -116,56 +140,66 @@ class BenchReport:
 def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
     """Build the networks and measure. `run` gives device, dtype, attention and compile."""
     backend = random_backend(config.size, run)
+    matmul = [f(backend.device, DTYPES[backend.info.dtype]) for f in (matmul_tflops, sustained_matmul_tflops)]
     batch = batch_of(config)
     tokens = TextTokens.of(backend, batch)
     found: list[Stage] = []
 
-    def stage(name: str, call: Callable[[], Any], operations: int | None = None) -> Any:
+    def stage(name: str, call: Callable[[], Any], operations: int, passes: int = 1) -> Any:
+        """`call` goes through the stage `passes` times; the figures are those of one."""
         seconds, warm_up, result = timed(call, backend.synchronize, config.rounds)
-        median = statistics.median(seconds)
-        found.append(
-            Stage(
-                name=name,
-                seconds=median,
-                spread=(max(seconds) - min(seconds)) / median,
-                warm_up=warm_up,
-                tflop=None if operations is None else operations / 1e12,
-            )
-        )
+        add(name, [s / passes for s in seconds], warm_up / passes, operations)
         return result
 
-    def cold(instructions: int) -> Any:
-        """Conditioning with nothing in the cache, of one picture and several instructions for it."""
-        backend.cache.clear()
-        return backend.encode(batch_of(config, [INSTRUCTIONS[i % 4] for i in range(instructions)]))
+    def add(name: str, seconds: Sequence[float], warm_up: float | None, operations: int) -> None:
+        median = statistics.median(seconds)
+        spread = (max(seconds) - min(seconds)) / median
+        found.append(Stage(name=name, seconds=median, spread=spread, warm_up=warm_up, tflop=operations / 1e12))
 
     target = batch.batch.items[0].target
+    pictures = batch.pictures[0]
     with torch.inference_mode():
-        stage("encode, 1 instruction", lambda: cold(1), tokens.encode(backend, config, 1, target))
-        stage("encode, 4 instructions", lambda: cold(4), tokens.encode(backend, config, 4, target))
-        backend.cache.clear()
+        for count in (1, 4):
+            texts = [*(INSTRUCTIONS[i % 4] for i in range(count)), ""]
+            name = f"conditioning, {count} instruction" + "s" * (count > 1)
+            stage(name, partial(_condition, backend, pictures, texts), tokens.encode(backend, config, count))
+        if pictures:
+            pixels = pixels_of(pictures[0], backend.device)
+            stage("VAE encode", lambda: backend.vae.encode(pixels), flops.vae_encode(backend.vae.cfg, *target))
         encoded = backend.encode(batch)
-        one = type(encoded)(conditioning=encoded.conditioning, steps=1)
-        latents = stage(
-            "denoise step",
-            lambda: backend.denoise(one, lambda done, total: None),
-            tokens.step(backend, config, target),
-        )
-        decode = flops.vae_decode(backend.vae.cfg, *target) * config.batch_size
-        stage("decode", lambda: backend.decode(latents), decode)
+        few = replace(encoded, steps=min(STEPS, config.steps))
+        step = tokens.step(backend, config, target)
+        latents = stage("denoise step", lambda: backend.denoise(few, _silent), step, few.steps)
+        decode = flops.vae_decode(backend.vae.cfg, *target)
+        stage("VAE decode", lambda: backend.vae.decode(latents[:1]), decode)
+        stage("decode to pictures", lambda: backend.decode(latents), decode * config.batch_size)
 
-        def edit() -> None:
+        # Without a warm-up of its own: every stage has had one.
+        whole = []
+        finite = True
+        for _ in range(config.edits):
             backend.cache.clear()
-            whole = type(encoded)(conditioning=backend.encode(batch).conditioning, steps=config.steps)
-            backend.decode(backend.denoise(whole, lambda done, total: None))
-
-        stage(f"edit, {config.steps} steps", edit)
+            backend.synchronize()
+            start = time.perf_counter()
+            edited = backend.denoise(replace(backend.encode(batch), steps=config.steps), _silent)
+            finite = finite and bool(edited.isfinite().all())
+            backend.decode(edited)
+            backend.synchronize()
+            whole.append(time.perf_counter() - start)
+        conditioning = tokens.encode(backend, config, 1) * config.batch_size
+        once = config.references * flops.vae_encode(backend.vae.cfg, *target) + decode
+        total = conditioning + once * config.batch_size + step * config.steps
+        add(f"edit, {config.steps} steps", whole, None, total)
     return BenchReport(
         config=config,
         device=backend.info.device,
         dtype=backend.info.dtype,
         attention=backend.info.attention,
-        compiled=run.compile,
+        attention_rates=dict(backend.attention.rates),
+        attention_faults=dict(backend.attention.faults),
+        compiled=backend.info.compiled,
+        compile_seconds=backend.info.compile_seconds,
+        notes=list(backend.info.notes),
         target=target,
         text_tokens=tokens.branches,
         parameters={
@@ -174,10 +208,23 @@ def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
             "VAE": _parameters(backend.vae),
         },
         load_seconds=backend.info.load_seconds,
-        matmul_tflops=matmul_tflops(backend.device, DTYPES[backend.info.dtype]),
+        matmul_tflops=matmul[0],
+        matmul_sustained=matmul[1],
+        finite=finite,
         stages=found,
         peak_memory=backend.peak_memory(),
     )
+
+
+def _condition(backend: JoyImageBackend, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[Tensor]:
+    """Features of several texts for the same pictures, nothing of them known before."""
+    conditioner = backend.conditioner
+    opening = conditioner.open([conditioner.see(picture) for picture in pictures])
+    return conditioner.follow(opening, texts, bool(pictures))
+
+
+def _silent(done: int, total: int) -> None:
+    """Hears of each step."""
 
 
 def batch_of(config: BenchConfig, instructions: Sequence[str] | None = None) -> BatchInput:
@@ -216,6 +263,7 @@ def _pictures(config: BenchConfig, bucket: tuple[int, int]) -> tuple[Image.Image
 class TextTokens:
     """Tokens of a batch's prompts, as the FLOP formulas need them."""
 
+    grids: list[tuple[int, int]]
     opening: int
     rests: list[int]
     negative: int
@@ -225,8 +273,10 @@ class TextTokens:
     def of(cls, backend: JoyImageBackend, batch: BatchInput) -> TextTokens:
         builder = backend.conditioner.builder
         side = 32  # pixels of a merged patch
-        patches = [(p.height // side) * (p.width // side) for p in batch.pictures[0]]
+        grids = [(p.height // side, p.width // side) for p in batch.pictures[0]]
+        patches = [rows * columns for rows, columns in grids]
         return cls(
+            grids=grids,
             opening=len(builder.opening(patches)),
             rests=[len(builder.rest(s.item.instruction, bool(patches))) for s in batch.batch.items],
             negative=len(builder.rest("", bool(patches))),
@@ -239,14 +289,13 @@ class TextTokens:
         positive = [self.opening + rest - self.dropped for rest in self.rests]
         return positive + [self.opening + self.negative - self.dropped] * len(self.rests)
 
-    def encode(self, backend: JoyImageBackend, config: BenchConfig, count: int, target: tuple[int, int]) -> int:
+    def encode(self, backend: JoyImageBackend, config: BenchConfig, count: int) -> int:
+        """Operations of conditioning `count` instructions and the negative prompt for the same pictures."""
         text, vision = backend.text_encoder.config.text_config, backend.text_encoder.config.vision_config
-        rows, columns = target[0] // 16, target[1] // 16
         total = flops.text_encoder(text, self.opening)
         total += sum(flops.text_encoder(text, self.rests[0], self.opening) for _ in range(count))
         total += flops.text_encoder(text, self.negative, self.opening)
-        once = flops.vision_tower(vision, rows, columns) + flops.vae_encode(backend.vae.cfg, *target)
-        return total + config.references * once
+        return total + sum(flops.vision_tower(vision, 2 * rows, 2 * columns) for rows, columns in self.grids)
 
     def step(self, backend: JoyImageBackend, config: BenchConfig, target: tuple[int, int]) -> int:
         side = backend.vae.cfg.spatial_factor

@@ -26,12 +26,31 @@ def timed(call: Callable[[], Any], synchronize: Callable[[], None], rounds: int)
 @lru_cache
 def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
     """The best of several large square products on random data, in TFLOP/s; measured once a process."""
-    side, rounds = (8192, 20) if device.type == "cuda" else (1024, 8)
+    multiply, synchronize, operations = _product(device, dtype)
+    seconds, _, _ = timed(multiply, synchronize, 20 if device.type == "cuda" else 8)
+    return operations / min(seconds)
+
+
+def sustained_matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
+    """The mean of about two seconds without a pause, in which a GPU may lower its clock."""
+    multiply, synchronize, operations = _product(device, dtype)
+    calls = max(1, int(2.0 * matmul_tflops(device, dtype) / operations)) if device.type == "cuda" else 20
+
+    def many() -> None:
+        for _ in range(calls):
+            multiply()
+
+    (seconds,), _, _ = timed(many, synchronize, 1)
+    return operations * calls / seconds
+
+
+def _product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Any], Callable[[], None], float]:
+    """A large product on random data, what waits for it, and its operations in TFLOP."""
+    side = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
 
     def synchronize() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    seconds, _, _ = timed(lambda: torch.mm(a, b), synchronize, rounds)
-    return 2 * side**3 / min(seconds) / 1e12
+    return lambda: torch.mm(a, b), synchronize, 2 * side**3 / 1e12

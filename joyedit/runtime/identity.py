@@ -36,12 +36,11 @@ def foresee(config: RunConfig) -> BackendInfo:
     """
     if config.model is None or is_fake(config.model):
         return backend_loader(config.model)(config).info
-    from joyedit.runtime.device import choose_attention, choose_device, choose_dtype
+    from joyedit.runtime.device import choose_device, choose_dtype
     from joyedit.weights.layouts import detect, resolve, schedule_of
 
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
-    attention, _ = choose_attention(config.attention, device, dtype)
     folder = resolve(config.model)
     layout = detect(folder)
     return BackendInfo(
@@ -49,7 +48,7 @@ def foresee(config: RunConfig) -> BackendInfo:
         layout=layout,
         device=str(device),
         dtype=dtype,
-        attention=attention,
+        attention=config.attention,  # which kernel that is, a measurement on the device would tell
         schedule=schedule_of(folder, layout) if config.schedule == "auto" else config.schedule,
         identity=folder_identity(folder),
     )

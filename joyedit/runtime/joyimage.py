@@ -20,9 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.errors import CheckpointError
-from joyedit.job.spec import RunConfig, Size
+from joyedit.job.spec import AttentionName, RunConfig, Size
 from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
+from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import Prefix, TextEncoder, load_image_processor, load_tokenizer
 from joyedit.models.schedule import SHIFT, ScheduleName, sigmas
@@ -30,19 +31,22 @@ from joyedit.models.vae import VAE
 from joyedit.runtime.backend import BackendInfo, BatchInput, DeviceStage, Mark
 from joyedit.runtime.batching import (
     SIZES,
-    Remembered,
     decoding_bytes,
     denoising_bytes,
     most_that_fit,
+    remembered_size,
     smallest_that_fills,
 )
 from joyedit.runtime.cache import ContentCache
 from joyedit.runtime.ceiling import matmul_tflops, timed
+from joyedit.runtime.compiling import Compilation, compile_dit, keep_compiled_code, worth_compiling
 from joyedit.runtime.conditioning import Conditioner, PromptBuilder, TokenizerError, levels_of, rounded, scaled
 from joyedit.runtime.denoise import Conditioning, denoise, initial_noise
-from joyedit.runtime.device import DTYPES, choose_attention, choose_device, choose_dtype
+from joyedit.runtime.device import DTYPES, choose_device, choose_dtype
+from joyedit.runtime.kernels import AttentionChoice, choose_attention
 from joyedit.runtime.memory import memory_faults
 from joyedit.runtime.offload import WINDOW, Turns
+from joyedit.runtime.remembered import Remembered
 from joyedit.runtime.streams import Streams
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
@@ -119,24 +123,25 @@ class Parts:
     schedule: ScheduleName
     shift: float
     layout: str
+    attention: AttentionChoice
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Device, dtype and attention with every `auto` decided; `why` says why flash is off, where it is."""
+    """Device and dtype with every `auto` decided."""
 
     device: torch.device
     dtype: str
-    attention: str
-    why: str
 
     @classmethod
     def of(cls, config: RunConfig) -> Wanted:
         """Raises DeviceError for what is not to be had."""
         device = choose_device(config.device)
-        dtype = choose_dtype(config.dtype, device)
-        attention, why = choose_attention(config.attention, device, dtype)
-        return cls(device=device, dtype=dtype, attention=attention, why=why if config.attention == "auto" else "")
+        return cls(device=device, dtype=choose_dtype(config.dtype, device))
+
+    def attention(self, wish: AttentionName, dit: DiTConfig) -> AttentionChoice:
+        """The attention backend for this DiT. Raises DeviceError."""
+        return choose_attention(wish, self.device, DTYPES[self.dtype], dit.num_heads, dit.head_dim)
 
     def dtype_of(self, network: str, parameter: str) -> torch.dtype:
         """Everything in the run's dtype, but the time embedder in fp32: its input spans 0 to 1000."""
@@ -171,7 +176,10 @@ class JoyImageBackend:
         if config.offload == "encoder":
             self._turns = Turns(wanted.device, {"encoder": parts.text_encoder, "dit": parts.dit})
             self.window = WINDOW
-        self._dit.attend = BACKENDS[wanted.attention]
+        self.attention = parts.attention
+        self._dit.attend = BACKENDS[parts.attention.name]
+        if self.device.type == "cuda":  # what the tensor cores read; a CPU is faster with planes of channels
+            self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shift = parts.shift
         self.schedule: ScheduleName = parts.schedule if config.schedule == "auto" else config.schedule
         try:
@@ -189,20 +197,23 @@ class JoyImageBackend:
         self._networks = threading.Lock()  # the planner's thread measures, the main one edits
         self._operations = 0  # of the conditioning, so far
         self.conditioner = Conditioner(parts.text_encoder, builder, processor)
-        notes = []
-        if wanted.why and self.device.type == "cuda":
-            notes.append(f"attention {wanted.attention}: {wanted.why}")
-        if config.compile:
-            self._dit.compile_blocks()
+        self.compilation = Compilation(on=False)
+        if worth_compiling(config, self.device):
+            self.ready()
+            with self._turn("dit"):
+                self.compilation = compile_dit(self._dit, self.device)
+        notes = tuple(note for note in (self.attention.note, self.compilation.note) if note)
         self.info = BackendInfo(
             model=model,
             layout=parts.layout,
             device=_device_name(self.device),
             dtype=wanted.dtype,
-            attention=wanted.attention,
+            attention=self.attention.name,
             schedule=self.schedule,
             load_seconds=time.perf_counter() - started,
-            notes=tuple(notes),
+            compiled=self.compilation.on,
+            compile_seconds=self.compilation.seconds,
+            notes=notes,
         )
         self.streams.give_back()
 
@@ -390,8 +401,8 @@ class JoyImageBackend:
                 torch.cuda.get_device_name(self.device), torch.__version__, f"{cfg.num_layers}x{cfg.hidden_size}",
                 self.info.dtype, self.info.attention, place,
             )))  # fmt: skip
-            remembered = Remembered()
-            size = remembered.get(key)
+            remembered = Remembered("batch-sizes.json")
+            size = remembered_size(remembered.get(key))
             if size is None:
                 size = self._measured_batch_size(target, most)
                 remembered.put(key, size)
@@ -485,9 +496,11 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     if config.model is None:
         raise CheckpointError("no model is given")
     started = time.perf_counter()
+    keep_compiled_code(config)
     wanted = Wanted.of(config)
     checkpoint = open_checkpoint(resolve(config.model))
     check(checkpoint.components, checkpoint.layout)
+    attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     later = next(c for c in checkpoint.components if c.module is checkpoint.dit)
     for component in checkpoint.components:
         if component is not later:
@@ -503,6 +516,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         schedule=checkpoint.schedule,
         shift=checkpoint.shift,
         layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
+        attention=attention,
     )
     if wanted.device.type == "cuda":
         torch.cuda.synchronize(wanted.device)
@@ -524,6 +538,7 @@ def _load_on(component: Component, device: torch.device, wanted: Wanted, cancell
 def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
     """A backend of a size with random weights, built on the device; tokenizer and processor are nano's."""
     started = time.perf_counter()
+    keep_compiled_code(config)
     wanted = Wanted.of(config)
     folder = nano_folder()
     tokens = load_tokenizer(folder / "tokenizer")
@@ -539,6 +554,7 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
         schedule="diffusers",
         shift=SHIFT,
         layout="random weights",
+        attention=wanted.attention(config.attention, random.configs(size)[0]),
     )
     return JoyImageBackend(parts, wanted, config, f"random {size}", started)
 

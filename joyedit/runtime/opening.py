@@ -7,8 +7,10 @@ model. Only then, and before anything is edited, the source is checked as a whol
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from joyedit.job.items import BUILT_IN
 from joyedit.job.journal import has_records
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.backend import Backend, BackendInfo, Foresee, LoadBackend
@@ -70,7 +72,7 @@ class Opening:
             self.check()
             self._progress.loading(self._config)
             with self._clock.stage("load"):
-                self.backend = self._load(self._config)
+                self.backend = self._load(replace(self._config, expected_steps=_expected_steps(self.summary)))
             self.info = self.backend.info
             self._progress.started(self.info, self.summary)
         return self.backend
@@ -83,3 +85,11 @@ class Opening:
         """Give the device's memory back."""
         if self.backend is not None:
             self.backend.close()
+
+
+def _expected_steps(summary: SourceSummary) -> float | None:
+    """Steps of all items, each counted as the part of a 1024-pixel step that its base size makes it."""
+    settings = summary.settings.over(BUILT_IN)
+    if summary.items is None or settings.steps is None or settings.basesize is None:
+        return None
+    return summary.items * settings.steps * (settings.basesize / 1024) ** 2

@@ -43,7 +43,7 @@ class Recorder:
         on_result: Callable[[ItemResult, str], None],
     ) -> None:
         self.tally = Tally()
-        self._info = info
+        self.info = info
         self._on_result = on_result
         self._lock = threading.Lock()
         self._version = joyedit_version()
@@ -166,10 +166,10 @@ class Recorder:
             "basesize": item.basesize,
             "width": width,
             "height": height,
-            "schedule": self._info.schedule,
-            "model": self._info.model,
-            "dtype": self._info.dtype,
-            "attention": self._info.attention,
+            "schedule": self.info.schedule,
+            "model": self.info.model,
+            "dtype": self.info.dtype,
+            "attention": self.info.attention,
             "joyedit": self._version,
         }
 

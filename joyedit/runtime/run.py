@@ -180,6 +180,7 @@ def _flow(
                     return _complete(recorder.tally, about)
                 found = chain([first], found)
             backend = opening.open()
+            recorder.info = opening.info  # which kernels are in force is known now
             about.loaded, about.expected = clock.now(), opening.summary.items
             folder.write_text(REPORT, _report(source.name, config, opening, clock, about).to_json())
             window = 1 if waits else backend.window
@@ -324,7 +325,8 @@ def _report(name: str, config: RunConfig, opening: Opening, clock: StageClock, a
         dtype=info.dtype,
         attention=info.attention,
         schedule=info.schedule,
-        compile=config.compile,
+        compile=info.compiled,
+        compile_seconds=info.compile_seconds,
         batch_size=config.batch_size or "auto",
         settings=summary.settings,
         notes=info.notes,

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.job.spec import RunConfig
-from joyedit.models.attention import TextLengths, sdpa_attention
+from joyedit.models.attention import Spans, TextLengths, join, sdpa_attention, separate
 from joyedit.models.qwen import Prompt, load_image_processor, load_tokenizer
 from joyedit.runtime.conditioning import PromptBuilder
 from joyedit.runtime.joyimage import load_backend
@@ -211,7 +211,9 @@ def test_padded_attention_is_the_products(tokenizer: Path) -> None:
         return img, torch.randn(21, 2, 32, generator=generator)
 
     query, key, value = part(), part(), part()
-    wanted = sdpa_attention(query, key, value, text)
+    joined = [join(*part, text.lengths) for part in (query, key, value)]
+    whole = tuple(20 + length for length in text.lengths)
+    wanted = separate(sdpa_attention(*joined, Spans(whole, whole)), 20)
     attend = speed.BatchAttention(torch.device("cpu"))
     assert attend.name == "padded"
     for found, right in zip(attend(query, key, value, text), wanted, strict=True):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from joyedit.models import qwen
 from joyedit.models.attention import TextLengths
+from joyedit.models.vae import ChannelNorm
 from joyedit.runtime.joyimage import JoyImageBackend
 from support.editing import Edit, batch_of, levels_apart, picture, run
 
@@ -22,6 +24,63 @@ def test_an_opening_that_is_shared(ours: JoyImageBackend, count: int) -> None:
     for plain, fast in zip(whole, shared, strict=True):
         assert fast.shape == plain.shape
         assert (fast - plain).abs().max() <= 1e-5 * plain.abs().max()
+
+
+@torch.no_grad()
+def test_texts_in_rows_of_a_few_tokens(ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However texts are divided into rows, the longest of them alone."""
+    conditioner = ours.conditioner
+    seen = [conditioner.see(picture(256, 320))]
+    opening = conditioner.open(seen)
+    together = conditioner.follow(opening, TEXTS, True)
+    monkeypatch.setattr(qwen, "SUFFIX_TOKENS", 12)
+    divided = conditioner.follow(opening, TEXTS, True)
+    for whole, part in zip(together, divided, strict=True):
+        assert (whole - part).abs().max() <= 1e-5 * whole.abs().max()
+
+
+@torch.no_grad()
+def test_patches_as_one_product(ours: JoyImageBackend) -> None:
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchEmbed
+
+    fast = ours.text_encoder.model.visual.patch_embed
+    plain = Qwen3VLVisionPatchEmbed(ours.text_encoder.config.vision_config)
+    plain.proj = fast.proj
+    pixels = torch.randn(24, 3 * 2 * 16 * 16)
+    assert (fast(pixels) - plain(pixels)).abs().max() <= 1e-5 * plain(pixels).abs().max()
+
+
+@pytest.mark.parametrize("target", [None, 20])
+@pytest.mark.parametrize("lengths", [(7,), (5, 9, 5)])
+def test_query_key_and_value_written_where_they_are_read(
+    ours: JoyImageBackend, lengths: tuple[int, ...], target: int | None
+) -> None:
+    attn, cfg = ours.dit.blocks()[0].attn, ours.dit.cfg
+    img, txt = torch.randn(len(lengths), 24, cfg.hidden_size), torch.randn(sum(lengths), cfg.hidden_size)
+    pe = ours.dit.position_table([(4, 5), (2, 2)], img.device)
+    with torch.enable_grad():
+        plain = attn.joined_qkv(img, txt, pe, lengths, target)
+    with torch.inference_mode():
+        fast = attn.joined_qkv(img, txt, pe, lengths, target)
+    for a, b in zip(plain, fast, strict=True):
+        assert (a - b).abs().max() <= 1e-5 * a.abs().max()
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_the_norm_of_the_vae_in_both_layouts(form: torch.memory_format) -> None:
+    norm = ChannelNorm(12)
+    torch.nn.init.normal_(norm.gamma, 1.0, 0.3)
+    x = torch.randn(2, 12, 5, 7)
+    x[0, :, 1, 1] = 0  # a pixel without length
+    x[0, :, 2, 2] *= 1e-9
+    plain = x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) * 12**0.5 * norm.gamma
+    with torch.inference_mode():
+        got = norm(x.to(memory_format=form))
+    with torch.enable_grad():
+        trained = norm(x.to(memory_format=form))
+    assert got.is_contiguous(memory_format=form)
+    assert torch.allclose(got, plain, atol=1e-5)
+    assert torch.allclose(trained, plain, atol=1e-5)
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ class LaidOut(TextLengths):
     def packed(cls, layout: Layout, samples: int) -> LaidOut:
         """Lengths that add up to all T tokens; who owns which token, the layout says."""
         plain = TextLengths.of([len(layout.owner) // samples] * samples)
-        return cls(plain.lengths, plain.offsets, plain.groups, layout)
+        return cls(plain.lengths, plain.offsets, layout)
 
     def sample_of_token(self, device: torch.device) -> Tensor:
         return self.layout.owner
@@ -207,7 +207,13 @@ def padded_attention(query: Packed, key: Packed, value: Packed, text: TextLength
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int) -> Tensor:
-    return varlen_kernel()(q, k, v, bounds, bounds, longest, longest)
+    """flash-attn where it is installed, else torch's own."""
+    try:
+        kernel = varlen_kernel("fa2")
+    except ImportError:
+        kernel = varlen_kernel("varlen")
+    out = kernel(q, k, v, bounds, bounds, longest, longest)
+    return out[0] if isinstance(out, tuple) else out
 
 
 def _aten(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int) -> Tensor:

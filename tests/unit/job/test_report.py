@@ -46,6 +46,7 @@ def report(tally: Tally, **changes: object) -> Report:
         "attention": "sdpa",
         "schedule": "original",
         "compile": False,
+        "compile_seconds": 0.0,
         "batch_size": "auto",
         "settings": Settings(steps=4),
         "notes": (),

@@ -9,11 +9,10 @@ import pytest
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.backend import OutOfMemory
 from joyedit.runtime.batching import (
-    Remembered,
-    cache_folder,
     decoding_bytes,
     denoising_bytes,
     most_that_fit,
+    remembered_size,
     smallest_that_fills,
 )
 
@@ -49,28 +48,9 @@ def test_without_room_for_one_it_is_one() -> None:
     assert most_that_fit(lambda size: 100 * size, 450) == 4
 
 
-def test_what_was_measured_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert Remembered().get("a") is None
-    Remembered().put("a", 4)
-    Remembered().put("b", 1)
-    assert [Remembered().get(key) for key in "abc"] == [4, 1, None]
-    assert [path.name for path in cache_folder().iterdir()] == ["batch-sizes.json"]
-
-
-@pytest.mark.parametrize("content", ["", "[]", "no json", '{"a": "4"}', '{"a": 0}', '{"a": true}'])
-def test_a_damaged_memory_is_none(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "sizes.json"
-    path.write_text(content)
-    assert Remembered(path).get("a") is None
-    Remembered(path).put("a", 2)
-    assert Remembered(path).get("a") == 2
-
-
-def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    Remembered(tmp_path / "file" / "sizes.json").put("a", 2)
-    assert Remembered(tmp_path / "file" / "sizes.json").get("a") is None
+@pytest.mark.parametrize(("found", "size"), [(4, 4), (0, None), ("4", None), (True, None), (None, None)])
+def test_only_a_size_is_taken_from_memory(found: object, size: int | None) -> None:
+    assert remembered_size(found) == size
 
 
 def test_the_memory_model_grows_with_what_it_counts() -> None:

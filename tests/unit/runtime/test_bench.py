@@ -8,7 +8,10 @@ import pytest
 
 from joyedit.cli.main import main
 
-STAGES = ["encode, 1 instruction", "encode, 4 instructions", "denoise step", "decode", "edit, 2 steps"]
+STAGES = [
+    "conditioning, 1 instruction", "conditioning, 4 instructions", "VAE encode", "denoise step", "VAE decode",
+    "decode to pictures", "edit, 2 steps",
+]  # fmt: skip
 
 
 def bench(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
@@ -19,7 +22,7 @@ def bench(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
 
 
 def test_the_json_tells_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    report = json.loads(bench(capsys, "--json", "--batch-size", "2"))
+    report = json.loads(bench(capsys, "--json", "--batch-size", "2", "--edits", "2"))
     assert [stage["name"] for stage in report["stages"]] == STAGES
     for stage in report["stages"]:
         assert stage["seconds"] > 0
@@ -29,11 +32,14 @@ def test_the_json_tells_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["seconds_an_image"] == pytest.approx(report["stages"][-1]["seconds"] / 2)
     assert len(report["text_tokens"]) == 4
     assert report["attention"] == "sdpa"
+    assert report["attention_rates"] == {}
+    assert (report["compiled"], report["finite"]) == (False, True)
+    assert report["matmul_sustained"] > 0
 
 
 def test_the_table_has_a_row_for_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     labels = [line.split("  ")[0] for line in bench(capsys, "--references", "0").splitlines()]
-    assert [label for label in labels if label in STAGES] == STAGES
+    assert [label for label in labels if label in STAGES] == [s for s in STAGES if s != "VAE encode"]
 
 
 def test_an_impossible_base_size_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

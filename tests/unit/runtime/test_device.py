@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from joyedit.errors import DeviceError
-from joyedit.runtime import device
-from joyedit.runtime.device import choose_attention, choose_device, choose_dtype
+from joyedit.runtime.device import choose_device, choose_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -31,23 +30,3 @@ def test_dtypes() -> None:
     assert choose_dtype("auto", CPU) == "fp32"
     assert choose_dtype("auto", CUDA) == "bf16"
     assert choose_dtype("fp32", CUDA) == "fp32"
-
-
-def test_attention_on_the_cpu_is_sdpa() -> None:
-    assert choose_attention("auto", CPU, "fp32") == ("sdpa", "FlashAttention needs a CUDA device")
-    with pytest.raises(
-        DeviceError, match="--attention flash: FlashAttention needs a CUDA device; use --attention sdpa"
-    ):
-        choose_attention("flash", CPU, "fp32")
-
-
-def test_flash_needs_bf16_and_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_attention("auto", CUDA, "fp32") == ("sdpa", "FlashAttention needs bf16")
-    monkeypatch.setattr(device, "has_kernel", lambda: True)
-    assert choose_attention("auto", CUDA, "bf16")[0] == "flash"
-    assert choose_attention("flash", CUDA, "bf16") == ("flash", "")
-    assert choose_attention("sdpa", CUDA, "bf16") == ("sdpa", "")
-    monkeypatch.setattr(device, "has_kernel", lambda: False)
-    backend, why = choose_attention("auto", CUDA, "bf16")
-    assert backend == "sdpa"
-    assert "joyedit[flash]" in why
