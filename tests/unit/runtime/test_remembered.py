@@ -47,4 +47,4 @@ def test_where_things_are_kept(own: str, xdg: str, expected: str, monkeypatch: p
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("JOYEDIT_CACHE", own)
     monkeypatch.setenv("XDG_CACHE_HOME", xdg)
-    assert kernels.cache_folder() == Path(expected).expanduser()
+    assert cache_folder() == Path(expected).expanduser()
