@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+import joyedit
 from support import editing
 from support.editing import Edit, levels_apart, picture, run
 
@@ -36,3 +39,26 @@ def test_flash_and_sdpa_agree_in_bf16(diffusers_checkpoint: Path) -> None:
     assert (flash.info.attention, sdpa.info.attention) == ("flash", "sdpa")
     for a, b in zip(run(flash, *edits()), run(sdpa, *edits()), strict=True):
         assert levels_apart(a, b) <= 24  # bf16 keeps 8 bits of a value; the networks are random
+
+
+@pytest.mark.parametrize("offload", ["none", "encoder"])
+def test_a_pipelined_run_gives_the_pictures_of_single_edits(
+    diffusers_checkpoint: Path, tmp_path: Path, offload: str
+) -> None:
+    lines = []
+    for n in range(12):
+        picture(256, 256, seed=n // 2).save(tmp_path / f"{n // 2}.png")
+        lines.append({"id": f"{n}", "image": f"{n // 2}.png", "instruction": f"Make it {n}.", "seed": n})
+    manifest = tmp_path / "edits.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = joyedit.run(
+        manifest, model=diffusers_checkpoint, output=tmp_path / "out", device="cuda", dtype="fp32",
+        steps=3, basesize=256, batch_size=1, offload=offload,
+    )  # fmt: skip
+    assert (outcome.exit_code, outcome.report.ok) == (0, 12)
+    assert outcome.report.device_idle is not None
+    model = editing.backend(diffusers_checkpoint, device="cuda", dtype="fp32")
+    for n in range(12):
+        with Image.open(tmp_path / "out" / f"{n}.png") as got:
+            (alone,) = run(model, Edit(text=f"Make it {n}.", images=[picture(256, 256, seed=n // 2)], seed=n))
+            assert levels_apart(got, alone) <= 1, n
