@@ -8,14 +8,17 @@ position or sample shows as tens of percent.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+import joyedit
 from joyedit.models.attention import BACKENDS, Spans, TextLengths
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import MLP, DiT
@@ -220,3 +223,26 @@ def test_whole_edits_in_bf16(compile_: str, diffusers_checkpoint: Path, fp32_pic
         assert levels_apart(got, expected) <= 24
     for edit, got in zip(edits(), together, strict=True):
         assert levels_apart(run(backend, edit)[0], got) <= 24
+
+
+@pytest.mark.parametrize("offload", ["none", "encoder"])
+def test_a_pipelined_run_gives_the_pictures_of_single_edits(
+    diffusers_checkpoint: Path, tmp_path: Path, offload: str
+) -> None:
+    lines = []
+    for n in range(12):
+        picture(256, 256, seed=n // 2).save(tmp_path / f"{n // 2}.png")
+        lines.append({"id": f"{n}", "image": f"{n // 2}.png", "instruction": f"Make it {n}.", "seed": n})
+    manifest = tmp_path / "edits.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = joyedit.run(
+        manifest, model=diffusers_checkpoint, output=tmp_path / "out", device="cuda", dtype="fp32",
+        steps=3, basesize=256, batch_size=1, offload=offload,
+    )  # fmt: skip
+    assert (outcome.exit_code, outcome.report.ok) == (0, 12)
+    assert outcome.report.device_idle is not None
+    model = editing.backend(diffusers_checkpoint, device="cuda", dtype="fp32")
+    for n in range(12):
+        with Image.open(tmp_path / "out" / f"{n}.png") as got:
+            (alone,) = run(model, Edit(text=f"Make it {n}.", images=[picture(256, 256, seed=n // 2)], seed=n))
+            assert levels_apart(got, alone) <= 1, n

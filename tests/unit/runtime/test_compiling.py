@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from joyedit.job.spec import RunConfig
+from joyedit.models import dit as dit_module
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
 from joyedit.runtime import compiling
@@ -20,6 +22,14 @@ from joyedit.runtime.compiling import compile_dit, keep_compiled_code, worth_com
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled() -> Iterator[None]:
+    """What one test compiled, or pretended to, is not the next one's."""
+    dit_module._compiled_parts.cache_clear()
+    yield
+    dit_module._compiled_parts.cache_clear()
 
 
 def config(compile_: str = "auto", expected_steps: float | None = None) -> RunConfig:
