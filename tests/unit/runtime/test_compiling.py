@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from joyedit.job.spec import RunConfig
-from joyedit.models import dit as dit_module
 from joyedit.models.config import DiTConfig
-from joyedit.models.dit import DiT
+from joyedit.models.dit import DiT, _compiled_parts
 from joyedit.runtime import compiling
 from joyedit.runtime.compiling import compile_dit, keep_compiled_code, worth_compiling
 
@@ -25,11 +24,11 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_compiled() -> Iterator[None]:
-    """What one test compiled, or pretended to, is not the next one's."""
-    dit_module._compiled_parts.cache_clear()
+def _fresh() -> Iterator[None]:
+    """No compiled parts of another test, least of all broken ones."""
+    _compiled_parts.cache_clear()
     yield
-    dit_module._compiled_parts.cache_clear()
+    _compiled_parts.cache_clear()
 
 
 def config(compile_: str = "auto", expected_steps: float | None = None) -> RunConfig:
