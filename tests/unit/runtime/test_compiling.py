@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from joyedit.job.spec import RunConfig
 from joyedit.models.config import DiTConfig
-from joyedit.models.dit import DiT
+from joyedit.models.dit import DiT, _compiled_parts
 from joyedit.runtime import compiling
 from joyedit.runtime.compiling import compile_dit, keep_compiled_code, worth_compiling
 
@@ -20,6 +21,14 @@ from joyedit.runtime.compiling import compile_dit, keep_compiled_code, worth_com
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """No compiled parts of another test, least of all broken ones."""
+    _compiled_parts.cache_clear()
+    yield
+    _compiled_parts.cache_clear()
 
 
 def config(compile_: str = "auto", expected_steps: float | None = None) -> RunConfig:
