@@ -109,7 +109,7 @@ def _overhead(folder: Path, size: int) -> dict[str, float]:
     out = OutputFolder(folder)
     out.prepare()
     prints = Fingerprinter(model="m", schedule="s", dtype="bf16", quality=95)
-    durations: dict[str, list[float]] = {"atomic write and its hash": [], "fingerprint": [], "journal": []}
+    durations: dict[str, list[float]] = {"atomic write": [], "hashes": [], "journal": []}
     plain: list[float] = []
     with OutputLock(out.path) as lock:
         lock.acquire()
@@ -120,14 +120,14 @@ def _overhead(folder: Path, size: int) -> dict[str, float]:
                 size=None, output=f"{number}.png", origin=Origin(file="m"),
             )  # fmt: skip
             start = time.perf_counter()
-            digest = out.write_hashed(item.output, data)
+            out.write_bytes(item.output, data)
             written = time.perf_counter()
-            fingerprint = prints.of(item, ["0" * 64])
+            fingerprint, digest = prints.of(item, ["0" * 64]), sha256(data).hexdigest()
             hashed = time.perf_counter()
             journal.append(result_of(item, fingerprint, data, digest, Seen("0" * 64, Stamp(1, 2, 3))))
             ended = time.perf_counter()
-            durations["atomic write and its hash"].append(written - start)
-            durations["fingerprint"].append(hashed - written)
+            durations["atomic write"].append(written - start)
+            durations["hashes"].append(hashed - written)
             durations["journal"].append(ended - hashed)
             with open(folder / "plain", "wb") as file:  # the same bytes, brought to the disk and no more
                 file.write(data)
@@ -148,9 +148,9 @@ def manifest(folder: Path) -> dict[str, Any]:
     """A million lines checked, planned and journaled, without editing them and without the journal's fsyncs."""
     os.fsync = lambda handle: None
     source, config = request(folder, write_manifest(folder, MANIFEST, each_its_own=False))
-    start = time.perf_counter()
+    start = time.process_time()
     source.check()
-    checked = time.perf_counter()
+    checked = time.process_time()
     out = OutputFolder(config.output)
     out.prepare()
     journal = Journal(out.path)
@@ -165,18 +165,18 @@ def manifest(folder: Path) -> dict[str, Any]:
             journal.append(result_of(sized.item, prints.of(sized.item, [sha]), b"", "0" * 64, seen))
             count += 1
             if count % (MANIFEST // 10) == 0:
-                marks.append(time.perf_counter())
+                marks.append(time.process_time())
     journal.close()
     tenths = [later - earlier for earlier, later in zip([checked, *marks], marks, strict=False)]
-    planned = time.perf_counter()
+    planned = time.process_time()
     Journal(out.path).close()
     return {
         "check": checked - start,
         "plan and journal": planned - checked,
         "first tenth": tenths[0],
         "last tenth": tenths[-1],
-        "journal opened again": time.perf_counter() - planned,
-        "unit": "s",
+        "journal opened again": time.process_time() - planned,
+        "unit": "s of CPU time",
         "peak memory in MB": peak(),
     }
 

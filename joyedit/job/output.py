@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -23,9 +22,6 @@ from joyedit.job import faults
 TEMPORARY_SUFFIX = ".joyedit-tmp"
 """How the name of every unfinished file ends."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))
-
-_LARGE = 1 << 18
-"""Bytes that take longer to hash than a thread to start."""
 
 # Faults of one name. Every other OSError (no space, quota, read-only, input/output) concerns the folder.
 _NAME_FAULTS = frozenset(
@@ -139,20 +135,6 @@ class OutputFolder:
             file.write(rest)
 
         return self.write(relative, fill)
-
-    def write_hashed(self, relative: str, data: bytes | memoryview) -> str:
-        """Write one file whole; gives the sha256 of `data`, made while the disk is at work. Errors as in `write`."""
-        if len(data) < _LARGE:
-            self.write_bytes(relative, data)
-            return hashlib.sha256(data).hexdigest()
-        made: list[str] = []
-        hasher = threading.Thread(target=lambda: made.append(hashlib.sha256(data).hexdigest()), name="joyedit-hash")
-        hasher.start()
-        try:
-            self.write_bytes(relative, data)
-        finally:
-            hasher.join()
-        return made[0]
 
     def write_text(self, relative: str, text: str) -> Path:
         """Write one UTF-8 text file whole. Errors as in `write`."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import threading
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
 from joyedit.errors import ItemError, OutputError, UsageError
-from joyedit.job import faults
 from joyedit.job.output import TEMPORARY_SUFFIX, OutputFolder
 
 
@@ -152,25 +149,6 @@ def test_faults_of_the_disk_concern_the_whole_run(folder: OutputFolder, number: 
 
     with pytest.raises(OutputError, match=r"cannot write 'x\.png'"):
         folder.write("x.png", fail)
-    assert files(folder.path) == []
-
-
-@pytest.mark.parametrize("size", [0, 1000, (1 << 18) - 1, 1 << 18, 3_000_000])
-def test_a_file_and_the_hash_of_it(folder: OutputFolder, size: int) -> None:
-    data = os.urandom(size)
-    told = folder.write_hashed("a/b.png", memoryview(data))
-    assert (folder.path / "a" / "b.png").read_bytes() == data
-    assert told == hashlib.sha256(data).hexdigest()
-
-
-def test_a_fault_while_it_is_hashed_leaves_no_thread(folder: OutputFolder) -> None:
-    faults.arm("file.fsync:1:enospc")
-    try:
-        with pytest.raises(OutputError, match="No space left"):
-            folder.write_hashed("a.png", bytes(8_000_000))
-    finally:
-        faults.arm(None)
-    assert not [thread for thread in threading.enumerate() if thread.name == "joyedit-hash"]
     assert files(folder.path) == []
 
 
