@@ -11,7 +11,6 @@ fails is told and the next one goes on; --json FILE is written anew after each.
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
 import json
 import platform
@@ -229,19 +228,12 @@ def reference_pipeline(ours: JoyImageBackend, basesize: int) -> Any:
 
 
 def as_written(model: Any) -> Any:
-    """Our vision-language model with transformers' own patch embedding, on the same tensors."""
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchEmbed
-
+    """Our vision-language model as transformers writes it, on the same tensors."""
     with torch.device("meta"):
-        embed = Qwen3VLVisionPatchEmbed(model.config.vision_config)
-    embed.proj = model.visual.patch_embed.proj
-    return with_child(model, "visual", with_child(model.visual, "patch_embed", embed))
-
-
-def with_child(module: torch.nn.Module, name: str, child: torch.nn.Module) -> torch.nn.Module:
-    """The module with another child; all else is shared."""
-    twin = copy.copy(module)
-    twin._modules = {**module._modules, name: child}
+        twin = type(model)._from_config(model.config)
+    twin.load_state_dict(model.state_dict(), assign=True)
+    twin.language_model.rotary_emb = model.language_model.rotary_emb  # no checkpoint holds its frequencies
+    twin.visual.rotary_pos_emb = model.visual.rotary_pos_emb
     return twin
 
 

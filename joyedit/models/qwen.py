@@ -189,6 +189,7 @@ class TextEncoder(nn.Module):
         self.config._attn_implementation = "sdpa"
         self.model = Qwen3VLModel._from_config(self.config)
         self.model.visual.patch_embed = PatchEmbed(self.model.visual.patch_embed.proj)
+        _fuse_norms(self.model.language_model)
         self.image_token = int(self.config.image_token_id)
 
     @property
@@ -307,6 +308,18 @@ class TextEncoder(nn.Module):
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
         hidden = self.hidden(batch, *_joined(pictures))
         return [row[mask] for row, mask in zip(hidden, batch.real.to(self.device), strict=True)]
+
+
+def _fuse_norms(module: nn.Module) -> None:
+    """Exchange transformers' RMS norms, six kernels each, for torch's single one with the same weights."""
+    child: Any
+    for name, child in module.named_children():
+        if hasattr(child, "variance_epsilon"):
+            fused = nn.RMSNorm(len(child.weight), eps=child.variance_epsilon, device="meta")
+            fused.weight = child.weight
+            setattr(module, name, fused)
+        else:
+            _fuse_norms(child)
 
 
 def _joined(pictures: Sequence[PictureFeatures]) -> tuple[Tensor | None, list[Tensor]]:

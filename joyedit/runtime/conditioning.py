@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from joyedit.models.qwen import Grid, PictureFeatures, Prefix, Prompt, TextEncoder
+from joyedit.models.qwen import PictureFeatures, Prefix, Prompt, TextEncoder
+from joyedit.runtime.patches import PictureReader
 
 # "\\n" is a backslash and an n: the model was trained with those two characters.
 SYSTEM = (
@@ -94,15 +95,12 @@ class Conditioner:
     def __init__(self, encoder: TextEncoder, builder: PromptBuilder, image_processor: Any) -> None:
         self._encoder = encoder
         self.builder = builder
-        self._image_processor = image_processor
+        self._read = PictureReader(image_processor)
 
     def see(self, picture: Image.Image) -> PictureFeatures:
         """One RGB reference through the vision tower (once for all prompts that show it)."""
-        seen = self._image_processor(images=[picture], return_tensors="pt")
-        _, rows, columns = (int(n) for n in seen["image_grid_thw"][0])
-        merge = self._encoder.config.vision_config.spatial_merge_size
-        grid: Grid = (rows // merge, columns // merge)
-        return self._encoder.see(seen["pixel_values"], grid)
+        patches, grid = self._read(picture, levels_of(picture).to(self._encoder.device))
+        return self._encoder.see(patches, grid)
 
     def prompt(self, instruction: str, pictures: Sequence[PictureFeatures]) -> Prompt:
         ids = self.builder.ids(instruction, [p.grid[0] * p.grid[1] for p in pictures])
