@@ -60,11 +60,11 @@ AUTO_LARGEST = 8
 TEXT_TOKENS = 64
 """Of an instruction and the turns around it, beside its picture: what the memory model and measurements assume."""
 
-CACHE_LEAST, CACHE_MOST = 128 * 2**20, 2 * 2**30
+CACHE_LEAST, CACHE_MOST = 128 * 2**20, 512 * 2**20
 CACHE_SHARE = 1 / 32
 """Of what is free after loading, for openings and latents of pictures: at full size and 1024 pixels a
-picture takes 170 MB. The planner puts equal pictures next to each other, so a few are enough; the most
-is a dozen, because a batch that does not fit for the cache's sake costs more than a picture read twice."""
+picture takes 170 MB. The planner puts equal pictures next to each other, so three are enough, and all that
+is resident at full size stays under 52 GB."""
 RESERVE = 2 * 2**30
 """Left free on a GPU: kernels' own workspaces, and what the allocator cannot piece together."""
 
