@@ -70,6 +70,18 @@ def test_a_kernel_that_is_wrong_is_not_trusted(factor: float, told: str, monkeyp
         measure(["wrong"], CPU, torch.float32, *SHAPE, lengths=(40, 33))
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["one sample", "where fewer ask"])
+def test_a_nan_in_one_place_is_not_passed_over(first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def partly(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:
+        outs = sdpa_attention(query, key, value, spans)
+        if first or spans.queries != spans.keys:
+            outs[0] = outs[0] * float("nan")
+        return outs
+
+    monkeypatch.setitem(BACKENDS, "partly", partly)
+    assert "nan from fp32" in check("partly", CPU, torch.float32, *SHAPE)
+
+
 def test_a_kernel_that_fails_at_full_length_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     def short(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:
         if len(key) > 400:
