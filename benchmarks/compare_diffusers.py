@@ -39,7 +39,8 @@ from joyedit.runtime.ceiling import matmul_tflops
 from joyedit.runtime.compiling import keep_compiled_code
 from joyedit.runtime.conditioning import pixels_of
 from joyedit.runtime.device import DTYPES
-from joyedit.runtime.joyimage import JoyImageBackend, random_backend
+from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.loading import random_backend
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.export import dit_json, dit_tensors, vae_json, vae_tensors
 

@@ -29,7 +29,8 @@ from joyedit.models.dit import DiT
 from joyedit.models.rope import Grid, rope_table
 from joyedit.runtime.backend import BatchInput
 from joyedit.runtime.conditioning import pixels_of
-from joyedit.runtime.joyimage import Encoded, JoyImageBackend, load_backend
+from joyedit.runtime.joyimage import Encoded, JoyImageBackend
+from joyedit.runtime.loading import load_backend
 from joyedit.weights.defaults import checkpoint_defaults
 from nano import scenes
 from nano.edits import EditPair, sample_edit, split_rng

@@ -163,7 +163,7 @@ def backend_loader(model: str | None) -> LoadBackend:
         raise UsageError("no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL")
 
     def load(config: RunConfig) -> Backend:
-        from joyedit.runtime.joyimage import load_backend
+        from joyedit.runtime.loading import load_backend
 
         return load_backend(config)
 

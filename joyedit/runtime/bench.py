@@ -26,7 +26,8 @@ from joyedit.runtime.backend import BatchInput
 from joyedit.runtime.ceiling import matmul_tflops, sustained_matmul_tflops, timed
 from joyedit.runtime.conditioning import pixels_of
 from joyedit.runtime.device import DTYPES
-from joyedit.runtime.joyimage import JoyImageBackend, random_backend
+from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.loading import random_backend
 from joyedit.weights.random import SizeName
 
 INSTRUCTIONS = (

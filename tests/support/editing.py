@@ -14,7 +14,8 @@ from joyedit.job.buckets import choose_bucket
 from joyedit.job.images import fit
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.runtime.backend import BatchInput
-from joyedit.runtime.joyimage import JoyImageBackend, load_backend
+from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.loading import load_backend
 
 BASE = 256
 

@@ -189,7 +189,7 @@ def checkpoint(request: Any, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("asked", [{}, {"dtype": "bf16", "schedule": "original", "attention": "sdpa"}])
 def test_what_is_foreseen_is_what_is_loaded(checkpoint: Path, asked: dict[str, Any]) -> None:
-    from joyedit.runtime.joyimage import load_backend
+    from joyedit.runtime.loading import load_backend
 
     config = RunConfig(output=Path("unused"), model=str(checkpoint), device="cpu", **asked)
     seen, backend = foresee(config), load_backend(config)
