@@ -30,9 +30,10 @@ def model_identity(info: BackendInfo, model: str | None) -> str:
 
 
 def foresee(config: RunConfig) -> BackendInfo:
-    """What loading the model will tell of it, without loading it: all that is in a record or a fingerprint.
+    """What loading the model will tell of it, without loading it: all that is in a fingerprint.
 
-    Raises CheckpointError for no checkpoint, DeviceError for a device that is not there.
+    `attention` stays as it was asked for. Raises CheckpointError for no checkpoint, DeviceError for a device that
+    is not there.
     """
     if config.model is None or is_fake(config.model):
         return backend_loader(config.model)(config).info
