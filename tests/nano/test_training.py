@@ -261,14 +261,18 @@ def test_the_layout_brings_samples_together_and_fillers_to_the_end() -> None:
         speed.Layout.of([4, 4], image_tokens=4, text_tokens=7)
 
 
-def test_change_weight_has_mean_one_and_favours_what_changes() -> None:
-    source = torch.zeros(2, 16, 8, 8)
+def test_change_weight_has_mean_one_and_favours_the_smaller_part() -> None:
+    source = torch.zeros(4, 16, 8, 8)
     target = source.clone()
-    target[0, 3, :2] = 1.0
+    target[0, 3, :2] = 1.0  # an object
+    target[2, 3, 2:] = 1.0  # the background of one
+    target[3] = 1.0  # everything
     weight = change_weight(source, target)
-    torch.testing.assert_close(weight.mean(dim=(1, 2, 3)), torch.ones(2))
-    assert weight[0, 0, 0, 0] > 3 * weight[0, 0, 7, 0]
-    assert torch.equal(weight[1], torch.ones(1, 8, 8))
+    torch.testing.assert_close(weight.mean(dim=(1, 2, 3)), torch.ones(4))
+    for sample in (0, 2):
+        assert weight[sample, 0, 0, 0] > 3 * weight[sample, 0, 7, 0]
+    for sample in (1, 3):
+        assert torch.equal(weight[sample], torch.ones(1, 8, 8))
 
 
 def test_average_follows_and_swaps_back() -> None:

@@ -24,15 +24,16 @@ SPLITS = ("train", "heldout")
 
 GROW, SHRINK = 1.5, 0.6
 
-# What has to draw a new outline is learnt last and drawn more often; what is learnt first, less.
+# What has to draw a new outline is learnt last and drawn more often; what is learnt first, less. A background is
+# the whole picture with all its patterns.
 WEIGHTS: dict[str, float] = {
     "recolour": 1.2,
-    "background": 1.0,
-    "remove": 0.6,
-    "add": 1.8,
+    "background": 2.4,
+    "remove": 0.8,
+    "add": 1.4,
     "shape": 2.0,
     "resize": 1.4,
-    "move": 1.6,
+    "move": 0.8,
     "greyscale": 0.4,
 }
 

@@ -43,12 +43,14 @@ def training_times(count: int, device: torch.device) -> Tensor:
 
 
 def change_weight(source: Tensor, target: Tensor) -> Tensor:
-    """Weights (B, 1, h, w) of mean 1 a picture: what the edit changes counts more than what it leaves.
+    """Weights (B, 1, h, w) of mean 1 a picture: the smaller of what an edit changes and what it leaves counts more.
 
+    That is the object of most edits, and for a new background the objects in front of it.
     `source`, `target`: normalised latents (B, C, h, w).
     """
     changed = ((source - target).abs().amax(dim=1, keepdim=True) > 0.5).float()
-    weight = 1 + CHANGE_WEIGHT * changed
+    mostly = (changed.mean(dim=(1, 2, 3), keepdim=True) > 0.5).float()
+    weight = 1 + CHANGE_WEIGHT * (changed - mostly).abs()
     return weight / weight.mean(dim=(1, 2, 3), keepdim=True)
 
 

@@ -41,6 +41,8 @@ TRAIN: dict[str, tuple[str, ...]] = {
         "{object} should be {colour}",
         "please make {object} {colour} and keep the rest",
         "change the color of {object} to {colour}",
+        "please turn {object} {colour}",
+        "paint {object} {colour} and keep all the rest",
     ),
     "background": (
         "make the background {colour}",
@@ -52,6 +54,13 @@ TRAIN: dict[str, tuple[str, ...]] = {
         "the background should be {colour}",
         "please make the background {colour} and keep the rest",
         "change the background color to {colour}",
+        "can you make the background {colour}",
+        "please change the background to {colour}",
+        "please paint the background {colour}",
+        "turn the colour of the background to {colour}",
+        "paint the background {colour} and keep the rest",
+        "make the background {colour} and keep all the objects",
+        "the background should be {colour}, keep all the objects",
     ),
     "remove": (
         "remove {object}",
@@ -64,6 +73,8 @@ TRAIN: dict[str, tuple[str, ...]] = {
         "make {object} disappear",
         "please remove {object} and keep the rest",
         "remove {object}, please",
+        "please delete {object}",
+        "remove {object} and keep all the rest",
     ),
     "add": (
         "add {thing} {at}",
@@ -77,6 +88,7 @@ TRAIN: dict[str, tuple[str, ...]] = {
         "place {thing} {at}",
         "can you draw {thing} {at}",
         "can you put {thing} {at}",
+        "add {thing} {at} and keep all the rest",
     ),
     "shape": (
         "turn {object} into {kind}",
@@ -88,6 +100,8 @@ TRAIN: dict[str, tuple[str, ...]] = {
         "change the shape of {object} to {kind}",
         "please turn {object} into {kind} and keep the colour",
         "replace {object} with {kind} of the same colour",
+        "please turn {object} into {kind}",
+        "turn {object} into {kind} and keep all the rest",
     ),
     "resize": (
         "make {object} {bigger}",
@@ -99,6 +113,8 @@ TRAIN: dict[str, tuple[str, ...]] = {
         "turn {object} into a {bigger} one",
         "scale {up} {object}",
         "can you {enlarge} {object}",
+        "please make {object} {bigger}",
+        "make {object} {bigger} and keep all the rest",
     ),
     "move": (MOVE,),
     "greyscale": (
