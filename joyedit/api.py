@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Picture: TypeAlias = Image.Image | str | os.PathLike[str]
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height")
-LOADING = ("device", "dtype", "attention", "compile", "offload", "schedule")
+LOADING = ("device", "dtype", "attention", "compile", "fused", "offload", "schedule")
 
 
 class Editor:
@@ -88,8 +88,8 @@ class Editor:
 def load(model: str | os.PathLike[str], **options: Any) -> Editor:
     """Load a checkpoint: a folder in a published layout, a hub id, or `nano`.
 
-    `options`: any of device, dtype, attention, compile, offload and schedule, with the values of the flags of
-    those names. Raises CheckpointError, DeviceError or UsageError.
+    `options`: any of device, dtype, attention, compile, fused, offload and schedule, with the values of the flags
+    of those names. Raises CheckpointError, DeviceError or UsageError.
     """
     _refuse_unknown(options, LOADING)
     name = os.fspath(model)

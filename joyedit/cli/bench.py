@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from joyedit.cli import console
+from joyedit.job.spec import AttentionName, SwitchName
 
 
 def bench_command(
@@ -29,12 +30,15 @@ def bench_command(
     device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to compute.")] = "auto",
     dtype: Annotated[Literal["auto", "bf16", "fp32"], typer.Option("--dtype", help="Number format.")] = "auto",
     attention: Annotated[
-        Literal["auto", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"],
+        AttentionName,
         typer.Option("--attention", help="Attention kernel; auto takes the fastest on a GPU."),
     ] = "auto",
+    fused: Annotated[
+        SwitchName, typer.Option("--fused", help="joyedit's own kernels between the products; auto: on a GPU.")
+    ] = "auto",
     compile_: Annotated[
-        Literal["auto", "on", "off"],
-        typer.Option("--compile", help="Compile the DiT's blocks; auto: on a GPU."),
+        SwitchName,
+        typer.Option("--compile", help="Compile the DiT's blocks; auto: on a GPU without fused kernels."),
     ] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object; the table goes to stderr then.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print tracebacks of errors.")] = False,
@@ -61,7 +65,13 @@ def bench_command(
         edits=edits,
     )
     run = RunConfig(
-        output=Path(), device=device, dtype=dtype, attention=attention, compile=compile_, expected_steps=float("inf")
+        output=Path(),
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        fused=fused,
+        compile=compile_,
+        expected_steps=float("inf"),
     )
     report = bench(config, run)
     if json:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from joyedit.job.spec import AttentionName, SwitchName
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flags:
@@ -23,8 +25,9 @@ class Flags:
     batch_size: str = "auto"
     device: Literal["auto", "cuda", "cpu"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    attention: Literal["auto", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    attention: AttentionName = "auto"
+    compile: SwitchName = "auto"
+    fused: SwitchName = "auto"
     offload: Literal["none", "encoder"] = "none"
     schedule: Literal["auto", "original", "diffusers"] = "auto"
     limit: int | None = None

@@ -46,6 +46,7 @@ def build_request(flags: Flags) -> Request:
         dtype=flags.dtype,
         attention=flags.attention,
         compile=flags.compile,
+        fused=flags.fused,
         offload=flags.offload,
         schedule=flags.schedule,
         format=flags.format,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from joyedit.cli.flags import Flags
+from joyedit.job.spec import AttentionName, SwitchName
 
 FORMATS = Literal["png", "jpg", "webp"]
 
@@ -79,12 +80,17 @@ def run_command(
         typer.Option("--dtype", help="Number format; auto is bf16 on CUDA, fp32 on the CPU."),
     ] = "auto",
     attention: Annotated[
-        Literal["auto", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"],
+        AttentionName,
         typer.Option("--attention", help="Attention kernel; auto measures on the GPU once and takes the fastest."),
     ] = "auto",
+    fused: Annotated[
+        SwitchName, typer.Option("--fused", help="joyedit's own kernels between the products; auto: on a GPU.")
+    ] = "auto",
     compile_: Annotated[
-        Literal["auto", "on", "off"],
-        typer.Option("--compile", help="Compile the DiT first: slow to start, then faster; auto when that repays."),
+        SwitchName,
+        typer.Option(
+            "--compile", help="Compile the DiT's blocks; auto: on a GPU without fused kernels, when that repays."
+        ),
     ] = "auto",
     offload: Annotated[
         Literal["none", "encoder"],
@@ -180,6 +186,7 @@ def run_command(
         dtype=dtype,
         attention=attention,
         compile=compile_,
+        fused=fused,
         offload=offload,
         schedule=schedule,
         limit=limit,

@@ -193,6 +193,7 @@ class Report:
     dtype: str
     attention: str
     schedule: str
+    fused: bool
     compile: bool
     compile_seconds: float
     batch_size: int | str
@@ -248,7 +249,8 @@ class Report:
         rows.append(("peak memory", memory or "unknown"))
         rows.append(("model", f"{self.model} ({self.layout})"))
         compiled = f", compiled in {seconds_text(self.compile_seconds)}" if self.compile else ""
-        rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}{compiled}"))
+        fused = ", fused kernels" if self.fused else ""
+        rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}{fused}{compiled}"))
         rows.append(("schedule", self.schedule))
         rows.append(("output", self.output))
         return rows

@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
-AttentionName = Literal["auto", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"]
-"""`flash` is the first of fa3, fa2 and varlen that is there."""
+AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"]
+"""`flash` is the first of fa4, fa3, fa2 and varlen that is there."""
 
-CompileName = Literal["auto", "on", "off"]
+SwitchName = Literal["auto", "on", "off"]
 
 BASE_SIZES = (256, 512, 768, 1024)
 PICTURE_FORMATS = ("png", "jpg", "webp")
@@ -159,7 +159,8 @@ class RunConfig:
     device: Literal["auto", "cuda", "cpu"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     attention: AttentionName = "auto"
-    compile: CompileName = "auto"
+    compile: SwitchName = "auto"
+    fused: SwitchName = "auto"
     offload: Literal["none", "encoder"] = "none"
     schedule: Literal["auto", "original", "diffusers"] = "auto"
     format: Literal["png", "jpg", "webp"] = "png"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -107,8 +108,9 @@ def _varlen_by(name: str) -> AttentionFn:
     """All samples in one call of a variable-length kernel; ImportError where it is not installed."""
 
     def attend(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:
-        q_bounds, k_bounds = (_bounds(lengths, query.device) for lengths in (spans.queries, spans.keys))
-        out = varlen_kernel(name)(query, key, value, q_bounds, k_bounds, max(spans.queries), max(spans.keys))
+        bounds = [_bounds(lengths, query.device) for lengths in (spans.queries, spans.keys)]
+        words = zip(VARLEN[name][2], (*bounds, max(spans.queries), max(spans.keys)), strict=True)
+        out = varlen_kernel(name)(query, key, value, **dict(words))
         # Some releases of flash-attn give the log-sum-exp beside the output.
         joined: Tensor = out[0] if isinstance(out, tuple) else out
         return list(joined.split(spans.queries))
@@ -122,18 +124,24 @@ def _bounds(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
 
 
+_FLASH_WORDS = ("cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k")
+
 VARLEN = {
-    "fa3": ("flash_attn_interface", "flash_attn_varlen_func"),
-    "fa2": ("flash_attn", "flash_attn_varlen_func"),
-    "varlen": ("torch.nn.attention.varlen", "varlen_attn"),
+    "fa4": ("flash_attn.cute", "flash_attn_varlen_func", _FLASH_WORDS),
+    "fa3": ("flash_attn_interface", "flash_attn_varlen_func", _FLASH_WORDS),
+    "fa2": ("flash_attn", "flash_attn_varlen_func", _FLASH_WORDS),
+    "varlen": ("torch.nn.attention.varlen", "varlen_attn", ("cu_seq_q", "cu_seq_k", "max_q", "max_k")),
 }
-"""Module and function of each variable-length kernel: FlashAttention 3, FlashAttention 2, torch's own (>= 2.10)."""
+"""Module, function, and its words for the bounds and longest of queries and keys, of each variable-length kernel:
+FlashAttention 4, 3 and 2, torch's own (>= 2.10)."""
 
 
 @functools.cache
 def varlen_kernel(name: str) -> Callable[..., Tensor | tuple[Tensor, ...]]:
-    """A function of (q, k, v, bounds, bounds, longest, longest). Raises ImportError where it is missing."""
-    module, function = VARLEN[name]
+    """A function of q, k, v and the words in VARLEN. Raises ImportError where it is missing."""
+    module, function, _ = VARLEN[name]
+    if name == "fa4":  # its compiler warns of its own parts
+        warnings.filterwarnings("ignore", category=UserWarning, module="cutlass")
     try:
         kernel: Callable[..., Tensor] = getattr(importlib.import_module(module), function)
     except (AttributeError, OSError) as error:  # another package of that name, or built for another torch

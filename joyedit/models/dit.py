@@ -200,16 +200,27 @@ class JointAttention(nn.Module):
     def _project(
         self, img: Tensor, txt: Tensor, target: int | None
     ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-        """Query, key and value of image and text by heads, as the linear layers give them."""
+        """`projections` by heads."""
+        (img_q, img_k, img_v), (txt_q, txt_k, txt_v) = self.projections(img, txt, target)
+        heads = self._heads
+        return (heads(img_q), heads(img_k), heads(img_v)), (heads(txt_q), heads(txt_k), heads(txt_v))
+
+    def projections(
+        self, img: Tensor, txt: Tensor, target: int | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """Query, key and value of img (B, S, M) and txt (T, M) as the linear layers give them: (..., M) each.
+
+        With `target`, only the first `target` image tokens have a query, and no text has one.
+        """
         if target is None:
-            img_q, img_k, img_v = (self._heads(x) for x in self.img_attn_qkv(img).chunk(3, -1))
-            txt_q, txt_k, txt_v = (self._heads(x) for x in self.txt_attn_qkv(txt).chunk(3, -1))
+            img_q, img_k, img_v = self.img_attn_qkv(img).chunk(3, -1)
+            txt_q, txt_k, txt_v = self.txt_attn_qkv(txt).chunk(3, -1)
             return (img_q, img_k, img_v), (txt_q, txt_k, txt_v)
         (w_q, w_kv), (b_q, b_kv) = self._split_qkv(self.img_attn_qkv)
-        img_q = self._heads(F.linear(img[:, :target], w_q, b_q))
-        img_k, img_v = (self._heads(x) for x in F.linear(img, w_kv, b_kv).chunk(2, -1))
+        img_q = F.linear(img[:, :target], w_q, b_q)
+        img_k, img_v = F.linear(img, w_kv, b_kv).chunk(2, -1)
         (_, w_kv), (_, b_kv) = self._split_qkv(self.txt_attn_qkv)
-        txt_k, txt_v = (self._heads(x) for x in F.linear(txt, w_kv, b_kv).chunk(2, -1))
+        txt_k, txt_v = F.linear(txt, w_kv, b_kv).chunk(2, -1)
         return (img_q, img_k, img_v), (txt_v[:0], txt_k, txt_v)
 
     @staticmethod
@@ -305,6 +316,17 @@ class DiT(nn.Module):
         self._after: Callable[..., Any] = DoubleBlock.after_attention
         self._finish: Callable[..., Any] = DoubleBlock.finish
         self._compiled = False
+        self._fused: Callable[..., Tensor] | None = None
+
+    def fuse_blocks(self) -> None:
+        """Run Triton kernels between the matrix products. Raises ImportError where Triton is missing.
+
+        They serve inference on CUDA with one timestep for all samples; anything else runs as written.
+        """
+        from joyedit.models.fused_blocks import run_blocks
+
+        self.plain_blocks()
+        self._fused = run_blocks
 
     def compile_blocks(self) -> None:
         """Compile what lies before and after the attention, once for all blocks; the attention stays as it is.
@@ -312,6 +334,7 @@ class DiT(nn.Module):
         All sizes are dynamic, so that no instruction and no bucket compiles anew: rows are read whole,
         and their number decides nothing inside a kernel. Only another number of samples does.
         """
+        self.plain_blocks()
         self._before, self._after, self._finish = _compiled_parts()
         self._compiled = True
 
@@ -386,14 +409,25 @@ class DiT(nn.Module):
         patches = torch.cat([self.patchify(item.to(self.dtype)) for item in items], dim=1)
         img = self.img_in(patches)  # (B, S, M)
         pe = self.position_table(grids, img.device)
+        target = grids[0][0] * grids[0][1]
+        if self._fused is not None and self._can_fuse(mods):
+            streams = mods[0].unbind(1)  # (L, 6, M) each
+            blocks = self.blocks()
+            img = self._fused(blocks, self.attend, img, txt, *streams, text.lengths, pe, target)
+            return self.unpatchify(self.proj_out(layer_norm(img)), grids[0])
         img_mods = mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3)  # (L, 6, B, 1, M)
         txt_mods = mods[:, :, 1].permute(1, 2, 0, 3)  # (L, 6, B, M)
         if len(mods) > 1:
             # index_select, as the gradient of indexing sorts its many equal indices first.
             txt_mods = txt_mods.index_select(2, text.sample_of_token(img.device))  # (L, 6, T, M)
         with self._sizes_apart():
-            img = self._run_blocks(img, txt, img_mods, txt_mods, text, pe, grids[0][0] * grids[0][1])
+            img = self._run_blocks(img, txt, img_mods, txt_mods, text, pe, target)
         return self.unpatchify(self.proj_out(layer_norm(img)), grids[0])
+
+    def _can_fuse(self, mods: Tensor) -> bool:
+        """Whether the fused blocks compute what is asked for here."""
+        plain = torch.is_grad_enabled() or not self.trim_last_block or not self.join_streams
+        return len(mods) == 1 and not plain
 
     def _run_blocks(
         self,

@@ -10,6 +10,8 @@ Parameter names are those of the published diffusers checkpoint.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,11 +27,24 @@ def silu(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
+def side_by_side(x: Tensor) -> bool:
+    """Whether the channels of each pixel of (B, C, H, W) lie next to each other in memory."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def unbiased(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution without its bias, which whoever reads the result adds."""
+    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+
+
 class ChannelNorm(nn.Module):
     """RMS norm over the channels of (B, C, H, W), with a learnt gain a channel; fp32 inside.
 
     Where the channels lie next to each other in memory, one kernel does it all.
     """
+
+    kernels: ModuleType | None = None
+    """`triton_kernels`, where they take on what follows; None runs it as written."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -37,8 +52,7 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        side_by_side = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        if side_by_side and not torch.is_grad_enabled():
+        if side_by_side(x) and not torch.is_grad_enabled():
             rows = F.rms_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.gamma.flatten(), NORM_FLOOR**2)
             return rows.permute(0, 3, 1, 2)
         wide = x.float()
@@ -49,9 +63,19 @@ class ChannelNorm(nn.Module):
             return scaled
         return torch.mul(wide, inverse).mul_(self.gamma * self.scale).type_as(x)
 
+    def silu(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """SiLU of the norm of `x + bias`, a bias a channel."""
+        if self.kernels is not None and side_by_side(x) and not torch.is_grad_enabled():
+            out: Tensor = self.kernels.norm_silu(x, self.gamma.flatten(), NORM_FLOOR**2, bias)
+            return out
+        return silu(self(x if bias is None else x + bias.view(1, -1, 1, 1)))
+
 
 class ResidualBlock(nn.Module):
     """Norm, SiLU, 3x3 convolution, twice, around a shortcut."""
+
+    kernels: ModuleType | None = None
+    """`triton_kernels`, where they add biases and residuals; None runs the block as written."""
 
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()
@@ -63,8 +87,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.conv_shortcut(x)
-        x = self.conv1(silu(self.norm1(x)))
-        x = self.conv2(silu(self.norm2(x)))
+        if self.kernels is not None and side_by_side(x) and not torch.is_grad_enabled():
+            x = unbiased(self.conv1, self.norm1.silu(x))
+            x = unbiased(self.conv2, self.norm2.silu(x, self.conv1.bias))
+            out: Tensor = self.kernels.biased_sum(x, self.conv2.bias, residual)
+            return out
+        x = self.conv1(self.norm1.silu(x))
+        x = self.conv2(self.norm2.silu(x))
         return x + residual
 
 
@@ -101,6 +130,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Double the sides by repeating pixels, then halve the channels with a 3x3 convolution."""
 
+    kernels: ModuleType | None = None
+    """`triton_kernels`, where they repeat the pixels; None lets torch do it."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.resample = nn.Sequential(
@@ -108,7 +140,10 @@ class Upsample(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.resample(x)
+        repeat, conv = self.resample
+        if self.kernels is not None and side_by_side(x) and not torch.is_grad_enabled():
+            repeat = self.kernels.double
+        out: Tensor = conv(repeat(x))
         return out
 
 
@@ -149,7 +184,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        out: Tensor = self.conv_out(silu(self.norm_out(self.mid_block(x))))
+        out: Tensor = self.conv_out(self.norm_out.silu(self.mid_block(x)))
         return out
 
 
@@ -188,7 +223,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
             x = block(x)
-        out: Tensor = self.conv_out(silu(self.norm_out(x)))
+        out: Tensor = self.conv_out(self.norm_out.silu(x))
         return out
 
 
@@ -206,6 +241,24 @@ class VAE(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.quant_conv.weight.dtype
+
+    def fuse(self) -> None:
+        """Run Triton kernels between the convolutions, on CUDA. Raises ImportError where Triton is missing.
+
+        They serve inference on weights with channels last; anything else runs as written.
+        """
+        from joyedit.models import triton_kernels
+
+        self._set_kernels(triton_kernels)
+
+    def plain(self) -> None:
+        """Run everything as it is written."""
+        self._set_kernels(None)
+
+    def _set_kernels(self, kernels: ModuleType | None) -> None:
+        for module in self.modules():
+            if isinstance(module, (ChannelNorm, ResidualBlock, Upsample)):
+                module.kernels = kernels
 
     def _statistic(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=like.device).view(1, -1, 1, 1)

@@ -30,8 +30,8 @@ class BackendInfo:
 
     `layout` names the kind of checkpoint that was recognised; `load_seconds` is the time until the backend
     could take its first batch; `notes` are remarks for the user. `identity` tells checkpoints apart; where
-    it is empty, the files of the checkpoint are looked at. `compile_seconds` of `load_seconds` went into
-    compiling, where `compiled`.
+    it is empty, the files of the checkpoint are looked at. `fused`: whether joyedit's own kernels run.
+    `compile_seconds` of `load_seconds` went into compiling, where `compiled`.
     """
 
     model: str
@@ -42,6 +42,7 @@ class BackendInfo:
     schedule: str
     identity: str = ""
     load_seconds: float = 0.0
+    fused: bool = False
     compiled: bool = False
     compile_seconds: float = 0.0
     notes: tuple[str, ...] = ()

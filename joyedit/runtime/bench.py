@@ -84,6 +84,7 @@ class BenchReport:
     attention: str
     attention_rates: dict[str, float]
     attention_faults: dict[str, str]
+    fused: bool
     compiled: bool
     compile_seconds: float
     notes: list[str]
@@ -110,9 +111,10 @@ class BenchReport:
         return plain
 
     def rows(self) -> list[tuple[str, str]]:
+        fused = "fused kernels" if self.fused else "plain kernels"
         compiled = f"compiled in {self.compile_seconds:.3g} s" if self.compiled else "not compiled"
         rows = [
-            ("device", f"{self.device}, {self.dtype}, attention {self.attention}, {compiled}"),
+            ("device", f"{self.device}, {self.dtype}, attention {self.attention}, {fused}, {compiled}"),
             ("model", f"random {self.config.size}: " + ", ".join(self._sizes())),
             ("target", f"{self.target[0]}x{self.target[1]}, {self.config.references} references,"
              f" batch {self.config.batch_size}, text tokens {'+'.join(map(str, self.text_tokens))}"),
@@ -139,7 +141,7 @@ class BenchReport:
 
 
 def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
-    """Build the networks and measure. `run` gives device, dtype, attention and compile."""
+    """Build the networks and measure. `run` gives device, dtype, attention, fused and compile."""
     backend = random_backend(config.size, run)
     matmul = [f(backend.device, DTYPES[backend.info.dtype]) for f in (matmul_tflops, sustained_matmul_tflops)]
     batch = batch_of(config)
@@ -198,6 +200,7 @@ def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
         attention=backend.info.attention,
         attention_rates=dict(backend.attention.rates),
         attention_faults=dict(backend.attention.faults),
+        fused=backend.info.fused,
         compiled=backend.info.compiled,
         compile_seconds=backend.info.compile_seconds,
         notes=list(backend.info.notes),

@@ -24,6 +24,8 @@ SAVED_SECONDS = 0.05
 """What compiled blocks save of one step of a 1024-pixel edit with guidance: 0.75 s become 0.70 s on an H200."""
 
 INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+TRITON_CACHE = "TRITON_CACHE_DIR"
+FA4_CACHE, FA4_CACHE_ENABLED = "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,23 +37,27 @@ class Compilation:
     note: str = ""
 
 
-def worth_compiling(config: RunConfig, device: torch.device) -> bool:
-    """`--compile` decided. auto: on CUDA, when the steps to come save more than compiling costs.
+def worth_compiling(config: RunConfig, device: torch.device, fused: bool = False) -> bool:
+    """`--compile` decided. auto: on CUDA without fused kernels, when the steps to come save more than it costs.
 
     A run whose length is not known counts as short.
     """
     if config.compile != "auto":
         return config.compile == "on"
-    return device.type == "cuda" and (config.expected_steps or 0.0) * SAVED_SECONDS > COMPILE_SECONDS
+    return device.type == "cuda" and not fused and (config.expected_steps or 0.0) * SAVED_SECONDS > COMPILE_SECONDS
 
 
 def keep_compiled_code(config: RunConfig) -> None:
-    """Have torch keep compiled code in joyedit's cache folder, unless the user has named one.
+    """Have torch, Triton and FlashAttention 4 keep compiled code in joyedit's cache folder, unless the user named one.
 
-    To be called before anything else imports torch's compiler, which then settles for a temporary folder.
+    To be called before anything else imports their compilers, which then settle for other folders.
     """
+    folder = cache_folder()
     if config.compile != "off":
-        os.environ.setdefault(INDUCTOR_CACHE, str(cache_folder() / "inductor"))
+        os.environ.setdefault(INDUCTOR_CACHE, str(folder / "inductor"))
+    os.environ.setdefault(TRITON_CACHE, str(folder / "triton"))
+    os.environ.setdefault(FA4_CACHE_ENABLED, "1")
+    os.environ.setdefault(FA4_CACHE, str(folder / "fa4"))
 
 
 def compile_dit(dit: DiT, device: torch.device) -> Compilation:

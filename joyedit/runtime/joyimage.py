@@ -41,6 +41,7 @@ from joyedit.runtime.compiling import Compilation, compile_dit, worth_compiling
 from joyedit.runtime.conditioning import Conditioner, PromptBuilder, TokenizerError, levels_of, rounded, scaled
 from joyedit.runtime.denoise import Conditioning, denoise, initial_noise
 from joyedit.runtime.device import DTYPES
+from joyedit.runtime.fusing import fuse
 from joyedit.runtime.memory import memory_faults
 from joyedit.runtime.offload import WINDOW, Turns
 from joyedit.runtime.remembered import Remembered
@@ -152,12 +153,13 @@ class JoyImageBackend:
         self._networks = threading.Lock()  # the planner's thread measures, the main one edits
         self._operations = 0  # of the conditioning, so far
         self.conditioner = Conditioner(parts.text_encoder, builder, processor)
+        self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype])
         self.compilation = Compilation(on=False)
-        if worth_compiling(config, self.device):
+        if worth_compiling(config, self.device, self.fusion.on):
             self.ready()
             with self._turn("dit"):
                 self.compilation = compile_dit(self._dit, self.device)
-        notes = tuple(note for note in (self.attention.note, self.compilation.note) if note)
+        notes = tuple(note for note in (self.attention.note, self.fusion.note, self.compilation.note) if note)
         self.info = BackendInfo(
             model=model,
             layout=parts.layout,
@@ -166,6 +168,7 @@ class JoyImageBackend:
             attention=self.attention.name,
             schedule=self.schedule,
             load_seconds=time.perf_counter() - started,
+            fused=self.fusion.on,
             compiled=self.compilation.on,
             compile_seconds=self.compilation.seconds,
             notes=notes,

@@ -325,6 +325,7 @@ def _report(name: str, config: RunConfig, opening: Opening, clock: StageClock, a
         dtype=info.dtype,
         attention=info.attention,
         schedule=info.schedule,
+        fused=info.fused,
         compile=info.compiled,
         compile_seconds=info.compile_seconds,
         batch_size=config.batch_size or "auto",

@@ -19,11 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 import joyedit
+from joyedit.models import fused_blocks
 from joyedit.models.attention import BACKENDS, Spans, TextLengths
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import MLP, DiT
 from joyedit.models.vae import VAE
+from joyedit.runtime.fusing import fault
 from joyedit.runtime.kernels import check, choose_attention, measure
+from nano.networks import dit_config
 from support import editing
 from support.editing import Edit, levels_apart, picture, run
 
@@ -97,26 +100,56 @@ def apart(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("blocks", ["plain", "fused", "compiled"])
 @pytest.mark.parametrize("name", BACKENDS)
-def test_the_dit_in_bf16_is_the_cpus(name: str, compiled: bool) -> None:
+def test_the_dit_in_bf16_is_the_cpus(name: str, blocks: str) -> None:
     fault = check(name, cuda(), torch.bfloat16, CFG.num_heads, CFG.head_dim)
     if fault:
         pytest.skip(fault)
     reference, network = dit(), in_bf16(dit())
     network.attend = BACKENDS[name]
-    if compiled:
-        network.compile_blocks()
-    for lengths in LENGTHS[1:3] if compiled else LENGTHS:  # another number of samples compiles anew
+    {"plain": network.plain_blocks, "fused": network.fuse_blocks, "compiled": network.compile_blocks}[blocks]()
+    for lengths in LENGTHS[1:3] if blocks == "compiled" else LENGTHS:  # another number of samples compiles anew
         error = apart(predict(network, lengths), predict(reference, lengths))
-        print(f"{name} {'compiled' if compiled else 'eager'} {lengths}: {error:.4f}")
+        print(f"{name} {blocks} {lengths}: {error:.4f}")
         assert error <= BF16
 
 
 def test_the_dit_in_fp32_is_the_cpus() -> None:
-    reference, network = dit(), dit().to(cuda())
+    reference, network, fused = dit(), dit().to(cuda()), dit().to(cuda())
+    fused.fuse_blocks()
     for lengths in LENGTHS:
-        assert apart(predict(network, lengths), predict(reference, lengths)) <= 1e-4
+        expected = predict(reference, lengths)
+        assert apart(predict(network, lengths), expected) <= 1e-4
+        assert apart(predict(fused, lengths), expected) <= 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("cfg", [DiTConfig(), CFG, dit_config()], ids=["full", "tests", "nano"])
+def test_the_fused_kernels_are_trusted(cfg: DiTConfig, dtype: torch.dtype) -> None:
+    assert fault(cfg, cuda(), dtype) == ""
+
+
+@pytest.mark.parametrize("large", [1, 10**6], ids=["in place", "joined"])
+def test_blocks_of_the_models_own_size(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks of 4096 channels in bf16, fused and plain, against fp32: the fused ones are as close."""
+    monkeypatch.setattr(fused_blocks, "LARGE", large)
+    torch.manual_seed(3)
+    with torch.device(cuda()):
+        network = DiT(DiTConfig(num_layers=2, text_dim=64)).eval().requires_grad_(False)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.02 if parameter.ndim > 1 else 0.3)
+        items = [torch.randn(2, 16, 32, 48), torch.randn(2, 16, 48, 32)]
+        txt, times = torch.randn(300, 4096), torch.full((1,), 300.0)
+    text = TextLengths.of([113, 187])
+    with torch.inference_mode():
+        expected = network(items, times, txt, text)
+        network = in_bf16(network)
+        plain = apart(network(items, times, txt.bfloat16(), text).float(), expected)
+        network.fuse_blocks()
+        fused = apart(network(items, times, txt.bfloat16(), text).float(), expected)
+    print(f"bf16 is off by {plain:.4f}, fused by {fused:.4f}")
+    assert fused <= max(1.2 * plain, 0.01)
 
 
 def test_the_activation_in_the_product_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +207,7 @@ def test_the_measurement_finds_a_kernel_and_tells_the_rest() -> None:
     assert choice.rates["sdpa"] > 0
 
 
-def test_the_vae_in_bf16_is_the_cpus() -> None:
+def test_the_vae_is_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
     cfg = VAEConfig(base_dim=16, decoder_base_dim=16, num_res_blocks=1)
     plain = VAE(cfg).eval().requires_grad_(False)
@@ -184,8 +217,21 @@ def test_the_vae_in_bf16_is_the_cpus() -> None:
     pixels = torch.rand(1, 3, 64, 96) * 2 - 1
     with torch.inference_mode():
         latent = plain.encode(pixels)
-        assert apart(fast.encode(pixels.to(cuda())).cpu(), latent) <= VAE_BF16
-        assert apart(fast.decode(latent.to(cuda())).cpu(), plain.decode(latent)) <= VAE_BF16
+        picture = plain.decode(latent)
+        for form in (torch.contiguous_format, torch.channels_last):
+            fast.to(memory_format=form)  # type: ignore[call-overload]
+            for prepare in (fast.plain, fast.fuse):
+                prepare()
+                assert apart(fast.encode(pixels.to(cuda())).cpu(), latent) <= VAE_BF16
+                assert apart(fast.decode(latent.to(cuda())).cpu(), picture) <= VAE_BF16
+        # In fp32 a single wrong pixel would show.
+        exact = VAE(cfg).eval().requires_grad_(False)
+        exact.load_state_dict(plain.state_dict())
+        exact.to(cuda(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        exact.fuse()
+        assert apart(exact.encode(pixels.to(cuda())).cpu(), latent) <= 1e-4
+        assert apart(exact.decode(latent.to(cuda())).cpu(), picture) <= 1e-4
 
 
 def edits() -> list[Edit]:
@@ -209,10 +255,11 @@ def test_fp32_on_cuda_is_the_cpus_picture(
     assert max(levels_apart(a, b) for a, b in zip(fp32_pictures, cuda_, strict=True)) <= 2
 
 
-@pytest.mark.parametrize("compile_", ["off", "on"])
-def test_whole_edits_in_bf16(compile_: str, diffusers_checkpoint: Path, fp32_pictures: Any) -> None:
+@pytest.mark.parametrize(("fused", "compile_"), [("off", "off"), ("auto", "off"), ("auto", "on")])
+def test_whole_edits_in_bf16(fused: str, compile_: str, diffusers_checkpoint: Path, fp32_pictures: Any) -> None:
     """Three steps with guidance 4 enlarge what bf16 rounds off: 24 of 255 levels, where another seed gives 100."""
-    backend = editing.backend(diffusers_checkpoint, device="cuda", compile=compile_)
+    backend = editing.backend(diffusers_checkpoint, device="cuda", fused=fused, compile=compile_)
+    assert backend.info.fused == (fused == "auto"), backend.info.notes
     assert backend.info.compiled == (compile_ == "on"), backend.info.notes
     assert backend.info.dtype == "bf16"
     if compile_ == "on":  # company is the affair of the other case, and compiles for minutes

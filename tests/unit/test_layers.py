@@ -15,14 +15,14 @@ PACKAGE = Path(__file__).resolve().parents[2] / "joyedit"
 ALLOWED = {
     "errors.py": (set(), set()),
     "job": ({"errors", "job"}, {"PIL", "yaml", "pydantic", "pydantic_core", "numpy"}),
-    "models": ({"models"}, {"torch", "transformers", "flash_attn"}),
+    "models": ({"models"}, {"torch", "transformers", "triton"}),
     "weights": (
         {"errors", "models", "weights", "job.spec"},
         {"torch", "safetensors", "huggingface_hub"},
     ),
     "runtime": (
         {"errors", "job", "models", "weights", "runtime"},
-        {"torch", "PIL", "numpy", "transformers"},
+        {"torch", "PIL", "numpy", "transformers", "triton"},
     ),
     "cli": ({"errors", "job", "runtime", "weights.defaults", "cli"}, {"typer", "rich", "tqdm"}),
 }

@@ -45,6 +45,7 @@ def report(tally: Tally, **changes: object) -> Report:
         "dtype": "fp32",
         "attention": "sdpa",
         "schedule": "original",
+        "fused": False,
         "compile": False,
         "compile_seconds": 0.0,
         "batch_size": "auto",

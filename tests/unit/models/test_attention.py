@@ -40,10 +40,11 @@ def one_by_one(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[
     return [softmax_attention(*sample) for sample in zip(*parts, strict=True)]
 
 
-def varlen_by_loop(
-    q: Tensor, k: Tensor, v: Tensor, q_bounds: Tensor, k_bounds: Tensor, longest_q: int, longest_k: int
-) -> Tensor:
+def varlen_by_loop(q: Tensor, k: Tensor, v: Tensor, **words: Tensor | int) -> Tensor:
     """What a variable-length kernel computes, sample by sample."""
+    q_bounds, k_bounds, longest_q, longest_k = words.values()
+    assert isinstance(q_bounds, Tensor)
+    assert isinstance(k_bounds, Tensor)
     spans = []
     for bounds, longest, rows in ((q_bounds, longest_q, len(q)), (k_bounds, longest_k, len(k))):
         edges = bounds.tolist()
@@ -68,7 +69,7 @@ SPANS = [
 def test_every_backend_matches_a_loop_over_samples(name: str, spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable-length kernels themselves need a GPU; here a loop stands in for them."""
     if name in VARLEN:
-        module, function = VARLEN[name]
+        module, function, _ = VARLEN[name]
         stand_in = types.ModuleType(module)
         setattr(stand_in, function, varlen_by_loop)
         monkeypatch.setitem(sys.modules, module, stand_in)
@@ -83,7 +84,7 @@ def test_every_backend_matches_a_loop_over_samples(name: str, spans: Spans, monk
 
 def test_an_output_with_its_log_sum_exp(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = types.ModuleType("flash_attn_interface")
-    stand_in.flash_attn_varlen_func = lambda *a: (varlen_by_loop(*a), torch.zeros(1))  # type: ignore[attr-defined]
+    stand_in.flash_attn_varlen_func = lambda *a, **words: (varlen_by_loop(*a, **words), torch.zeros(1))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn_interface", stand_in)
     spans = Spans((3, 5), (3, 5))
     q, k, v = (joined(spans.keys, seed) for seed in range(3))

@@ -40,7 +40,7 @@ def test_the_cpu_takes_sdpa_and_measures_nothing() -> None:
     assert not cache_folder().exists()
 
 
-@pytest.mark.parametrize("wish", ["fa3", "fa2", "varlen", "flash"])
+@pytest.mark.parametrize("wish", ["fa4", "fa3", "fa2", "varlen", "flash"])
 def test_a_wish_that_needs_cuda_is_refused_on_the_cpu(wish: str) -> None:
     with pytest.raises(DeviceError, match=rf"--attention {wish}: .*it needs bf16 on a CUDA device; use --attention"):
         fp32(wish)
@@ -146,7 +146,7 @@ def test_flash_is_the_first_that_is_there(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(kernels, "check", stand_in)
     choice = choose_attention("flash", CUDA, torch.bfloat16, 32, 128)
-    assert (choice.name, list(choice.faults)) == ("varlen", ["fa3", "fa2"])
+    assert (choice.name, list(choice.faults)) == ("varlen", ["fa4", "fa3", "fa2"])
 
 
 def test_an_installed_kernel_makes_another_measurement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,117 @@
+"""Whether joyedit's own Triton kernels run between the networks' products and convolutions.
+
+They are trusted only after small networks on which they agree with the plain ones, on this device and in
+this dtype. Where they cannot serve, the networks run as they are written, and a note says why.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from joyedit.errors import DeviceError
+from joyedit.job.spec import SwitchName
+from joyedit.models.attention import TextLengths
+from joyedit.models.config import DiTConfig, VAEConfig
+from joyedit.models.dit import DiT
+from joyedit.models.vae import VAE
+
+TOLERANCE = {torch.bfloat16: 0.04, torch.float32: 1e-3}
+"""How far the two may be apart, in parts of the largest value: a few roundings of the dtype, or of TF32."""
+
+GRIDS = ((4, 6), (32, 32))
+"""Rows and columns of tokens of pictures that the DiT is checked on: small, and large enough to be joined in place."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fusion:
+    """Whether the kernels are in force, the seconds until that was known, and why not, where they were wanted."""
+
+    on: bool
+    seconds: float = 0.0
+    note: str = ""
+
+
+def fuse(wish: SwitchName, dit: DiT, vae: VAE, device: torch.device, dtype: torch.dtype) -> Fusion:
+    """Put the kernels in force in both networks. auto: on CUDA, where they are right.
+
+    Raises DeviceError for "on" where they cannot serve.
+    """
+    if wish == "off" or (wish == "auto" and device.type != "cuda"):
+        return Fusion(on=False)
+    start = time.perf_counter()
+    found = fault(dit.cfg, device, dtype)
+    if found and wish == "on":
+        raise DeviceError(f"--fused on: {found}; use --fused auto or off")
+    if not found:
+        dit.fuse_blocks()
+        vae.fuse()
+    return Fusion(on=not found, seconds=time.perf_counter() - start, note=found and f"no fused kernels: {found}")
+
+
+def fault(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> str:
+    """Why the kernels cannot serve a DiT with such heads here; empty if they can, and are right."""
+    if device.type != "cuda":
+        return "they need a CUDA device"
+    try:
+        import triton
+    except ImportError as error:
+        return f"Triton is not installed ({error})"
+    try:
+        worst = float(torch.stack([_dit_error(cfg, device, dtype), _vae_error(device, dtype)]).max())
+    # No compiler for Triton's launcher, a GPU or heads that it does not know, another Triton: all of it is told.
+    except (triton.TritonError, RuntimeError, ValueError, TypeError, OSError, subprocess.SubprocessError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return f"they do not run here ({(str(error).strip() or type(error).__name__).splitlines()[0][:200]})"
+    # NaN is not smaller than anything.
+    return "" if worst <= TOLERANCE[dtype] else f"they are wrong here: off by {worst:.3g} of the largest value"
+
+
+@torch.inference_mode()
+def _dit_error(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """For texts of two lengths, pictures that are joined by a kernel and such that are joined by the product."""
+    heads = {"hidden_size": 4 * cfg.head_dim, "num_heads": 4, "num_layers": 2, "mlp_ratio": 2}
+    dit = _random(DiT(replace(cfg, **heads)), device, dtype)  # type: ignore[arg-type]
+    channels, timestep = cfg.in_channels, torch.full((1,), 500.0, device=device)
+    txt = torch.randn(24, 4 * cfg.head_dim, device=device).to(dtype)
+    errors = []
+    for rows, columns in GRIDS:
+        sides = rows * cfg.patch[0], columns * cfg.patch[1]
+        items = [torch.randn(2, channels, *sides, device=device) for _ in range(2)]
+        forward = partial(dit, items, timestep, txt, TextLengths.of([9, 15]))
+        errors.append(_apart(forward, dit.plain_blocks, dit.fuse_blocks))
+    return torch.stack(errors).max()
+
+
+@torch.inference_mode()
+def _vae_error(device: torch.device, dtype: torch.dtype) -> Tensor:
+    vae = _random(VAE(VAEConfig(base_dim=24, decoder_base_dim=24, num_res_blocks=1)), device, dtype)
+    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    latent = torch.randn(1, vae.cfg.z_dim, 8, 12, device=device)
+    return _apart(partial(vae.decode, latent), vae.plain, vae.fuse)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _random(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+    """With weights large enough that every part shows."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.5)
+    return network.eval().requires_grad_(False).to(device, dtype)
+
+
+def _apart(call: Callable[[], Tensor], plain: Callable[[], None], fused: Callable[[], None]) -> Tensor:
+    """Largest difference, in parts of the largest value."""
+    plain()
+    expected = call().float()
+    fused()
+    return (call().float() - expected).abs().max() / expected.abs().max()
