@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from joyedit.cli.flags import Flags
-from joyedit.job.spec import AttentionName, SwitchName
+from joyedit.cli.flags import AttentionName, Flags, SwitchName
 
 FORMATS = Literal["png", "jpg", "webp"]
 
