@@ -286,13 +286,17 @@ class Work:
         return {OURS: lambda: ours(*values), THEIRS: lambda: theirs(*values)}
 
     def both_ways(self, ours: Callable[..., Any], theirs: Callable[..., Any]) -> dict[str, Side]:
-        """Both sides eager, and with compiled blocks where that was asked for; they hear their name as `side`."""
+        """Both sides as they come, and with compiled blocks where that was asked for; they hear their name as `side`.
+
+        Ours come with fused kernels where those run, and then nothing is left to compile.
+        """
+        fused = self.ours.info.fused
 
         def our(compiled: bool) -> None:
             if compiled:
                 self.ours.dit.compile_blocks()
             else:
-                self.ours.dit.plain_blocks()
+                (self.ours.dit.fuse_blocks if fused else self.ours.dit.plain_blocks)()
             ours(side=OURS + COMPILED * compiled)
 
         def their(compiled: bool) -> None:
@@ -302,7 +306,9 @@ class Work:
 
         found: dict[str, Side] = {OURS: lambda: our(False), THEIRS: lambda: their(False)}
         if self.args.compiled:
-            found |= {OURS + COMPILED: lambda: our(True), THEIRS + COMPILED: lambda: their(True)}
+            found[THEIRS + COMPILED] = lambda: their(True)
+        if self.args.compiled and not fused:
+            found[OURS + COMPILED] = lambda: our(True)
         return found
 
     def batch(self, pairs: list[tuple[int, str]]) -> BatchInput:

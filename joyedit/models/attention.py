@@ -121,7 +121,9 @@ def _varlen_by(name: str) -> AttentionFn:
 @functools.lru_cache(maxsize=256)
 def _bounds(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """Where each sample begins, and the end of the last: int32. Kept, as every block asks for the same."""
-    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
+    bounds = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    # Pinned: a plain copy would wait for all that the device was given before.
+    return bounds.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else bounds
 
 
 _FLASH_WORDS = ("cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k")

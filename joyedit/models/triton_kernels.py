@@ -19,6 +19,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+WIDEST = 32768
+"""Columns of a softmax that one program holds."""
+WIDE_ROWS = 8192
+"""Rows of scores that are there at once; of 16384 columns they take half a gigabyte."""
+
 
 @triton.jit
 def _residual_norm(
@@ -265,6 +270,38 @@ def double(x: Tensor) -> Tensor:
     _double[(triton.cdiv(pixels, rows),)](
         x, out, pixels, 2 * height, 2 * width, channels, ROWS=rows, BLOCK=block, num_warps=4
     )
+    return out
+
+
+@triton.jit
+def _softmax(x_ptr, out_ptr, columns, scale, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < columns
+    x = tl.load(x_ptr + row * columns + column, mask=inside, other=-float("inf")) * scale
+    x = tl.exp(x - tl.max(x))
+    tl.store(out_ptr + row * columns + column, (x / tl.sum(x)).to(out_ptr.dtype.element_ty), mask=inside)
+
+
+def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of one head that is too wide for fused kernels: (B, N, C) each -> (B, N, C).
+
+    By products with fp32 scores, some rows at a time. N is at most WIDEST.
+    """
+    out = q.new_empty(q.shape)
+    for query, key, value, result in zip(q, k, v, out, strict=True):
+        for rows, place in zip(query.split(WIDE_ROWS), result.split(WIDE_ROWS), strict=True):
+            if q.is_cuda and q.dtype != torch.float32:
+                scores = torch.mm(rows, key.t(), out_dtype=torch.float32)
+            else:
+                scores = torch.mm(rows.float(), key.t().float())
+            weights = torch.empty(scores.shape, dtype=q.dtype, device=q.device)
+            columns = scores.shape[1]
+            block = triton.next_power_of_2(columns)
+            _softmax[(len(scores),)](
+                scores, weights, columns, q.shape[2] ** -0.5, BLOCK=block, num_warps=max(4, min(16, block // 1024))
+            )
+            torch.mm(weights, value, out=place)
     return out
 
 

@@ -21,6 +21,9 @@ from joyedit.models.config import VAEConfig
 NORM_FLOOR = 1e-12
 """A pixel's channels are never divided by less."""
 
+FLASH_CHANNELS = 256
+"""Channels of a head that flash attention takes at most."""
+
 
 def silu(x: Tensor) -> Tensor:
     """SiLU, in place where no gradient is wanted: at full size a picture's activations are gigabytes."""
@@ -100,6 +103,9 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Single-head self-attention over all pixels of (B, C, H, W)."""
 
+    kernels: ModuleType | None = None
+    """`triton_kernels`, where they serve a head too wide for flash attention; None leaves it to torch."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = ChannelNorm(dim)
@@ -110,7 +116,11 @@ class AttentionBlock(nn.Module):
         # Contiguous, as the fused kernel of the CPU asks for.
         qkv = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # (B, H * W, 3C)
         q, k, v = (part.unsqueeze(1) for part in qkv.chunk(3, dim=-1))
-        out = F.scaled_dot_product_attention(q, k, v).squeeze(1)  # (B, H * W, C)
+        wide = q.shape[3] > FLASH_CHANNELS and not torch.is_grad_enabled()
+        if self.kernels is not None and wide and q.shape[2] <= self.kernels.WIDEST:
+            out = self.kernels.wide_attention(q[:, 0], k[:, 0], v[:, 0])  # (B, H * W, C)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v).squeeze(1)
         update: Tensor = self.proj(out.transpose(1, 2).unflatten(2, x.shape[2:]))
         return x + update
 
@@ -257,7 +267,7 @@ class VAE(nn.Module):
 
     def _set_kernels(self, kernels: ModuleType | None) -> None:
         for module in self.modules():
-            if isinstance(module, (ChannelNorm, ResidualBlock, Upsample)):
+            if isinstance(module, (ChannelNorm, ResidualBlock, AttentionBlock, Upsample)):
                 module.kernels = kernels
 
     def _statistic(self, values: tuple[float, ...], like: Tensor) -> Tensor:

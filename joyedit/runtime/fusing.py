@@ -23,8 +23,9 @@ from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
 from joyedit.models.vae import VAE
 
-TOLERANCE = {torch.bfloat16: 0.04, torch.float32: 1e-3}
-"""How far the two may be apart, in parts of the largest value: a few roundings of the dtype, or of TF32."""
+TOLERANCE = {torch.bfloat16: 0.04, torch.float32: 5e-3}
+"""How far the two may be apart, as a norm in parts of the plain one's: a few times what roundings make, in bf16
+1.1% at full size; in fp32 convolutions round to TF32."""
 
 GRIDS = ((4, 6), (32, 32))
 """Rows and columns of tokens of pictures that the DiT is checked on: small, and large enough to be joined in place."""
@@ -72,20 +73,22 @@ def fault(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> str:
             raise
         return f"they do not run here ({(str(error).strip() or type(error).__name__).splitlines()[0][:200]})"
     # NaN is not smaller than anything.
-    return "" if worst <= TOLERANCE[dtype] else f"they are wrong here: off by {worst:.3g} of the largest value"
+    return "" if worst <= TOLERANCE[dtype] else f"they are wrong here: off by {worst:.3g}"
 
 
 @torch.inference_mode()
 def _dit_error(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
     """For texts of two lengths, pictures that are joined by a kernel and such that are joined by the product."""
     heads = {"hidden_size": 4 * cfg.head_dim, "num_heads": 4, "num_layers": 2, "mlp_ratio": 2}
-    dit = _random(DiT(replace(cfg, **heads)), device, dtype)  # type: ignore[arg-type]
-    channels, timestep = cfg.in_channels, torch.full((1,), 500.0, device=device)
-    txt = torch.randn(24, 4 * cfg.head_dim, device=device).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randn, generator=generator)
+    dit = _random(DiT(replace(cfg, **heads)), generator).to(device, dtype)  # type: ignore[arg-type]
+    timestep = torch.full((1,), 500.0, device=device)
+    txt = draw(24, 4 * cfg.head_dim).to(device, dtype)
     errors = []
     for rows, columns in GRIDS:
         sides = rows * cfg.patch[0], columns * cfg.patch[1]
-        items = [torch.randn(2, channels, *sides, device=device) for _ in range(2)]
+        items = [draw(2, cfg.in_channels, *sides).to(device) for _ in range(2)]
         forward = partial(dit, items, timestep, txt, TextLengths.of([9, 15]))
         errors.append(_apart(forward, dit.plain_blocks, dit.fuse_blocks))
     return torch.stack(errors).max()
@@ -93,25 +96,29 @@ def _dit_error(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> Tens
 
 @torch.inference_mode()
 def _vae_error(device: torch.device, dtype: torch.dtype) -> Tensor:
-    vae = _random(VAE(VAEConfig(base_dim=24, decoder_base_dim=24, num_res_blocks=1)), device, dtype)
+    """With an attention as wide as the published one's."""
+    generator = torch.Generator().manual_seed(1)
+    vae = _random(VAE(VAEConfig(base_dim=24, decoder_base_dim=72, num_res_blocks=1)), generator).to(device, dtype)
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    latent = torch.randn(1, vae.cfg.z_dim, 8, 12, device=device)
+    latent = torch.randn(1, vae.cfg.z_dim, 8, 12, generator=generator).to(device)
     return _apart(partial(vae.decode, latent), vae.plain, vae.fuse)
 
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def _random(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
-    """With weights large enough that every part shows."""
+def _random(network: Network, generator: torch.Generator) -> Network:
+    """With weights large enough that every part shows, the same each time."""
     for parameter in network.parameters():
-        nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.5)
-    return network.eval().requires_grad_(False).to(device, dtype)
+        spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.5
+        nn.init.normal_(parameter, std=spread, generator=generator)
+    return network.eval().requires_grad_(False)
 
 
 def _apart(call: Callable[[], Tensor], plain: Callable[[], None], fused: Callable[[], None]) -> Tensor:
-    """Largest difference, in parts of the largest value."""
+    """Norm of the difference in parts of the plain result's."""
     plain()
     expected = call().float()
     fused()
-    return (call().float() - expected).abs().max() / expected.abs().max()
+    error: Tensor = (call().float() - expected).norm() / expected.norm()
+    return error

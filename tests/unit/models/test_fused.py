@@ -171,9 +171,19 @@ def test_norm_heads_in_place(dtype: torch.dtype) -> None:
     assert torch.equal(qkv[:, 2], given[:, 2])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_wide_attention(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows in several goes, columns that are no power of two."""
+    monkeypatch.setattr(triton_kernels, "WIDE_ROWS", 8)
+    torch.manual_seed(7)
+    q, k, v = torch.randn(2, 21, 3 * 40).to(dtype).chunk(3, -1)
+    expected = F.scaled_dot_product_attention(*(x.float() for x in (q, k, v)))
+    close(triton_kernels.wide_attention(q, k, v), expected, dtype)
+
+
 def test_the_vae() -> None:
     torch.manual_seed(4)
-    vae = VAE(VAEConfig(base_dim=8, decoder_base_dim=8, num_res_blocks=1)).eval().requires_grad_(False)
+    vae = VAE(VAEConfig(base_dim=8, decoder_base_dim=68, num_res_blocks=1)).eval().requires_grad_(False)
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = (torch.rand(1, 3, 16, 24) * 2 - 1).to(memory_format=torch.channels_last)
     with torch.inference_mode():

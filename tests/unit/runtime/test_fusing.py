@@ -85,6 +85,7 @@ class TestWithTritonsInterpreter:
         assert fuse("auto", *NETWORKS, CUDA, torch.float32).on
         assert in_force()
 
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning")
     @pytest.mark.parametrize("wrong", [1.1, float("nan")])
     @pytest.mark.parametrize("name", ["norm_modulate", "join_heads", "norm_silu", "double"])
     def test_a_wrong_kernel_is_found(self, name: str, wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
