@@ -238,7 +238,7 @@ def features_changed(backend: JoyImageBackend, change: Callable[[Tensor], Tensor
 def after_norm(backend: JoyImageBackend) -> Any:
     """Text features as newer transformers hand them out: after the final norm, which goes token by token."""
     norm = backend.conditioner._encoder.model.language_model.norm
-    return features_changed(backend, norm)
+    return features_changed(backend, norm.normed)
 
 
 def instruction_dropped(backend: JoyImageBackend) -> Any:

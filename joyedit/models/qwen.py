@@ -175,6 +175,22 @@ class PatchEmbed(nn.Module):
         return F.linear(pixel_values.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
 
 
+class UnreadNorm(nn.Module):
+    """The final norm. Features are read before it: its weight is kept, as the checkpoint has it, and nothing runs."""
+
+    def __init__(self, norm: nn.RMSNorm) -> None:
+        super().__init__()
+        self.weight = norm.weight
+        self.eps = norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def normed(self, x: Tensor) -> Tensor:
+        """What it would make of (..., D)."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
 class TextEncoder(nn.Module):
     """Qwen3-VL without its language-model head, read at the last decoder layer."""
 
@@ -190,6 +206,7 @@ class TextEncoder(nn.Module):
         self.model = Qwen3VLModel._from_config(self.config)
         self.model.visual.patch_embed = PatchEmbed(self.model.visual.patch_embed.proj)
         _fuse_norms(self.model.language_model)
+        self.model.language_model.norm = UnreadNorm(self.model.language_model.norm)
         self.image_token = int(self.config.image_token_id)
 
     @property

@@ -357,7 +357,7 @@ class JoyImageBackend:
             cfg = self._dit.cfg
             key = "|".join(map(str, (
                 torch.cuda.get_device_name(self.device), torch.__version__, f"{cfg.num_layers}x{cfg.hidden_size}",
-                self.info.dtype, self.info.attention, place,
+                self.info.dtype, self.info.attention, "fused" if self.info.fused else "plain", place,
             )))  # fmt: skip
             remembered = Remembered("batch-sizes.json")
             size = remembered_size(remembered.get(key))

@@ -45,6 +45,7 @@ def test_auto_compiles_on_cuda_where_the_steps_repay_it() -> None:
     enough = compiling.COMPILE_SECONDS / compiling.SAVED_SECONDS
     assert worth_compiling(config(expected_steps=enough * 1.01), CUDA)
     assert not worth_compiling(config(expected_steps=enough), CUDA)
+    assert not worth_compiling(config(expected_steps=enough * 1.01), CUDA, fused=True)
     assert not worth_compiling(config(expected_steps=None), CUDA)
     assert not worth_compiling(config(expected_steps=float("inf")), CPU)
 
@@ -52,6 +53,7 @@ def test_auto_compiles_on_cuda_where_the_steps_repay_it() -> None:
 @pytest.mark.parametrize("device", [CPU, CUDA])
 def test_on_and_off_are_obeyed(device: torch.device) -> None:
     assert worth_compiling(config("on"), device)
+    assert worth_compiling(config("on"), device, fused=True)
     assert not worth_compiling(config("off", float("inf")), device)
 
 
@@ -99,13 +101,17 @@ def test_the_time_is_told_and_a_second_compilation_is_warm(tmp_path: Path, monke
     assert found[1] == 0
 
 
-def test_the_cache_is_joyedits_unless_the_user_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JOYEDIT_CACHE", str(tmp_path))
-    monkeypatch.delenv(compiling.INDUCTOR_CACHE, raising=False)
-    keep_compiled_code(config("off"))
-    assert compiling.INDUCTOR_CACHE not in os.environ
-    keep_compiled_code(config())
-    assert os.environ[compiling.INDUCTOR_CACHE] == str(tmp_path / "inductor")
-    monkeypatch.setenv(compiling.INDUCTOR_CACHE, "mine")
-    keep_compiled_code(config("on"))
-    assert os.environ[compiling.INDUCTOR_CACHE] == "mine"
+def test_the_caches_are_joyedits_unless_the_user_has_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"JOYEDIT_CACHE": str(tmp_path)}
+    always = {compiling.TRITON_CACHE: "triton", compiling.FA4_CACHE: "fa4"}
+
+    def kept(compile_: str, environment: dict[str, str]) -> dict[str, str]:
+        monkeypatch.setattr(os, "environ", found := dict(environment))
+        keep_compiled_code(config(compile_))
+        return {name: value for name, value in found.items() if name != "JOYEDIT_CACHE"}
+
+    folders = {name: str(tmp_path / folder) for name, folder in always.items()} | {compiling.FA4_CACHE_ENABLED: "1"}
+    assert kept("off", own) == folders
+    assert kept("auto", own) == folders | {compiling.INDUCTOR_CACHE: str(tmp_path / "inductor")}
+    mine = dict.fromkeys([*folders, compiling.INDUCTOR_CACHE], "mine")
+    assert kept("on", own | mine) == mine
