@@ -4,14 +4,16 @@
     python benchmarks/compare_diffusers.py --size full --json compare.json
 
 Both sides work on the same tensors. They alternate, round by round, and the ratios of each round
-count, so that a busy machine slows all. On a GPU both run eager and with compiled blocks. A stage that
-fails is told and the next one goes on; --json FILE is written anew after each.
+count, so that a busy machine slows all. On a GPU diffusers runs eager and with compiled blocks, joyedit as it
+comes: with its fused kernels, or where those cannot serve, eager and compiled too. A stage that fails is told
+and the next one goes on; --json FILE is written anew after each.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import platform
 import statistics
@@ -95,7 +97,8 @@ def main() -> int:
         keep_compiled_code(replace(run, compile="on"))
     ours = random_backend(args.size, run)
     work = Work(ours, reference_pipeline(ours, args.basesize), args)
-    print(f"{ours.info.device}, {ours.info.dtype}, attention {ours.info.attention}, torch {torch.__version__}")
+    print(f"{ours.info.device}, {ours.info.dtype}, attention {ours.info.attention},"
+          f" {'fused' if ours.info.fused else 'plain'} kernels, torch {torch.__version__}")  # fmt: skip
     print(f"random {args.size}, base {args.basesize}", *ours.info.notes, sep="\n", flush=True)
     content: dict[str, Any] = {
         "date": str(date.today()),
@@ -103,6 +106,7 @@ def main() -> int:
         "device": ours.info.device,
         "dtype": ours.info.dtype,
         "attention": ours.info.attention,
+        "fused": ours.info.fused,
         "attention_rates": dict(ours.attention.rates),
         "torch": torch.__version__,
         "arguments": {k: str(v) for k, v in vars(args).items()},
@@ -121,7 +125,7 @@ def main() -> int:
         content["peak_memory"] = ours.peak_memory()
         if args.json:
             args.json.write_text(json.dumps(content, indent=2) + "\n")
-    print("finished pictures, largest difference from joyedit's in levels:", content.get("levels_apart"))
+    print("finished pictures, levels apart:", content.get("levels_apart"))
     print("flat pictures (a sign of NaN):", content.get("flat_pictures"))
     print(f"peak memory: {ours.peak_memory() or 0:,} bytes")
     return 1 if any(c.fault for c in done) else 0
@@ -142,7 +146,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--attention", default="auto")
     parser.add_argument(
         "--compiled", action=argparse.BooleanOptionalAction, default=None,
-        help="both sides also with compiled blocks; on a GPU by default",
+        help="diffusers also with compiled blocks, and joyedit where it has no fused kernels; on a GPU by default",
     )  # fmt: skip
     parser.add_argument("--only", nargs="*", help="stages whose name holds one of these")
     parser.add_argument("--json", type=Path)
@@ -412,16 +416,15 @@ class Work:
     def pairs(self) -> list[tuple[int, str]]:
         return [(p, text) for p in range(len(self.pictures)) for text in self.texts]
 
-    def levels_apart(self) -> dict[str, int]:
-        """Largest difference of each other side's finished pictures from joyedit's, in 8-bit levels."""
-        return {
-            side: max(
-                int(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max())
-                for a, b in zip(self.edited[OURS], pictures, strict=True)
-            )
-            for side, pictures in self.edited.items()
-            if side != OURS and OURS in self.edited
-        }
+    def levels_apart(self) -> dict[str, dict[str, float]]:
+        """Largest and mean difference between the sides' finished pictures, in 8-bit levels, by pair of sides."""
+        whole = max(map(len, self.edited.values()), default=0)  # a side that failed has fewer, of a warm-up
+        arrays = {s: np.stack(pictures).astype(int) for s, pictures in self.edited.items() if len(pictures) == whole}
+        found = {}
+        for one, other in itertools.combinations(arrays, 2):
+            apart = np.abs(arrays[one] - arrays[other])
+            found[f"{one}, {other}"] = {"most": float(apart.max()), "mean": round(float(apart.mean()), 3)}
+        return found
 
     def flat_pictures(self) -> dict[str, int]:
         """How many finished pictures of each side are one colour."""

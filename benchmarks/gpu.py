@@ -83,7 +83,7 @@ def all_parts(args: argparse.Namespace) -> list[Part]:
         Part(name="tests", command=[python, *pytest, "--tb=short", str(ROOT / "tests" / "gpu")], limit=tests),
         Part(
             name="bench",
-            command=[python, "-m", "joyedit", "bench", *common, "--compile", "on", "--json"],
+            command=[python, "-m", "joyedit", "bench", *common, "--json"],
             limit=bench,
             prints_json=True,
         ),
@@ -139,7 +139,8 @@ def rows(name: str, file: Path) -> list[str]:
             f"{s['name']:<30} {s['seconds']:>10.4f} s {s['tflops']:>8.1f} TFLOP/s {s['share_of_matmul']:>6.1%}"
             for s in found["stages"]
         ]
-        return [head, ceiling, f"compiled {found['compiled']} in {found['compile_seconds']:.1f} s, {peak}", *stages]
+        blocks = f"fused {found['fused']}, compiled {found['compiled']} in {found['compile_seconds']:.1f} s"
+        return [head, ceiling, f"{blocks}, {peak}", *stages]
     if name == "compare":
         lines = [f"\ncompare: levels apart {found.get('levels_apart')}, flat pictures {found.get('flat_pictures')}"]
         for stage in found["stages"]:

@@ -27,6 +27,7 @@ from joyedit.runtime.bench import INSTRUCTIONS
 from joyedit.runtime.joyimage import JoyImageBackend
 from joyedit.runtime.loading import random_backend
 from joyedit.runtime.run import run
+from joyedit.weights.random import SizeName
 
 
 def main() -> None:
@@ -43,8 +44,10 @@ def main() -> None:
               f" {'fused' if backend.info.fused else 'plain'} kernels, offload {args.offload};"
               f" base size {args.basesize}, {args.steps} steps", flush=True)  # fmt: skip
         edit(backend, folder, flags, min(4, *args.items), "warm-up")
-        reset_peak(backend)
-        found = [figures(edit(backend, folder, flags, count, str(count))) for count in args.items]
+        found = []
+        for count in args.items:
+            reset_peak(backend)
+            found.append(figures(edit(backend, folder, flags, count, str(count))))
     for row in found:
         print(*(f"{key} {value}" for key, value in row.items()), sep=", ")
     if args.json:
@@ -83,7 +86,7 @@ def manifest(folder: Path, items: int) -> Path:
     return path
 
 
-def build(size: Any, folder: Path, flags: Flags) -> JoyImageBackend:
+def build(size: SizeName, folder: Path, flags: Flags) -> JoyImageBackend:
     config = build_request(replace(flags, source=str(manifest(folder, 4)))).config
     backend = random_backend(size, config)
     backend.info = replace(backend.info, identity="random weights")
@@ -91,17 +94,17 @@ def build(size: Any, folder: Path, flags: Flags) -> JoyImageBackend:
 
 
 def reset_peak(backend: JoyImageBackend) -> None:
-    """What building and warming up took does not count."""
+    """Building, warming up and earlier runs do not count."""
+    backend.cache.clear()
+    backend._peak = backend._predicted = 0
     if backend.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(backend.device)
-        backend._peak = 0
 
 
 def edit(backend: JoyImageBackend, folder: Path, flags: Flags, items: int, name: str) -> Report:
     """One run. The backend stays open for the next one."""
     request = build_request(replace(flags, source=str(manifest(folder, items)), output=folder / f"out-{name}"))
-    backend.cache.clear()
     backend.close = lambda: None  # type: ignore[method-assign]
     outcome = run(request.source, request.config, load_backend=lambda _: backend)
     if outcome.exit_code:
@@ -110,7 +113,7 @@ def edit(backend: JoyImageBackend, folder: Path, flags: Flags, items: int, name:
 
 
 def figures(report: Report) -> dict[str, Any]:
-    """What is compared: per image over the time after loading, without it for the first batch, and idle time."""
+    """Of one run: seconds an image after loading, the same without the first batch (steady), idle share, memory."""
     steady = report.steady or {}
     return {
         "items": report.ok,

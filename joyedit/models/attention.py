@@ -146,7 +146,10 @@ def varlen_kernel(name: str) -> Callable[..., Tensor | tuple[Tensor, ...]]:
         warnings.filterwarnings("ignore", category=UserWarning, module="cutlass")
     try:
         kernel: Callable[..., Tensor] = getattr(importlib.import_module(module), function)
-    except (AttributeError, OSError) as error:  # another package of that name, or built for another torch
+    except ImportError:
+        raise
+    # Another package of that name, or one for another torch or driver: these raise whatever they like.
+    except Exception as error:
         raise ImportError(f"{module}.{function} cannot be used ({error})") from error
     return kernel
 

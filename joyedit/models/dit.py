@@ -321,7 +321,7 @@ class DiT(nn.Module):
     def fuse_blocks(self) -> None:
         """Run Triton kernels between the matrix products. Raises ImportError where Triton is missing.
 
-        They serve inference on CUDA with one timestep for all samples; anything else runs as written.
+        For CUDA only. There they serve inference with one timestep for all samples; anything else runs as written.
         """
         from joyedit.models.fused_blocks import run_blocks
 

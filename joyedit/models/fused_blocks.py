@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from joyedit.models import triton_kernels as kernels
 from joyedit.models.attention import AttentionFn, Spans
+from joyedit.models.dit import NORM_EPS, DoubleBlock, JointAttention
 
-if TYPE_CHECKING:
-    from joyedit.models.dit import DoubleBlock, JointAttention
-
-NORM_EPS = 1e-6
 LARGE = 2048
 """Rows of an image from which its product alone fills a GPU: then samples are not copied together first."""
+MOST_ELEMENTS = 2**31
+"""Of query, key and value side by side: attention kernels may count in 32 bits."""
 
 
 def run_blocks(
@@ -76,7 +74,8 @@ def _joined(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Query (Nq, H, D), key and value (N, H, D) of normed img and txt. With `target`, only so many tokens ask."""
     rows = _sources(img.shape[1], lengths, img.device)
-    if target is None and img.shape[1] >= LARGE:
+    few = len(rows) * attn.img_attn_qkv.out_features < MOST_ELEMENTS
+    if target is None and img.shape[1] >= LARGE and few:
         return _joined_in_place(attn, img, txt, lengths, pe, rows)
     img_parts, txt_parts = attn.projections(img, txt, target)
     asking = rows if target is None else _sources(target, (0,) * len(lengths), img.device)
@@ -115,7 +114,7 @@ def _joined_in_place(
     return query, key, value
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)
 def _sources(img_tokens: int, lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """Kept, as every block asks for the same."""
     return kernels.sources(img_tokens, lengths, device)

@@ -21,8 +21,8 @@ from torch import Tensor
 
 WIDEST = 32768
 """Columns of a softmax that one program holds."""
-WIDE_ROWS = 8192
-"""Rows of scores that are there at once; of 16384 columns they take half a gigabyte."""
+WIDE_SCORES = 2**27
+"""Scores that are there at once, in fp32 and as weights in bf16: 0.75 GiB."""
 
 
 @triton.jit
@@ -198,9 +198,9 @@ def sources(img_tokens: int, lengths: Sequence[int], device: torch.device) -> Te
 
 @triton.jit
 def _norm_silu(
-    x_ptr, bias_ptr, residual_ptr, gamma_ptr, sum_ptr, out_ptr,
+    x_ptr, bias_ptr, residual_ptr, gamma_ptr, out_ptr,
     pixels, channels, floor,
-    BIASED: tl.constexpr, RESIDUAL: tl.constexpr, NORMED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    BIASED: tl.constexpr, RESIDUAL: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     channel = tl.arange(0, BLOCK)[None, :]
@@ -212,15 +212,12 @@ def _norm_silu(
         x += tl.load(bias_ptr + channel, mask=known, other=0.0).to(tl.float32)
     if RESIDUAL:
         x += tl.load(residual_ptr + place, mask=inside, other=0.0).to(tl.float32)
-        total = x.to(sum_ptr.dtype.element_ty)
-        tl.store(sum_ptr + place, total, mask=inside)
-        x = total.to(tl.float32)
-    if NORMED:
+    else:
         gamma = tl.load(gamma_ptr + channel, mask=known, other=0.0).to(tl.float32)
         mean = tl.sum(x * x, axis=1) / channels
         x = x / tl.sqrt(mean + floor)[:, None] * gamma
         x = x / (1.0 + tl.exp(-x))
-        tl.store(out_ptr + place, x.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + place, x.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def norm_silu(x: Tensor, gamma: Tensor, floor: float, bias: Tensor | None = None) -> Tensor:
@@ -240,9 +237,9 @@ def _launch_silu(x: Tensor, bias: Tensor | None, residual: Tensor | None, gamma:
     out = torch.empty_like(x)
     rows, block = _tile(channels)
     _norm_silu[(triton.cdiv(pixels, rows),)](
-        x, x if bias is None else bias, x if residual is None else residual, x if gamma is None else gamma, out, out,
+        x, x if bias is None else bias, x if residual is None else residual, x if gamma is None else gamma, out,
         pixels, channels, floor,
-        BIASED=bias is not None, RESIDUAL=residual is not None, NORMED=gamma is not None, ROWS=rows, BLOCK=block,
+        BIASED=bias is not None, RESIDUAL=residual is not None, ROWS=rows, BLOCK=block,
         num_warps=4,
     )  # fmt: skip
     return out
@@ -289,20 +286,25 @@ def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     By products with fp32 scores, some rows at a time. N is at most WIDEST.
     """
     out = q.new_empty(q.shape)
+    rows = max(1, WIDE_SCORES // q.shape[1])
     for query, key, value, result in zip(q, k, v, out, strict=True):
-        for rows, place in zip(query.split(WIDE_ROWS), result.split(WIDE_ROWS), strict=True):
-            if q.is_cuda and q.dtype != torch.float32:
-                scores = torch.mm(rows, key.t(), out_dtype=torch.float32)
-            else:
-                scores = torch.mm(rows.float(), key.t().float())
-            weights = torch.empty(scores.shape, dtype=q.dtype, device=q.device)
-            columns = scores.shape[1]
-            block = triton.next_power_of_2(columns)
-            _softmax[(len(scores),)](
-                scores, weights, columns, q.shape[2] ** -0.5, BLOCK=block, num_warps=max(4, min(16, block // 1024))
-            )
-            torch.mm(weights, value, out=place)
+        for part, place in zip(query.split(rows), result.split(rows), strict=True):
+            torch.mm(_attention_weights(part, key), value, out=place)
     return out
+
+
+def _attention_weights(query: Tensor, key: Tensor) -> Tensor:
+    """Softmax of the scaled scores of (R, C) and (N, C): (R, N) in the dtype of the query."""
+    if query.is_cuda and query.dtype != torch.float32:
+        scores = torch.mm(query, key.t(), out_dtype=torch.float32)
+    else:
+        scores = torch.mm(query.float(), key.t().float())
+    weights = torch.empty(scores.shape, dtype=query.dtype, device=query.device)
+    block = triton.next_power_of_2(len(key))
+    _softmax[(len(query),)](
+        scores, weights, len(key), query.shape[1] ** -0.5, BLOCK=block, num_warps=max(4, min(16, block // 1024))
+    )
+    return weights
 
 
 def _refuse_planes(*pictures: Tensor | None) -> None:

@@ -255,7 +255,8 @@ class VAE(nn.Module):
     def fuse(self) -> None:
         """Run Triton kernels between the convolutions, on CUDA. Raises ImportError where Triton is missing.
 
-        They serve inference on weights with channels last; anything else runs as written.
+        For CUDA only. There they serve inference, most of them on weights with channels last; anything else runs as
+        written.
         """
         from joyedit.models import triton_kernels
 

@@ -30,7 +30,8 @@ class BackendInfo:
 
     `layout` names the kind of checkpoint that was recognised; `load_seconds` is the time until the backend
     could take its first batch; `notes` are remarks for the user. `identity` tells checkpoints apart; where
-    it is empty, the files of the checkpoint are looked at. `fused`: whether joyedit's own kernels run.
+    it is empty, the files of the checkpoint are looked at. `fused`: whether joyedit's own kernels
+    run in the DiT.
     `compile_seconds` of `load_seconds` went into compiling, where `compiled`.
     """
 

@@ -1,6 +1,6 @@
 """How many items go together when nobody says: the smallest batch that fills the device, if it has the room.
 
-On a GPU that is measured once for each device, model, dtype, attention and number of tokens, and remembered
+On a GPU that is measured once for each device, model, dtype, attention, kernels and number of tokens, and remembered
 in the user's cache folder. Larger batches only wait for each other longer.
 """
 

@@ -159,6 +159,8 @@ class JoyImageBackend:
             self.ready()
             with self._turn("dit"):
                 self.compilation = compile_dit(self._dit, self.device)
+            if self.fusion.on and not self.compilation.on:
+                self._dit.fuse_blocks()
         notes = tuple(note for note in (self.attention.note, self.fusion.note, self.compilation.note) if note)
         self.info = BackendInfo(
             model=model,
@@ -168,7 +170,7 @@ class JoyImageBackend:
             attention=self.attention.name,
             schedule=self.schedule,
             load_seconds=time.perf_counter() - started,
-            fused=self.fusion.on,
+            fused=self.fusion.on and not self.compilation.on,
             compiled=self.compilation.on,
             compile_seconds=self.compilation.seconds,
             notes=notes,
@@ -357,7 +359,7 @@ class JoyImageBackend:
             cfg = self._dit.cfg
             key = "|".join(map(str, (
                 torch.cuda.get_device_name(self.device), torch.__version__, f"{cfg.num_layers}x{cfg.hidden_size}",
-                self.info.dtype, self.info.attention, "fused" if self.info.fused else "plain", place,
+                self.info.dtype, self.info.attention, self._blocks(), place,
             )))  # fmt: skip
             remembered = Remembered("batch-sizes.json")
             size = remembered_size(remembered.get(key))
@@ -366,6 +368,9 @@ class JoyImageBackend:
                 remembered.put(key, size)
             self._batch_sizes[place] = size
         return min(self._batch_sizes[place], most)
+
+    def _blocks(self) -> str:
+        return "fused" if self.info.fused else "compiled" if self.info.compiled else "plain"
 
     def _measured_batch_size(self, target: Size, most: int) -> int:
         """Measure; what that takes of memory does not count as the run's peak."""

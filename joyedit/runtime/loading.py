@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from joyedit.errors import CheckpointError
+from joyedit.errors import CheckpointError, DeviceError
 from joyedit.job.spec import AttentionName, RunConfig
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
@@ -55,6 +55,8 @@ class Wanted:
     @classmethod
     def of(cls, config: RunConfig) -> Wanted:
         """Raises DeviceError for what is not to be had."""
+        if config.fused == config.compile == "on":
+            raise DeviceError("--fused on and --compile on: only one of them can run the blocks; leave the other out")
         device = choose_device(config.device)
         return cls(device=device, dtype=choose_dtype(config.dtype, device))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 from typing import Any
 
 import pytest
@@ -15,6 +16,13 @@ from joyedit.models.dit import DiT
 from joyedit.models.vae import VAE, ResidualBlock
 from joyedit.runtime import fusing
 from joyedit.runtime.fusing import fault, fuse
+
+try:
+    from joyedit.models import triton_kernels
+except ImportError:
+    INTERPRETED = False
+else:
+    INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 CFG = DiTConfig(hidden_size=64, num_heads=2, num_layers=2, text_dim=16, rope_dims=(8, 12, 12), mlp_ratio=2)
@@ -70,9 +78,8 @@ class TestWithTritonsInterpreter:
 
     @pytest.fixture(autouse=True)
     def _triton(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        pytest.importorskip("triton", reason="Triton is not installed")
-        if torch.cuda.is_available():
-            pytest.skip("tests/gpu runs the kernels themselves")
+        if not INTERPRETED:
+            pytest.skip("without Triton's interpreter")
         monkeypatch.setattr(fusing, "GRIDS", ((1, 2), (2, 3)))
         monkeypatch.setattr("joyedit.models.fused_blocks.LARGE", 10)
         torch.manual_seed(0)
@@ -87,24 +94,63 @@ class TestWithTritonsInterpreter:
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
     @pytest.mark.parametrize("wrong", [1.1, float("nan")])
-    @pytest.mark.parametrize("name", ["norm_modulate", "join_heads", "norm_silu", "double"])
-    def test_a_wrong_kernel_is_found(self, name: str, wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        from joyedit.models import triton_kernels
-
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "norm_modulate", "residual_norm_modulate", "join_heads",
+            "norm_silu", "biased_sum", "double", "wide_attention",
+        ],
+    )  # fmt: skip
+    def test_a_wrong_result_is_found(self, name: str, wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A third of the values is off."""
         right = getattr(triton_kernels, name)
 
-        def faulty(*args: Any, **words: Any) -> Tensor:
-            out: Tensor = right(*args, **words)
-            out.flatten()[0].mul_(wrong)
+        def off(out: Tensor) -> Tensor:
             return out * (1 + (wrong - 1) * (torch.arange(out.numel()) % 3 == 0).view(out.shape))
 
+        def faulty(*args: Any) -> Any:
+            out = right(*args)
+            return tuple(map(off, out)) if isinstance(out, tuple) else off(out)
+
         monkeypatch.setattr(triton_kernels, name, faulty)
-        error = (
-            fusing._vae_error(CPU, torch.float32)
-            if name in ("norm_silu", "double")
-            else fusing._dit_error(CFG, CPU, torch.float32)
-        )
-        assert not error <= fusing.TOLERANCE[torch.float32]
+        assert not self.error_of(name) <= fusing.TOLERANCE[torch.float32]
+
+    def error_of(self, name: str) -> Tensor:
+        if name in ("norm_silu", "biased_sum", "double", "wide_attention"):
+            return fusing._vae_error(CPU, torch.float32)
+        return fusing._dit_error(CFG, CPU, torch.float32)
+
+    @pytest.mark.parametrize("fault", ["not rotated", "rotated backwards", "text's weights for the image"])
+    @pytest.mark.parametrize("way", ["join_heads", "norm_heads_"])
+    def test_a_wrong_query_or_key_is_found(self, way: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Even by the tolerance of bf16."""
+        grid, large = ((4, 6), 10**6) if way == "join_heads" else ((4, 6), 10)
+        monkeypatch.setattr(fusing, "GRIDS", (grid,))
+        monkeypatch.setattr("joyedit.models.fused_blocks.LARGE", large)
+        right = getattr(triton_kernels, way)
+
+        def table(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+            if fault == "not rotated":
+                return torch.ones_like(cos), torch.zeros_like(sin)
+            return (cos, -sin) if fault == "rotated backwards" else (cos, sin)
+
+        def weights(img: list[Tensor], txt: list[Tensor]) -> list[Tensor]:
+            return [*(txt if fault.startswith("text") else img), *txt]
+
+        def join(img: Tensor, txt: Tensor, rows: Tensor, heads: int, norm: Any, eps: float) -> Tensor:
+            if norm is not None:
+                norm = (*weights([norm[0]], [norm[1]]), *table(*norm[2:]))
+            return right(img, txt, rows, heads, norm, eps)  # type: ignore[no-any-return]
+
+        def in_place(qkv: Tensor, rows: Tensor, tokens: int, given: Any, pe: Any, eps: float) -> None:
+            right(qkv, rows, tokens, weights(given[:2], given[2:]), table(*pe), eps)
+
+        monkeypatch.setattr(triton_kernels, way, join if way == "join_heads" else in_place)
+        assert fusing._dit_error(CFG, CPU, torch.float32) > fusing.TOLERANCE[torch.bfloat16]
+
+    def test_an_even_softmax_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(triton_kernels, "_attention_weights", lambda q, k: torch.full((len(q), len(k)), 1 / len(k)))
+        assert fusing._vae_error(CPU, torch.float32) > fusing.TOLERANCE[torch.bfloat16]
 
     @pytest.mark.parametrize("error", [RuntimeError("no C compiler\nmore"), OSError("no C compiler")])
     def test_kernels_that_do_not_run(self, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:

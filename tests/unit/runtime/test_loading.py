@@ -13,6 +13,10 @@ from torch import Tensor
 
 import joyedit
 from joyedit.errors import CheckpointError, DeviceError, JoyeditError
+from joyedit.models.dit import DiT
+from joyedit.runtime import joyimage
+from joyedit.runtime.compiling import Compilation
+from joyedit.runtime.fusing import Fusion
 from joyedit.weights.files import SafetensorsFiles
 from support import editing
 from support.editing import Edit, batch_of, levels_apart, picture, run
@@ -89,3 +93,31 @@ def test_closing_does_not_wait_for_the_whole_transformer(
     threading.Timer(0.1, gate.set).start()
     backend.close()
     assert all(p.is_meta for p in dit.parameters())
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_fused_blocks_give_way_to_a_compiler_that_works(
+    compiles: bool, diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are back in force where it does not; what is told is what runs."""
+
+    def fuse(wish: str, dit: DiT, *_: object) -> Fusion:
+        dit._fused = lambda *_: torch.zeros(1)
+        return Fusion(on=True)
+
+    def compile_dit(dit: DiT, *_: object) -> Compilation:
+        dit.plain_blocks()
+        return Compilation(on=compiles, note="" if compiles else "not compiled")
+
+    monkeypatch.setattr(joyimage, "fuse", fuse)
+    monkeypatch.setattr(joyimage, "compile_dit", compile_dit)
+    monkeypatch.setattr(DiT, "fuse_blocks", lambda self: fuse("on", self))
+    backend = editing.backend(diffusers_checkpoint, compile="on")
+    assert (backend.info.fused, backend.info.compiled) == (not compiles, compiles)
+    assert (backend.dit._fused is not None) == backend.info.fused
+    assert backend._blocks() == ("compiled" if compiles else "fused")
+
+
+def test_fused_and_compiled_blocks_exclude_each_other(diffusers_checkpoint: Path) -> None:
+    with pytest.raises(DeviceError, match="--fused on and --compile on: only one of them can run the blocks"):
+        editing.backend(diffusers_checkpoint, fused="on", compile="on")
