@@ -77,6 +77,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keep", type=int, default=100, help="earlier batches that are kept for that")
     parser.add_argument("--vae-lr", type=float, default=4e-4)
     parser.add_argument("--edit-lr", type=float, default=1e-3)
+    parser.add_argument("--blend", type=float, default=1.0, help="share of the new weights beside those of --start")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -409,12 +410,23 @@ class Trainer:
             average = Average([self.dit, self.encoder], decay=EDIT_DECAY)
             Stage(self.args.work / "edit.pt", {"dit": self.dit, "encoder": self.encoder}, average, None)
             average.swap()
+        if self.args.start is not None and self.args.blend < 1:
+            self.blend()
         export_diffusers(folder, self.dit, self.vae, self.encoder, defaults=networks.DEFAULTS)
         for name in ("tokenizer", "processor"):
             shutil.copytree(self.tokenizer_folder, folder / name, dirs_exist_ok=True)
         networks.save_processor(folder / "processor")
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         self.log(stage="export", megabytes=size / 1e6)
+
+    @torch.no_grad()
+    def blend(self) -> None:
+        """Mix the DiT and the text encoder with those of --start: what a short training unlearns is kept."""
+        vae, dit, encoder_ = networks.build(self.tokenizer, self.args.seed)
+        networks.load_exported(self.args.start, vae, dit, encoder_)
+        old = [*dit.parameters(), *encoder_.parameters()]
+        for new, before in zip([*self.dit.parameters(), *self.encoder.parameters()], old, strict=True):
+            new.lerp_(before.to(new.device), 1 - self.args.blend)
 
 
 class Stage:

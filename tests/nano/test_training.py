@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 import train_nano
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from joyedit.job.spec import RunConfig
@@ -102,6 +104,20 @@ def test_training_starts_from_an_exported_checkpoint(trained: Path, tmp_path: Pa
     assert log(tmp_path, "edit")[-1]["step"] == 2
     ours, theirs = (folder / "vae" / "config.json" for folder in (tmp_path / "out", trained / "out"))
     assert ours.read_text() == theirs.read_text()
+
+
+def test_a_blend_lies_between_the_start_and_the_new_weights(trained: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(trained / "out", start)
+    path = start / "transformer" / "diffusion_pytorch_model.safetensors"
+    before = {name: torch.randn_like(tensor) for name, tensor in load_file(path).items()}
+    save_file(before, path, metadata={"format": "pt"})
+    shutil.copy(trained / "edit.pt", tmp_path)
+    train(tmp_path, "--start", str(start), "--stage", "export", "--blend", "0.25")
+    new = load_file(trained / "out" / "transformer" / path.name)
+    for name, mixed in load_file(tmp_path / "out" / "transformer" / path.name).items():
+        wanted = 0.75 * before[name].float() + 0.25 * new[name].float()
+        torch.testing.assert_close(mixed.float(), wanted, rtol=0.01, atol=0.01)
 
 
 def test_steps_lower_the_autoencoders_loss(tokenizer: Path) -> None:

@@ -29,12 +29,12 @@ GROW, SHRINK = 1.5, 0.6
 WEIGHTS: dict[str, float] = {
     "recolour": 1.2,
     "background": 2.4,
-    "remove": 0.8,
+    "remove": 2.0,
     "add": 1.4,
     "shape": 2.0,
     "resize": 1.4,
     "move": 0.8,
-    "greyscale": 0.4,
+    "greyscale": 2.0,
 }
 
 # How far from an edit a picture may change a little: the reach of a blurred edge.

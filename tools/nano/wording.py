@@ -75,6 +75,12 @@ TRAIN: dict[str, tuple[str, ...]] = {
         "remove {object}, please",
         "please delete {object}",
         "remove {object} and keep all the rest",
+        "please take away {object}",
+        "erase {object} from the picture",
+        "please remove {object} from the picture",
+        "please make {object} disappear",
+        "make {object} disappear and keep the rest",
+        "delete {object} and keep the rest",
     ),
     "add": (
         "add {thing} {at}",
@@ -127,6 +133,11 @@ TRAIN: dict[str, tuple[str, ...]] = {
         "remove the colour from the picture",
         "please remove all color",
         "can you make it black and white",
+        "remove all the colour from the picture",
+        "take the colour away",
+        "take all the color out of the picture",
+        "please take the colour from it",
+        "please make it greyscale",
     ),
 }
 
