@@ -253,7 +253,7 @@ class VAE(nn.Module):
         return self.quant_conv.weight.dtype
 
     def fuse(self) -> None:
-        """Run Triton kernels between the convolutions, on CUDA. Raises ImportError where Triton is missing.
+        """Run Triton kernels between the convolutions. Raises ImportError where Triton is missing.
 
         For CUDA only. There they serve inference, most of them on weights with channels last; anything else runs as
         written.
