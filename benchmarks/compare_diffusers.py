@@ -6,7 +6,8 @@
 Both sides work on the same tensors. They alternate, round by round, and the ratios of each round
 count, so that a busy machine slows all. On a GPU diffusers runs eager and with compiled blocks, joyedit as it
 comes: with its fused kernels, or where those cannot serve, eager and compiled too. A stage that fails is told
-and the next one goes on; --json FILE is written anew after each.
+and the next one goes on; --json FILE is written anew after each. Both edit from the same noise; how far
+their networks and pictures are apart is told too (see differences.py).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from differences import Difference, differences
+
 from joyedit.job.buckets import bucket_table, choose_bucket
 from joyedit.job.images import fit
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
@@ -40,6 +43,7 @@ from joyedit.runtime.bench import INSTRUCTIONS
 from joyedit.runtime.ceiling import matmul_tflops
 from joyedit.runtime.compiling import keep_compiled_code
 from joyedit.runtime.conditioning import pixels_of
+from joyedit.runtime.denoise import initial_noise
 from joyedit.runtime.device import DTYPES
 from joyedit.runtime.joyimage import JoyImageBackend
 from joyedit.runtime.loading import random_backend
@@ -112,7 +116,11 @@ def main() -> int:
         "arguments": {k: str(v) for k, v in vars(args).items()},
         "matmul_tflops": matmul_tflops(ours.device, DTYPES[ours.info.dtype]),
         "stages": [],
+        "differences": [],
     }
+    for difference in work.differences():
+        print(difference.row(), flush=True)
+        content["differences"].append(asdict(difference))
     done: list[Comparison] = []
     for name, sides, rounds, warm_up in work.stages():
         if args.only and not any(word in name for word in args.only):
@@ -125,8 +133,9 @@ def main() -> int:
         content["peak_memory"] = ours.peak_memory()
         if args.json:
             args.json.write_text(json.dumps(content, indent=2) + "\n")
-    print("finished pictures, levels apart:", content.get("levels_apart"))
-    print("flat pictures (a sign of NaN):", content.get("flat_pictures"))
+    if work.edited:
+        print("finished pictures, levels apart:", content["levels_apart"])
+        print("flat pictures (a sign of NaN):", content["flat_pictures"])
     print(f"peak memory: {ours.peak_memory() or 0:,} bytes")
     return 1 if any(c.fault for c in done) else 0
 
@@ -408,10 +417,20 @@ class Work:
         self.edited[side] = [
             self.theirs(
                 image=self.pictures[p], prompt=text, num_inference_steps=steps or self.args.steps, guidance_scale=4.0,
-                generator=torch.Generator("cpu").manual_seed(n),
+                latents=self.noise(n),
             ).images[0]
             for n, (p, text) in enumerate(pairs)
         ]  # fmt: skip
+
+    def noise(self, seed: int) -> torch.Tensor:
+        """What joyedit starts from: (1, 1, C, 1, h, w), fp32. In bf16, some releases of torch draw other numbers."""
+        side = self.ours.vae.cfg.spatial_factor
+        height, width = self.bucket
+        return initial_noise(seed, self.ours.vae.cfg.z_dim, height // side, width // side)[:, None, :, None]
+
+    def differences(self) -> Iterator[Difference]:
+        """How far the sides' networks are apart, for the first picture and instruction."""
+        return differences(self.ours, self.theirs, self.encoded.conditioning, self.fitted[0], self.texts[0])
 
     def pairs(self) -> list[tuple[int, str]]:
         return [(p, text) for p in range(len(self.pictures)) for text in self.texts]

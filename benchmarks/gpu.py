@@ -66,7 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of a whole edit; 40 for full, else 2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", nargs="*", choices=("tests", "bench", "compare"), help="all by default")
-    parser.add_argument("--limits", nargs=3, type=float, default=(150, 200, 420), metavar="SECONDS")
+    parser.add_argument("--limits", nargs=3, type=float, default=(300, 200, 420), metavar="SECONDS")
     parser.add_argument("--cache", type=Path, help="folder of compiled code and kernel choices; by default DIR/cache")
     return parser.parse_args()
 
@@ -143,6 +143,7 @@ def rows(name: str, file: Path) -> list[str]:
         return [head, ceiling, f"{blocks}, {peak}", *stages]
     if name == "compare":
         lines = [f"\ncompare: levels apart {found.get('levels_apart')}, flat pictures {found.get('flat_pictures')}"]
+        lines += [f"{d['stage']}, apart: {d['fault'] or d['apart']}" for d in found["differences"]]
         for stage in found["stages"]:
             told = [f"{side} {seconds:.4f} s" for side, seconds in stage["seconds"].items()]
             told += [f"{pair} {ratio['median']:.2f}" for pair, ratio in stage["ratios"].items()]

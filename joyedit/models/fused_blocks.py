@@ -1,6 +1,6 @@
 """The DiT's blocks with Triton kernels between the matrix products, for inference on CUDA.
 
-The same sums as `DoubleBlock`, cut elsewhere: a residual and the norm after it are one kernel, the next
+The same sums as `DoubleBlock`, cut elsewhere: residuals and the norm after them are one kernel, the next
 block's first norm included; RMS norm, rotation and joining are one; GELU is the epilogue of its product.
 
 Legend: B samples, S image tokens a sample, T text tokens of all samples, H heads, D channels a head, M = H * D
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from joyedit.models import triton_kernels as kernels
 from joyedit.models.attention import AttentionFn, Spans
-from joyedit.models.dit import NORM_EPS, DoubleBlock, JointAttention
+from joyedit.models.dit import MLP, NORM_EPS, DoubleBlock, JointAttention
 
 LARGE = 2048
 """Rows of an image from which its product alone fills a GPU: then samples are not copied together first."""
@@ -42,26 +42,32 @@ def run_blocks(
     """
     whole = tuple(img.shape[1] + length for length in lengths)
     everything = Spans(whole, whole)
-    img_normed = kernels.norm_modulate(img, img_mods[0, 0], img_mods[0, 1], NORM_EPS)
-    txt_normed = kernels.norm_modulate(txt, txt_mods[0, 0], txt_mods[0, 1], NORM_EPS)
+    img_normed = kernels.norm_modulate(img, (), img_mods[0, 0], img_mods[0, 1], NORM_EPS)
+    txt_normed = kernels.norm_modulate(txt, (), txt_mods[0, 0], txt_mods[0, 1], NORM_EPS)
     for layer, block in enumerate(blocks[:-1]):
         img_mod, txt_mod, img_next, txt_next = (m[n] for n in (layer, layer + 1) for m in (img_mods, txt_mods))
         joined = _joined(block.attn, img_normed, txt_normed, lengths, pe, None)
         img_out, txt_out = _projected(block.attn, attend(*joined, everything), img.shape[1])
-        img, img_normed = _residual(img, img_out, img_mod[2], img_mod[3], img_mod[4])
-        txt, txt_normed = _residual(txt, txt_out, txt_mod[2], txt_mod[3], txt_mod[4])
-        img, img_normed = _residual(img, block.img_mlp(img_normed), img_mod[5], img_next[0], img_next[1])
-        txt, txt_normed = _residual(txt, block.txt_mlp(txt_normed), txt_mod[5], txt_next[0], txt_next[1])
+        img, img_normed = _rest(block.img_mlp, img, img_out, img_mod, img_next)
+        txt, txt_normed = _rest(block.txt_mlp, txt, txt_out, txt_mod, txt_next)
     last, mod = blocks[-1], img_mods[-1]
     joined = _joined(last.attn, img_normed, txt_normed, lengths, pe, target)
     samples = attend(*joined, Spans((target,) * len(whole), whole))
     img = img[:, :target]
-    img, img_normed = _residual(img, _linear_of(last.attn.img_attn_proj, samples).view_as(img), mod[2], mod[3], mod[4])
-    return torch.addcmul(img, mod[5], last.img_mlp(img_normed))
+    img_out = _linear_of(last.attn.img_attn_proj, samples).view_as(img)
+    img_normed = kernels.norm_modulate(img, [(img_out, mod[2])], mod[3], mod[4], NORM_EPS)
+    return torch.addcmul(torch.addcmul(img, mod[2], img_out), mod[5], last.img_mlp(img_normed))
 
 
-def _residual(x: Tensor, update: Tensor, gate: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    return kernels.residual_norm_modulate(x, update, gate, shift, scale, NORM_EPS)
+def _rest(mlp: MLP, x: Tensor, attended: Tensor, mod: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+    """A stream after the attention: itself at the block's end, and the next block's input.
+
+    Between attention and MLP it is not kept: both updates are added at once, at the cost in bytes of adding
+    one by one, and the stream is rounded once a block. Its roundings are most of what bf16 loses.
+    """
+    normed = kernels.norm_modulate(x, [(attended, mod[2])], mod[3], mod[4], NORM_EPS)
+    updates = [(attended, mod[2]), (mlp(normed), mod[5])]
+    return kernels.residual_norm_modulate(x, updates, following[0], following[1], NORM_EPS)
 
 
 def _joined(

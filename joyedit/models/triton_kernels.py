@@ -27,21 +27,23 @@ WIDE_SCORES = 2**27
 
 @triton.jit
 def _residual_norm(
-    x_ptr, update_ptr, gate_ptr, shift_ptr, scale_ptr, sum_ptr, out_ptr,
+    x_ptr, first_ptr, first_gate_ptr, second_ptr, second_gate_ptr, shift_ptr, scale_ptr, sum_ptr, out_ptr,
     columns, rows_a_sample, sample_stride, eps,
-    UPDATED: tl.constexpr, BLOCK: tl.constexpr,
+    UPDATES: tl.constexpr, KEPT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < columns
     place = row // rows_a_sample * sample_stride + row % rows_a_sample * columns + column
     x = tl.load(x_ptr + place, mask=inside, other=0.0).to(tl.float32)
-    if UPDATED:
-        update = tl.load(update_ptr + row * columns + column, mask=inside, other=0.0).to(tl.float32)
-        gate = tl.load(gate_ptr + column, mask=inside, other=0.0).to(tl.float32)
-        total = (x + gate * update).to(sum_ptr.dtype.element_ty)
-        tl.store(sum_ptr + row * columns + column, total, mask=inside)
-        x = total.to(tl.float32)
+    if UPDATES > 0:
+        update = tl.load(first_ptr + row * columns + column, mask=inside, other=0.0).to(tl.float32)
+        x += tl.load(first_gate_ptr + column, mask=inside, other=0.0).to(tl.float32) * update
+    if UPDATES > 1:
+        update = tl.load(second_ptr + row * columns + column, mask=inside, other=0.0).to(tl.float32)
+        x += tl.load(second_gate_ptr + column, mask=inside, other=0.0).to(tl.float32) * update
+    if KEPT:
+        tl.store(sum_ptr + row * columns + column, x.to(sum_ptr.dtype.element_ty), mask=inside)
     centred = tl.where(inside, x - tl.sum(x) / columns, 0.0)
     normed = centred / tl.sqrt(tl.sum(centred * centred) / columns + eps)
     shift = tl.load(shift_ptr + column, mask=inside, other=0.0).to(tl.float32)
@@ -50,34 +52,38 @@ def _residual_norm(
     tl.store(out_ptr + row * columns + column, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def norm_modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """LayerNorm without affine of (..., M), times `scale` plus `shift`, each (M,)."""
-    return _launch_norm(x, None, None, shift, scale, eps)[1]
+Update = tuple[Tensor, Tensor]
+"""What is added to a residual stream (..., M), contiguous, and its gate (M,)."""
+
+
+def norm_modulate(x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """LayerNorm without affine of x plus its gated `updates`, at most two, times `scale` plus `shift`, each (M,).
+
+    `x`: (T, M), or (B, S, M) of which a sample's tokens may be the first of more.
+    """
+    return _launch_norm(x, updates, shift, scale, eps, kept=False)[1]
 
 
 def residual_norm_modulate(
-    x: Tensor, update: Tensor, gate: Tensor, shift: Tensor, scale: Tensor, eps: float
+    x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """`x + gate * update`, and `norm_modulate` of that.
-
-    `x`: (T, M), or (B, S, M) of which a sample's tokens may be the first of more. `update`: the same shape,
-    contiguous. `gate`, `shift`, `scale`: (M,).
-    """
-    return _launch_norm(x, update, gate, shift, scale, eps)
+    """x plus its gated `updates`, rounded once, and `norm_modulate` of that before it was rounded."""
+    return _launch_norm(x, updates, shift, scale, eps, kept=True)
 
 
 def _launch_norm(
-    x: Tensor, update: Tensor | None, gate: Tensor | None, shift: Tensor, scale: Tensor, eps: float
+    x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Tensor, eps: float, kept: bool
 ) -> tuple[Tensor, Tensor]:
     columns = x.shape[-1]
     rows_a_sample, sample_stride = x.shape[-2], x.stride(0) if x.ndim == 3 else 0
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    total = x if update is None else torch.empty_like(out)
+    total = torch.empty_like(out) if kept else x
     block = triton.next_power_of_2(columns)
+    (first, second) = [*updates, (x, shift), (x, shift)][:2]  # where there is none, it is not read
     _residual_norm[(x.numel() // columns,)](
-        x, x if update is None else update, shift if gate is None else gate, shift, scale, total, out,
+        x, *first, *second, shift, scale, total, out,
         columns, rows_a_sample, sample_stride, eps,
-        UPDATED=update is not None, BLOCK=block, num_warps=max(1, min(8, block // 512)),
+        UPDATES=len(updates), KEPT=kept, BLOCK=block, num_warps=max(1, min(8, block // 512)),
     )  # fmt: skip
     return total, out
 

@@ -38,11 +38,17 @@ class Turns:
                 self._point(self._here, self._host[self._here])
                 self._here = None
             if name not in self._host:
-                self._host[name] = {key: self._pinned(p.data) for key, p in self._networks[name].named_parameters()}
-                self._point(name, self._host[name])
+                self._host[name] = self._settle(name)
             self._point(name, {key: self._copied(tensor) for key, tensor in self._host[name].items()})
         self._here = name
         return True
+
+    def _settle(self, name: str) -> dict[str, Tensor]:
+        """Move a network to its place in the host's memory, one tensor at a time: no second copy of it all."""
+        home = {}
+        for key, parameter in self._networks[name].named_parameters():
+            home[key] = parameter.data = self._pinned(parameter.data)
+        return home
 
     def _point(self, name: str, weights: Mapping[str, Tensor]) -> None:
         for key, parameter in self._networks[name].named_parameters():
@@ -52,4 +58,6 @@ class Turns:
         return tensor.to(self._device, non_blocking=True)
 
     def _pinned(self, tensor: Tensor) -> Tensor:
-        return tensor.cpu().pin_memory() if self._device.type == "cuda" else tensor.cpu()
+        if self._device.type != "cuda":
+            return tensor.cpu()
+        return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)

@@ -39,16 +39,22 @@ def close(got: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", [64, 96])
 def test_residual_norm_modulate(columns: int, dtype: torch.dtype) -> None:
-    """Of samples of which only the first tokens count, too."""
+    """With one update and with two, of samples of which only the first tokens count."""
     torch.manual_seed(0)
-    x, update = (torch.randn(2, n, columns).to(dtype) for n in (9, 5))
-    gate, shift, scale = (torch.randn(columns).to(dtype) for _ in range(3))
-    total, normed = triton_kernels.residual_norm_modulate(x[:, :5], update, gate, shift, scale, EPS)
-    expected = torch.addcmul(x[:, :5], gate, update)
-    close(total, expected, dtype)
-    close(normed, F.layer_norm(total.float(), (columns,), scale.float(), shift.float(), EPS), dtype)
-    alone = triton_kernels.norm_modulate(x[1], shift, scale, EPS)
-    close(alone, F.layer_norm(x[1].float(), (columns,), scale.float(), shift.float(), EPS), dtype)
+    x, attended, mlp = (torch.randn(2, n, columns).to(dtype) for n in (9, 5, 5))
+    gate, other, shift, scale = (torch.randn(columns).to(dtype) for _ in range(4))
+
+    def normed(total: Tensor) -> Tensor:
+        return F.layer_norm(total, (columns,), scale.float(), shift.float(), EPS)
+
+    one = torch.addcmul(x[:, :5].float(), gate.float(), attended.float())
+    both = torch.addcmul(one, other.float(), mlp.float())
+    for updates, expected in (([(attended, gate)], one), ([(attended, gate), (mlp, other)], both)):
+        total, out = triton_kernels.residual_norm_modulate(x[:, :5], updates, shift, scale, EPS)
+        close(total, expected, dtype)
+        close(out, normed(expected), dtype)
+        close(triton_kernels.norm_modulate(x[:, :5], updates, shift, scale, EPS), normed(expected), dtype)
+    close(triton_kernels.norm_modulate(x[1], (), shift, scale, EPS), normed(x[1].float()), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
