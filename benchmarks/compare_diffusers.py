@@ -52,6 +52,7 @@ from joyedit.weights.export import dit_json, dit_tensors, vae_json, vae_tensors
 
 OURS, THEIRS = "joyedit", "diffusers"
 COMPILED = " compiled"
+DIFFERENCES = "differences"
 
 Side = Callable[[], Any]
 
@@ -116,11 +117,8 @@ def main() -> int:
         "arguments": {k: str(v) for k, v in vars(args).items()},
         "matmul_tflops": matmul_tflops(ours.device, DTYPES[ours.info.dtype]),
         "stages": [],
-        "differences": [],
+        DIFFERENCES: [],
     }
-    for difference in work.differences():
-        print(difference.row(), flush=True)
-        content["differences"].append(asdict(difference))
     done: list[Comparison] = []
     for name, sides, rounds, warm_up in work.stages():
         if args.only and not any(word in name for word in args.only):
@@ -131,13 +129,21 @@ def main() -> int:
         content["levels_apart"] = work.levels_apart()
         content["flat_pictures"] = work.flat_pictures()
         content["peak_memory"] = ours.peak_memory()
-        if args.json:
-            args.json.write_text(json.dumps(content, indent=2) + "\n")
+        write(content, args.json)
     if work.edited:
         print("finished pictures, levels apart:", content["levels_apart"])
         print("flat pictures (a sign of NaN):", content["flat_pictures"])
     print(f"peak memory: {ours.peak_memory() or 0:,} bytes")
-    return 1 if any(c.fault for c in done) else 0
+    told = [] if args.only and DIFFERENCES not in args.only else list(work.differences())
+    print(*(difference.row() for difference in told), sep="\n")
+    content[DIFFERENCES] = [asdict(difference) for difference in told]
+    write(content, args.json)
+    return 1 if any(part.fault for part in (*done, *told)) else 0
+
+
+def write(content: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:
@@ -157,7 +163,7 @@ def parse() -> argparse.Namespace:
         "--compiled", action=argparse.BooleanOptionalAction, default=None,
         help="diffusers also with compiled blocks, and joyedit where it has no fused kernels; on a GPU by default",
     )  # fmt: skip
-    parser.add_argument("--only", nargs="*", help="stages whose name holds one of these")
+    parser.add_argument("--only", nargs="*", help="stages whose name holds one of these, and differences")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     full = args.size == "full"
@@ -429,7 +435,9 @@ class Work:
         return initial_noise(seed, self.ours.vae.cfg.z_dim, height // side, width // side)[:, None, :, None]
 
     def differences(self) -> Iterator[Difference]:
-        """How far the sides' networks are apart, for the first picture and instruction."""
+        """How far the sides' networks, not compiled, are apart, for the first picture and instruction."""
+        for block in self.their_blocks:
+            block._compiled_call_impl = None
         return differences(self.ours, self.theirs, self.encoded.conditioning, self.fitted[0], self.texts[0])
 
     def pairs(self) -> list[tuple[int, str]]:

@@ -1,8 +1,7 @@
 """How far joyedit's networks are from diffusers' on the same weights and inputs, and both from fp32.
 
-In bf16 no two ways to compute agree, so what tells is the third column: a network is right if it is no farther
-from fp32 than the other one. fp32 is joyedit's network as written, with weights widened as their turn
-comes, so that it takes little more memory than in bf16.
+In bf16 no two ways to compute agree; what tells is how far each is from fp32. fp32 is joyedit's network as
+written, with weights widened as their turn comes, so that it takes little more memory than in bf16.
 """
 
 from __future__ import annotations
@@ -100,16 +99,18 @@ def reference(
 def velocity(ours: JoyImageBackend, theirs: Any, given: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
     """What the DiT says of the noise (1, C, h, w), by one instruction's features."""
     dit, text = ours.dit, given.positive[0]
+    # Both are given what bf16 holds, so that the fp32 network has the same input.
+    noise, reference = (x.to(ours.vae.dtype).float() for x in (given.noise, given.references[0]))
     timestep = torch.full((1,), TIMESTEP, device=ours.device)
 
     def predict() -> Tensor:
         with torch.inference_mode():
             embedded = dit.embed_text(text)
-            out: Tensor = dit([given.noise, given.references[0]], timestep, embedded, TextLengths.of([len(text)]))
+            out: Tensor = dit([noise, reference], timestep, embedded, TextLengths.of([len(text)]))
             return out.float()
 
     with torch.no_grad():  # a copy, as compiled code would tell a tensor of inference mode apart
-        latents = torch.stack([given.references[0], given.noise], dim=1)[:, :, :, None].to(ours.vae.dtype)
+        latents = torch.stack([reference, noise], dim=1)[:, :, :, None].to(ours.vae.dtype)
         said = theirs.transformer(
             hidden_states=latents, timestep=timestep, encoder_hidden_states=text[None].clone(), return_dict=False
         )[0]
@@ -130,7 +131,7 @@ def decoded(ours: JoyImageBackend, theirs: Any, latent: Tensor) -> tuple[Tensor,
     return mine.clamp(-1, 1), said.clamp(-1, 1), wide.clamp(-1, 1)
 
 
-class Turns:
+class Widening:
     """Blocks of a network in bf16, each in fp32 while it runs."""
 
     def __init__(self, blocks: Iterable[nn.Module], kept: Mapping[nn.Parameter, Tensor]) -> None:
@@ -168,7 +169,7 @@ class Turns:
 
 
 @contextmanager
-def widened(network: nn.Module, blocks: Iterable[nn.Module]) -> Iterator[Turns]:
+def widened(network: nn.Module, blocks: Iterable[nn.Module]) -> Iterator[Widening]:
     """A network in fp32, of whose blocks only one is so at a time; afterwards its weights are as they were."""
     kept = {parameter: parameter.data for parameter in network.parameters()}
     blocks = list(blocks)
@@ -176,14 +177,14 @@ def widened(network: nn.Module, blocks: Iterable[nn.Module]) -> Iterator[Turns]:
     try:
         for parameter in kept.keys() - inside:
             parameter.data = kept[parameter].float()
-        yield Turns(blocks, kept)
+        yield Widening(blocks, kept)
     finally:
         for parameter, data in kept.items():
             parameter.data = data
 
 
 @contextmanager
-def written(dit: DiT, turns: Turns, fused: bool) -> Iterator[None]:
+def written(dit: DiT, turns: Widening, fused: bool) -> Iterator[None]:
     """Blocks and attention as they are written; afterwards fused, if they were."""
 
     def part(call: Callable[..., Any]) -> Callable[..., Any]:

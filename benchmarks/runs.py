@@ -114,14 +114,14 @@ def edit(backend: JoyImageBackend, folder: Path, flags: Flags, items: int, name:
 
 
 def figures(report: Report) -> dict[str, Any]:
-    """Of one run: seconds an image after loading, by stage, without the first batch (steady); idle share, memory."""
+    """Of one run: seconds an image after loading, in all, by stage and without the first batch; idle share, memory."""
     steady = report.steady or {}
     return {
         "items": report.ok,
         "batches": report.batches,
         "seconds": round(report.seconds, 2),
         "seconds an image": None if not report.images_per_second else round(1 / report.images_per_second, 4),
-        # The encoder shares the device with the batch before, so these may be more than all of it.
+        # The encoder shares the device with the batch before, so they may add up to more than the whole.
         "stages": {key: round(report.stages[key] / report.ok, 4) for key in DEVICE_STAGES},
         "steady": {key: round(value, 4) if isinstance(value, float) else value for key, value in steady.items()},
         "idle": None if report.device_idle is None else f"{report.device_idle.share:.2%}",

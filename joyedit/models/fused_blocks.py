@@ -48,11 +48,13 @@ def run_blocks(
         img_mod, txt_mod, img_next, txt_next = (m[n] for n in (layer, layer + 1) for m in (img_mods, txt_mods))
         joined = _joined(block.attn, img_normed, txt_normed, lengths, pe, None)
         img_out, txt_out = _projected(block.attn, attend(*joined, everything), img.shape[1])
+        del joined, img_normed, txt_normed  # the MLPs need the room
         img, img_normed = _rest(block.img_mlp, img, img_out, img_mod, img_next)
         txt, txt_normed = _rest(block.txt_mlp, txt, txt_out, txt_mod, txt_next)
     last, mod = blocks[-1], img_mods[-1]
     joined = _joined(last.attn, img_normed, txt_normed, lengths, pe, target)
     samples = attend(*joined, Spans((target,) * len(whole), whole))
+    del joined, img_normed, txt_normed
     img = img[:, :target]
     img_out = _linear_of(last.attn.img_attn_proj, samples).view_as(img)
     img_normed = kernels.norm_modulate(img, [(img_out, mod[2])], mod[3], mod[4], NORM_EPS)

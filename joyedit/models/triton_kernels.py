@@ -67,13 +67,17 @@ def norm_modulate(x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Te
 def residual_norm_modulate(
     x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """x plus its gated `updates`, rounded once, and `norm_modulate` of that before it was rounded."""
+    """x plus its gated `updates`, rounded once, and `norm_modulate` of the sum before it was rounded.
+
+    Shapes as there; both results are of x's shape and dtype, contiguous.
+    """
     return _launch_norm(x, updates, shift, scale, eps, kept=True)
 
 
 def _launch_norm(
     x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Tensor, eps: float, kept: bool
 ) -> tuple[Tensor, Tensor]:
+    assert len(updates) <= 2
     columns = x.shape[-1]
     rows_a_sample, sample_stride = x.shape[-2], x.stride(0) if x.ndim == 3 else 0
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)

@@ -41,8 +41,8 @@ def remembered_size(found: object) -> int | None:
 def denoising_bytes(cfg: DiTConfig, tokens: int, steps: int, itemsize: int) -> int:
     """Activations of one forward over `tokens` (image and text, all branches), and the run's modulations.
 
-    What a block holds at its widest: two streams' residual and input, the inner MLP before and after its
-    activation, and the output; and of the schedule six rows a block and stream.
+    What a block holds at its widest: the residual stream, the attention's output, the MLP's input, its inner
+    layer before and after the activation, and its output; and of the schedule six rows a block and stream.
     """
     widest = 4 * cfg.hidden_size + 2 * cfg.mlp_dim
     return tokens * widest * itemsize + 2 * steps * cfg.num_layers * 12 * cfg.hidden_size * 4
