@@ -6,6 +6,7 @@ written, with weights widened as their turn comes, so that it takes little more 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +78,8 @@ def features(
     model = ours.text_encoder.model
     blocks = [*model.language_model.layers, *model.visual.blocks]
     with torch.inference_mode(), widened(model, blocks) as turns, turns.when_called():
-        conditioner: Conditioner = ours.conditioner
+        conditioner: Conditioner = copy.copy(ours.conditioner)
+        conditioner._beginning = None  # what was read in bf16
         wide = conditioner.follow(conditioner.open([conditioner.see(picture)]), [text], True)[0]
     return given.positive[0], embeddings[0], wide
 

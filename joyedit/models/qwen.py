@@ -130,6 +130,18 @@ def pack_prompts(
     return batch
 
 
+def behind(batch: TokenBatch, known: int) -> TokenBatch:
+    """The one prompt of a batch without its first `known` tokens, which each of the others still sees."""
+    length = batch.ids.shape[1]
+    return TokenBatch(
+        ids=batch.ids[:, known:],
+        real=batch.real[:, known:],
+        positions=batch.positions[..., known:],
+        left_padded=False,
+        visible=torch.ones(length, length, dtype=torch.bool).tril()[known:][None, None],
+    )
+
+
 def pack_suffixes(suffixes: Sequence[Sequence[int]], known: int, next_position: int) -> TokenBatch:
     """Texts that all follow the same `known` tokens, one after the other as one row without padding.
 
@@ -282,24 +294,24 @@ class TextEncoder(nn.Module):
             handle.remove()
         return captured[0]
 
-    def open(self, ids: Sequence[int], pictures: Sequence[PictureFeatures]) -> Prefix:
-        """Read the opening of a prompt, its pictures included.
+    def open(self, ids: Sequence[int], pictures: Sequence[PictureFeatures], known: Prefix | None = None) -> Prefix:
+        """Read the opening of a prompt, its pictures included. `known`: its first tokens, if they were read before.
 
         The encoder is causal, so whatever follows, these features and keys and values stay the same.
         """
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
         batch = pack_prompts([(ids, [p.grid for p in pictures])], self.image_token)
-        embeddings, deepstack = _joined(pictures)
-        features = self.hidden(batch, embeddings, deepstack, cache)[0]
+        next_position = int(batch.positions[1:].max()) + 1
+        cache = _cache(known)
+        if known is not None:
+            batch = behind(batch, len(known.features))
+        features = self.hidden(batch, *_joined(pictures), cache)[0]
         layers = range(self.config.text_config.num_hidden_layers)
         pairs = [_layer_of(cache, layer) for layer in layers]
         return Prefix(
-            features=features,
+            features=features if known is None else torch.cat([known.features, features]),
             keys=tuple(key for key, _ in pairs),
             values=tuple(value for _, value in pairs),
-            next_position=int(batch.positions[1:].max()) + 1,
+            next_position=next_position,
         )
 
     def follow(self, prefix: Prefix, suffixes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -307,15 +319,10 @@ class TextEncoder(nn.Module):
 
         They go in one row, not in a batch: no token is padding, and the opening's keys are not repeated.
         """
-        from transformers import DynamicCache
-
         found: list[Tensor] = []
         for chunk in chunks(suffixes, SUFFIX_TOKENS):
-            cache = DynamicCache()
-            for layer, (key, value) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-                cache.update(key, value, layer)
             batch = pack_suffixes(chunk, len(prefix.features), prefix.next_position)
-            found += self.hidden(batch, cache=cache)[0].split([len(ids) for ids in chunk])
+            found += self.hidden(batch, cache=_cache(prefix))[0].split([len(ids) for ids in chunk])
         return found
 
     def forward(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
@@ -345,6 +352,17 @@ def _joined(pictures: Sequence[PictureFeatures]) -> tuple[Tensor | None, list[Te
         return None, []
     levels = zip(*(p.deepstack for p in pictures), strict=True)
     return torch.cat([p.embeddings for p in pictures]), [torch.cat(level) for level in levels]
+
+
+def _cache(prefix: Prefix | None) -> Any:
+    """A transformers Cache that holds these keys and values, or nothing."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    if prefix is not None:
+        for layer, (key, value) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
+            cache.update(key, value, layer)
+    return cache
 
 
 def _layer_of(cache: Any, layer: int) -> tuple[Tensor, Tensor]:

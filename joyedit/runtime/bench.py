@@ -269,19 +269,22 @@ class TextTokens:
 
     grids: list[tuple[int, int]]
     opening: int
+    shared: int
     rests: list[int]
     negative: int
     dropped: int
 
     @classmethod
     def of(cls, backend: JoyImageBackend, batch: BatchInput) -> TextTokens:
-        builder = backend.conditioner.builder
+        conditioner, builder = backend.conditioner, backend.conditioner.builder
         side = 32  # pixels of a merged patch
         grids = [(p.height // side, p.width // side) for p in batch.pictures[0]]
         patches = [rows * columns for rows, columns in grids]
+        opening = len(builder.opening(patches))
         return cls(
             grids=grids,
-            opening=len(builder.opening(patches)),
+            opening=opening,
+            shared=conditioner.shared(opening),
             rests=[len(builder.rest(s.item.instruction, bool(patches))) for s in batch.batch.items],
             negative=len(builder.rest("", bool(patches))),
             dropped=builder.dropped,
@@ -296,7 +299,7 @@ class TextTokens:
     def encode(self, backend: JoyImageBackend, config: BenchConfig, count: int) -> int:
         """Operations of conditioning `count` instructions and the negative prompt for the same pictures."""
         text, vision = backend.text_encoder.config.text_config, backend.text_encoder.config.vision_config
-        total = flops.text_encoder(text, self.opening)
+        total = flops.text_encoder(text, self.opening - self.shared, self.shared)
         total += sum(flops.text_encoder(text, self.rests[0], self.opening) for _ in range(count))
         total += flops.text_encoder(text, self.negative, self.opening)
         return total + sum(flops.vision_tower(vision, 2 * rows, 2 * columns) for rows, columns in self.grids)

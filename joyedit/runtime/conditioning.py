@@ -22,6 +22,9 @@ SYSTEM = (
     " spatial relationships of the objects and background:"
 )
 MAX_FEATURES = 4096
+SHARED = 1 / 8
+"""Part of an opening from which its beginning, the same before all pictures, is read once for all of them. Where
+there is less to save, the whole opening goes without a mask."""
 OPEN, CLOSE = "<|im_start|>", "<|im_end|>"
 VISION_OPEN, VISION_CLOSE = "<|vision_start|>", "<|vision_end|>"
 
@@ -59,6 +62,11 @@ class PromptBuilder:
         """
         return len(self._system) + 1
 
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """What every opening with pictures begins with: all that comes before the first placeholder."""
+        return (*self._system, self._special[OPEN], *self.plain("user\n"), self._special[VISION_OPEN])
+
     def plain(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -70,9 +78,9 @@ class PromptBuilder:
         `patches` gives each reference's number of merged patches, in order.
         """
         special = self._special
-        out = [*self._system, special[OPEN]]
-        if patches:
-            out += self.plain("user\n")
+        if not patches:
+            return (*self._system, special[OPEN])
+        out = list(self.beginning[:-1])
         for count in patches:
             out += [special[VISION_OPEN], *[self._image_token] * count, special[VISION_CLOSE]]
         return tuple(out)
@@ -96,6 +104,7 @@ class Conditioner:
         self._encoder = encoder
         self.builder = builder
         self._read = PictureReader(image_processor)
+        self._beginning: Prefix | None = None
 
     def see(self, picture: Image.Image) -> PictureFeatures:
         """One RGB reference through the vision tower (once for all prompts that show it)."""
@@ -109,7 +118,19 @@ class Conditioner:
     def open(self, pictures: Sequence[PictureFeatures]) -> Prefix:
         """The part of a prompt that its references decide, read once for all instructions."""
         ids = self.builder.opening([p.grid[0] * p.grid[1] for p in pictures])
-        return self._encoder.open(ids, pictures)
+        if not self.shared(len(ids)):
+            return self._encoder.open(ids, pictures)
+        if self._beginning is None:
+            self._beginning = self._encoder.open(self.builder.beginning, ())
+        return self._encoder.open(ids, pictures, self._beginning)
+
+    def shared(self, opening: int) -> int:
+        """How many tokens of an opening of this length are read once for all pictures.
+
+        It follows from the length alone, so that a picture's features never depend on what came before it.
+        """
+        beginning = len(self.builder.beginning)
+        return beginning if opening * SHARED <= beginning < opening else 0
 
     def follow(self, prefix: Prefix, instructions: Sequence[str], pictures: bool) -> list[Tensor]:
         """What the DiT reads of each instruction behind one opening: the features of `features`."""

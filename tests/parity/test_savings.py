@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from joyedit.models import qwen
 from joyedit.models.attention import TextLengths
+from joyedit.models.qwen import Prefix
 from joyedit.models.vae import ChannelNorm
+from joyedit.runtime import conditioning
+from joyedit.runtime.conditioning import Conditioner
 from joyedit.runtime.joyimage import JoyImageBackend
 from support.editing import Edit, batch_of, levels_apart, picture, run
 
@@ -23,6 +27,43 @@ def test_an_opening_that_is_shared(ours: JoyImageBackend, count: int) -> None:
     shared = conditioner.follow(conditioner.open(seen), TEXTS, bool(seen))
     for plain, fast in zip(whole, shared, strict=True):
         assert fast.shape == plain.shape
+        assert (fast - plain).abs().max() <= 1e-5 * plain.abs().max()
+
+
+@torch.no_grad()
+def test_what_all_openings_begin_with_is_read_once(ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    hidden = ours.text_encoder.hidden
+    monkeypatch.setattr(
+        ours.text_encoder, "hidden", lambda b, *a, **k: read.append(b.ids.numel()) or hidden(b, *a, **k)
+    )
+    fresh = [Conditioner(ours.text_encoder, ours.conditioner.builder, ours.conditioner._read._processor) for _ in "ab"]
+    builder, beginning = fresh[0].builder, len(fresh[0].builder.beginning)
+    seen = [fresh[0].see(picture(256, 320, seed=n)) for n in range(2)]
+    lengths = [len(builder.opening([s.grid[0] * s.grid[1]])) for s in seen]
+    first, second = (fresh[0].open([s]) for s in seen)
+    assert read == [beginning, *(length - beginning for length in lengths)]
+    assert [len(first.features), len(second.features)] == lengths
+    # What came before a picture leaves no trace.
+    for mine, alone in zip(vars_of(second), vars_of(fresh[1].open([seen[1]])), strict=True):
+        assert torch.equal(mine, alone)
+    # Behind a large picture there is little to save.
+    assert fresh[0].shared(8 * beginning) == beginning
+    assert fresh[0].shared(8 * beginning + 1) == 0
+
+
+def vars_of(prefix: Prefix) -> list[Tensor]:
+    return [prefix.features, *prefix.keys, *prefix.values]
+
+
+@torch.no_grad()
+def test_a_long_opening_is_read_whole(ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [ours.conditioner.see(picture(256, 320))]
+    shared = ours.conditioner.open(seen)
+    monkeypatch.setattr(conditioning, "SHARED", 1.0)
+    whole = ours.conditioner.open(seen)
+    assert whole.next_position == shared.next_position
+    for plain, fast in zip(vars_of(whole), vars_of(shared), strict=True):
         assert (fast - plain).abs().max() <= 1e-5 * plain.abs().max()
 
 
