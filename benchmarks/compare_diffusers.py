@@ -135,7 +135,8 @@ def main() -> int:
         print("flat pictures (a sign of NaN):", content["flat_pictures"])
     print(f"peak memory: {ours.peak_memory() or 0:,} bytes")
     told = [] if args.only and DIFFERENCES not in args.only else list(work.differences())
-    print(*(difference.row() for difference in told), sep="\n")
+    for difference in told:
+        print(difference.row())
     content[DIFFERENCES] = [asdict(difference) for difference in told]
     write(content, args.json)
     return 1 if any(part.fault for part in (*done, *told)) else 0

@@ -276,7 +276,7 @@ class TextTokens:
 
     @classmethod
     def of(cls, backend: JoyImageBackend, batch: BatchInput) -> TextTokens:
-        conditioner, builder = backend.conditioner, backend.conditioner.builder
+        builder = backend.conditioner.builder
         side = 32  # pixels of a merged patch
         grids = [(p.height // side, p.width // side) for p in batch.pictures[0]]
         patches = [rows * columns for rows, columns in grids]
@@ -284,7 +284,7 @@ class TextTokens:
         return cls(
             grids=grids,
             opening=opening,
-            shared=conditioner.shared(opening),
+            shared=builder.shared(opening),
             rests=[len(builder.rest(s.item.instruction, bool(patches))) for s in batch.batch.items],
             negative=len(builder.rest("", bool(patches))),
             dropped=builder.dropped,

@@ -47,6 +47,8 @@ class PromptBuilder:
             self._special[OPEN], *self.plain(SYSTEM), self._special[CLOSE], *self.plain("\n")
         ]  # fmt: skip
         self._system = tuple(system)
+        self.beginning = (*system, self._special[OPEN], *self.plain("user\n"), self._special[VISION_OPEN])
+        """What every opening with pictures begins with: all that comes before the first placeholder."""
 
     def _id(self, token: str) -> int:
         found = self.tokenizer.convert_tokens_to_ids(token)
@@ -61,11 +63,6 @@ class PromptBuilder:
         34 with the published tokenizer.
         """
         return len(self._system) + 1
-
-    @property
-    def beginning(self) -> tuple[int, ...]:
-        """What every opening with pictures begins with: all that comes before the first placeholder."""
-        return (*self._system, self._special[OPEN], *self.plain("user\n"), self._special[VISION_OPEN])
 
     def plain(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
@@ -84,6 +81,14 @@ class PromptBuilder:
         for count in patches:
             out += [special[VISION_OPEN], *[self._image_token] * count, special[VISION_CLOSE]]
         return tuple(out)
+
+    def shared(self, opening: int) -> int:
+        """How many tokens of an opening of this length are read once for all pictures.
+
+        It follows from the length alone, so that a picture's features never depend on what came before it.
+        """
+        beginning = len(self.beginning)
+        return beginning if opening * SHARED <= beginning < opening else 0
 
     def rest(self, instruction: str, pictures: bool) -> tuple[int, ...]:
         """What follows the opening: the instruction and the turn of the assistant."""
@@ -118,19 +123,11 @@ class Conditioner:
     def open(self, pictures: Sequence[PictureFeatures]) -> Prefix:
         """The part of a prompt that its references decide, read once for all instructions."""
         ids = self.builder.opening([p.grid[0] * p.grid[1] for p in pictures])
-        if not self.shared(len(ids)):
+        if not self.builder.shared(len(ids)):
             return self._encoder.open(ids, pictures)
         if self._beginning is None:
             self._beginning = self._encoder.open(self.builder.beginning, ())
         return self._encoder.open(ids, pictures, self._beginning)
-
-    def shared(self, opening: int) -> int:
-        """How many tokens of an opening of this length are read once for all pictures.
-
-        It follows from the length alone, so that a picture's features never depend on what came before it.
-        """
-        beginning = len(self.builder.beginning)
-        return beginning if opening * SHARED <= beginning < opening else 0
 
     def follow(self, prefix: Prefix, instructions: Sequence[str], pictures: bool) -> list[Tensor]:
         """What the DiT reads of each instruction behind one opening: the features of `features`."""

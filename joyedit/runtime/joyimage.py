@@ -267,7 +267,7 @@ class JoyImageBackend:
         opening = self.conditioner.open(seen)
         config = self.text_encoder.config
         merge = config.vision_config.spatial_merge_size
-        shared = self.conditioner.shared(len(opening.features))
+        shared = self.conditioner.builder.shared(len(opening.features))
         self._operations += flops.text_encoder(config.text_config, len(opening.features) - shared, shared)
         self._operations += sum(
             flops.vision_tower(config.vision_config, merge * rows, merge * columns)

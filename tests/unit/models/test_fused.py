@@ -57,6 +57,14 @@ def test_residual_norm_modulate(columns: int, dtype: torch.dtype) -> None:
     close(triton_kernels.norm_modulate(x[1], (), shift, scale, EPS), normed(x[1].float()), dtype)
 
 
+def test_a_stream_is_rounded_once() -> None:
+    """In bf16, 256 has neighbours 2 apart: 256 + 1.25 + 1.25 is 258, and 256 or 260 where it is rounded between."""
+    x, update = torch.full((1, 64), 256.0).bfloat16(), torch.full((1, 64), 1.25).bfloat16()
+    one, zero = torch.ones(64).bfloat16(), torch.zeros(64).bfloat16()
+    total, _ = triton_kernels.residual_norm_modulate(x, [(update, one), (update, one)], zero, one, EPS)
+    assert total.unique().tolist() == [258.0]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_join_heads(dtype: torch.dtype) -> None:
     """Columns of a wider product, three heads (no power of two), a text without tokens."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from joyedit.job.buckets import bucket_table
 from joyedit.models.qwen import load_tokenizer, rope_positions
 from joyedit.runtime.conditioning import PromptBuilder, TokenizerError, picture_of, pixels_of
 from support import editing
@@ -40,6 +41,18 @@ def test_an_edits_prompt_reads_as_the_model_was_trained(tokenizer: Any, builder:
     )
     assert builder.dropped == 34
     assert tokenizer.decode(ids[34:]).startswith("user\n<|vision_start|>")
+
+
+@pytest.mark.parametrize(("basesize", "is_shared"), [(256, True), (512, True), (768, False), (1024, False)])
+def test_the_beginning_is_shared_where_pictures_are_small(
+    builder: PromptBuilder, basesize: int, is_shared: bool
+) -> None:
+    side = 32  # pixels of a merged patch
+    for height, width in bucket_table(basesize):
+        opening = len(builder.opening([round(height / side) * round(width / side)]))
+        assert builder.shared(opening) == (len(builder.beginning) if is_shared else 0)
+    assert builder.opening([4])[: len(builder.beginning)] == builder.beginning
+    assert builder.shared(len(builder.opening([]))) == 0
 
 
 def test_text_to_image_has_no_picture(tokenizer: Any, builder: PromptBuilder) -> None:

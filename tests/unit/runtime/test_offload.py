@@ -37,6 +37,24 @@ def test_a_network_is_on_the_device_while_it_is_its_turn() -> None:
     assert at_home("b") == [False, False]
 
 
+def test_weights_move_one_by_one() -> None:
+    """Each is in its new place before the next one moves, so what it was can go."""
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)).requires_grad_(False)
+    before = [p.data.clone() for p in network.parameters()]
+    moved: list[int] = []
+
+    class Pinning(Copying):
+        def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+            assert [p.data_ptr() for p in network.parameters()][: len(moved)] == moved
+            home = tensor.clone()
+            moved.append(home.data_ptr())
+            return home
+
+    Pinning(torch.device("cpu"), {"a": network}).bring("a")
+    assert len(moved) == len(before)
+    assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
+
+
 def test_pictures_with_offload_are_those_without(tmp_path: Path, diffusers_checkpoint: Path) -> None:
     lines = []
     for n in range(3):
