@@ -36,17 +36,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from differences import Difference, differences
 
 from joyedit.job.buckets import bucket_table, choose_bucket
-from joyedit.job.images import fit
+from joyedit.job.pictures.decode import fit
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
-from joyedit.runtime.backend import BatchInput
 from joyedit.runtime.bench import INSTRUCTIONS
-from joyedit.runtime.ceiling import matmul_tflops
-from joyedit.runtime.compiling import keep_compiled_code
-from joyedit.runtime.conditioning import pixels_of
-from joyedit.runtime.denoise import initial_noise
-from joyedit.runtime.device import DTYPES
-from joyedit.runtime.joyimage import JoyImageBackend
-from joyedit.runtime.loading import random_backend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.conditioning import pixels_of
+from joyedit.runtime.joyimage.denoise import initial_noise
+from joyedit.runtime.joyimage.loading import random_backend
+from joyedit.runtime.protocol import BatchInput
+from joyedit.runtime.tuning.compile import keep_compiled_code
+from joyedit.runtime.tuning.device import DTYPES
+from joyedit.runtime.tuning.matmul_peak import matmul_tflops
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.export import dit_json, dit_tensors, vae_json, vae_tensors
 

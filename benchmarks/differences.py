@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from joyedit.models.attention import TextLengths, sdpa_attention
 from joyedit.models.dit import DiT, DoubleBlock
 from joyedit.models.vae import VAE
-from joyedit.runtime.conditioning import Conditioner, pixels_of
-from joyedit.runtime.denoise import Conditioning
-from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.conditioning import Conditioner, pixels_of
+from joyedit.runtime.joyimage.denoise import Conditioning
 
 TIMESTEP = 571.3
 """Of the forward that is compared: in the middle of the schedule, and no number that bf16 holds."""

@@ -28,16 +28,16 @@ from PIL import Image
 
 from joyedit.cli.flags import Flags
 from joyedit.cli.request import build_request
-from joyedit.job.fingerprint import Fingerprinter, HashCache
-from joyedit.job.journal import Journal
-from joyedit.job.lock import OutputLock
-from joyedit.job.output import OutputFolder
 from joyedit.job.plan import plan
+from joyedit.job.results.fingerprint import Fingerprinter, HashCache
+from joyedit.job.results.journal import Journal
+from joyedit.job.results.lock import OutputLock
+from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.spec import Batch, EditItem, ItemResult, Origin, RunConfig, Sampling, Seen, Stamp
-from joyedit.runtime.backend import BatchInput
 from joyedit.runtime.fake import FakeBackend, FakeLatents
-from joyedit.runtime.identity import foresee
-from joyedit.runtime.progress import Silence
+from joyedit.runtime.model import foresee
+from joyedit.runtime.pipeline.progress import Silence
+from joyedit.runtime.protocol import BatchInput
 from joyedit.runtime.run import run
 
 MANIFEST = 1_000_000

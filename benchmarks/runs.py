@@ -22,12 +22,12 @@ from PIL import Image
 
 from joyedit.cli.flags import Flags
 from joyedit.cli.request import build_request
-from joyedit.job.report import Report
+from joyedit.job.results.report import Report
 from joyedit.runtime.bench import INSTRUCTIONS
-from joyedit.runtime.joyimage import JoyImageBackend
-from joyedit.runtime.loading import random_backend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.loading import random_backend
+from joyedit.runtime.pipeline.clock import DEVICE_STAGES
 from joyedit.runtime.run import run
-from joyedit.runtime.timing import DEVICE_STAGES
 from joyedit.weights.random import SizeName
 
 

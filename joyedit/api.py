@@ -13,13 +13,13 @@ from PIL import Image, ImageOps
 from joyedit.cli.flags import Flags
 from joyedit.cli.request import build_request
 from joyedit.errors import UsageError
-from joyedit.job.colours import to_rgb
-from joyedit.job.images import fit, load_picture
-from joyedit.job.items import BUILT_IN
+from joyedit.job.pictures.colours import to_rgb
+from joyedit.job.pictures.decode import fit, load_picture
 from joyedit.job.plan import size_item
+from joyedit.job.source.item_builder import BUILT_IN
 from joyedit.job.spec import BASE_SIZES, Batch, EditItem, Origin, RunConfig, Sampling, Settings, SizedItem
-from joyedit.runtime.backend import Backend, BatchInput, backend_loader, model_settings
-from joyedit.runtime.identity import foresee
+from joyedit.runtime.model import foresee
+from joyedit.runtime.protocol import Backend, BatchInput, backend_loader, model_settings
 from joyedit.runtime.run import RunOutcome
 from joyedit.runtime.run import run as run_source
 

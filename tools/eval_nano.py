@@ -27,10 +27,10 @@ from torch import Tensor
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.models.dit import DiT
 from joyedit.models.rope import Grid, rope_table
-from joyedit.runtime.backend import BatchInput
-from joyedit.runtime.conditioning import pixels_of
-from joyedit.runtime.joyimage import Encoded, JoyImageBackend
-from joyedit.runtime.loading import load_backend
+from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
+from joyedit.runtime.joyimage.conditioning import pixels_of
+from joyedit.runtime.joyimage.loading import load_backend
+from joyedit.runtime.protocol import BatchInput
 from joyedit.weights.defaults import checkpoint_defaults
 from nano import scenes
 from nano.edits import EditPair, sample_edit, split_rng

@@ -9,9 +9,9 @@ from typing import Any
 from joyedit.cli import console
 from joyedit.cli.request import Request, in_force
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
-from joyedit.job.journal import line_of
-from joyedit.job.output import OutputFolder
 from joyedit.job.plan import plan
+from joyedit.job.results.journal import line_of
+from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.spec import Batch, FailedItem, Size
 
 ASSUMED_BATCH_SIZE = 4

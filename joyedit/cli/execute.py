@@ -7,11 +7,11 @@ from joyedit.cli.dry_run import dry_run
 from joyedit.cli.flags import Flags
 from joyedit.cli.progress import RunProgress
 from joyedit.cli.request import build_request
-from joyedit.job.journal import RESULTS
-from joyedit.job.report import LOG
-from joyedit.job.retry import FAILED
-from joyedit.runtime.backend import backend_loader
-from joyedit.runtime.identity import foresee
+from joyedit.job.results.journal import RESULTS
+from joyedit.job.results.report import LOG
+from joyedit.job.results.retry import FAILED
+from joyedit.runtime.model import foresee
+from joyedit.runtime.protocol import backend_loader
 from joyedit.runtime.run import run
 
 

@@ -41,7 +41,7 @@ app.command("bench")(bench_command)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from joyedit.job.report import joyedit_version
+        from joyedit.job.results.report import joyedit_version
 
         typer.echo(f"joyedit {joyedit_version()}")
         raise typer.Exit

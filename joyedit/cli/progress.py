@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.cli import console
 from joyedit.cli.request import Request, in_force
-from joyedit.job.report import seconds_text
+from joyedit.job.results.report import seconds_text
 from joyedit.job.spec import ItemResult, RunConfig
-from joyedit.runtime.backend import BackendInfo
+from joyedit.runtime.protocol import BackendInfo
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from joyedit.job.manifest import SourceSummary
+    from joyedit.job.source.sources import SourceSummary
 
 PLAIN_SECONDS = 10.0
 FAILURES_SHOWN = 20

@@ -9,12 +9,12 @@ from typing import BinaryIO
 
 from joyedit.cli.flags import Flags
 from joyedit.errors import UsageError
-from joyedit.job.items import BUILT_IN
-from joyedit.job.journal import has_records
-from joyedit.job.manifest import Source, SourceOptions, open_source
-from joyedit.job.recipe import Recipe, load_recipe
+from joyedit.job.results.journal import has_records
+from joyedit.job.source.item_builder import BUILT_IN
+from joyedit.job.source.recipe import Recipe, load_recipe
+from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, RunConfig, Settings
-from joyedit.runtime.backend import model_settings
+from joyedit.runtime.protocol import model_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

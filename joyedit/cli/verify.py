@@ -35,8 +35,8 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
     """
     from dataclasses import asdict
 
-    from joyedit.job.lock import holder, holder_text
-    from joyedit.job.verify import Counts, verify
+    from joyedit.job.results.lock import holder, holder_text
+    from joyedit.job.results.verify import Counts, verify
 
     counts = Counts()
     findings = verify(folder, counts, source)
@@ -87,9 +87,9 @@ def status_command(folder: Folder, json: Json = False) -> None:
     """
     from dataclasses import asdict
 
-    from joyedit.job.lock import holder_text
-    from joyedit.job.report import seconds_text
-    from joyedit.job.status import status
+    from joyedit.job.results.lock import holder_text
+    from joyedit.job.results.report import seconds_text
+    from joyedit.job.results.status import status
 
     told = status(folder)
     if json:

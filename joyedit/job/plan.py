@@ -16,7 +16,7 @@ from typing import Any
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job.buckets import choose_bucket
-from joyedit.job.images import header_size
+from joyedit.job.pictures.decode import header_size
 from joyedit.job.spec import Batch, EditItem, FailedItem, Size, SizedItem
 
 BatchSize = int | Callable[[Size], int]

@@ -22,12 +22,12 @@ from torch import Tensor
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.models import flops
-from joyedit.runtime.backend import BatchInput
-from joyedit.runtime.ceiling import matmul_tflops, sustained_matmul_tflops, timed
-from joyedit.runtime.conditioning import pixels_of
-from joyedit.runtime.device import DTYPES
-from joyedit.runtime.joyimage import JoyImageBackend
-from joyedit.runtime.loading import random_backend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.conditioning import pixels_of
+from joyedit.runtime.joyimage.loading import random_backend
+from joyedit.runtime.protocol import BatchInput
+from joyedit.runtime.tuning.device import DTYPES
+from joyedit.runtime.tuning.matmul_peak import matmul_tflops, sustained_matmul_tflops, timed
 from joyedit.weights.random import SizeName
 
 INSTRUCTIONS = (

@@ -29,7 +29,7 @@ from PIL import Image
 
 from joyedit.errors import ItemError
 from joyedit.job.spec import RunConfig, Size
-from joyedit.runtime.backend import BackendInfo, BatchInput, DeviceStage, HostMark, OutOfMemory
+from joyedit.runtime.protocol import BackendInfo, BatchInput, DeviceStage, HostMark, OutOfMemory
 
 ROOM = "JOYEDIT_FAKE_ROOM"
 

@@ -28,31 +28,31 @@ from joyedit.errors import (
     JoyeditError,
     OutputError,
 )
-from joyedit.job.fingerprint import Fingerprinter, HashCache
-from joyedit.job.images import DEFAULT_QUALITY, allow_pixels
-from joyedit.job.lock import OutputLock
-from joyedit.job.output import OutputFolder
+from joyedit.job.pictures.decode import DEFAULT_QUALITY, allow_pixels
 from joyedit.job.plan import plan
-from joyedit.job.report import REPORT, Idle, Report, StageWork, State, Tally, host_peak_memory, versions
-from joyedit.job.resume import Decision, Resume
-from joyedit.job.retry import write_failed
+from joyedit.job.results.fingerprint import Fingerprinter, HashCache
+from joyedit.job.results.lock import OutputLock
+from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.report import REPORT, Idle, Report, StageWork, State, Tally, host_peak_memory, versions
+from joyedit.job.results.resume import Decision, Resume
+from joyedit.job.results.retry import write_failed
+from joyedit.job.results.verify import asked_of
 from joyedit.job.spec import EditItem, FailedItem, RunConfig
-from joyedit.job.verify import asked_of
-from joyedit.runtime.backend import Foresee, LoadBackend
-from joyedit.runtime.checking import AHEAD, Checker
-from joyedit.runtime.checking import WORKERS as CHECKERS
-from joyedit.runtime.editing import Editor
-from joyedit.runtime.opening import Opening
-from joyedit.runtime.progress import Progress, Silence
-from joyedit.runtime.reading import ReadAhead, ReadyBatch, read_picture
-from joyedit.runtime.records import Recorder
-from joyedit.runtime.stopping import Stop
-from joyedit.runtime.timing import StageClock
-from joyedit.runtime.workers import StoppedError, Workers
-from joyedit.runtime.writing import PictureWriter, Writers
+from joyedit.runtime.lazy_model import Opening
+from joyedit.runtime.pipeline.check import AHEAD, Checker
+from joyedit.runtime.pipeline.check import WORKERS as CHECKERS
+from joyedit.runtime.pipeline.clock import StageClock
+from joyedit.runtime.pipeline.edit import Editor
+from joyedit.runtime.pipeline.progress import Progress, Silence
+from joyedit.runtime.pipeline.read import ReadAhead, ReadyBatch, read_picture
+from joyedit.runtime.pipeline.record import Recorder
+from joyedit.runtime.pipeline.stop import Stop
+from joyedit.runtime.pipeline.threads import StoppedError, Workers
+from joyedit.runtime.pipeline.write import PictureWriter, Writers
+from joyedit.runtime.protocol import Foresee, LoadBackend
 
 if TYPE_CHECKING:
-    from joyedit.job.manifest import Source
+    from joyedit.job.source.sources import Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

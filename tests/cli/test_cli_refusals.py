@@ -11,7 +11,7 @@ from cli_command import Command, Ended
 
 from joyedit.cli import console
 from joyedit.errors import CheckpointError, ManifestError, Problem, UsageError
-from joyedit.job import output
+from joyedit.job.results import output_folder as output
 
 RUN = ("run", "pictures", "-m", "fake", "-p", "blue")
 

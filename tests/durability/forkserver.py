@@ -22,8 +22,8 @@ import typer.main
 import joyedit.cli.execute
 import joyedit.runtime.fake  # noqa: F401 - what the children would import each by itself
 from joyedit.cli.main import main
-from joyedit.job import faults
-from joyedit.job.report import versions
+from joyedit.job import failpoints as faults
+from joyedit.job.results.report import versions
 
 
 def child(job: dict, told: int) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 from PIL import Image
 
-from joyedit.job.images import load_picture
-from joyedit.job.journal import RESULTS, final_records, read_journal
-from joyedit.job.output import TEMPORARY_SUFFIX
-from joyedit.job.verify import OWN_FILES, Counts, verify
+from joyedit.job.pictures.decode import load_picture
+from joyedit.job.results.journal import RESULTS, final_records, read_journal
+from joyedit.job.results.output_folder import TEMPORARY_SUFFIX
+from joyedit.job.results.verify import OWN_FILES, Counts, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 SOAK = max(1, int(os.environ.get("JOYEDIT_SOAK", "1")))

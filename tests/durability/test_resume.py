@@ -25,7 +25,7 @@ from durability.harness import (
     pictures,
     records,
 )
-from joyedit.job.journal import read_journal
+from joyedit.job.results.journal import read_journal
 
 ITEMS = 8
 RUN = ("run", "m.jsonl", *FAKE, "-o", "out")
@@ -167,7 +167,7 @@ def test_flags(forks: Forks, place: Path, flags: tuple[str, ...], all_of_them: b
 
 
 def test_another_model_edits_all_again(forks: Forks, place: Path) -> None:
-    from joyedit.runtime.identity import SAMPLE, SMALL, folder_identity
+    from joyedit.runtime.model import SAMPLE, SMALL, folder_identity
 
     checkpoint = place / "checkpoint"
     (checkpoint / "vae").mkdir(parents=True)

@@ -24,8 +24,8 @@ from joyedit.models.attention import BACKENDS, Spans, TextLengths
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import MLP, DiT
 from joyedit.models.vae import VAE
-from joyedit.runtime.fusing import fault
-from joyedit.runtime.kernels import check, choose_attention, measure
+from joyedit.runtime.tuning.attention_choice import check, choose_attention, measure
+from joyedit.runtime.tuning.fused_check import fault
 from nano.networks import dit_config
 from support import editing
 from support.editing import Edit, levels_apart, picture, run

@@ -8,8 +8,8 @@ import eval_nano
 import pytest
 
 from joyedit.job.spec import RunConfig
-from joyedit.runtime.joyimage import JoyImageBackend
-from joyedit.runtime.loading import load_backend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.weights.defaults import checkpoint_defaults, nano_folder
 from nano.wording import EDITS
 

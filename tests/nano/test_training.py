@@ -20,8 +20,8 @@ from torch import Tensor
 from joyedit.job.spec import RunConfig
 from joyedit.models.attention import Spans, TextLengths, join, sdpa_attention, separate
 from joyedit.models.qwen import Prompt, load_image_processor, load_tokenizer
-from joyedit.runtime.conditioning import PromptBuilder
-from joyedit.runtime.loading import load_backend
+from joyedit.runtime.joyimage.conditioning import PromptBuilder
+from joyedit.runtime.joyimage.loading import load_backend
 from nano import encoder, networks, scenes, speed, stream
 from nano.data import collate, loader, with_layout
 from nano.losses import Average, change_weight, reconstruction_loss

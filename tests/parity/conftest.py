@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
 from support import editing, reference
 
 

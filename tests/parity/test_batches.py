@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
 from support.editing import Edit, batch_of, levels_apart, picture, run
 
 TEXTS = (

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from joyedit.models.attention import TextLengths
-from joyedit.runtime.conditioning import pixels_of
-from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.conditioning import pixels_of
 from support.editing import Edit, batch_of, picture
 
 TOLERANCE = 1e-4

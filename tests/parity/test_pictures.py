@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
 from support import reference
 from support.editing import Edit, levels_apart, picture, run, spread
 

@@ -10,9 +10,9 @@ from joyedit.models import qwen
 from joyedit.models.attention import TextLengths
 from joyedit.models.qwen import Prefix
 from joyedit.models.vae import ChannelNorm
-from joyedit.runtime import conditioning
-from joyedit.runtime.conditioning import Conditioner
-from joyedit.runtime.joyimage import JoyImageBackend
+from joyedit.runtime.joyimage import conditioning
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.conditioning import Conditioner
 from support.editing import Edit, batch_of, levels_apart, picture, run
 
 TEXTS = ("Red.", "Turn the sky into a red evening and remove the car.", "", "Remove the car.")

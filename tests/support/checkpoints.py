@@ -119,7 +119,7 @@ TOKENS = {
 def write_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    from joyedit.runtime.conditioning import SYSTEM
+    from joyedit.runtime.joyimage.conditioning import SYSTEM
 
     corpus = [f"{SYSTEM}\n", "user\n", "assistant\n", "Turn the sky into a red evening. Remove the car."]
     build_tokenizer(corpus, folder, vocab_size=600)

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from joyedit.job.buckets import choose_bucket
-from joyedit.job.images import fit
+from joyedit.job.pictures.decode import fit
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
-from joyedit.runtime.backend import BatchInput
-from joyedit.runtime.joyimage import JoyImageBackend
-from joyedit.runtime.loading import load_backend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.loading import load_backend
+from joyedit.runtime.protocol import BatchInput
 
 BASE = 256
 

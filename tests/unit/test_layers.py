@@ -83,7 +83,7 @@ def imports(path: Path, *, everywhere: bool) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            for alias in node.names:  # `from joyedit.job import records` is an import of joyedit.job.records
+            for alias in node.names:  # `from joyedit.job import records` is an import of joyedit.job.source.readers
                 yield f"{node.module}.{alias.name}"
 
 

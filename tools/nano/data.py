@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from joyedit.models.qwen import load_tokenizer
-from joyedit.runtime.conditioning import PromptBuilder
+from joyedit.runtime.joyimage.conditioning import PromptBuilder
 from nano import scenes, stream
 from nano.networks import MERGE, PATCH, TOKEN_SIDE, seen_size
 from nano.speed import Layout

@@ -14,14 +14,15 @@ import pytest
 from PIL import Image
 
 from joyedit.errors import DeviceError, ManifestError, OutputError, Problem, UsageError
-from joyedit.job import output as output_module
-from joyedit.job.images import read_metadata
-from joyedit.job.journal import read_journal
+from joyedit.job.pictures.decode import read_metadata
+from joyedit.job.results import output_folder as output_module
+from joyedit.job.results.journal import read_journal
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Origin, RunConfig, Sampling, Settings
-from joyedit.runtime import reading, writing
-from joyedit.runtime.backend import BatchInput
 from joyedit.runtime.fake import FakeBackend, FakeLatents
-from joyedit.runtime.progress import Silence
+from joyedit.runtime.pipeline import read as reading
+from joyedit.runtime.pipeline import write as writing
+from joyedit.runtime.pipeline.progress import Silence
+from joyedit.runtime.protocol import BatchInput
 from joyedit.runtime.run import RunOutcome, run
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from joyedit.errors import CheckpointError, UsageError
 from joyedit.job.spec import RunConfig, Settings
-from joyedit.runtime.joyimage import JoyImageBackend
-from joyedit.runtime.loading import load_backend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.weights.defaults import checkpoint_defaults
 from joyedit.weights.layouts import open_checkpoint, resolve
 from joyedit.weights.load import check

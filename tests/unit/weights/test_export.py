@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from joyedit.job.spec import RunConfig
-from joyedit.runtime.loading import load_backend
+from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.weights.export import export_diffusers
 from support.checkpoints import write_tokenizer
 

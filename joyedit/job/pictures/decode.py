@@ -1,0 +1,398 @@
+"""Pictures in and out: size from the header, decode, orient, fit; encode with the settings embedded.
+
+Whatever file comes, the result is a picture or an ItemError: "missing_picture", "empty_picture",
+"truncated_picture", "unreadable_picture", "picture_too_large", "picture_changed". Colour handling lives in
+`colours.py`. Nothing here changes Pillow's global settings but `allow_pixels`, and every function may be
+called from several threads at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO, BinaryIO
+
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from joyedit.errors import ItemError
+from joyedit.job.pictures.colours import to_rgb
+from joyedit.job.results.fingerprint import HashCache, sha256_of
+from joyedit.job.spec import MAX_PIXELS, Seen, Size, Stamp
+
+# fmt: off
+SUPPORTED_SUFFIXES: frozenset[str] = frozenset((
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif",
+    ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+))
+"""Endings (lower case) of the picture files that can be read."""
+
+UNREADABLE_SUFFIXES: frozenset[str] = frozenset((".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".psd"))
+"""Endings of pictures of a kind that cannot be read: in a folder they fail, and are not passed over."""
+# fmt: on
+
+_ENDINGS: Mapping[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "DIB": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+DEFAULT_QUALITY = 95
+_EXIF_LIMIT = 60_000  # a JPEG segment holds 65,533 bytes; the rest is room for the Exif frame
+_SIZE_CACHE = 4096
+
+_TRANSPOSE: Mapping[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TORN = re.compile("truncated|unexpected end|not enough image data", re.IGNORECASE)
+_warnings_lock = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A decoded picture: 8-bit RGB, upright. `notes` tell what was changed on the way.
+
+    `seen` is the hash of the file that it was decoded from, if one was asked for.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
+    seen: Seen | None = None
+
+
+def allow_pixels(count: int) -> None:
+    """Raise Pillow's own limit, which some of its readers check, for the whole process."""
+    if Image.MAX_IMAGE_PIXELS is not None and count > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, count)
+
+
+def header_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Size:
+    """The (height, width) of the picture as it is to be seen, from its header alone.
+
+    An EXIF orientation that lays the picture on its side swaps the two. Answers are kept for the
+    last few thousand files, by path, time and length. Raises ItemError.
+    """
+    name = os.fspath(path)
+    status = _regular_file(name)
+    return _header_size(name, max_pixels, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=_SIZE_CACHE)
+def _header_size(name: str, max_pixels: int, _mtime: int, _length: int) -> Size:
+    with _reading(name), open(name, "rb") as file:
+        image = _open(file, name, max_pixels)
+        width, height = image.size
+        if not isinstance(image, TiffImagePlugin.TiffImageFile) and _orientation(image) >= 5:
+            width, height = height, width
+        return height, width
+
+
+def load_picture(
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, hashes: HashCache | None = None
+) -> Picture:
+    """The whole picture as upright 8-bit RGB, the first frame of an animation. Raises ItemError.
+
+    With `hashes` (what is known of files that were read before) the file is hashed too, and what was
+    decoded is what was hashed: a file that changes in between is refused.
+    """
+    name = os.fspath(path)
+    _regular_file(name)
+    with _reading(name), open(name, "rb") as file, _unchanged(name, file) as stamp:
+        seen = None if hashes is None else _hash(name, file, stamp, hashes)
+        return _decode(name, file, max_pixels, seen)
+
+
+def _hash(name: str, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
+    known = hashes.get(name, stamp)
+    if known is None:
+        known = sha256_of(file)
+        file.seek(0)
+        hashes.put(name, stamp, known)
+    return Seen(known, stamp)
+
+
+def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None) -> Picture:
+    image = _open(file, name, max_pixels)
+    # Pillow turns a TIFF upright by itself, while decoding.
+    turned = isinstance(image, TiffImagePlugin.TiffImageFile)
+    orientation = 1 if turned else _orientation(image)
+    with _quiet_about_size(image):
+        image.load()
+    notes: list[str] = _wrong_ending(name, image)
+    first: Image.Image = image
+    if getattr(image, "is_animated", False):
+        first = image.copy()  # asking for the frames may move on in the file
+        first.info = dict(image.info)
+        kind = "pages" if turned else "frames"
+        frames = int(getattr(image, "n_frames", 2))
+        notes.append(f"first of {frames} {kind} taken")
+    rgb = to_rgb(first, notes)
+    if orientation in _TRANSPOSE:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+        notes.append(f"EXIF orientation {orientation} applied")
+    if rgb is image:
+        rgb = image.copy()
+    rgb.info = {}
+    return Picture(image=rgb, notes=tuple(notes), seen=seen)
+
+
+def _wrong_ending(name: str, image: ImageFile.ImageFile) -> list[str]:
+    suffix = os.path.splitext(name)[1].lower()
+    kind = image.format or ""
+    return [f"a {kind} picture in spite of its ending {suffix}"] if suffix not in ("", *_ENDINGS.get(kind, ())) else []
+
+
+def fit(image: Image.Image, bucket: Size) -> Image.Image:
+    """`image` scaled to cover `bucket` (height, width) and cropped to it at the centre.
+
+    Each side is rounded up, the resampling is bilinear over the whole support, and the crop takes
+    the floor of half the excess.
+    """
+    height, width = bucket
+    scale = max(height / image.height, width / image.width)
+    tall, wide = math.ceil(image.height * scale), math.ceil(image.width * scale)
+    left, top = (wide - width) // 2, (tall - height) // 2
+    if tall * wide <= 16 * height * width:
+        scaled = image.resize((wide, tall), Image.Resampling.BILINEAR)
+        return scaled.crop((left, top, left + width, top + height))
+    # A strip thousands of times longer than wide: only the part that stays is ever computed.
+    across, down = image.width / wide, image.height / tall
+    box = (left * across, top * down, (left + width) * across, (top + height) * down)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+def save_picture(
+    image: Image.Image, file: BinaryIO, format: str, quality: int | None, metadata: Mapping[str, str]
+) -> None:
+    """Write `image` to `file` as "png", "jpg" or "webp", with `metadata` embedded.
+
+    PNG: one iTXt chunk for each key (Latin-1, 79 bytes at most). JPEG and WebP: the EXIF
+    UserComment holds the metadata as JSON; values are shortened when they do not fit its 64 kB.
+    `quality` (1 to 100, default 95) is for JPEG and WebP. Raises ValueError for another format.
+    """
+    quality = DEFAULT_QUALITY if quality is None else quality
+    if format == "png":
+        chunks = PngImagePlugin.PngInfo()
+        for key, value in metadata.items():
+            chunks.add_itxt(key, value.replace("\0", ""))
+        image.save(file, "PNG", pnginfo=chunks)
+    elif format == "jpg":
+        image.save(file, "JPEG", quality=quality, exif=_exif(metadata))
+    elif format == "webp":
+        image.save(file, "WEBP", quality=quality, exif=_exif(metadata))
+    else:
+        raise ValueError(f"format is png, jpg or webp, not {format!r}")
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What `save_picture` embedded in the file; empty where there is nothing of it. Raises ItemError."""
+    name = os.fspath(path)
+    _regular_file(name)
+    with _reading(name), open(name, "rb") as file:
+        image = _open(file, name)
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            return {key: str(value) for key, value in image.text.items()}
+        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+        if not isinstance(comment, bytes):
+            return {}
+        try:
+            held = json.loads(comment.removeprefix(b"ASCII\0\0\0"))
+        except ValueError:
+            return {}  # somebody else's comment
+        return {str(key): str(value) for key, value in held.items()} if isinstance(held, dict) else {}
+
+
+def _exif(metadata: Mapping[str, str]) -> bytes:
+    held = dict(metadata)
+    text = json.dumps(held)
+    while len(text) > _EXIF_LIMIT:
+        longest = max(held, key=lambda key: len(held[key]))
+        held[longest] = held[longest][: len(held[longest]) // 2] + "…"
+        text = json.dumps(held)
+    exif = Image.Exif()
+    # JSON with \u escapes is plain ASCII, the one UserComment charset that every reader agrees on.
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + text.encode("ascii")
+    return exif.tobytes()
+
+
+def _regular_file(name: str) -> os.stat_result:
+    """The file's status. Opening a pipe or a device could wait for ever, so they are told first."""
+    try:
+        status = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ItemError("missing_picture", f"{name}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise ItemError("unreadable_picture", f"{name}: {_reason(error)}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ItemError("unreadable_picture", f"{name}: not a file")
+    if status.st_size == 0:
+        raise ItemError("empty_picture", f"{name}: the file is empty")
+    return status
+
+
+@contextmanager
+def _unchanged(name: str, file: BinaryIO) -> Iterator[Stamp]:
+    """Gives the stamp of the open file; what is made of it counts only if that is still the same."""
+    before = Stamp.of(os.fstat(file.fileno()))
+    fault: Exception | None = None
+    try:
+        yield before
+    except Exception as error:  # of a file that was being written, that is not the reason to tell
+        fault = error
+    after = Stamp.of(os.fstat(file.fileno()))
+    if (before.size, before.mtime_ns) != (after.size, after.mtime_ns):
+        raise ItemError("picture_changed", f"{name}: the file changed while it was read") from fault
+    if fault is not None:
+        raise fault
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turns whatever Pillow raises over a stranger's file into an ItemError."""
+    try:
+        yield
+    except ItemError:
+        raise
+    except FileNotFoundError as error:
+        raise ItemError("missing_picture", f"{name}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise ItemError("picture_too_large", f"{name}: {error}") from error
+    except MemoryError as error:
+        raise ItemError("picture_too_large", f"{name}: not enough memory to decode it") from error
+    except Exception as error:  # plugins raise nearly every kind: struct.error, KeyError, SyntaxError...
+        reason = _cut_webp(name) or _reason(error)
+        code = "truncated_picture" if _TORN.search(reason) else "unreadable_picture"
+        raise ItemError(code, f"{name}: {reason}") from error
+
+
+def _cut_webp(name: str) -> str | None:
+    """The reason for a WebP file that is shorter than it says: its reader tells no other fault from that."""
+    try:
+        with open(name, "rb") as file:
+            head, size = file.read(12), os.fstat(file.fileno()).st_size
+    except OSError:
+        return None
+    told = 8 + int.from_bytes(head[4:8], "little")
+    is_cut = head[:4] == b"RIFF" and head[8:] == b"WEBP" and size < told
+    return f"the file is truncated: {size} of {told} bytes" if is_cut else None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip()
+    return " ".join(text.split()) if text else type(error).__name__  # one line, whatever a plugin says
+
+
+def _open(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
+    """Pillow's lazy reader for `file`, chosen by the first bytes; its name does not count.
+
+    The readers are called directly: `Image.open` would warn of large pictures through the
+    process-wide warning filters, try dozens of formats that nobody asked for, and give no reason.
+    """
+    head = file.read(32)
+    file.seek(0)
+    image: ImageFile.ImageFile
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        image = PngImagePlugin.PngImageFile(file, name)
+    elif head.startswith(b"\xff\xd8\xff"):
+        image = JpegImagePlugin.JpegImageFile(file, name)
+    elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        image = WebPImagePlugin.WebPImageFile(file, name)
+    elif head.startswith((b"GIF87a", b"GIF89a")):
+        image = GifImagePlugin.GifImageFile(file, name)
+    elif head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        image = TiffImagePlugin.TiffImageFile(file, name)
+    elif head.startswith(b"BM"):
+        image = BmpImagePlugin.BmpImageFile(file, name)
+    elif head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():
+        image = PpmImagePlugin.PpmImageFile(file, name)
+    else:
+        raise ItemError("unreadable_picture", f"{name}: {_not_readable(head)}")
+    if image.width * image.height > max_pixels:
+        limit = f"{max_pixels // 1_000_000} million" if max_pixels % 1_000_000 == 0 else str(max_pixels)
+        told = f"{image.width} x {image.height} is more than {limit} pixels (--max-pixels allows more)"
+        raise ItemError("picture_too_large", f"{name}: {told}")
+    return image
+
+
+def _not_readable(head: bytes) -> str:
+    brand = head[8:12]
+    if head[4:8] == b"ftyp" and brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "HEIC pictures are not supported; convert it to PNG or JPEG"
+    if head[4:8] == b"ftyp" and brand in (b"avif", b"avis"):
+        return "AVIF pictures are not supported; convert it to PNG or JPEG"
+    return "not a picture of a supported kind (PNG, JPEG, WebP, GIF, TIFF, BMP, PNM)"
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
+    if isinstance(image, PngImagePlugin.PngImageFile) and "exif" not in image.info:
+        late = _late_png_exif(image.fp)
+        if late is not None:
+            image.info["exif"] = late
+    try:
+        # The base class's: the PNG reader's own would decode the whole picture first.
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF is no reason to lose the picture: it is shown as it is stored
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _late_png_exif(file: IO[bytes] | None) -> bytes | None:
+    """The eXIf chunk of a PNG where it follows the pixels. Skips from chunk to chunk, reads no pixels."""
+    if file is None:
+        return None
+    here = file.tell()
+    try:
+        file.seek(8)
+        while len(frame := file.read(8)) == 8:
+            length, kind = int.from_bytes(frame[:4], "big"), frame[4:]
+            if kind == b"eXIf":
+                return file.read(min(length, 1 << 20))
+            file.seek(length + 4, os.SEEK_CUR)
+        return None
+    finally:
+        file.seek(here)
+
+
+@contextmanager
+def _quiet_about_size(image: Image.Image) -> Iterator[None]:
+    """Some readers warn again of a large picture while they decode it; `MAX_PIXELS` has passed it."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is None or image.width * image.height <= limit:
+        yield
+        return
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield

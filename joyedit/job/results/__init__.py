@@ -1,0 +1,1 @@
+"""What a run leaves behind: output folder, lock, journal, fingerprint, report, and what reads them again."""

@@ -1,0 +1,369 @@
+"""results.jsonl: one record for each item, appended when the item reached its final state.
+
+A record is one JSON object on one line:
+
+    id            the item's id
+    status        "ok" or "failed"
+    instruction   the text as it went to the model, template filled in
+    inputs        paths of the references, in order
+    output        path of the picture, relative to the output folder; null if there is none
+    bucket        [height, width] of the target in pixels; null if the item never had one
+    settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
+                  or null), schedule, model, dtype, attention, joyedit (its version); empty for an item
+                  that never was one (a line that cannot be read)
+    seconds       the item's share of each stage: read, encode, denoise, decode, write
+    notes         what was done to the pictures beyond the ordinary, as texts
+    error         null, or {"code": a stable word, "message": one line}
+    source        {"file", "line"}: where the item was written down; line is null if there are no lines
+    fingerprint   sha256 of all that the picture is made of (see fingerprint.py); null for a failed item
+    output_bytes, output_sha256   of the picture's file; null for a failed item
+    inputs_seen   for each reference, as it was read: [sha256, bytes, mtime_ns, ctime_ns]
+    planned_output   where the picture of a failed item was to go; null if it is there, or never was an item
+    at            when the item was finished, UTC
+
+The record of a picture is written after the picture is in place under its final name. Later runs append
+to the same file; of several records of one id the last one counts, wherever it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic_core import from_json
+
+from joyedit.errors import ManifestError, OutputError, Problem
+from joyedit.job import failpoints as faults
+from joyedit.job.results.output_folder import sync_folder
+from joyedit.job.source.names import HashTable
+from joyedit.job.spec import ItemResult
+
+RESULTS = "results.jsonl"
+CUT = "results.cut"
+"""Where a repair keeps what stood behind the last record, if that was no torn record of joyedit."""
+
+SYNC_RECORDS = 16
+SYNC_SECONDS = 1.0
+
+MAX_RECORD = 64 << 20
+"""The most bytes of a line that is looked at; nothing that joyedit writes comes near it."""
+
+_BEGIN = b'{"id": "'
+_BLOCK = 1 << 14
+"""Bytes that are read at once where one record is looked up: its neighbours tend to be asked for next."""
+
+
+def record_of(result: ItemResult) -> dict[str, Any]:
+    """The record of `result`, ready for JSON."""
+    return {
+        "id": result.id,
+        "status": result.status,
+        "instruction": result.instruction,
+        "inputs": list(result.inputs),
+        "output": result.output,
+        "bucket": None if result.bucket is None else list(result.bucket),
+        "settings": result.settings,
+        "seconds": {stage: round(seconds, 6) for stage, seconds in result.seconds.items()},
+        "notes": list(result.notes),
+        "error": result.error,
+        "source": None if result.origin is None else {"file": result.origin.file, "line": result.origin.line},
+        "fingerprint": result.fingerprint,
+        "output_bytes": result.output_bytes,
+        "output_sha256": result.output_sha256,
+        "inputs_seen": [[seen.sha256, *seen.stamp] for seen in result.inputs_seen],
+        "planned_output": result.planned_output,
+        "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+    }
+
+
+def line_of(record: dict[str, Any]) -> str:
+    """`record` as one line of JSON, without the newline. Valid UTF-8 whatever the paths hold."""
+    text = json.dumps(record, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name that is no UTF-8 comes as lone surrogates
+        text = json.dumps(record, allow_nan=False)
+    return text
+
+
+class Journal:
+    """The open results.jsonl of one run: knows the last record of each id, and takes new ones.
+
+    All methods may be called from any thread; close when done. Only one process may have it open, which
+    is what the lock of the output folder is for. A torn end, which a kill or a power cut leaves, is cut
+    off at the start, and `repaired` tells of it.
+
+    Each record reaches the operating system at once, and the disk in small groups: after every
+    `SYNC_RECORDS` records, with the first record after `SYNC_SECONDS`, and at the end. Each method
+    raises `OutputError` when the file cannot be written; after that no further record is taken.
+
+    In memory is a table of about 24 bytes an id: where its last record begins, and whether that failed.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises also `ManifestError` where a line before the end is no record."""
+        self.path = folder / RESULTS
+        self.repaired: str | None = None
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._near = (0, b"")  # an offset, and what stands there: whole records, which never change
+        self._places = HashTable(wide=True)  # of each id: 2 * offset + 1 if failed, and 2 more: 0 is "none"
+        self._records = 0
+        self._unsynced = 0
+        self._broken: OutputError | None = None
+        self._synced_at = clock()
+        try:
+            faults.reached("journal.open")
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - close() is the caller's
+            try:
+                self._end = self._load()
+                sync_folder(folder)
+            except BaseException:
+                self._file.close()
+                raise
+        except OSError as error:
+            raise self._error(error) from error
+
+    def __len__(self) -> int:
+        """How many ids have a record."""
+        return len(self._places)
+
+    def final(self, name: str) -> dict[str, Any] | None:
+        """The last record of the id `name`; None if it has none."""
+        place = self._places.get(name)
+        if not place:
+            return None
+        record = self._record_at((place - 2) >> 1)
+        # Two ids may share a place in the table. Then this one counts as not done, which does no harm.
+        return record if record is not None and record["id"] == name else None
+
+    def failures(self) -> Iterator[dict[str, Any]]:
+        """The last records of all ids that failed, in the order in which they were written."""
+        with self._lock:
+            places = sorted((place - 2) >> 1 for place in self._places.numbers() if place & 1)
+        for offset in places:
+            record = self._record_at(offset)
+            if record is not None:
+                yield record
+
+    def append(self, result: ItemResult) -> str:
+        """Add the record of `result`; gives the line that was written."""
+        line = line_of(record_of(result))
+        data = memoryview(line.encode() + b"\n")
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            try:
+                faults.reached("journal.append")
+                self._write(data)
+                faults.reached("journal.appended")
+                self._places.put(result.id, 2 * self._end + (result.status == "failed") + 2)
+                self._end += len(data)
+                self._unsynced += 1
+                if self._unsynced >= SYNC_RECORDS or self._clock() - self._synced_at >= SYNC_SECONDS:
+                    self._sync()
+            except OSError as error:
+                self._broken = self._error(error)
+                self._take_back()
+                raise self._broken from error
+        return line
+
+    def close(self) -> None:
+        """Flush everything to the disk and close. A second call does nothing."""
+        with self._lock:
+            if self._file.closed:
+                return
+            try:
+                try:
+                    self._sync()
+                finally:
+                    self._file.close()
+            except OSError as error:
+                raise self._error(error) from error
+
+    def _load(self) -> int:
+        """Fill the table, cut off a torn end; gives the length of the file."""
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            return 0
+        good = offset = 0
+        broken: int | None = None  # the line of the first that is no record, since the last one that is
+        with open(self._file.fileno(), "rb", closefd=False) as file:
+            file.seek(0)
+            for number, (line, length) in enumerate(_lines(file), 1):
+                record = _parse(line)
+                if record is None:
+                    broken = number if broken is None else broken
+                elif broken is not None:
+                    raise _no_record(self.path, broken)
+                else:
+                    self._places.put(record["id"], 2 * offset + (record.get("status") != "ok") + 2)
+                    good = offset + length
+                offset += length
+        if good < offset:
+            self._repair(good, offset)
+        return good
+
+    def _repair(self, good: int, end: int) -> None:
+        """Cut off what stands behind the last record; what is no torn record of ours is kept elsewhere."""
+        handle = self._file.fileno()
+        begin = os.pread(handle, len(_BEGIN), good)
+        ours = _BEGIN.startswith(begin) and b"\n" not in _last_byte(handle, end)
+        if not good and not ours:
+            raise _no_record(self.path, 1)
+        faults.reached("journal.repair")
+        if not ours:
+            with open(self.path.with_name(CUT), "ab") as kept:
+                for offset in range(good, end, 1 << 20):
+                    kept.write(os.pread(handle, min(1 << 20, end - offset), offset))
+                kept.flush()
+                os.fsync(kept.fileno())
+        os.ftruncate(handle, good)
+        os.fsync(handle)
+        where = "" if ours else f" (kept in {CUT})"
+        self.repaired = f"{RESULTS} had a torn end: {end - good} bytes cut off{where}"
+
+    def _record_at(self, offset: int) -> dict[str, Any] | None:
+        begin, data = self._near
+        start = offset - begin
+        end = data.find(b"\n", start) if 0 <= start < len(data) else -1
+        if end < 0:
+            start, data = 0, os.pread(self._file.fileno(), _BLOCK, offset)
+            while (end := data.find(b"\n")) < 0:
+                more = os.pread(self._file.fileno(), max(_BLOCK, len(data)), offset + len(data))
+                if not more or len(data) > MAX_RECORD:
+                    return None
+                data += more
+            if len(data) <= _BLOCK:
+                self._near = offset, data[: data.rindex(b"\n") + 1]
+        return _parse(data[start : end + 1])
+
+    def _write(self, data: memoryview) -> None:
+        if faults.armed():
+            self._file.write(data[: len(data) // 2])
+            faults.reached("journal.half")
+            data = data[len(data) // 2 :]
+        while data:
+            data = data[self._file.write(data) :]
+
+    def _take_back(self) -> None:
+        """Part of a record may have been written: the file ends with a whole one again, if it can."""
+        try:
+            if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                os.ftruncate(self._file.fileno(), self._end)
+        except OSError:  # then the next start does it
+            return
+
+    def _sync(self) -> None:
+        faults.reached("journal.fsync")
+        os.fsync(self._file.fileno())
+        faults.reached("journal.synced")
+        self._unsynced = 0
+        self._synced_at = self._clock()
+
+    def _error(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {self.path}: {error.strerror or error}")
+
+
+def has_records(folder: Path) -> bool:
+    """Whether an earlier run left records in this output folder."""
+    try:
+        return os.stat(folder / RESULTS).st_size > 0
+    except OSError:
+        return False
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """All records of a journal, one at a time, superseded ones too.
+
+    What stands behind the last record (the run was killed while it wrote) is left out. A line that is no
+    record anywhere else raises `ManifestError` with file and line.
+    """
+    for _, record in _records(path):
+        yield record
+
+
+def final_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The last record of each id, in the order in which they were written. Reads the file twice."""
+    last = HashTable(wide=True)
+    for number, record in _records(path):
+        last.put(record["id"], number)
+    for number, record in _records(path):
+        if last.get(record["id"]) == number:
+            yield record
+
+
+def error_code(record: dict[str, Any]) -> str | None:
+    """The code of a failed record; None for one of a picture. Whatever the file holds, this is text."""
+    if record.get("status") == "ok":
+        return None
+    error = record.get("error")
+    return str(error.get("code")) if isinstance(error, dict) else "unknown"
+
+
+def torn_bytes(path: Path) -> int:
+    """How many bytes stand behind the last record."""
+    end = good = 0
+    with open(path, "rb") as file:
+        for line, length in _lines(file):
+            end += length
+            if _parse(line) is not None:
+                good = end
+    return end - good
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records, each with the number of its line."""
+    broken: int | None = None
+    with open(path, "rb") as file:
+        for number, (line, _) in enumerate(_lines(file), 1):
+            record = _parse(line)
+            if record is None:
+                broken = number if broken is None else broken
+            elif broken is not None:
+                raise _no_record(path, broken)
+            else:
+                yield number, record
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line and its length; of one that is too long to be a record, only its beginning."""
+    while line := file.readline(MAX_RECORD):
+        length = len(line)
+        while length >= MAX_RECORD and not line.endswith(b"\n"):
+            rest = file.readline(MAX_RECORD)
+            length += len(rest)
+            if not rest or rest.endswith(b"\n"):
+                line = line[:_BLOCK]
+                break
+        yield line, length
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):  # a torn line may still be valid JSON: a number cut short, say
+        return None
+    try:
+        record = from_json(line)  # in a third of json's time
+    except ValueError:  # or JSON that it does not take: half a surrogate pair, brackets inside each other
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+    return record if isinstance(record, dict) and isinstance(record.get("id"), str) else None
+
+
+def _last_byte(handle: int, end: int) -> bytes:
+    return os.pread(handle, 1, end - 1)
+
+
+def _no_record(path: Path, line: int) -> ManifestError:
+    remedy = "remove the line, and its item is edited again; or restore the file; or choose another output folder"
+    return ManifestError(
+        [Problem(file=str(path), line=line, message="this line is no record of joyedit", remedy=remedy)]
+    )

@@ -1,0 +1,206 @@
+"""The output folder: names that stay inside it, and files that are complete or not there.
+
+A file is written under a temporary name in its final folder, flushed to the disk, renamed, and the
+folder flushed too; so whatever stands under a final name is whole, even after a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from joyedit.errors import ItemError, OutputError, UsageError
+from joyedit.job import failpoints as faults
+
+TEMPORARY_SUFFIX = ".joyedit-tmp"
+"""How the name of every unfinished file ends."""
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))
+
+# Faults of one name. Every other OSError (no space, quota, read-only, input/output) concerns the folder.
+_NAME_FAULTS = frozenset(
+    {
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+        errno.ELOOP,
+        errno.EINVAL,
+        errno.EILSEQ,
+    }
+)
+
+
+class OutputFolder:
+    """One run's output folder. All methods may be called from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._root: Path | None = None  # set by prepare()
+        self._known: set[Path] = set()  # parents that were made and found inside
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Refuse early what could not work later; nothing is created.
+
+        Raises `UsageError` if the path is not a folder, `OutputError` if it cannot be written.
+        """
+        nearest = self.path
+        while not nearest.exists() and not nearest.is_symlink() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise UsageError(f"the output {self.path} cannot be a folder: {nearest} is not one (change --output)")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise OutputError(f"the output folder {self.path} cannot be written: no permission on {nearest}")
+
+    def prepare(self) -> None:
+        """Create the folder where it is missing. Raises `OutputError`."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._root = self.path.resolve(strict=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the output folder {self.path}: {_reason(error)}") from error
+        self._known.clear()
+
+    def resolve(self, relative: str) -> Path:
+        """The place of `relative` (`/` between its parts), its parent folders made.
+
+        Raises `ItemError("output_outside")` for a name that leads out of the folder, also through a
+        symbolic link, `ItemError("output_name")` for one that the file system refuses, and
+        `OutputError` where the folder itself cannot be written.
+        """
+        if self._root is None:
+            raise RuntimeError("prepare() comes first")
+        name = PurePosixPath(relative)
+        if not name.parts or name.is_absolute() or ".." in name.parts or "\0" in relative:
+            raise ItemError("output_outside", f"the output name {relative!r} leads out of the output folder")
+        target = self._root.joinpath(*name.parts)
+        try:
+            self._make_parent(target.parent, relative)
+            if target.is_dir():
+                raise ItemError("output_name", f"the output name {relative!r} is a folder already")
+        except OSError as error:
+            raise self._typed(error, relative) from error
+        return target
+
+    def write(self, relative: str, fill: Callable[[BinaryIO], None]) -> Path:
+        """Write one file whole: `fill` gets the open temporary file. Gives the final path.
+
+        Errors as in `resolve`, and `ItemError("write_failed")` where Pillow refuses; whatever else `fill`
+        raises passes through. No error leaves a file.
+        """
+        target = self.resolve(relative)
+        # Not the item's own name with a suffix: a name of 255 bytes is legal and leaves no room for one.
+        temporary = target.parent / f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+        try:
+            try:
+                with open(temporary, "xb") as file:
+                    faults.reached("file.create")
+                    fill(file)
+                    file.flush()
+                    faults.reached("file.fsync")
+                    os.fsync(file.fileno())
+                    faults.reached("file.synced")
+                faults.reached("file.rename")
+                os.replace(temporary, target)
+                faults.reached("file.renamed")
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
+            faults.reached("file.folder")
+            sync_folder(target.parent)
+            faults.reached("file.done")
+        except OSError as error:
+            raise self._typed(error, relative) from error
+        return target
+
+    def write_bytes(self, relative: str, data: bytes | memoryview) -> Path:
+        """Write one file whole. Errors as in `write`."""
+
+        def fill(file: BinaryIO) -> None:
+            rest = memoryview(data)
+            if faults.armed():
+                file.write(rest[: len(rest) // 2])
+                file.flush()
+                faults.reached("file.half")
+                rest = rest[len(rest) // 2 :]
+            file.write(rest)
+
+        return self.write(relative, fill)
+
+    def write_text(self, relative: str, text: str) -> Path:
+        """Write one UTF-8 text file whole. Errors as in `write`."""
+        return self.write_bytes(relative, text.encode("utf-8", "backslashreplace"))
+
+    def clean(self) -> int:
+        """Remove the unfinished files that a killed run left behind; gives their number.
+
+        Only with the lock held: another run's files look the same. Raises `OutputError`.
+        """
+        count = 0
+        try:
+            for folder, _, names in os.walk(self.path):
+                for name in names:
+                    if is_temporary(name):
+                        os.unlink(os.path.join(folder, name))
+                        count += 1
+        except OSError as error:
+            raise OutputError(f"cannot clean {self.path}: {_reason(error)}") from error
+        return count
+
+    def _make_parent(self, parent: Path, relative: str) -> None:
+        with self._lock:
+            if parent in self._known:
+                return
+            assert self._root is not None
+            # The deepest folder that exists is looked at before anything is made behind a link in it.
+            existing = parent
+            while not existing.exists():
+                existing = existing.parent
+            if not existing.resolve().is_relative_to(self._root):
+                raise ItemError(
+                    "output_outside", f"the output name {relative!r} leads out of the output folder by a link"
+                )
+            parent.mkdir(parents=True, exist_ok=True)
+            if existing != parent:
+                sync_folder(existing)
+            if len(self._known) < 10_000:  # a memory, not a limit: further folders are looked at again
+                self._known.add(parent)
+
+    def _typed(self, error: OSError, relative: str) -> ItemError | OutputError:
+        if error.errno is None:  # Pillow tells its own faults as OSError, without a number
+            return ItemError("write_failed", f"cannot write {relative!r}: {error}")
+        if error.errno in _NAME_FAULTS:
+            return ItemError("output_name", f"cannot write {relative!r}: {_reason(error)}")
+        return OutputError(f"cannot write {relative!r} in {self.path}: {_reason(error)}")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one of joyedit's unfinished ones."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk, where the system can."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without such a flush
+            raise
+    finally:
+        os.close(handle)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

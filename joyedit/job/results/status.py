@@ -1,0 +1,78 @@
+"""How far a run is, from its folder alone: also while it goes on, and after it was killed."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from joyedit.job.results.journal import RESULTS, error_code, final_records
+from joyedit.job.results.lock import holder
+from joyedit.job.results.verify import expected_items, read_report, require_journal
+
+_RATE_OVER = 200
+"""The rate is that of the last so many items."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """`state` as in report.json; `running` while a process holds the folder, `killed` if none does that should.
+
+    `left` is None where the source did not tell its length, `rate` (items a second) where too few items tell.
+    """
+
+    state: str
+    holder: dict[str, object] | None
+    done: int
+    failed: int
+    failed_by_code: dict[str, int]
+    left: int | None
+    rate: float | None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether somebody has to do something."""
+        return bool(self.failed) or (bool(self.left) and self.holder is None)
+
+
+def status(folder: Path) -> Status:
+    """Raises `UsageError` for what is no output folder, `ManifestError` for a damaged journal."""
+    require_journal(folder)
+    who, report = holder(folder), read_report(folder)
+    done, failed = 0, Counter[str]()
+    times: deque[object] = deque(maxlen=_RATE_OVER)
+    for record in final_records(folder / RESULTS):
+        code = error_code(record)
+        if code is None:
+            done += 1
+        else:
+            failed[code] += 1
+        times.append(record.get("at"))
+    expected = expected_items(report)
+    return Status(
+        state=_state(report, who),
+        holder=who,
+        done=done,
+        failed=failed.total(),
+        failed_by_code=dict(failed),
+        left=None if expected is None else max(0, expected - done - failed.total()),
+        rate=_rate(times),
+    )
+
+
+def _state(report: dict[str, Any], who: dict[str, object] | None) -> str:
+    if who is not None:
+        return "running"
+    state = str(report.get("state", "killed"))
+    return "killed" if state == "running" else state
+
+
+def _rate(times: deque[object]) -> float | None:
+    try:
+        first, last = (datetime.fromisoformat(str(at)).timestamp() for at in (times[0], times[-1]))
+    except (IndexError, ValueError):
+        return None
+    # A clock that was set back gives no rate, rather than a wrong one.
+    return (len(times) - 1) / (last - first) if last > first else None

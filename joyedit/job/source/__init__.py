@@ -1,0 +1,1 @@
+"""Manifests, folders, standard input and recipes become items."""

@@ -1,0 +1,211 @@
+"""The keys that a manifest, its `defaults:` and a recipe's `settings:` may hold, and their values.
+
+This is the border where pydantic stands: what passes it has the right types and is in range.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from joyedit.job.source.problems import Fault, Table, nearest, shown
+from joyedit.job.spec import BASE_SIZES, Settings
+
+ALIASES: Mapping[str, str] = {
+    "prompt": "instruction",
+    "edit_prompt": "instruction",
+    "file_name": "image",
+    "input_image": "image",
+    "source": "image",
+}
+"""Names that users know from elsewhere -> ours."""
+
+ITEM_KEYS = (
+    "image", "images", "instruction", "id", "negative_prompt", "seed",
+    "steps", "guidance_scale", "basesize", "width", "height", "output",
+)  # fmt: skip
+SETTINGS_KEYS = (*Settings.__slots__,)
+DEFAULTS_KEYS = ("instruction", *SETTINGS_KEYS)
+
+_Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+_Filled = Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
+_Side = Annotated[int, Field(ge=16, le=16384)]
+
+RULES: Mapping[str, str] = {
+    "image": "the path of one picture",
+    "images": "a list of paths",
+    "instruction": "text that is not empty",
+    "id": "text",
+    "negative_prompt": "text",
+    "seed": "a whole number from 0 to 18446744073709551615",
+    "steps": "a whole number from 1 to 1000",
+    "guidance_scale": "a number from 0 to 100",
+    "basesize": "one of " + ", ".join(str(size) for size in BASE_SIZES),
+    "width": "a whole number from 16 to 16384",
+    "height": "a whole number from 16 to 16384",
+    "output": "text",
+}
+"""What each key must be, as the messages say it. The models below hold the same rules."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    instruction: _Filled | None = None
+    negative_prompt: _Text | None = None
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
+    basesize: int | None = None
+    width: _Side | None = None
+    height: _Side | None = None
+
+
+class Line(_Strict):
+    """One item of a manifest. None stands for a key that is not given."""
+
+    image: _Filled | None = None
+    images: list[_Filled] | None = None
+    id: str | None = None
+    output: str | None = None
+
+
+class Defaults(_Strict):
+    """The `defaults:` of a YAML manifest, or the `settings:` of a recipe (those have no instruction)."""
+
+    def settings(self) -> Settings:
+        return Settings(**{key: getattr(self, key) for key in SETTINGS_KEYS})
+
+
+Model = TypeVar("Model", Line, Defaults)
+
+
+class Schema:
+    """The keys that one kind of table may hold: ours, their aliases and the parameters of a recipe."""
+
+    def __init__(self, keys: Iterable[str], parameters: Iterable[str] = ()) -> None:
+        self.keys = tuple(keys)
+        self.parameters = frozenset(parameters)
+        self._names = {key: key for key in (*self.keys, *sorted(self.parameters))}
+        self._names |= {alias: name for alias, name in ALIASES.items() if name in self.keys}
+
+    def key(self, written: str) -> str | None:
+        """The key that `written` stands for; None if it is unknown."""
+        return self._names.get(written)
+
+    def unknown(self, written: str) -> Fault:
+        return Fault(f"unknown key {shown(written)}", nearest(written, self._names), written)
+
+    def read(self, model: type[Model], table: Mapping[str, object]) -> tuple[Model | None, dict[str, str], list[Fault]]:
+        """The checked fields, the values of the recipe's parameters, and every fault.
+
+        A null counts as a key that is not given. The fields are None where they have a fault.
+        """
+        faults: list[Fault] = []
+        fields: dict[str, object] = {}
+        values: dict[str, str] = {}
+        written: dict[str, str] = {}
+        if isinstance(table, Table):
+            for twice in table.doubled:
+                faults.append(Fault(f"the key {shown(twice)} stands twice", "keep one of them", twice))
+        names = self._names
+        for name, value in table.items():
+            key = names.get(name)
+            if key is None:
+                faults.append(self.unknown(name))
+                continue
+            if key in written:
+                told = f"'{written[key]}' and '{name}' are two spellings of one key"
+                faults.append(Fault(told, "keep one of them", name))
+                continue
+            written[key] = name
+            if value is None:
+                continue
+            if key in self.parameters:
+                text = parameter_text(value)
+                if text is None:
+                    told = f"{name} must be text or a number, not {shown(value)}"
+                    faults.append(Fault(told, "write it in quotes", name))
+                else:
+                    values[key] = text
+            else:
+                fields[key] = value
+        checked, more = _check(model, fields, written)
+        return checked, values, faults + more
+
+
+def _check(
+    model: type[Model], fields: dict[str, object], written: Mapping[str, str]
+) -> tuple[Model | None, list[Fault]]:
+    try:
+        checked = model.model_validate(fields)
+    except ValidationError as error:
+        faults: dict[str, Fault] = {}
+        for detail in error.errors(include_url=False, include_context=False):
+            key = str(detail["loc"][0])
+            name = written.get(key, key)
+            told = f"{name} must be {RULES[key]}, not {shown(detail['input'])}"
+            told += " in the list" if len(detail["loc"]) > 1 else ""
+            faults.setdefault(key, Fault(told, _remedy(key, fields[key]), name))
+        return None, list(faults.values())
+    if checked.basesize is not None and checked.basesize not in BASE_SIZES:
+        told = f"{written.get('basesize', 'basesize')} must be {RULES['basesize']}, not {checked.basesize}"
+        fault = Fault(told, "", "basesize")
+        return None, [fault]
+    return checked, []
+
+
+def _remedy(key: str, value: object) -> str:
+    if key == "image" and isinstance(value, list):
+        return "several pictures go under 'images'"
+    if key == "images" and isinstance(value, str):
+        return "one picture goes under 'image'"
+    if key in ("id", "output") and isinstance(value, (int, float)):
+        return "write it in quotes"
+    return ""
+
+
+def parameter_text(value: object) -> str | None:
+    """A recipe's value as text; None if it is neither text nor a plain number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**18 else None
+    if isinstance(value, float):
+        return repr(value) if value - value == 0 else None
+    if isinstance(value, str) and value.strip() and "\0" not in value and not _SURROGATE.search(value):
+        return value
+    return None
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
+_NUMBERS = ("seed", "steps", "basesize", "width", "height")
+
+
+def from_cell(key: str, cell: str) -> object:
+    """The value of a CSV cell for `key`: a number, a list of paths, or the text itself; None if empty.
+
+    What is no number stays text, and the check of its type tells it.
+    """
+    if cell == "":
+        return None
+    if key in _NUMBERS and _WHOLE.fullmatch(cell.strip()):
+        return int(cell)
+    if key == "guidance_scale":
+        try:
+            return float(cell)
+        except ValueError:
+            return cell
+    if key == "images":
+        if cell.lstrip().startswith("["):
+            try:
+                return json.loads(cell)
+            except (ValueError, RecursionError):
+                return cell
+        return [path.strip() for path in cell.split(";")]
+    return cell

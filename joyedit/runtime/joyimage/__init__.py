@@ -1,0 +1,1 @@
+"""The real backend: three networks on one device."""

@@ -1,0 +1,143 @@
+"""From a checkpoint, or from nothing but a size, to the backend that owns the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from joyedit.errors import CheckpointError, DeviceError
+from joyedit.job.spec import AttentionName, RunConfig
+from joyedit.models.config import DiTConfig
+from joyedit.models.dit import DiT
+from joyedit.models.qwen import TextEncoder, load_tokenizer
+from joyedit.models.schedule import SHIFT, ScheduleName
+from joyedit.models.vae import VAE
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.tuning.attention_choice import AttentionChoice, choose_attention
+from joyedit.runtime.tuning.compile import keep_compiled_code
+from joyedit.runtime.tuning.device import DTYPES, choose_device, choose_dtype
+from joyedit.weights import random
+from joyedit.weights.defaults import nano_folder
+from joyedit.weights.layouts import open_checkpoint, resolve
+from joyedit.weights.load import Component, Loading, check, load
+from joyedit.weights.random import SizeName
+
+HOST = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The networks on their device, and what belongs to them."""
+
+    dit: DiT
+    vae: VAE
+    text_encoder: TextEncoder
+    tokenizer_folder: Path
+    processor_folder: Path
+    schedule: ScheduleName
+    shift: float
+    layout: str
+    attention: AttentionChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Device and dtype with every `auto` decided."""
+
+    device: torch.device
+    dtype: str
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Wanted:
+        """Raises DeviceError for what is not to be had."""
+        if config.fused == config.compile == "on":
+            raise DeviceError("--fused on and --compile on: only one of them can run the blocks; leave the other out")
+        device = choose_device(config.device)
+        return cls(device=device, dtype=choose_dtype(config.dtype, device))
+
+    def attention(self, wish: AttentionName, dit: DiTConfig) -> AttentionChoice:
+        """The attention backend for this DiT. Raises DeviceError."""
+        return choose_attention(wish, self.device, DTYPES[self.dtype], dit.num_heads, dit.head_dim)
+
+    def dtype_of(self, network: str, parameter: str) -> torch.dtype:
+        """Everything in the run's dtype, but the time embedder in fp32: its input spans 0 to 1000."""
+        if network == "transformer" and ".time_embedder." in parameter:
+            return torch.float32
+        return DTYPES[self.dtype]
+
+
+def load_backend(config: RunConfig) -> JoyImageBackend:
+    """Find, recognise, check and load the checkpoint that `config.model` names.
+
+    The DiT, two thirds of it, loads on in a thread while the encoder takes the first batch; `ready` waits
+    for it. Raises CheckpointError, DeviceError or UsageError, with nothing half loaded.
+    """
+    if config.model is None:
+        raise CheckpointError("no model is given")
+    started = time.perf_counter()
+    keep_compiled_code(config)
+    wanted = Wanted.of(config)
+    checkpoint = open_checkpoint(resolve(config.model))
+    check(checkpoint.components, checkpoint.layout)
+    attention = wanted.attention(config.attention, checkpoint.dit.cfg)
+    later = next(c for c in checkpoint.components if c.module is checkpoint.dit)
+    for component in checkpoint.components:
+        if component is not later:
+            moves = config.offload == "encoder" and component.module is checkpoint.text_encoder
+            load(component, HOST if moves else wanted.device, partial(wanted.dtype_of, component.name))
+    checkpoint.text_encoder.rebuild_rotary(wanted.device)
+    parts = Parts(
+        dit=checkpoint.dit,
+        vae=checkpoint.vae,
+        text_encoder=checkpoint.text_encoder,
+        tokenizer_folder=checkpoint.tokenizer_folder,
+        processor_folder=checkpoint.processor_folder,
+        schedule=checkpoint.schedule,
+        shift=checkpoint.shift,
+        layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
+        attention=attention,
+    )
+    if wanted.device.type == "cuda":
+        torch.cuda.synchronize(wanted.device)
+    loading = Loading(partial(_load_on, later, HOST if config.offload == "encoder" else wanted.device, wanted))
+    try:
+        return JoyImageBackend(parts, wanted, config, config.model, started, loading)
+    except BaseException:
+        loading.cancel()
+        raise
+
+
+def _load_on(component: Component, device: torch.device, wanted: Wanted, cancelled: Callable[[], bool]) -> None:
+    """Load one network to the end, in a thread."""
+    load(component, device, partial(wanted.dtype_of, component.name), cancelled)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
+    """A backend of a size with random weights, built on the device; tokenizer and processor are nano's."""
+    started = time.perf_counter()
+    keep_compiled_code(config)
+    wanted = Wanted.of(config)
+    folder = nano_folder()
+    tokens = load_tokenizer(folder / "tokenizer")
+    names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    ids = {f"{name}_token_id": int(tokens.convert_tokens_to_ids(token)) for name, token in names.items()}
+    dit, vae, text_encoder = random.build(size, wanted.device, wanted.dtype_of, ids)
+    parts = Parts(
+        dit=dit,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer_folder=folder / "tokenizer",
+        processor_folder=folder / "processor",
+        schedule="diffusers",
+        shift=SHIFT,
+        layout="random weights",
+        attention=wanted.attention(config.attention, random.configs(size)[0]),
+    )
+    return JoyImageBackend(parts, wanted, config, f"random {size}", started)

@@ -1,0 +1,121 @@
+"""What runs where on a CUDA device, so that it always has something to do; on the CPU all of this is nothing.
+
+Three streams. The DiT and the decoder work on the default one, the encoder on a second of higher
+priority, and finished pixels go to the host on a third. The encoder of the next batch has to look at
+its own results on the way (shapes come from token ids), and in a stream of its own it waits for
+itself alone, not for the denoising that was queued before.
+
+A tensor that is made on one stream and read on another is told to the allocator (`record_stream`), so its
+memory is not given away before it was read. One thread queues all work; marks may be asked from any.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from joyedit.runtime.protocol import DeviceStage, HostMark, Mark
+
+
+class CudaMark:
+    """A place in a stream; its time is counted from `base`, a mark whose time is known."""
+
+    def __init__(self, stream: torch.cuda.Stream, base: CudaMark | None) -> None:
+        self.event = torch.cuda.Event(enable_timing=True)
+        self.event.record(stream)
+        self._base = base
+        self._at: float | None = None
+        if base is None:
+            self.event.synchronize()
+            self._at = time.perf_counter()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its time was asked for already."""
+        return self._at is not None
+
+    def reached(self) -> bool:
+        """Whether the device has come to it."""
+        return bool(self.event.query())
+
+    def seconds(self) -> float:
+        """When the device came to it, on time.perf_counter's clock; waits until it has."""
+        self.event.synchronize()
+        base = self._base
+        if self._at is None and base is not None:  # two threads may both do this, and get the same
+            self._at = base.seconds() + base.event.elapsed_time(self.event) / 1000
+            self._base = None
+        assert self._at is not None
+        return self._at
+
+
+class Streams:
+    """The streams of one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._cuda = device.type == "cuda"
+        if self._cuda:
+            self._work = torch.cuda.current_stream(device)
+            self._encoder = torch.cuda.Stream(device, priority=-1)
+            self._copies = torch.cuda.Stream(device)
+            # Elapsed times are single precision: the base moves on with the run, so they stay short.
+            self._base = self._next_base = CudaMark(self._work, None)
+
+    def mark(self, stage: DeviceStage) -> Mark:
+        """A mark behind all that was queued for this stage."""
+        if not self._cuda:
+            return HostMark()
+        if self._next_base.is_known:
+            self._base = self._next_base
+        mark = CudaMark(self._encoder if stage == "encode" else self._work, self._base)
+        if self._next_base is self._base:
+            self._next_base = mark
+        return mark
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """What is queued inside goes to the encoder's stream."""
+        if not self._cuda:
+            yield
+            return
+        with torch.cuda.stream(self._encoder):
+            yield
+
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        """Let what is queued from now on read these tensors of the encoder's stream."""
+        if self._cuda:
+            self._work.wait_stream(self._encoder)
+            for tensor in tensors:
+                tensor.record_stream(self._work)
+
+    def give_back(self) -> None:
+        """Let the encoder's stream use what was queued so far (weights that moved, say)."""
+        if self._cuda:
+            self._encoder.wait_stream(self._work)
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """A host tensor on the device, through pinned memory; nobody waits for the copy."""
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self._cuda else tensor
+
+    def to_host(self, tensors: Iterable[Tensor]) -> tuple[list[Tensor], Mark]:
+        """Host copies of finished tensors, which are there when the mark is reached."""
+        if not self._cuda:
+            return list(tensors), HostMark()
+        self._copies.wait_stream(self._work)
+        copies = []
+        with torch.cuda.stream(self._copies):
+            for tensor in tensors:
+                copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                copies.append(copy.copy_(tensor, non_blocking=True))
+                tensor.record_stream(self._copies)
+        return copies, CudaMark(self._copies, self._base)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self._cuda:
+            torch.cuda.synchronize(self.device)

@@ -1,0 +1,95 @@
+"""When the model is loaded: at once for a new folder, else when the first item is found that needs it.
+
+Loading takes minutes and tens of gigabytes, and a run that is started once more may have nothing to do.
+So where an earlier run left records, what is done is told apart first, with what `foresee` says of the
+model. Only then, and before anything is edited, the source is checked as a whole and the model loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from joyedit.job.results.journal import has_records
+from joyedit.job.source.item_builder import BUILT_IN
+from joyedit.job.spec import RunConfig
+from joyedit.runtime.model import model_identity
+from joyedit.runtime.pipeline.clock import StageClock
+from joyedit.runtime.pipeline.progress import Progress
+from joyedit.runtime.protocol import Backend, BackendInfo, Foresee, LoadBackend
+
+if TYPE_CHECKING:
+    from joyedit.job.source.sources import Source, SourceSummary
+
+
+class Opening:
+    """The source and the model of one run. `backend` is None as long as it is not loaded.
+
+    `summary` and `info` stand from the beginning; while `backend` is None, `summary` may not tell how
+    many items there are. Raises what `open` and `foresee` raise.
+    """
+
+    backend: Backend | None
+    summary: SourceSummary
+    info: BackendInfo
+
+    def __init__(
+        self,
+        source: Source,
+        config: RunConfig,
+        load_backend: LoadBackend,
+        foresee: Foresee | None,
+        progress: Progress,
+        clock: StageClock,
+    ) -> None:
+        self._source = source
+        self._config = config
+        self._load = load_backend
+        self._progress = progress
+        self._clock = clock
+        self.backend = None
+        self._checked = False
+        resumed = config.redo != "all" and has_records(config.output)
+        if foresee is None or not resumed or source.kind == "stdin":
+            self.open()
+        else:
+            self.summary = source.outline()
+            self.info = foresee(config)
+            progress.checking()
+
+    def check(self) -> None:
+        """Check the source as a whole; a second call does nothing. Raises `ManifestError`."""
+        if not self._checked:
+            self.summary = self._source.check()
+            self._checked = True
+
+    def open(self) -> Backend:
+        """Check the source, then load the model; a second call does nothing.
+
+        Raises `ManifestError` for a faulty source, and whatever loading raises.
+        """
+        if self.backend is None:
+            self.check()
+            self._progress.loading(self._config)
+            with self._clock.stage("load"):
+                self.backend = self._load(replace(self._config, expected_steps=_expected_steps(self.summary)))
+            self.info = self.backend.info
+            self._progress.started(self.info, self.summary)
+        return self.backend
+
+    def identity(self) -> str:
+        """What tells the model from others."""
+        return model_identity(self.info, self._config.model)
+
+    def close(self) -> None:
+        """Give the device's memory back."""
+        if self.backend is not None:
+            self.backend.close()
+
+
+def _expected_steps(summary: SourceSummary) -> float | None:
+    """Steps of all items, each counted as the part of a 1024-pixel step that its base size makes it."""
+    settings = summary.settings.over(BUILT_IN)
+    if summary.items is None or settings.steps is None or settings.basesize is None:
+        return None
+    return summary.items * settings.steps * (settings.basesize / 1024) ** 2

@@ -1,0 +1,1 @@
+"""The threads and stages around the device. No torch here."""

@@ -1,0 +1,168 @@
+"""Each item is looked at ahead of the plan: is it done already, and how large are its pictures?
+
+Both read from disks that may be slow or gone, so threads do it, and the plan gets what they found in the
+order of the source. What is done leaves the stream here.
+
+Where a look takes long (a slow disk, large files to hash), the threads are a few dozen items ahead. Where it
+takes less than handing over, they take turns with the source: two threads of Python that want to run hinder
+each other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from joyedit.errors import ItemError
+from joyedit.job import failpoints as faults
+from joyedit.job.pictures.decode import header_size
+from joyedit.job.plan import failed
+from joyedit.job.results.resume import Decision, Resume
+from joyedit.job.spec import EditItem, FailedItem, Size
+from joyedit.runtime.pipeline.threads import Task, Workers
+
+AHEAD = 128
+CHUNK = 16
+"""Items that a thread looks at in one go, as long as that takes time; else as many as may be ahead."""
+QUICK = 2e-4
+"""Seconds an item, below which the threads take turns with the source."""
+MEASURE = 32
+"""After so many chunks at once, one is looked at alone again, to see how long it takes."""
+WORKERS = 4
+
+Entry = EditItem | FailedItem
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What came of one item: whether to edit it, and the sizes of its pictures if so, or their fault."""
+
+    decision: Decision
+    sizes: dict[Path, Size]
+    fault: ItemError | None = None
+
+
+class _Chunk(NamedTuple):
+    """What came of some items in a row, and the seconds that it took."""
+
+    looked: list[_Looked]
+    seconds: float
+
+
+class Checker:
+    """Iterate over it for the items to edit; `size_of` then knows the pictures of the one given last.
+
+    `ahead` items are looked at before they are asked for; 1 where items come one by one from a person or
+    a program that waits for each. `passed_over` hears of each item that is not to be edited.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Entry],
+        resume: Resume,
+        workers: Workers,
+        passed_over: Callable[[Decision], None],
+        *,
+        max_pixels: int,
+        ahead: int = AHEAD,
+    ) -> None:
+        self._items = items
+        self._resume = resume
+        self._workers = workers
+        self._passed_over = passed_over
+        self._max_pixels = max_pixels
+        self._ahead = ahead
+        self._chunk = min(CHUNK, ahead)
+        self._under_way = 1
+        self._at_once = 0
+        self._sizes: dict[Path, Size] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        waiting: deque[tuple[list[Entry], Task[_Chunk], bool]] = deque()
+        items = iter(self._items)
+        fault: Exception | None = None
+        chunk: list[Entry] = []
+        while fault is None:
+            try:
+                item = next(items, None)
+            except Exception as error:  # of the source: told when what came before it is through
+                fault, item = error, None
+            if item is not None:
+                chunk.append(item)
+            if chunk and (item is None or len(chunk) >= self._chunk):
+                alone = self._is_alone(waiting)
+                waiting.append((chunk, self._workers.submit(partial(self._look_at, chunk)), alone))
+                chunk = []
+            if item is None:
+                break
+            while len(waiting) >= self._under_way:
+                yield from self._found(*waiting.popleft())
+        while waiting:
+            yield from self._found(*waiting.popleft())
+        if fault is not None:
+            raise fault
+
+    def size_of(self, path: Path) -> Size:
+        """The (height, width) of a picture of the item that was given last."""
+        return self._sizes[path]
+
+    def _look_at(self, items: Sequence[Entry]) -> _Chunk:
+        """What a worker does."""
+        start = time.perf_counter()
+        looked = [self._look(item) for item in items]
+        return _Chunk(looked, time.perf_counter() - start)
+
+    def _is_alone(self, waiting: Sized) -> bool:
+        """Whether the next chunk is looked at while nothing else goes on here; only then its time tells."""
+        if self._under_way > 1:
+            self._at_once += 1
+            if self._at_once >= MEASURE:
+                self._under_way, self._at_once = 1, 0
+        return self._under_way == 1 and not waiting
+
+    def _adapt(self, seconds: float) -> None:
+        """To the seconds that an item took."""
+        quick = seconds < QUICK
+        self._chunk = self._ahead if quick else min(CHUNK, self._ahead)
+        self._under_way = 1 if quick else max(1, self._ahead // CHUNK)
+
+    def _look(self, item: Entry) -> _Looked:
+        if isinstance(item, FailedItem):
+            return _Looked("edit", {})
+        decision = self._resume.decide(item)
+        if decision != "edit":
+            return _Looked(decision, {})
+        try:
+            faults.reached("header")
+            return _Looked(decision, {path: header_size(path, self._max_pixels) for path in item.images})
+        except ItemError as error:
+            return _Looked(decision, {}, error)
+        except OSError as error:
+            return _Looked(decision, {}, ItemError("unreadable_picture", f"{item.id}: {error.strerror or error}"))
+
+    def _found(self, items: list[Entry], task: Task[_Chunk], alone: bool = False) -> Iterator[Entry]:
+        """The items of a chunk that are to be edited."""
+        try:
+            looked, seconds = self._workers.result(task, "some pictures")
+            if alone:
+                self._adapt(seconds / len(items))
+        except ItemError as error:
+            if len(items) > 1:  # one of them hangs: each is looked at alone
+                for item in items:
+                    yield from self._found([item], self._workers.submit(partial(self._look_at, [item])))
+                return
+            told = ", ".join(str(path) for path in items[0].images)
+            looked = [_Looked("edit", {}, ItemError(error.code, str(error).replace("some pictures", told, 1)))]
+        for item, found in zip(items, looked, strict=True):
+            if found.decision != "edit":
+                self._passed_over(found.decision)
+            elif found.fault is not None and isinstance(item, EditItem):
+                yield failed(item, found.fault.code, str(found.fault))
+            else:
+                self._sizes = found.sizes
+                yield item

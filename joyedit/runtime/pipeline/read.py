@@ -1,0 +1,220 @@
+"""Pictures are read ahead of the device: planning in one thread, decoding in a few.
+
+At most `depth` batches wait, one more is with the planner and one with the device, so memory does not
+grow with the manifest. A picture that does not come in time fails its items and holds up nothing else.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from joyedit.errors import ItemError, JoyeditError
+from joyedit.job import failpoints as faults
+from joyedit.job.pictures.decode import fit, load_picture
+from joyedit.job.results.fingerprint import HashCache
+from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, FailedItem, Seen, Size, SizedItem
+from joyedit.runtime.pipeline.clock import StageClock
+from joyedit.runtime.pipeline.threads import StoppedError, Task, Workers
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+WORKERS = 4
+DEPTH = 2
+_POLL = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadyItem:
+    """An item with its pictures in memory, each of its bucket's size. `seconds` is what reading took.
+
+    `seen` tells for each picture which file it was.
+    """
+
+    sized: SizedItem
+    pictures: tuple[Image.Image, ...]
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    seen: tuple[Seen, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadyBatch:
+    """A planned batch: the items that were read, and those that were not, each with its fault."""
+
+    index: int
+    items: tuple[ReadyItem, ...]
+    unread: tuple[tuple[SizedItem, Exception], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadPicture:
+    """One reference in memory, and what was done to it beyond the ordinary."""
+
+    image: Image.Image
+    notes: tuple[str, ...]
+    seconds: float
+    seen: Seen
+
+
+def read_picture(
+    path: Path, bucket: Size, clock: StageClock, hashes: HashCache, max_pixels: int = MAX_PIXELS
+) -> ReadPicture:
+    """Hash, decode, orient and fit one picture. Raises `ItemError`."""
+    with clock.stage("read") as lap:
+        faults.reached("read")
+        picture = load_picture(path, max_pixels, hashes)
+        image = fit(picture.image, bucket)
+    assert picture.seen is not None  # it was asked for
+    return ReadPicture(image=image, notes=picture.notes, seconds=lap.seconds, seen=picture.seen)
+
+
+_Key = tuple[Path, Size]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A batch whose pictures are with the threads. What several items share is read once."""
+
+    batch: Batch
+    pictures: dict[_Key, Task[ReadPicture]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """The end of the plan, or the fault that ended it."""
+
+    error: BaseException | None = None
+
+
+class ReadAhead:
+    """A context that runs the plan and the reading in threads; iterate over it for what is ready.
+
+    An error of the plan itself is raised from the iteration. The iteration ends when `stopped` says so;
+    `finished` tells whether it came to the end of the plan. Leaving the context stops the threads; one
+    that waits for standard input, or for a disk, is left to wait and does not hold up the exit.
+    """
+
+    def __init__(
+        self,
+        planned: Iterator[Batch | FailedItem],
+        read: Callable[[Path, Size], ReadPicture],
+        depth: int = DEPTH,
+        workers: int = WORKERS,
+        timeout: float = READ_TIMEOUT,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.finished = False
+        self._planned = planned
+        self._read = read
+        self._queue: queue.Queue[FailedItem | _Reading | _Stop] = queue.Queue(maxsize=depth)
+        self._left = threading.Event()
+        self._stopped = stopped
+        self._workers = Workers(workers, "joyedit-read", timeout=timeout, stopped=stopped)
+        self._planner = threading.Thread(target=self._feed, name="joyedit-plan", daemon=True)
+
+    def __enter__(self) -> ReadAhead:
+        self._workers.__enter__()
+        self._planner.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left.set()
+        self._workers.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[FailedItem | ReadyBatch]:
+        while not self._stopped():
+            try:
+                entry = self._queue.get(timeout=_POLL)
+            except queue.Empty:
+                continue
+            if isinstance(entry, _Stop):
+                if entry.error is not None:
+                    raise entry.error
+                self.finished = True
+                return
+            if isinstance(entry, _Reading):
+                try:
+                    ready = self._gather(entry)
+                except StoppedError:
+                    return
+                yield ready
+            else:
+                yield entry
+
+    def _feed(self) -> None:
+        """The planner's thread."""
+        try:
+            for entry in self._planned:
+                if isinstance(entry, Batch):
+                    going_on = self._put(_Reading(entry, self._submit(entry)))
+                else:
+                    going_on = self._put(entry)
+                if not going_on:
+                    return
+        except StoppedError:
+            return
+        except BaseException as error:
+            self._put(_Stop(error))
+        else:
+            self._put(_Stop())
+
+    def _submit(self, batch: Batch) -> dict[_Key, Task[ReadPicture]]:
+        keys = dict.fromkeys(key for sized in batch.items for key in _keys(sized))
+        return {key: self._workers.submit(partial(self._read, *key)) for key in keys}
+
+    def _put(self, entry: FailedItem | _Reading | _Stop) -> bool:
+        """Wait for room; False when the run has stopped in the meantime."""
+        while not self._left.is_set():
+            try:
+                self._queue.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _gather(self, reading: _Reading) -> ReadyBatch:
+        """Wait for the pictures of one batch. Items that share a picture share its seconds."""
+        items = []
+        unread = []
+        uses = Counter(key for sized in reading.batch.items for key in _keys(sized))
+        for sized in reading.batch.items:
+            keys = _keys(sized)
+            try:
+                pictures = [self._workers.result(reading.pictures[key], str(key[0])) for key in keys]
+            except StoppedError:
+                raise
+            except Exception as error:
+                if isinstance(error, JoyeditError) and not isinstance(error, ItemError):
+                    raise
+                unread.append((sized, error))
+                continue
+            notes = [
+                note if len(keys) == 1 else f"{path.name}: {note}"
+                for (path, _), picture in zip(keys, pictures, strict=True)
+                for note in picture.notes
+            ]
+            items.append(
+                ReadyItem(
+                    sized=sized,
+                    pictures=tuple(picture.image for picture in pictures),
+                    notes=tuple(dict.fromkeys(notes)),
+                    seen=tuple(picture.seen for picture in pictures),
+                    seconds=sum(picture.seconds / uses[key] for key, picture in zip(keys, pictures, strict=True)),
+                )
+            )
+        return ReadyBatch(index=reading.batch.index, items=tuple(items), unread=tuple(unread))
+
+
+def _keys(sized: SizedItem) -> list[_Key]:
+    return list(zip(sized.item.images, sized.references, strict=True))

@@ -1,0 +1,183 @@
+"""Every item's final state passes here once: journal, counts, progress and log take it from here."""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from joyedit.errors import ItemError, OutputError
+from joyedit.job.results.journal import Journal
+from joyedit.job.results.report import LOG, Tally, joyedit_version
+from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, Size, SizedItem
+from joyedit.runtime.protocol import BackendInfo
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """A finished picture on the disk: what it was made of, and what its file holds."""
+
+    fingerprint: str
+    bytes: int
+    sha256: str
+    inputs: tuple[Seen, ...]
+
+
+class Recorder:
+    """The open records of a run, as a context; all methods may be called from any thread.
+
+    `on_result` hears of each result and its line in the journal, one at a time, after the line was
+    written. Each method raises `OutputError` when the record cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        info: BackendInfo,
+        on_result: Callable[[ItemResult, str], None],
+    ) -> None:
+        self.tally = Tally()
+        self.info = info
+        self._on_result = on_result
+        self._lock = threading.Lock()
+        self._version = joyedit_version()
+        self._log = folder / LOG
+        self.journal = Journal(folder)
+        if self.journal.repaired is not None:
+            self.log(self.journal.repaired)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.journal.close()
+
+    def ok(self, sized: SizedItem, written: Written, *, seconds: Mapping[str, float], notes: tuple[str, ...]) -> None:
+        """An item whose picture stands under its final name."""
+        self._add(self._result(sized.item, sized.target, seconds=seconds, notes=notes, written=written))
+
+    def skipped(self) -> None:
+        """An item that an earlier run has done; its record stands."""
+        with self._lock:
+            self.tally.skipped += 1
+
+    def left(self) -> None:
+        """An item that this run was not asked to edit, and that has no record."""
+        with self._lock:
+            self.tally.left += 1
+
+    def failed(
+        self,
+        sized: SizedItem,
+        error: Exception,
+        code: str,
+        *,
+        seconds: Mapping[str, float] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """A planned item that `error` stopped; `code` stands if the error brings none of its own."""
+        code, message = fault_of(error, code)
+        self.log(f"{sized.item.id}: {code}: {message}", error)
+        fault = {"code": code, "message": message}
+        self._add(self._result(sized.item, sized.target, seconds=seconds or {}, notes=notes, error=fault))
+
+    def unplanned(self, item: FailedItem) -> None:
+        """An item that failed before it joined a batch."""
+        self.log(f"{item.id}: {item.code}: {item.message}")
+        fault = {"code": item.code, "message": item.message}
+        if item.item is not None:
+            self._add(self._result(item.item, None, seconds={}, notes=(), error=fault))
+            return
+        self._add(
+            ItemResult(
+                id=item.id,
+                status="failed",
+                instruction=item.instruction,
+                inputs=tuple(os.path.abspath(path) for path in item.images),
+                output=None,
+                bucket=None,
+                error=fault,
+                origin=item.origin,
+            )
+        )
+
+    def log(self, text: str, error: BaseException | None = None) -> None:
+        """Append to joyedit.log, with the traceback of `error`."""
+        stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        entry = f"{stamp} {text}\n"
+        if error is not None and not (isinstance(error, ItemError) and error.__cause__ is None):
+            entry += "".join(traceback.format_exception(error))
+        try:
+            with self._lock, open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(entry)
+        except OSError as fault:
+            raise OutputError(f"cannot write {self._log}: {fault.strerror or fault}") from fault
+
+    def _add(self, result: ItemResult) -> None:
+        with self._lock:
+            line = self.journal.append(result)
+            self.tally.result(result)
+            self._on_result(result, line)
+
+    def _result(
+        self,
+        item: EditItem,
+        bucket: Size | None,
+        *,
+        seconds: Mapping[str, float],
+        notes: tuple[str, ...],
+        written: Written | None = None,
+        error: dict[str, str] | None = None,
+    ) -> ItemResult:
+        return ItemResult(
+            id=item.id,
+            status="ok" if error is None else "failed",
+            instruction=item.instruction,
+            inputs=tuple(os.path.abspath(path) for path in item.images),
+            output=item.output if error is None else None,
+            bucket=bucket,
+            settings=self._settings(item),
+            seconds=dict(seconds),
+            notes=notes,
+            error=error,
+            origin=item.origin,
+            fingerprint=None if written is None else written.fingerprint,
+            output_bytes=None if written is None else written.bytes,
+            output_sha256=None if written is None else written.sha256,
+            inputs_seen=() if written is None else written.inputs,
+            planned_output=None if error is None else item.output,
+        )
+
+    def _settings(self, item: EditItem) -> dict[str, Any]:
+        height, width = (None, None) if item.size is None else item.size
+        return {
+            "steps": item.sampling.steps,
+            "guidance_scale": item.sampling.guidance_scale,
+            "seed": item.sampling.seed,
+            "negative_prompt": item.sampling.negative_prompt,
+            "basesize": item.basesize,
+            "width": width,
+            "height": height,
+            "schedule": self.info.schedule,
+            "model": self.info.model,
+            "dtype": self.info.dtype,
+            "attention": self.info.attention,
+            "joyedit": self._version,
+        }
+
+
+def fault_of(error: Exception, code: str) -> tuple[str, str]:
+    """The stable code and the one-line message of an error; `code` if it brings none of its own."""
+    if isinstance(error, ItemError):
+        return error.code, " ".join(str(error).splitlines())
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else ""
+    return code, f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,0 +1,181 @@
+"""Pictures are written behind the device: a few threads wait for it, encode, put the file in place, then record it.
+
+At most `pending` pictures are on their way; the device waits for room only when the disk is slower
+than it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from joyedit.errors import ItemError, OutputError
+from joyedit.job.pictures.decode import save_picture
+from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.report import joyedit_version
+from joyedit.job.spec import EditItem, RunConfig
+from joyedit.runtime.pipeline.clock import StageClock
+from joyedit.runtime.pipeline.read import ReadyItem
+from joyedit.runtime.pipeline.record import Recorder, Written
+from joyedit.runtime.pipeline.running_batch import Flight
+from joyedit.runtime.protocol import BackendInfo
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+WORKERS = 4
+PENDING = 32
+"""Two batches of eight on the device, and as many that the disk is behind with."""
+
+_FORMATS: dict[str, Literal["png", "jpg", "webp"]] = {
+    ".png": "png",
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".webp": "webp",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EditedItem:
+    """An item on its way through the device, and its place in the batch."""
+
+    ready: ReadyItem
+    flight: Flight
+    place: int
+
+    def seconds(self) -> dict[str, float]:
+        """Its share of each stage so far; waits for the device."""
+        return {"read": self.ready.seconds, **self.flight.share()}
+
+
+class Writers:
+    """A context around the writing threads. Leaving it waits until everything put in is written."""
+
+    def __init__(self, write: Callable[[EditedItem], None], workers: int = WORKERS, pending: int = PENDING) -> None:
+        self._write = write
+        self._room = threading.Semaphore(pending)
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="joyedit-write")
+        self._fatal: BaseException | None = None
+
+    def __enter__(self) -> Writers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            self.check()
+
+    def put(self, edited: EditedItem) -> float:
+        """Hand over one picture; gives the seconds it waited for room.
+
+        Raises what stopped the writers, if something did.
+        """
+        start = time.perf_counter()
+        self._room.acquire()
+        waited = time.perf_counter() - start
+        self.check()
+        self._pool.submit(self._work, edited)
+        return waited
+
+    def check(self) -> None:
+        """Raise the error that stopped the writers (`OutputError` when the folder cannot be written)."""
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _work(self, edited: EditedItem) -> None:
+        try:
+            if self._fatal is None:  # what is left after that has no record, and a later run makes it anew
+                self._write(edited)
+        except BaseException as error:
+            self._fatal = error
+        finally:
+            self._room.release()
+
+
+class PictureWriter:
+    """Writes one finished picture and its record; what `Writers` calls."""
+
+    def __init__(
+        self,
+        *,
+        folder: OutputFolder,
+        config: RunConfig,
+        info: BackendInfo,
+        recorder: Recorder,
+        clock: StageClock,
+        fingerprints: Fingerprinter,
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._info = info
+        self._recorder = recorder
+        self._clock = clock
+        self._fingerprints = fingerprints
+
+    def __call__(self, edited: EditedItem) -> None:
+        """Wait for the picture, put it in place, then its record. A fault of this item becomes its record.
+
+        Raises `OutputError` when nothing more can be written.
+        """
+        sized, item = edited.ready.sized, edited.ready.sized.item
+        inputs, notes = edited.ready.seen, edited.ready.notes
+        seconds: dict[str, float] = {}
+        code = "edit_failed"
+        try:
+            seconds = edited.seconds()
+            image = edited.flight.picture(edited.place)
+            code = "write_failed"
+            with self._clock.stage("write") as lap:
+                data = self._encode(item, image)
+                self._folder.write_bytes(item.output, data)
+                written = Written(
+                    fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in inputs]),
+                    bytes=len(data),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                    inputs=inputs,
+                )
+        except OutputError:
+            raise
+        except Exception as error:
+            if code == "write_failed":
+                seconds |= {"write": lap.seconds}
+            self._recorder.failed(sized, error, code, seconds=seconds, notes=notes)
+        else:
+            self._recorder.ok(sized, written, seconds=seconds | {"write": lap.seconds}, notes=notes)
+
+    def _encode(self, item: EditItem, image: Image.Image) -> memoryview:
+        """The picture's file, in memory: a fault of the encoder and one of the disk stay apart."""
+        form = _FORMATS.get(PurePosixPath(item.output).suffix.lower(), self._config.format)
+        file = io.BytesIO()
+        try:
+            save_picture(image, file, form, self._config.quality, picture_metadata(item, self._info))
+        except OSError as error:
+            raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
+        return file.getbuffer()
+
+
+def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
+    """What a finished picture says about how it was made. A local checkpoint gives its folder's name only."""
+    local = Path(info.model)
+    return {
+        "instruction": item.instruction,
+        "negative_prompt": item.sampling.negative_prompt,
+        "seed": str(item.sampling.seed),
+        "steps": str(item.sampling.steps),
+        "guidance_scale": str(item.sampling.guidance_scale),
+        "basesize": str(item.basesize),
+        "schedule": info.schedule,
+        "model": local.resolve().name if local.exists() else info.model,
+        "software": f"joyedit {joyedit_version()}",
+    }

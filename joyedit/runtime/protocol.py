@@ -1,0 +1,186 @@
+"""What the run loop asks of a device: the protocol between `run` and the networks. No torch here.
+
+One batch passes `encode`, `denoise` and `decode_later` in turn, all called from one thread. What goes
+from one to the next is the backend's own affair, and `run` hands it on unopened. A call returns when the
+device was given its work, not when that is done: `Pending` waits for the pictures, a `Mark` for the time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from joyedit.errors import UsageError
+from joyedit.job.spec import Batch, RunConfig, Settings, Size
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FAKE_MODEL = "fake"
+FAKE_SWITCH = "JOYEDIT_FAKE"
+"""Set to 1, the model name `fake` stands for a backend without networks, for tests."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackendInfo:
+    """What was loaded and what is in force; every `auto` is decided here.
+
+    `layout` names the kind of checkpoint that was recognised; `load_seconds` is the time until the backend
+    could take its first batch; `notes` are remarks for the user. `identity` tells checkpoints apart; where
+    it is empty, the files of the checkpoint are looked at. `fused`: whether joyedit's own kernels
+    run in the DiT.
+    `compile_seconds` of `load_seconds` went into compiling, where `compiled`.
+    """
+
+    model: str
+    layout: str
+    device: str
+    dtype: str
+    attention: str
+    schedule: str
+    identity: str = ""
+    load_seconds: float = 0.0
+    fused: bool = False
+    compiled: bool = False
+    compile_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchInput:
+    """A batch and its pictures: for each item, for each reference, RGB and already of its bucket's size."""
+
+    batch: Batch
+    pictures: tuple[tuple[Image.Image, ...], ...]
+
+
+class OutOfMemory(Exception):  # noqa: N818 - what it is, in every backend
+    """The device has no room for this batch. A smaller one may fit."""
+
+
+DeviceStage = Literal["encode", "denoise", "decode"]
+
+
+class Mark(Protocol):
+    """A place in the device's work. May be asked from any thread."""
+
+    def reached(self) -> bool:
+        """Whether the device has come to it."""
+
+    def seconds(self) -> float:
+        """When the device came to it, on time.perf_counter's clock; waits until it has."""
+
+
+class HostMark:
+    """The mark of a device that works while it is called: reached at once."""
+
+    def __init__(self) -> None:
+        self._at = time.perf_counter()
+
+    def reached(self) -> bool:
+        """Always."""
+        return True
+
+    def seconds(self) -> float:
+        """When it was made."""
+        return self._at
+
+
+class Pending(Protocol):
+    """The pictures of a batch that the device may still be busy with. Any thread may ask; both calls wait."""
+
+    def __len__(self) -> int: ...
+
+    def is_finite(self, place: int) -> bool:
+        """Whether the latents of this item of the batch hold neither a NaN nor an infinity."""
+
+    def picture(self, place: int) -> Image.Image:
+        """The picture of this item of the batch: RGB, of the target's size."""
+
+
+class Backend(Protocol):
+    """A loaded model on a device. `encode`, `denoise` and `decode_later` may raise `OutOfMemory`."""
+
+    info: BackendInfo
+    window: int
+    """How many batches are best encoded before the first of them is denoised."""
+
+    def encode(self, batch: BatchInput) -> Any:
+        """Instructions and pictures -> conditioning."""
+
+    def ready(self) -> None:
+        """Wait until all networks are loaded: some may still be while the first batch is encoded.
+
+        Raises what loading raises; `denoise` needs it.
+        """
+
+    def denoise(self, encoded: Any, on_step: Callable[[int, int], None]) -> Any:
+        """Conditioning -> latents. `on_step(done, total)` is called after each step that was queued."""
+
+    def decode_later(self, latents: Any) -> Pending:
+        """Latents -> pictures that are asked for later."""
+
+    def decode(self, latents: Any) -> list[Image.Image]:
+        """Latents -> one RGB picture of the target's size for each item, in order; waits for them."""
+
+    def mark(self, stage: DeviceStage) -> Mark:
+        """A mark behind all that was queued for this stage."""
+
+    def operations(self, encoded: Any) -> Mapping[DeviceStage, int]:
+        """Floating-point operations of a batch by stage, by formula; empty where nobody knows."""
+
+    def matmul_tflops(self) -> float | None:
+        """What the device reaches in a large matrix product, in TFLOP/s; None where that says nothing."""
+
+    def peak_memory(self) -> int | None:
+        """The most bytes in use on the device so far; None if that is not known."""
+
+    def predicted_peak(self) -> int | None:
+        """What `peak_memory` should be by the backend's memory model; None where it has none."""
+
+    def auto_batch_size(self, target: Size) -> int:
+        """How many items of this target (height, width) fit on the device at once; at least 1."""
+
+    def free_memory(self) -> None:
+        """Give back what is kept for later use, after `OutOfMemory`."""
+
+    def close(self) -> None:
+        """Give the device's memory back."""
+
+
+LoadBackend = Callable[[RunConfig], Backend]
+Foresee = Callable[[RunConfig], BackendInfo]
+
+
+def backend_loader(model: str | None) -> LoadBackend:
+    """The function that loads `model`. Nothing heavy is imported before that function is called."""
+    if is_fake(model):
+        from joyedit.runtime.fake import load_backend as load_fake
+
+        return load_fake
+    if model is None:
+        raise UsageError("no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL")
+
+    def load(config: RunConfig) -> Backend:
+        from joyedit.runtime.joyimage.loading import load_backend
+
+        return load_backend(config)
+
+    return load
+
+
+def model_settings(model: str | None) -> Settings:
+    """The default settings that a checkpoint itself brings; none without a model."""
+    if model is None or is_fake(model):
+        return Settings()
+    from joyedit.weights.defaults import checkpoint_defaults
+
+    return checkpoint_defaults(model)
+
+
+def is_fake(model: str | None) -> bool:
+    """Whether the name stands for the backend without networks."""
+    return model == FAKE_MODEL and os.environ.get(FAKE_SWITCH) == "1"

@@ -1,0 +1,1 @@
+"""What is measured or decided once for a device: kernels, compilation, and where that is kept."""

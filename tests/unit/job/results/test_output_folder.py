@@ -1,0 +1,166 @@
+"""Output files: inside the folder, whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from joyedit.errors import ItemError, OutputError, UsageError
+from joyedit.job.results.output_folder import TEMPORARY_SUFFIX, OutputFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> OutputFolder:
+    folder = OutputFolder(tmp_path / "out")
+    folder.prepare()
+    return folder
+
+
+def files(path: Path) -> list[str]:
+    return sorted(str(one.relative_to(path)) for one in path.rglob("*") if not one.is_dir())
+
+
+def test_check_creates_nothing(tmp_path: Path) -> None:
+    OutputFolder(tmp_path / "a" / "b").check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    for path in (tmp_path / "out", tmp_path / "out" / "deeper"):
+        with pytest.raises(UsageError, match="out is not one"):
+            OutputFolder(path).check()
+    with pytest.raises(OutputError, match="cannot make the output folder"):
+        OutputFolder(tmp_path / "out").prepare()
+
+
+def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError, match="cannot be a folder"):
+        OutputFolder(tmp_path / "out").check()
+
+
+def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    with pytest.raises(OutputError, match="no permission"):
+        OutputFolder(tmp_path / "out").check()
+
+
+def test_write_makes_parents_and_leaves_no_temporary(folder: OutputFolder) -> None:
+    path = folder.write("a/b/c.png", lambda file: file.write(b"data") and None)
+    assert path.read_bytes() == b"data"
+    assert files(folder.path) == ["a/b/c.png"]
+
+
+def test_the_file_is_whole_before_it_has_its_name(folder: OutputFolder) -> None:
+    seen: list[list[str]] = []
+
+    def fill(file: BinaryIO) -> None:
+        file.write(b"half")
+        file.flush()
+        seen.append(files(folder.path))
+
+    folder.write("x.png", fill)
+    (during,) = seen
+    assert len(during) == 1
+    assert during[0].endswith(TEMPORARY_SUFFIX)
+
+
+def test_the_order_is_flush_rename_flush_of_the_folder(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(handle: int) -> None:
+        events.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
+        fsync(handle)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        events.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    folder.write("x.png", lambda file: None)
+    assert events == ["file", "rename", "folder"]
+
+
+def test_a_fault_while_filling_leaves_the_earlier_file_and_nothing_else(folder: OutputFolder) -> None:
+    folder.write_text("x.txt", "old")
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"new")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        folder.write("x.txt", fail)
+    assert files(folder.path) == ["x.txt"]
+    assert (folder.path / "x.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/etc/x.png", "", ".", "a\0b.png", ".."])
+def test_names_that_lead_out_are_refused(folder: OutputFolder, name: str, tmp_path: Path) -> None:
+    with pytest.raises(ItemError) as caught:
+        folder.write_text(name, "x")
+    assert caught.value.code == "output_outside"
+    assert files(tmp_path) == []
+
+
+def test_links_that_lead_out_are_refused(folder: OutputFolder, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder.path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("link/x.png", "link/deep/x.png"):
+        with pytest.raises(ItemError) as caught:
+            folder.write_text(name, "x")
+        assert caught.value.code == "output_outside"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_link_in_place_of_the_file_is_replaced_not_followed(folder: OutputFolder, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("keep")
+    (folder.path / "x.txt").symlink_to(tmp_path / "precious.txt")
+    folder.write_text("x.txt", "new")
+    assert (tmp_path / "precious.txt").read_text() == "keep"
+    assert not (folder.path / "x.txt").is_symlink()
+
+
+def test_names_that_the_file_system_refuses_fail_alone(folder: OutputFolder) -> None:
+    folder.write_text("taken", "x")
+    (folder.path / "folder.png").mkdir()
+    for name in ("n" * 300 + ".png", "taken/x.png", "folder.png"):
+        with pytest.raises(ItemError) as caught:
+            folder.write_text(name, "x")
+        assert caught.value.code == "output_name"
+    assert files(folder.path) == ["taken"]
+
+
+def test_a_name_as_long_as_the_file_system_allows_works(folder: OutputFolder) -> None:
+    name = "n" * 251 + ".png"
+    assert folder.write_text(name, "x").name == name
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
+def test_faults_of_the_disk_concern_the_whole_run(folder: OutputFolder, number: int) -> None:
+    def fail(file: BinaryIO) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OutputError, match=r"cannot write 'x\.png'"):
+        folder.write("x.png", fail)
+    assert files(folder.path) == []
+
+
+def test_an_error_of_pillow_concerns_the_item(folder: OutputFolder) -> None:
+    def fail(file: BinaryIO) -> None:
+        raise OSError("encoder error -2 when writing image file")
+
+    with pytest.raises(ItemError) as caught:
+        folder.write("x.png", fail)
+    assert caught.value.code == "write_failed"
+
+
+def test_nothing_is_written_before_prepare(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="prepare"):
+        OutputFolder(tmp_path).write_text("x", "x")

@@ -1,0 +1,123 @@
+"""Loading that goes on behind the first batch: what waits for it, and how its faults are told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+import joyedit
+from joyedit.errors import CheckpointError, DeviceError, JoyeditError
+from joyedit.models.dit import DiT
+from joyedit.runtime.joyimage import backend as joyimage
+from joyedit.runtime.tuning.compile import Compilation
+from joyedit.runtime.tuning.fused_check import Fusion
+from joyedit.weights.files import SafetensorsFiles
+from support import editing
+from support.editing import Edit, batch_of, levels_apart, picture, run
+
+READ = SafetensorsFiles.read
+
+
+def edit() -> Edit:
+    return Edit(text="Red.", images=[picture(256, 256)], steps=1)
+
+
+def gated(monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> threading.Event:
+    """The transformer's tensors come when the event is set; `fault` instead of the second one."""
+    gate = threading.Event()
+
+    def read(self: SafetensorsFiles, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        for number, entry in enumerate(READ(self, device)):
+            if "transformer" in self.where:
+                assert gate.wait(20)
+                if fault is not None and number == 1:
+                    raise fault
+            yield entry
+
+    monkeypatch.setattr(SafetensorsFiles, "read", read)
+    return gate
+
+
+def test_the_encoder_works_while_the_transformer_loads(
+    diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run(editing.backend(diffusers_checkpoint), edit())[0]
+    gate = gated(monkeypatch)
+    backend = editing.backend(diffusers_checkpoint)
+    encoded = backend.encode(batch_of([edit()]))
+    assert backend.auto_batch_size((256, 256)) >= 1
+    assert backend.operations(encoded)["encode"] > 0
+    assert any(p.is_meta for p in backend._dit.parameters())
+    threading.Timer(0.1, gate.set).start()
+    latents = backend.denoise(encoded, lambda done, total: None)
+    assert levels_apart(backend.decode(latents)[0], plain) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "told"),
+    [
+        (SafetensorError("a shard ended"), CheckpointError, r"the transformer cannot be loaded \(a shard ended\)"),
+        (OSError(5, "Input/output error"), CheckpointError, "Input/output error"),
+        (torch.OutOfMemoryError("no room"), DeviceError, "the transformer takes 0.0 GiB, and cpu has no room for it"),
+    ],
+)
+def test_a_transformer_that_cannot_be_loaded_ends_the_run_as_at_its_start(
+    diffusers_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Exception,
+    kind: type[JoyeditError],
+    told: str,
+) -> None:
+    gated(monkeypatch, fault).set()
+    picture(64, 64).save(tmp_path / "a.png")
+    with pytest.raises(kind, match=told) as caught:
+        joyedit.run(tmp_path / "a.png", model=diffusers_checkpoint, output=tmp_path / "out", prompt="x", basesize=256)
+    assert caught.value.exit_code == 2
+    assert not list((tmp_path / "out").glob("*.png"))
+    assert (tmp_path / "out" / "results.jsonl").read_text() == ""
+
+
+def test_closing_does_not_wait_for_the_whole_transformer(
+    diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = gated(monkeypatch)
+    backend = editing.backend(diffusers_checkpoint)
+    dit = backend._dit
+    threading.Timer(0.1, gate.set).start()
+    backend.close()
+    assert all(p.is_meta for p in dit.parameters())
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_fused_blocks_give_way_to_a_compiler_that_works(
+    compiles: bool, diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are back in force where it does not; what is told is what runs."""
+
+    def fuse(wish: str, dit: DiT, *_: object) -> Fusion:
+        dit._fused = lambda *_: torch.zeros(1)
+        return Fusion(on=True)
+
+    def compile_dit(dit: DiT, *_: object) -> Compilation:
+        dit.plain_blocks()
+        return Compilation(on=compiles, note="" if compiles else "not compiled")
+
+    monkeypatch.setattr(joyimage, "fuse", fuse)
+    monkeypatch.setattr(joyimage, "compile_dit", compile_dit)
+    monkeypatch.setattr(DiT, "fuse_blocks", lambda self: fuse("on", self))
+    backend = editing.backend(diffusers_checkpoint, compile="on")
+    assert (backend.info.fused, backend.info.compiled) == (not compiles, compiles)
+    assert (backend.dit._fused is not None) == backend.info.fused
+    assert backend._blocks() == ("compiled" if compiles else "fused")
+
+
+def test_fused_and_compiled_blocks_exclude_each_other(diffusers_checkpoint: Path) -> None:
+    with pytest.raises(DeviceError, match="--fused on and --compile on: only one of them can run the blocks"):
+        editing.backend(diffusers_checkpoint, fused="on", compile="on")

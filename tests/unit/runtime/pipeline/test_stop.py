@@ -1,0 +1,64 @@
+"""When a run stops before its end: signals and the end of the time."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from joyedit.runtime.pipeline.stop import Stop
+
+
+def test_the_time_ends() -> None:
+    now = [100.0]
+    stop = Stop(60, now=lambda: now[0])
+    assert not stop()
+    now[0] = 159.9
+    assert (stop(), stop.reason) == (False, None)
+    now[0] = 160.0
+    assert (stop(), stop.reason) == (True, "out_of_time")
+
+
+def test_without_a_limit_there_is_no_end() -> None:
+    assert not Stop(now=lambda: 1e18)()
+
+
+def test_the_first_signal_is_noted_and_told() -> None:
+    stop, told = Stop(), []
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop.signals(told.append):
+        stop.started = True
+        signal.raise_signal(signal.SIGTERM)
+        assert (stop(), stop.reason) == (True, "interrupted")
+    assert told == ["interrupted"]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_before_there_is_a_batch_a_signal_ends_it_all() -> None:
+    stop = Stop()
+    with stop.signals(lambda reason: None), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop().signals(lambda reason: None):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_another_thread_takes_no_signals() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen: list[object] = []
+
+    def work() -> None:
+        with Stop().signals(lambda reason: None):
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]

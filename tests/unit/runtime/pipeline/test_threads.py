@@ -1,0 +1,64 @@
+"""Threads for calls that may hang: given up in time, replaced, and never waited for at the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from joyedit.errors import ItemError, JoyeditError
+from joyedit.runtime.pipeline import threads as module
+from joyedit.runtime.pipeline.threads import StoppedError, Workers
+
+
+def test_results_and_errors() -> None:
+    with Workers(2, "w", timeout=60) as workers:
+        tasks = [workers.submit(lambda number=number: 10 // number) for number in (5, 0, 2)]
+        assert workers.result(tasks[0], "x") == 2
+        with pytest.raises(ZeroDivisionError):
+            workers.result(tasks[1], "x")
+        assert workers.result(tasks[2], "x") == 5
+
+
+def test_a_call_that_hangs_is_given_up_and_the_others_go_on() -> None:
+    gate = threading.Event()
+    with Workers(1, "w", timeout=0.2) as workers:
+        hung = workers.submit(gate.wait)
+        after = workers.submit(lambda: 7)
+        with pytest.raises(ItemError, match=r"the file: not read within 0\.2 seconds") as caught:
+            workers.result(hung, "the file")
+        assert caught.value.code == "picture_timeout"
+        assert workers.result(after, "x") == 7
+    gate.set()
+
+
+def test_too_many_that_hang_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_LOST", 2)
+    gate = threading.Event()
+    with Workers(2, "w", timeout=0.1) as workers:
+        tasks = [workers.submit(gate.wait) for _ in range(2)]
+        with pytest.raises(ItemError):
+            workers.result(tasks[0], "x")
+        with pytest.raises(JoyeditError, match="is the disk they lie on still there"):
+            workers.result(tasks[1], "x")
+        gate.set()
+
+
+def test_nobody_waits_when_the_run_stops() -> None:
+    gate = threading.Event()
+    stopped = threading.Event()
+    with Workers(1, "w", timeout=60, stopped=stopped.is_set) as workers:
+        task = workers.submit(gate.wait)
+        stopped.set()
+        with pytest.raises(StoppedError):
+            workers.result(task, "x")
+        gate.set()
+
+
+def test_what_has_not_begun_is_dropped_at_the_end() -> None:
+    done: list[int] = []
+    with Workers(1, "w", timeout=60) as workers:
+        for number in range(50):
+            workers.submit(lambda number=number: (time.sleep(0.01), done.append(number)))
+    assert len(done) < 50
