@@ -40,9 +40,9 @@ from joyedit.job.pictures.decode import fit
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.runtime.bench import INSTRUCTIONS
 from joyedit.runtime.joyimage.backend import JoyImageBackend
-from joyedit.runtime.joyimage.conditioning import pixels_of
 from joyedit.runtime.joyimage.denoise import initial_noise
 from joyedit.runtime.joyimage.loading import random_backend
+from joyedit.runtime.joyimage.pixels import pixels_of
 from joyedit.runtime.protocol import BatchInput
 from joyedit.runtime.tuning.compile import keep_compiled_code
 from joyedit.runtime.tuning.device import DTYPES
@@ -134,12 +134,12 @@ def main() -> int:
         print("finished pictures, levels apart:", content["levels_apart"])
         print("flat pictures (a sign of NaN):", content["flat_pictures"])
     print(f"peak memory: {ours.peak_memory() or 0:,} bytes")
-    told = [] if args.only and DIFFERENCES not in args.only else list(work.differences())
-    for difference in told:
+    message = [] if args.only and DIFFERENCES not in args.only else list(work.differences())
+    for difference in message:
         print(difference.row())
-    content[DIFFERENCES] = [asdict(difference) for difference in told]
+    content[DIFFERENCES] = [asdict(difference) for difference in message]
     write(content, args.json)
-    return 1 if any(part.fault for part in (*done, *told)) else 0
+    return 1 if any(part.fault for part in (*done, *message)) else 0
 
 
 def write(content: dict[str, Any], path: Path | None) -> None:
@@ -200,8 +200,8 @@ def compare(
             for name, call in sides.items():
                 found.seconds.setdefault(name, []).append(seconds(call))
     except Exception as error:  # of either side: the other stages still count
-        told = (str(error).strip() or "no message").splitlines()[0][:300]
-        return Comparison(stage=stage, first=found.first, fault=f"{type(error).__name__}: {told}")
+        message = (str(error).strip() or "no message").splitlines()[0][:300]
+        return Comparison(stage=stage, first=found.first, fault=f"{type(error).__name__}: {message}")
     return found
 
 

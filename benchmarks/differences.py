@@ -17,11 +17,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from joyedit.models.attention import TextLengths, sdpa_attention
-from joyedit.models.dit import DiT, DoubleBlock
+from joyedit.models.blocks import DoubleBlock
+from joyedit.models.dit import DiT
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.backend import JoyImageBackend
-from joyedit.runtime.joyimage.conditioning import Conditioner, pixels_of
+from joyedit.runtime.joyimage.conditioning import Conditioner
 from joyedit.runtime.joyimage.denoise import Conditioning
+from joyedit.runtime.joyimage.pixels import pixels_of
 
 TIMESTEP = 571.3
 """Of the forward that is compared: in the middle of the schedule, and no number that bf16 holds."""
@@ -41,8 +43,8 @@ class Difference:
         return cls(stage=stage, apart={name: _apart(one, other) for name, (one, other) in pairs.items()})
 
     def row(self) -> str:
-        told = "".join(f"   {pair} {apart:.5f}" for pair, apart in self.apart.items())
-        return f"{self.stage:<34}" + (told or f" FAILED: {self.fault}")
+        message = "".join(f"   {pair} {apart:.5f}" for pair, apart in self.apart.items())
+        return f"{self.stage:<34}" + (message or f" FAILED: {self.fault}")
 
 
 def differences(
@@ -61,8 +63,8 @@ def differences(
             try:
                 yield Difference.of(name, *stage())
             except Exception as error:  # of either side: the other stages still count
-                told = (str(error).strip() or "no message").splitlines()[0][:300]
-                yield Difference(stage=name, fault=f"{type(error).__name__}: {told}")
+                message = (str(error).strip() or "no message").splitlines()[0][:300]
+                yield Difference(stage=name, fault=f"{type(error).__name__}: {message}")
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
 

@@ -26,17 +26,18 @@ from typing import Any
 
 from PIL import Image
 
-from joyedit.cli.flags import Flags
-from joyedit.cli.request import build_request
+from joyedit.job.hashing import HashCache
 from joyedit.job.plan import plan
-from joyedit.job.results.fingerprint import Fingerprinter, HashCache
+from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.spec import Batch, EditItem, ItemResult, Origin, RunConfig, Sampling, Seen, Stamp
+from joyedit.options import Flags
+from joyedit.request import build_request
 from joyedit.runtime.fake import FakeBackend, FakeLatents
-from joyedit.runtime.model import foresee
-from joyedit.runtime.pipeline.progress import Silence
+from joyedit.runtime.model import describe_without_loading
+from joyedit.runtime.pipeline.progress import NoProgress
 from joyedit.runtime.protocol import BatchInput
 from joyedit.runtime.run import run
 
@@ -98,10 +99,10 @@ def request(folder: Path, manifest: Path, **flags: Any) -> tuple[Any, RunConfig]
 
 def overhead(folder: Path) -> dict[str, Any]:
     """Journal and atomic write of one item after another, for encoded pictures of two sizes."""
-    told: dict[str, Any] = {}
+    message: dict[str, Any] = {}
     for size in (100_000, 1_500_000):
-        told |= {f"{size // 1000} kB: {name}": value for name, value in _overhead(folder / str(size), size).items()}
-    return told | {"unit": "ms, median"}
+        message |= {f"{size // 1000} kB: {name}": value for name, value in _overhead(folder / str(size), size).items()}
+    return message | {"unit": "ms, median"}
 
 
 def _overhead(folder: Path, size: int) -> dict[str, float]:
@@ -156,7 +157,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     journal = Journal(out.path)
     seen, hashes = Seen("0" * 64, Stamp(1, 2, 3)), HashCache()
     prints = Fingerprinter(model="m", schedule="s", dtype="bf16", quality=95)
-    marks = []
+    timestamps = []
     count = 0
     for batch in plan(source.items(), 8, config.window):
         assert isinstance(batch, Batch)
@@ -165,9 +166,9 @@ def manifest(folder: Path) -> dict[str, Any]:
             journal.append(result_of(sized.item, prints.of(sized.item, [sha]), b"", "0" * 64, seen))
             count += 1
             if count % (MANIFEST // 10) == 0:
-                marks.append(time.process_time())
+                timestamps.append(time.process_time())
     journal.close()
-    tenths = [later - earlier for earlier, later in zip([checked, *marks], marks, strict=False)]
+    tenths = [later - earlier for earlier, later in zip([checked, *timestamps], timestamps, strict=False)]
     planned = time.process_time()
     Journal(out.path).close()
     return {
@@ -203,15 +204,21 @@ def resume(folder: Path) -> dict[str, Any]:
         journal.append(result_of(item, prints.of(item, [digest]), data, digest, seen))
     journal.close()
     os.fsync = fsync
-    told: dict[str, Any] = {}
+    message: dict[str, Any] = {}
     for name, trust in (("trusting the journal", True), ("hashing all again", False)):
         source, config = request(folder, path, trust_journal=trust)
         start, cpu = time.perf_counter(), time.process_time()
-        outcome = run(source, config, load_backend=FakeBackend, foresee=foresee, progress=Silence())
-        told[name] = time.perf_counter() - start
-        told[f"{name}, CPU time"] = time.process_time() - cpu
+        outcome = run(
+            source,
+            config,
+            load_backend=FakeBackend,
+            describe=describe_without_loading,
+            progress=NoProgress(),
+        )
+        message[name] = time.perf_counter() - start
+        message[f"{name}, CPU time"] = time.process_time() - cpu
         assert (outcome.report.skipped, outcome.report.batches) == (FINISHED, 0)
-    return told | {"unit": "s", "peak memory in MB": peak()}
+    return message | {"unit": "s", "peak memory in MB": peak()}
 
 
 class Forgetful(FakeBackend):
@@ -225,25 +232,25 @@ class Forgetful(FakeBackend):
 def whole_run(folder: Path) -> dict[str, Any]:
     """20,000 items edited by the fake: is the time an item constant, is the memory flat?"""
     source, config = request(folder, write_manifest(folder, 20_000, each_its_own=False), batch_size="8")
-    marks: list[tuple[float, float]] = []
+    timestamps: list[tuple[float, float]] = []
 
-    class Marks(Silence):
+    class Marks(NoProgress):
         done = 0
 
         def result(self, result: ItemResult, line: str) -> None:
             self.done += 1
             if self.done % 2000 == 0:
-                marks.append((time.perf_counter(), peak()))
+                timestamps.append((time.perf_counter(), peak()))
 
     start = time.perf_counter()
     outcome = run(source, config, load_backend=Forgetful, progress=Marks())
     assert outcome.exit_code == 0
     return {
-        "an item, first tenth": 1000 * (marks[0][0] - start) / 2000,
-        "an item, last tenth": 1000 * (marks[-1][0] - marks[-2][0]) / 2000,
+        "an item, first tenth": 1000 * (timestamps[0][0] - start) / 2000,
+        "an item, last tenth": 1000 * (timestamps[-1][0] - timestamps[-2][0]) / 2000,
         "unit": "ms",
-        "peak memory in MB after a tenth": marks[0][1],
-        "peak memory in MB at the end": marks[-1][1],
+        "peak memory in MB after a tenth": timestamps[0][1],
+        "peak memory in MB at the end": timestamps[-1][1],
     }
 
 
@@ -251,35 +258,41 @@ def million(folder: Path, count: int = EDITED, minutes: float = MINUTES) -> dict
     """`count` items edited by the fake as far as `minutes` reach, looked at ten times on the way; then the resume."""
     path = write_manifest(folder, count, each_its_own=False)
     source, config = request(folder, path, batch_size="8", max_duration=f"{60 * minutes:.0f}s")
-    marks: list[tuple[float, float, float, int]] = []
+    timestamps: list[tuple[float, float, float, int]] = []
 
-    class Marks(Silence):
+    class Marks(NoProgress):
         done = 0
 
         def result(self, result: ItemResult, line: str) -> None:
             self.done += 1
             if self.done % max(count // 200, 1) == 0:
-                marks.append((time.perf_counter(), time.process_time(), resident(), self.done))
+                timestamps.append((time.perf_counter(), time.process_time(), resident(), self.done))
 
     seen = Marks()
     outcome = run(source, config, load_backend=Forgetful, progress=seen)
     assert outcome.report.failed == 0
     done = seen.done
-    told: dict[str, Any] = {"items": done, "minutes": outcome.report.seconds / 60, "peak memory in MB": peak()}
-    picked = [marks[0], *(marks[(len(marks) - 1) * tenth // 10] for tenth in range(1, 11))]
+    message: dict[str, Any] = {"items": done, "minutes": outcome.report.seconds / 60, "peak memory in MB": peak()}
+    picked = [timestamps[0], *(timestamps[(len(timestamps) - 1) * tenth // 10] for tenth in range(1, 11))]
     for before, after in pairwise(picked):
         each = 1000 / (after[3] - before[3])
         times = [(after[n] - before[n]) * each for n in (0, 1)]
-        told[f"at {after[3]} items"] = f"{after[2]:.0f} MB, {times[0]:.2f} ms an item, {times[1]:.2f} ms of CPU time"
+        message[f"at {after[3]} items"] = f"{after[2]:.0f} MB, {times[0]:.2f} ms an item, {times[1]:.2f} ms of CPU time"
     # What the time left in flight was finished, but not in order: of these items nearly all are done.
     source, config = request(folder, path, trust_journal=True, limit=done)
     start, cpu = time.perf_counter(), time.process_time()
-    outcome = run(source, config, load_backend=FakeBackend, foresee=foresee, progress=Silence())
-    told["resume"] = time.perf_counter() - start
-    told["resume, CPU time"] = time.process_time() - cpu
+    outcome = run(
+        source,
+        config,
+        load_backend=FakeBackend,
+        describe=describe_without_loading,
+        progress=NoProgress(),
+    )
+    message["resume"] = time.perf_counter() - start
+    message["resume, CPU time"] = time.process_time() - cpu
     assert outcome.report.skipped >= 0.99 * done
     assert outcome.report.ok == done
-    return told | {"resume, edited anew": done - outcome.report.skipped, "unit": "s", "peak memory with it": peak()}
+    return message | {"resume, edited anew": done - outcome.report.skipped, "unit": "s", "peak memory with it": peak()}
 
 
 PARTS = {"overhead": overhead, "manifest": manifest, "resume": resume, "run": whole_run}

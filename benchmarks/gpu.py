@@ -44,18 +44,18 @@ def main() -> int:
         "PYTHONUNBUFFERED": "1",
     }
     parts = [part for part in all_parts(args) if not args.parts or part.name in args.parts]
-    told = []
+    message = []
     for part in parts:
         print(f"\n=== {part.name} (limit {part.limit:.0f} s): {' '.join(part.command)}", flush=True)
         start = time.monotonic()
         code = run(part, args.json, environment)
-        told.append((part.name, code, time.monotonic() - start))
+        message.append((part.name, code, time.monotonic() - start))
     print("\npart        seconds  exit code")
-    for name, code, seconds in told:
+    for name, code, seconds in message:
         print(f"{name:<10} {seconds:>8.1f}  {'out of time' if code is None else code}")
-    for name, _, _ in told:
+    for name, _, _ in message:
         print(*rows(name, args.json / f"{name}.json"), sep="\n")
-    return 0 if all(code == 0 for _, code, _ in told) else 1
+    return 0 if all(code == 0 for _, code, _ in message) else 1
 
 
 def parse() -> argparse.Namespace:
@@ -145,9 +145,9 @@ def rows(name: str, file: Path) -> list[str]:
         lines = [f"\ncompare: levels apart {found.get('levels_apart')}, flat pictures {found.get('flat_pictures')}"]
         lines += [f"{d['stage']}, apart: {d['fault'] or d['apart']}" for d in found["differences"]]
         for stage in found["stages"]:
-            told = [f"{side} {seconds:.4f} s" for side, seconds in stage["seconds"].items()]
-            told += [f"{pair} {ratio['median']:.2f}" for pair, ratio in stage["ratios"].items()]
-            lines.append(f"{stage['stage']}: " + (stage["fault"] or ", ".join(told)))
+            message = [f"{side} {seconds:.4f} s" for side, seconds in stage["seconds"].items()]
+            message += [f"{pair} {ratio['median']:.2f}" for pair, ratio in stage["ratios"].items()]
+            lines.append(f"{stage['stage']}: " + (stage["fault"] or ", ".join(message)))
         return lines
     return []
 

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from joyedit.cli.flags import Flags
-from joyedit.cli.request import build_request
 from joyedit.job.results.report import Report
+from joyedit.options import Flags
+from joyedit.request import build_request
 from joyedit.runtime.bench import INSTRUCTIONS
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import random_backend

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
-from joyedit.cli.flags import Flags
-from joyedit.cli.request import build_request
 from joyedit.errors import UsageError
 from joyedit.job.pictures.colours import to_rgb
 from joyedit.job.pictures.decode import fit, load_picture
 from joyedit.job.plan import size_item
 from joyedit.job.source.item_builder import BUILT_IN
 from joyedit.job.spec import BASE_SIZES, Batch, EditItem, Origin, RunConfig, Sampling, Settings, SizedItem
-from joyedit.runtime.model import foresee
-from joyedit.runtime.protocol import Backend, BatchInput, backend_loader, model_settings
+from joyedit.options import Flags
+from joyedit.request import build_request
+from joyedit.runtime.model import backend_loader, describe_without_loading, model_settings
+from joyedit.runtime.protocol import Backend, BatchInput
 from joyedit.runtime.run import RunOutcome
 from joyedit.runtime.run import run as run_source
 
@@ -122,7 +122,7 @@ def run(
     asked = Flags(source=os.fspath(source), output=Path(output), model=os.fspath(model), values=values)
     request = build_request(replace(asked, **flags))
     load_backend = backend_loader(request.config.model)
-    return run_source(request.source, request.config, load_backend=load_backend, foresee=foresee)
+    return run_source(request.source, request.config, load_backend=load_backend, describe=describe_without_loading)
 
 
 def _settings(given: dict[str, Any]) -> Settings:

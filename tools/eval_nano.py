@@ -28,8 +28,8 @@ from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, Sized
 from joyedit.models.dit import DiT
 from joyedit.models.rope import Grid, rope_table
 from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
-from joyedit.runtime.joyimage.conditioning import pixels_of
 from joyedit.runtime.joyimage.loading import load_backend
+from joyedit.runtime.joyimage.pixels import pixels_of
 from joyedit.runtime.protocol import BatchInput
 from joyedit.weights.defaults import checkpoint_defaults
 from nano import scenes

@@ -28,8 +28,9 @@ from torch import Tensor
 from joyedit.models.attention import TextLengths
 from joyedit.models.qwen import Grid, load_tokenizer
 from joyedit.models.schedule import TRAIN_TIMESTEPS, sigmas
-from joyedit.runtime.joyimage.conditioning import PromptBuilder, picture_of
+from joyedit.runtime.joyimage.conditioning import PromptBuilder
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise
+from joyedit.runtime.joyimage.pixels import picture_of
 from joyedit.weights.export import export_diffusers
 from nano import encoder, networks, scenes, stream
 from nano.data import TrainingBatch, collate, loader

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from joyedit.cli import console
-from joyedit.cli.flags import AttentionName, SwitchName
+from joyedit.options import AttentionName, SwitchName
 
 
 def bench_command(

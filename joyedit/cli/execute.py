@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from joyedit.cli import console
 from joyedit.cli.dry_run import dry_run
-from joyedit.cli.flags import Flags
 from joyedit.cli.progress import RunProgress
-from joyedit.cli.request import build_request
 from joyedit.job.results.journal import RESULTS
 from joyedit.job.results.report import LOG
 from joyedit.job.results.retry import FAILED
-from joyedit.runtime.model import foresee
-from joyedit.runtime.protocol import backend_loader
+from joyedit.options import Flags
+from joyedit.request import build_request
+from joyedit.runtime.model import backend_loader, describe_without_loading
 from joyedit.runtime.run import run
 
 
@@ -26,7 +25,7 @@ def execute(flags: Flags) -> int:
             request.source,
             request.config,
             load_backend=backend_loader(flags.model),
-            foresee=foresee,
+            describe=describe_without_loading,
             progress=progress,
         )
     finally:

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.cli import console
-from joyedit.cli.request import Request, in_force
 from joyedit.job.results.report import seconds_text
 from joyedit.job.spec import ItemResult, RunConfig
+from joyedit.request import Request, in_force
 from joyedit.runtime.protocol import BackendInfo
 
 if TYPE_CHECKING:
@@ -255,9 +255,9 @@ class RunProgress:
 
     def stopping(self, reason: str) -> None:
         """Said at once, so that nobody presses again without need."""
-        told = "out of time" if reason == "out_of_time" else "interrupted"
+        message = "out of time" if reason == "out_of_time" else "interrupted"
         again = "" if reason == "out_of_time" else " (once more stops now)"
-        self._meter.message(f"{told}: no further batch starts, finished pictures are still written{again}")
+        self._meter.message(f"{message}: no further batch starts, finished pictures are still written{again}")
 
     def _tell_skipped(self) -> None:
         if self._skipped and not self._quiet:

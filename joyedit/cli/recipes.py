@@ -12,9 +12,9 @@ def recipes_command() -> None:
     for recipe in list_recipes():
         console.result(f"{recipe.name}: {recipe.description}")
         for name, parameter in recipe.parameters.items():
-            told = parameter.description
+            message = parameter.description
             if parameter.choices:
-                told += f" [{', '.join(parameter.choices)}]"
+                message += f" [{', '.join(parameter.choices)}]"
             if parameter.default is not None:
-                told += f" (default: {parameter.default})"
-            console.result(f"  --set {name}=VALUE  {told.strip()}")
+                message += f" (default: {parameter.default})"
+            console.result(f"  --set {name}=VALUE  {message.strip()}")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from joyedit.cli.flags import AttentionName, Flags, SwitchName
+from joyedit.options import AttentionName, Flags, SwitchName
 
 FORMATS = Literal["png", "jpg", "webp"]
 

@@ -91,20 +91,20 @@ def status_command(folder: Folder, json: Json = False) -> None:
     from joyedit.job.results.report import seconds_text
     from joyedit.job.results.status import status
 
-    told = status(folder)
+    found = status(folder)
     if json:
-        console.result(jsonlib.dumps(asdict(told)))
+        console.result(jsonlib.dumps(asdict(found)))
     else:
-        codes = ", ".join(f"{code} {count}" for code, count in sorted(told.failed_by_code.items()))
+        codes = ", ".join(f"{code} {count}" for code, count in sorted(found.failed_by_code.items()))
         rows = [
-            ("state", told.state if told.holder is None else f"{told.state} ({holder_text(told.holder)})"),
-            ("done", str(told.done)),
-            ("failed", f"{told.failed} ({codes})" if codes else str(told.failed)),
-            ("left", "unknown" if told.left is None else str(told.left)),
+            ("state", found.state if found.holder is None else f"{found.state} ({holder_text(found.holder)})"),
+            ("done", str(found.done)),
+            ("failed", f"{found.failed} ({codes})" if codes else str(found.failed)),
+            ("left", "unknown" if found.left is None else str(found.left)),
         ]
-        if told.rate is not None:
-            rows.append(("rate", f"{told.rate:.2g} items a second"))
-            if told.left and told.holder is not None:
-                rows.append(("time left", seconds_text(told.left / told.rate)))
+        if found.rate is not None:
+            rows.append(("rate", f"{found.rate:.2g} items a second"))
+            if found.left and found.holder is not None:
+                rows.append(("time left", seconds_text(found.left / found.rate)))
         console.table(rows)
-    raise typer.Exit(EXIT_SOME_FAILED if told.is_off else EXIT_OK)
+    raise typer.Exit(EXIT_SOME_FAILED if found.is_off else EXIT_OK)

@@ -34,7 +34,7 @@ _SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM}
 _ERRORS = {"enospc": errno.ENOSPC, "eio": errno.EIO, "erofs": errno.EROFS}
 
 
-class _Fault:
+class _Failpoint:
     def __init__(self, text: str) -> None:
         point, count, action, *_ = [*text.split(":"), "kill"]
         self.point = point
@@ -67,13 +67,13 @@ def _hang() -> NoReturn:
         threading.Event().wait(3600)
 
 
-_armed: _Fault | None = None
+_armed: _Failpoint | None = None
 
 
 def arm(text: str | None) -> None:
     """Arm the fault that `text` describes; None disarms. Raises ValueError for a text that is none."""
     global _armed
-    _armed = _Fault(text) if text else None
+    _armed = _Failpoint(text) if text else None
 
 
 def armed() -> bool:

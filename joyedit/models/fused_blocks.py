@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from joyedit.models import triton_kernels as kernels
 from joyedit.models.attention import AttentionFn, Spans
-from joyedit.models.dit import MLP, NORM_EPS, DoubleBlock, JointAttention
+from joyedit.models.blocks import MLP, NORM_EPS, DoubleBlock, JointAttention
 
 LARGE = 2048
 """Rows of an image from which its product alone fills a GPU: then samples are not copied together first."""

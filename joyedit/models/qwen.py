@@ -187,7 +187,7 @@ class PatchEmbed(nn.Module):
         return F.linear(pixel_values.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
 
 
-class UnreadNorm(nn.Module):
+class BypassedNorm(nn.Module):
     """The final norm. Features are read before it: its weight is kept, as the checkpoint has it, and nothing runs."""
 
     def __init__(self, norm: nn.RMSNorm) -> None:
@@ -218,7 +218,7 @@ class TextEncoder(nn.Module):
         self.model = Qwen3VLModel._from_config(self.config)
         self.model.visual.patch_embed = PatchEmbed(self.model.visual.patch_embed.proj)
         _fuse_norms(self.model.language_model)
-        self.model.language_model.norm = UnreadNorm(self.model.language_model.norm)
+        self.model.language_model.norm = BypassedNorm(self.model.language_model.norm)
         self.image_token = int(self.config.image_token_id)
 
     @property

@@ -23,8 +23,8 @@ from joyedit.job.buckets import choose_bucket
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.models import flops
 from joyedit.runtime.joyimage.backend import JoyImageBackend
-from joyedit.runtime.joyimage.conditioning import pixels_of
 from joyedit.runtime.joyimage.loading import random_backend
+from joyedit.runtime.joyimage.pixels import pixels_of
 from joyedit.runtime.protocol import BatchInput
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.runtime.tuning.matmul_peak import matmul_tflops, sustained_matmul_tflops, timed
@@ -126,18 +126,18 @@ class BenchReport:
         rows += [("note", note) for note in self.notes]
         for stage in self.stages:
             first = "" if stage.warm_up is None else f", first {stage.warm_up:.4g} s"
-            told = f"{stage.seconds:.4g} s (spread {stage.spread:.1%}{first})"
+            message = f"{stage.seconds:.4g} s (spread {stage.spread:.1%}{first})"
             if stage.tflops is not None:
-                told += f", {stage.tflops:.3g} TFLOP/s, {stage.tflops / self.matmul_tflops:.0%} of the ceiling"
-            rows.append((stage.name, told))
+                message += f", {stage.tflops:.3g} TFLOP/s, {stage.tflops / self.matmul_tflops:.0%} of the ceiling"
+            rows.append((stage.name, message))
         rows.append(("latents", "finite" if self.finite else "NOT FINITE"))
         if self.peak_memory is not None:
             rows.append(("peak memory", f"{self.peak_memory / 2**30:.2f} GiB"))
         return rows
 
     def _sizes(self) -> list[str]:
-        told = ((name, f"{n / 1e9:.2f} B" if n >= 1e9 else f"{n / 1e6:.1f} M") for name, n in self.parameters.items())
-        return [f"{name} {count}" for name, count in told]
+        sizes = ((name, f"{n / 1e9:.2f} B" if n >= 1e9 else f"{n / 1e6:.1f} M") for name, n in self.parameters.items())
+        return [f"{name} {count}" for name, count in sizes]
 
 
 def bench(config: BenchConfig, run: RunConfig) -> BenchReport:

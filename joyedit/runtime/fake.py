@@ -29,7 +29,7 @@ from PIL import Image
 
 from joyedit.errors import ItemError
 from joyedit.job.spec import RunConfig, Size
-from joyedit.runtime.protocol import BackendInfo, BatchInput, DeviceStage, HostMark, OutOfMemory
+from joyedit.runtime.protocol import BackendInfo, BatchInput, DeviceStage, HostTimestamp, OutOfMemory
 
 ROOM = "JOYEDIT_FAKE_ROOM"
 
@@ -128,17 +128,17 @@ class FakeBackend:
         for sized, references in zip(latents.batch.batch.items, latents.batch.pictures, strict=True):
             height, width = sized.target
             sampling = sized.item.sampling
-            told = f"{sized.item.instruction}\0{sampling.negative_prompt}\0{sampling.seed}"
-            red, green, blue = hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()[:3]
+            message = f"{sized.item.instruction}\0{sampling.negative_prompt}\0{sampling.seed}"
+            red, green, blue = hashlib.sha256(message.encode("utf-8", "surrogatepass")).digest()[:3]
             picture = Image.new("RGB", (width, height), (red, green, blue))
             if references:
                 picture = Image.blend(references[-1].resize((width, height)), picture, 0.25)
             pictures.append(picture)
         return pictures
 
-    def mark(self, stage: DeviceStage) -> HostMark:
+    def timestamp(self, stage: DeviceStage) -> HostTimestamp:
         """Nothing runs behind."""
-        return HostMark()
+        return HostTimestamp()
 
     def operations(self, encoded: FakeLatents) -> Mapping[DeviceStage, int]:
         """A fake computes nothing."""

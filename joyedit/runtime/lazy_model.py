@@ -1,7 +1,7 @@
 """When the model is loaded: at once for a new folder, else when the first item is found that needs it.
 
 Loading takes minutes and tens of gigabytes, and a run that is started once more may have nothing to do.
-So where an earlier run left records, what is done is told apart first, with what `foresee` says of the
+So where an earlier run left records, what is done is told apart first, with what `describe` says of the
 model. Only then, and before anything is edited, the source is checked as a whole and the model loaded.
 """
 
@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 from joyedit.job.results.journal import has_records
 from joyedit.job.source.item_builder import BUILT_IN
 from joyedit.job.spec import RunConfig
-from joyedit.runtime.model import model_identity
+from joyedit.runtime.model import DescribeModel, LoadBackend, model_identity
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.progress import Progress
-from joyedit.runtime.protocol import Backend, BackendInfo, Foresee, LoadBackend
+from joyedit.runtime.protocol import Backend, BackendInfo
 
 if TYPE_CHECKING:
     from joyedit.job.source.sources import Source, SourceSummary
 
 
-class Opening:
+class LazyModel:
     """The source and the model of one run. `backend` is None as long as it is not loaded.
 
     `summary` and `info` stand from the beginning; while `backend` is None, `summary` may not tell how
-    many items there are. Raises what `open` and `foresee` raise.
+    many items there are. Raises what `open` and `describe` raise.
     """
 
     backend: Backend | None
@@ -38,7 +38,7 @@ class Opening:
         source: Source,
         config: RunConfig,
         load_backend: LoadBackend,
-        foresee: Foresee | None,
+        describe: DescribeModel | None,
         progress: Progress,
         clock: StageClock,
     ) -> None:
@@ -50,11 +50,11 @@ class Opening:
         self.backend = None
         self._checked = False
         resumed = config.redo != "all" and has_records(config.output)
-        if foresee is None or not resumed or source.kind == "stdin":
+        if describe is None or not resumed or source.kind == "stdin":
             self.open()
         else:
             self.summary = source.outline()
-            self.info = foresee(config)
+            self.info = describe(config)
             progress.checking()
 
     def check(self) -> None:

@@ -1,4 +1,6 @@
-"""Which checkpoint a picture was made with, as one hash, without reading 50 GB.
+"""Which backend serves a model name, what can be said of a model without loading it, and its identity.
+
+The identity is one hash that says which checkpoint a picture was made with, without reading 50 GB.
 
 Small files (configs, tokenizer, index) count whole. Of a large one count its size and 256 samples of 4 KiB
 spread over it, which no retraining leaves as they were. Times and the folder's place do not count, so a
@@ -10,14 +12,58 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from joyedit.job.spec import RunConfig
-from joyedit.runtime.protocol import BackendInfo, backend_loader, is_fake
+from joyedit.errors import UsageError
+from joyedit.job.spec import RunConfig, Settings
+from joyedit.runtime.protocol import Backend, BackendInfo
+
+FAKE_MODEL = "fake"
+FAKE_SWITCH = "JOYEDIT_FAKE"
+"""Set to 1, the model name `fake` stands for a backend without networks, for tests."""
+
 
 SMALL = 1 << 20
 SAMPLES = 256
 SAMPLE = 4096
+
+
+LoadBackend = Callable[[RunConfig], Backend]
+"""Loads the model of a run: one of the backends."""
+DescribeModel = Callable[[RunConfig], BackendInfo]
+"""Says what loading would say, without loading."""
+
+
+def backend_loader(model: str | None) -> LoadBackend:
+    """The function that loads `model`. Nothing heavy is imported before that function is called."""
+    if is_fake(model):
+        from joyedit.runtime.fake import load_backend as load_fake
+
+        return load_fake
+    if model is None:
+        raise UsageError("no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL")
+
+    def load(config: RunConfig) -> Backend:
+        from joyedit.runtime.joyimage.loading import load_backend
+
+        return load_backend(config)
+
+    return load
+
+
+def model_settings(model: str | None) -> Settings:
+    """The default settings that a checkpoint itself brings; none without a model."""
+    if model is None or is_fake(model):
+        return Settings()
+    from joyedit.weights.defaults import checkpoint_defaults
+
+    return checkpoint_defaults(model)
+
+
+def is_fake(model: str | None) -> bool:
+    """Whether the name stands for the backend without networks."""
+    return model == FAKE_MODEL and os.environ.get(FAKE_SWITCH) == "1"
 
 
 def model_identity(info: BackendInfo, model: str | None) -> str:
@@ -29,7 +75,7 @@ def model_identity(info: BackendInfo, model: str | None) -> str:
     return folder_identity(resolve(model))
 
 
-def foresee(config: RunConfig) -> BackendInfo:
+def describe_without_loading(config: RunConfig) -> BackendInfo:
     """What loading the model will tell of it, without loading it: all that is in a fingerprint.
 
     `attention` stays as it was asked for. Raises CheckpointError for no checkpoint, DeviceError for a device that

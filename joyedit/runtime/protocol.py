@@ -2,26 +2,20 @@
 
 One batch passes `encode`, `denoise` and `decode_later` in turn, all called from one thread. What goes
 from one to the next is the backend's own affair, and `run` hands it on unopened. A call returns when the
-device was given its work, not when that is done: `Pending` waits for the pictures, a `Mark` for the time.
+device was given its work, not when that is done: `Pending` waits for the pictures, a `DeviceTimestamp` for the time.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from joyedit.errors import UsageError
-from joyedit.job.spec import Batch, RunConfig, Settings, Size
+from joyedit.job.spec import Batch, Size
 
 if TYPE_CHECKING:
     from PIL import Image
-
-FAKE_MODEL = "fake"
-FAKE_SWITCH = "JOYEDIT_FAKE"
-"""Set to 1, the model name `fake` stands for a backend without networks, for tests."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +58,7 @@ class OutOfMemory(Exception):  # noqa: N818 - what it is, in every backend
 DeviceStage = Literal["encode", "denoise", "decode"]
 
 
-class Mark(Protocol):
+class DeviceTimestamp(Protocol):
     """A place in the device's work. May be asked from any thread."""
 
     def reached(self) -> bool:
@@ -74,8 +68,8 @@ class Mark(Protocol):
         """When the device came to it, on time.perf_counter's clock; waits until it has."""
 
 
-class HostMark:
-    """The mark of a device that works while it is called: reached at once."""
+class HostTimestamp:
+    """The timestamp of a device that works while it is called: reached at once."""
 
     def __init__(self) -> None:
         self._at = time.perf_counter()
@@ -126,8 +120,8 @@ class Backend(Protocol):
     def decode(self, latents: Any) -> list[Image.Image]:
         """Latents -> one RGB picture of the target's size for each item, in order; waits for them."""
 
-    def mark(self, stage: DeviceStage) -> Mark:
-        """A mark behind all that was queued for this stage."""
+    def timestamp(self, stage: DeviceStage) -> DeviceTimestamp:
+        """A timestamp behind all that was queued for this stage."""
 
     def operations(self, encoded: Any) -> Mapping[DeviceStage, int]:
         """Floating-point operations of a batch by stage, by formula; empty where nobody knows."""
@@ -149,38 +143,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give the device's memory back."""
-
-
-LoadBackend = Callable[[RunConfig], Backend]
-Foresee = Callable[[RunConfig], BackendInfo]
-
-
-def backend_loader(model: str | None) -> LoadBackend:
-    """The function that loads `model`. Nothing heavy is imported before that function is called."""
-    if is_fake(model):
-        from joyedit.runtime.fake import load_backend as load_fake
-
-        return load_fake
-    if model is None:
-        raise UsageError("no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL")
-
-    def load(config: RunConfig) -> Backend:
-        from joyedit.runtime.joyimage.loading import load_backend
-
-        return load_backend(config)
-
-    return load
-
-
-def model_settings(model: str | None) -> Settings:
-    """The default settings that a checkpoint itself brings; none without a model."""
-    if model is None or is_fake(model):
-        return Settings()
-    from joyedit.weights.defaults import checkpoint_defaults
-
-    return checkpoint_defaults(model)
-
-
-def is_fake(model: str | None) -> bool:
-    """Whether the name stands for the backend without networks."""
-    return model == FAKE_MODEL and os.environ.get(FAKE_SWITCH) == "1"

@@ -28,28 +28,31 @@ from joyedit.errors import (
     JoyeditError,
     OutputError,
 )
-from joyedit.job.pictures.decode import DEFAULT_QUALITY, allow_pixels
+from joyedit.job.hashing import HashCache
+from joyedit.job.pictures.decode import allow_pixels
+from joyedit.job.pictures.encode import DEFAULT_QUALITY
 from joyedit.job.plan import plan
-from joyedit.job.results.fingerprint import Fingerprinter, HashCache
+from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
-from joyedit.job.results.report import REPORT, Idle, Report, StageWork, State, Tally, host_peak_memory, versions
+from joyedit.job.results.report import REPORT, Idle, Report, StageWork, State, host_peak_memory, versions
 from joyedit.job.results.resume import Decision, Resume
 from joyedit.job.results.retry import write_failed
+from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.verify import asked_of
 from joyedit.job.spec import EditItem, FailedItem, RunConfig
-from joyedit.runtime.lazy_model import Opening
+from joyedit.runtime.lazy_model import LazyModel
+from joyedit.runtime.model import DescribeModel, LoadBackend
 from joyedit.runtime.pipeline.check import AHEAD, Checker
 from joyedit.runtime.pipeline.check import WORKERS as CHECKERS
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import Editor
-from joyedit.runtime.pipeline.progress import Progress, Silence
+from joyedit.runtime.pipeline.progress import NoProgress, Progress
 from joyedit.runtime.pipeline.read import ReadAhead, ReadyBatch, read_picture
 from joyedit.runtime.pipeline.record import Recorder
 from joyedit.runtime.pipeline.stop import Stop
 from joyedit.runtime.pipeline.threads import StoppedError, Workers
 from joyedit.runtime.pipeline.write import PictureWriter, Writers
-from joyedit.runtime.protocol import Foresee, LoadBackend
 
 if TYPE_CHECKING:
     from joyedit.job.source.sources import Source
@@ -69,7 +72,7 @@ def run(
     config: RunConfig,
     *,
     load_backend: LoadBackend,
-    foresee: Foresee | None = None,
+    describe: DescribeModel | None = None,
     progress: Progress | None = None,
     clock: StageClock | None = None,
 ) -> RunOutcome:
@@ -79,10 +82,10 @@ def run(
     cannot work, `OutputError` where another run holds the output, and whatever `load_backend` raises; also
     what loading raises that goes on behind the first batch, with no item edited.
     From then on every fault is in the outcome: those of single items (exit code 3), an interruption (130),
-    the end of the time (10), what stops a run (1). With `foresee`, no model is loaded where all is done.
+    the end of the time (10), what stops a run (1). With `describe`, no model is loaded where all is done.
     """
-    progress, clock = progress or Silence(), clock or StageClock()
-    about = _About(start=clock.now())
+    progress, clock = progress or NoProgress(), clock or StageClock()
+    about = RunStats(start=clock.now())
     stop = Stop(config.max_duration)
     folder = OutputFolder(config.output)
     with ExitStack() as stack:
@@ -92,7 +95,7 @@ def run(
         if config.output.is_dir():  # whoever comes second hears it before the model loads
             lock.acquire()
         allow_pixels(config.max_pixels)
-        opening = Opening(source, config, load_backend, foresee, progress, clock)
+        opening = LazyModel(source, config, load_backend, describe, progress, clock)
         stack.callback(opening.close)
         about.loaded = clock.now()
         folder.prepare()
@@ -131,11 +134,11 @@ def _flow(
     source: Source,
     config: RunConfig,
     folder: OutputFolder,
-    opening: Opening,
+    opening: LazyModel,
     recorder: Recorder,
     progress: Progress,
     clock: StageClock,
-    about: _About,
+    about: RunStats,
     stop: Stop,
 ) -> tuple[State, JoyeditError | None]:
     """Everything between the start and the report; gives the state it ended in, and why.
@@ -223,7 +226,7 @@ def _flow(
     return _complete(recorder.tally, about)
 
 
-def _first_to_edit(found: Iterator[EditItem | FailedItem], opening: Opening, recorder: Recorder) -> EditItem | None:
+def _first_to_edit(found: Iterator[EditItem | FailedItem], opening: LazyModel, recorder: Recorder) -> EditItem | None:
     """The first item that needs the model; None if there is none. Those that failed already are recorded."""
     for entry in found:
         opening.check()  # a faulty source is refused, and not recorded line by line
@@ -235,13 +238,13 @@ def _first_to_edit(found: Iterator[EditItem | FailedItem], opening: Opening, rec
     return None
 
 
-def _complete(tally: Tally, about: _About) -> tuple[State, None]:
+def _complete(tally: Tally, about: RunStats) -> tuple[State, None]:
     assert about.taken == tally.recorded + tally.left, "an item was lost, or recorded twice"
     return "complete", None
 
 
 @dataclass(kw_only=True, slots=True)
-class _About:
+class RunStats:
     """What a run gathers about itself for its report. Times are on the run's clock."""
 
     start: float
@@ -263,13 +266,13 @@ class _About:
         return self.editor is not None and self.editor.loaded is not None
 
 
-def _counted(items: Iterable[EditItem | FailedItem], about: _About) -> Iterator[EditItem | FailedItem]:
+def _counted(items: Iterable[EditItem | FailedItem], about: RunStats) -> Iterator[EditItem | FailedItem]:
     for item in items:
         about.taken += 1
         yield item
 
 
-def _timed(ready: ReadAhead, clock: StageClock, about: _About) -> Iterator[FailedItem | ReadyBatch]:
+def _timed(ready: ReadAhead, clock: StageClock, about: RunStats) -> Iterator[FailedItem | ReadyBatch]:
     """`ready`, with the time for which the device stood still for it."""
     entries = iter(ready)
     while True:
@@ -281,7 +284,7 @@ def _timed(ready: ReadAhead, clock: StageClock, about: _About) -> Iterator[Faile
         yield entry
 
 
-def _report(name: str, config: RunConfig, opening: Opening, clock: StageClock, about: _About) -> Report:
+def _report(name: str, config: RunConfig, opening: LazyModel, clock: StageClock, about: RunStats) -> Report:
     tally, info, summary, backend = about.tally, opening.info, opening.summary, opening.backend
     now = clock.now()
     failed = tally.failed.total()
@@ -335,7 +338,7 @@ def _report(name: str, config: RunConfig, opening: Opening, clock: StageClock, a
     )
 
 
-def _work(about: _About) -> dict[str, StageWork]:
+def _work(about: RunStats) -> dict[str, StageWork]:
     """Operations of the batches that are done, where the backend counts them."""
     editor = about.editor
     if editor is None:
@@ -346,7 +349,7 @@ def _work(about: _About) -> dict[str, StageWork]:
     }
 
 
-def _idle(about: _About, now: float) -> Idle | None:
+def _idle(about: RunStats, now: float) -> Idle | None:
     """What the device had nothing to do, of the time since all networks were loaded."""
     editor = about.editor
     if editor is None or editor.loaded is None or now <= editor.loaded:
@@ -354,7 +357,7 @@ def _idle(about: _About, now: float) -> Idle | None:
     return Idle.of(now - editor.loaded, editor.busy.seconds)
 
 
-def _left(about: _About) -> int | None:
+def _left(about: RunStats) -> int | None:
     """How many items of the source have no record; None if the source does not tell its length."""
     if about.state == "complete":
         return about.tally.left

@@ -22,9 +22,9 @@ class Ended:
     @property
     def messages(self) -> list[str]:
         """The lines of stderr, with rates and durations taken out."""
-        told = re.sub(r", [\d.e+-]+ a second", ", RATE", self.err)
-        told = re.sub(r", [^,\n]+ left", ", TIME left", told)
-        return told.splitlines()
+        message = re.sub(r", [\d.e+-]+ a second", ", RATE", self.err)
+        message = re.sub(r", [^,\n]+ left", ", TIME left", message)
+        return message.splitlines()
 
 
 Command = Callable[..., Ended]

@@ -29,9 +29,9 @@ def joyedit(capsys: pytest.CaptureFixture[str]) -> Command:
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main([str(part) for part in argv])
-        told = capsys.readouterr()
+        message = capsys.readouterr()
         assert isinstance(caught.value.code, int)
-        return Ended(code=caught.value.code, out=told.out, err=told.err)
+        return Ended(code=caught.value.code, out=message.out, err=message.err)
 
     return call
 

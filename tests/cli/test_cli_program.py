@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cli_command import Command, program_environment
 
-from joyedit.cli import flags
+from joyedit import options as flags
 from joyedit.job import spec
 
 HEAVY = ("torch", "transformers", "PIL", "yaml", "pydantic", "rich", "tqdm", "numpy")
@@ -99,11 +99,11 @@ def test_a_closed_stdout_ends_a_dry_run_quietly(tmp_path: Path) -> None:
     assert program.stderr is not None
     assert program.stdout.readline().startswith(b"batch 0: ")
     program.stdout.close()
-    told = program.stderr.read()
+    message = program.stderr.read()
     program.stderr.close()
     assert program.wait(timeout=60) == 0
-    assert b"Error" not in told
-    assert b"error" not in told
+    assert b"Error" not in message
+    assert b"error" not in message
 
 
 def test_a_closed_stdout_does_not_stop_a_run(tmp_path: Path, pictures: Path) -> None:
@@ -143,11 +143,11 @@ def test_ctrl_c_while_it_waits_for_standard_input(tmp_path: Path, pictures: Path
     while program.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)  # its standard input stays open: it must end all the same
     code = program.poll()
-    told = program.communicate()[1].decode()
-    assert code == 130, told
-    assert "interrupted" in told
-    assert "Traceback" not in told
-    assert "Fatal" not in told
+    message = program.communicate()[1].decode()
+    assert code == 130, message
+    assert "interrupted" in message
+    assert "Traceback" not in message
+    assert "Fatal" not in message
     assert json.loads((tmp_path / "edited" / "report.json").read_text())["ok"] == 1
 
 
@@ -161,7 +161,7 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, pictures: Path) -> None:
         env=program_environment() | {"NO_COLOR": "1", "TERM": "xterm"},
     )
     os.close(other)
-    told = b""
+    message = b""
     while True:
         try:
             part = os.read(own, 4096)
@@ -169,9 +169,9 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, pictures: Path) -> None:
             break
         if not part:
             break
-        told += part
+        message += part
     os.close(own)
     assert done.wait(timeout=60) == 0
-    assert b"3/3" in told
-    assert b"\r" in told
-    assert b"\x1b[3" not in told  # no colour
+    assert b"3/3" in message
+    assert b"\r" in message
+    assert b"\x1b[3" not in message  # no colour

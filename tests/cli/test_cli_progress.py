@@ -50,10 +50,10 @@ def test_the_bar_shows_items_and_the_step(capsys: pytest.CaptureFixture[str]) ->
     meter.item()
     meter.message("hello")
     meter.close()
-    told = capsys.readouterr().err
-    assert "step 1/40" in told
-    assert "hello\n" in told
-    assert "1/4" in told
+    message = capsys.readouterr().err
+    assert "step 1/40" in message
+    assert "hello\n" in message
+    assert "1/4" in message
 
 
 def test_a_bar_for_what_is_there_is_taken_away_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,9 +62,9 @@ def test_a_bar_for_what_is_there_is_taken_away_again(capsys: pytest.CaptureFixtu
         meter.skipped()
     meter.message("hello")
     meter.close()
-    told = capsys.readouterr().err
-    assert "checking what is there: 30 items" in told
-    assert told.rstrip(" \r").endswith("hello") or told.split("\r")[-1].strip() == ""
+    message = capsys.readouterr().err
+    assert "checking what is there: 30 items" in message
+    assert message.rstrip(" \r").endswith("hello") or message.split("\r")[-1].strip() == ""
     counted = BarMeter(40)
     counted.skipped(30)
     counted.item()

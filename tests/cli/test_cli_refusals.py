@@ -52,7 +52,7 @@ def test_the_fake_is_no_model_without_its_switch(
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--basesize", "300"], "basesize"),
         (["--steps", "0"], "--steps"),
@@ -80,8 +80,8 @@ def test_the_fake_is_no_model_without_its_switch(
         (["extra"], "extra"),
     ],
 )
-def test_flags(joyedit: Command, pictures: Path, flags: list[str], told: str) -> None:
-    assert told in "\n".join(refused(joyedit(*RUN, *flags)))
+def test_flags(joyedit: Command, pictures: Path, flags: list[str], message: str) -> None:
+    assert message in "\n".join(refused(joyedit(*RUN, *flags)))
 
 
 def test_every_fault_of_the_flags_is_told_at_once(joyedit: Command, pictures: Path) -> None:

@@ -12,22 +12,22 @@ import pytest
 from cli_command import Command
 from PIL import Image
 
-from joyedit.job.pictures.decode import read_metadata
+from joyedit.job.pictures.encode import read_metadata
 
 FAKE = ("-m", "fake", "--basesize", "256")
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
     lines = (folder / "results.jsonl").read_text().splitlines()
-    told = [json.loads(line) for line in lines]
-    assert len({record["id"] for record in told}) == len(told)
-    return {record["id"]: record for record in told}
+    message = [json.loads(line) for line in lines]
+    assert len({record["id"] for record in message}) == len(message)
+    return {record["id"]: record for record in message}
 
 
 def report(folder: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    assert told["items"] == told["ok"] + told["failed"] == len(records(folder))
-    return told
+    message: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    assert message["items"] == message["ok"] + message["failed"] == len(records(folder))
+    return message
 
 
 def files(folder: Path) -> list[str]:
@@ -65,9 +65,9 @@ def test_a_folder_is_mirrored(joyedit: Command, pictures: Path) -> None:
     assert table["items"].strip() == "3: 3 ok, 0 failed"
     assert table["batches"].strip() == "3"
     assert set(records(Path("edited"))) == {"a", "b", "deep/c"}
-    told = report(Path("edited"))
-    assert (told["ok"], told["passed_over"], told["exit_code"]) == (3, 1, 0)
-    assert told["settings"]["steps"] == 2
+    message = report(Path("edited"))
+    assert (message["ok"], message["passed_over"], message["exit_code"]) == (3, 1, 0)
+    assert message["settings"]["steps"] == 2
 
 
 def test_once_more_with_nothing_and_with_something_to_do(joyedit: Command, pictures: Path) -> None:
@@ -131,8 +131,8 @@ def test_a_bad_picture_in_a_folder_fails_alone(joyedit: Command, pictures: Path)
     assert files(Path("edited")) == [
         "a.png", "b.png", "deep/c.png", "failed.jsonl", "joyedit.log", "report.json", "results.jsonl",
     ]  # fmt: skip
-    told = report(Path("edited"))
-    assert told["failed_by_code"] == {"unreadable_picture": 1}
+    message = report(Path("edited"))
+    assert message["failed_by_code"] == {"unreadable_picture": 1}
     assert records(Path("edited"))["broken"]["error"]["code"] == "unreadable_picture"
     (failure,) = [line for line in ended.messages if line.startswith("failed: ")]
     assert failure.startswith("failed: broken: unreadable_picture: ")
@@ -150,14 +150,14 @@ def test_a_failing_batch_takes_no_mates_with_it(joyedit: Command, pictures: Path
     ]
     ended = joyedit("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--batch-size", "3")
     assert ended.code == 3
-    told = records(Path("edited"))
-    assert {name: record["status"] for name, record in told.items()} == {
+    message = records(Path("edited"))
+    assert {name: record["status"] for name, record in message.items()} == {
         "one": "ok",
         "two": "failed",
         "three": "ok",
     }
-    assert told["two"]["error"]["code"] == "edit_failed"
-    assert told["two"]["source"] == {"file": "m.jsonl", "line": 2}
+    assert message["two"]["error"]["code"] == "edit_failed"
+    assert message["two"]["source"] == {"file": "m.jsonl", "line": 2}
     assert report(Path("edited"))["failed_by_code"] == {"edit_failed": 1}
     assert "Traceback" in Path("edited/joyedit.log").read_text()
     assert "Traceback" not in ended.err
@@ -170,8 +170,8 @@ def test_an_items_own_line_wins_over_flags(joyedit: Command, pictures: Path) -> 
     ]
     ended = joyedit("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--steps", "2", "--seed", "0")
     assert ended.code == 0
-    told = records(Path("edited"))
-    assert [(told[name]["settings"]["steps"], told[name]["settings"]["seed"]) for name in ("own", "flags")] == [
+    message = records(Path("edited"))
+    assert [(message[name]["settings"]["steps"], message[name]["settings"]["seed"]) for name in ("own", "flags")] == [
         (5, 1),
         (2, 0),
     ]
@@ -247,8 +247,8 @@ def test_standard_input(joyedit: Command, pictures: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     ended = joyedit("run", "-", *FAKE, "-p", "blue")
     assert ended.code == 3
-    told = report(Path("edited"))
-    assert (told["ok"], told["failed_by_code"]) == (2, {"bad_line": 1})
+    message = report(Path("edited"))
+    assert (message["ok"], message["failed_by_code"]) == (2, {"bad_line": 1})
 
 
 def test_an_interruption_ends_with_130(joyedit: Command, pictures: Path) -> None:
@@ -271,5 +271,5 @@ def test_a_full_disk_ends_with_1_and_one_message(joyedit: Command, pictures: Pat
     Path("edited/results.jsonl").symlink_to("/dev/full")
     ended = joyedit("run", pictures / "a.png", *FAKE, "-p", "blue")
     assert ended.code == 1
-    (told,) = [line for line in ended.messages if "error" in line]
-    assert told.startswith("joyedit: error: cannot write edited/results.jsonl: ")
+    (message,) = [line for line in ended.messages if "error" in line]
+    assert message.startswith("joyedit: error: cannot write edited/results.jsonl: ")

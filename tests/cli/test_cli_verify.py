@@ -72,8 +72,8 @@ def write(*ids: str, name: str = "m.jsonl", **more: object) -> None:
 FAKE = ("-m", "fake", "--basesize", "256", "-q")
 
 
-def kinds(told: str) -> list[tuple[str, str]]:
-    found = [json.loads(line) for line in told.splitlines()[:-1]]
+def kinds(message: str) -> list[tuple[str, str]]:
+    found = [json.loads(line) for line in message.splitlines()[:-1]]
     return [(one["kind"], one["id"]) for one in found]
 
 
@@ -90,10 +90,10 @@ def test_ids_are_compared_with_the_manifest(joyedit: Command, pictures: Path, mo
     assert kinds(verified.out) == [("no_record", "new"), ("no_record", "d"), ("no_record", "newer")]
     summary = json.loads(verified.out.splitlines()[-1])["summary"]
     assert (summary["expected"], summary["left"], summary["unknown"]) == (5, 3, 2)
-    told = joyedit("verify", "../edited").out.splitlines()
-    assert told[0].startswith("no_record: new: no record of this item (")
-    assert told[0].endswith("m.jsonl:3)")
-    assert "not in the source 2" in told[-1]
+    message = joyedit("verify", "../edited").out.splitlines()
+    assert message[0].startswith("no_record: new: no record of this item (")
+    assert message[0].endswith("m.jsonl:3)")
+    assert "not in the source 2" in message[-1]
     # Compared with a source that is named, an id too many is off as well.
     monkeypatch.chdir("..")
     assert sorted(kinds(joyedit("verify", "edited", "--source", "m.jsonl", "--json").out)[3:]) == [
@@ -128,9 +128,9 @@ def test_many_missing_items_are_one_line_and_all_of_them_json(joyedit: Command, 
     report = json.loads(Path("edited/report.json").read_text())
     report["asked"]["limit"] = None
     Path("edited/report.json").write_text(json.dumps(report))
-    told = joyedit("verify", "edited").out.splitlines()
-    assert len(told) == 20 + 2
-    assert told[-2:] == ["no_record: 8 items more (--json names them all)",
+    message = joyedit("verify", "edited").out.splitlines()
+    assert len(message) == 20 + 2
+    assert message[-2:] == ["no_record: 8 items more (--json names them all)",
                          "records 2, ok 2, failed 0, left 28, files 2, off 28"]  # fmt: skip
     assert len(joyedit("verify", "edited", "--json").out.splitlines()) == 28 + 1
 

@@ -37,5 +37,5 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What was tried and survived."""
     if FIGURES:
-        told = ", ".join(f"{name} {count}" for name, count in FIGURES.items())
-        terminalreporter.write_line(f"durability (x{SOAK}): {told}")
+        message = ", ".join(f"{name} {count}" for name, count in FIGURES.items())
+        terminalreporter.write_line(f"durability (x{SOAK}): {message}")

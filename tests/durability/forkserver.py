@@ -22,18 +22,18 @@ import typer.main
 import joyedit.cli.execute
 import joyedit.runtime.fake  # noqa: F401 - what the children would import each by itself
 from joyedit.cli.main import main
-from joyedit.job import failpoints as faults
+from joyedit.job import failpoints
 from joyedit.job.results.report import versions
 
 
-def child(job: dict, told: int) -> None:
-    os.dup2(told, 1)
-    os.dup2(told, 2)
+def child(job: dict, message: int) -> None:
+    os.dup2(message, 1)
+    os.dup2(message, 2)
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
     if job["limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["limit"], job["limit"]))
-    faults.arm(job["fault"])
+    failpoints.arm(job["fault"])
     code = 70
     try:
         main(job["argv"])
@@ -59,13 +59,13 @@ def serve() -> None:
     warm_up()
     for line in sys.stdin:
         job = json.loads(line)
-        with tempfile.TemporaryFile() as told:
+        with tempfile.TemporaryFile() as message:
             pid = os.fork()
             if pid == 0:
-                child(job, told.fileno())
+                child(job, message.fileno())
             _, status = os.waitpid(pid, 0)
-            told.seek(0)
-            text = told.read().decode(errors="replace")
+            message.seek(0)
+            text = message.read().decode(errors="replace")
         print(json.dumps({"code": os.waitstatus_to_exitcode(status), "told": text}), flush=True)
 
 

@@ -102,15 +102,15 @@ def test_broken_pictures(tmp_path: Path, seed: int) -> None:
     ended = program("run", "in", "-p", "x", *FAKE, "-o", "out", "--format", "jpg", cwd=tmp_path, timeout=250)
     assert ended.code == 3, ended.told
     assert "Traceback" not in ended.told
-    told = records(tmp_path / "out")
-    assert len(told) == inputs
-    codes = Counter(record["error"]["code"] for record in told.values() if record["error"])
+    message = records(tmp_path / "out")
+    assert len(message) == inputs
+    codes = Counter(record["error"]["code"] for record in message.values() if record["error"])
     assert set(codes) <= CODES
     assert codes.total() > inputs // 10
-    assert all("\n" not in record["error"]["message"] for record in told.values() if record["error"])
-    assert all(told[f"whole-{ending}"]["status"] == "ok" for ending in whole())
+    assert all("\n" not in record["error"]["message"] for record in message.values() if record["error"])
+    assert all(message[f"whole-{ending}"]["status"] == "ok" for ending in whole())
     outputs = pictures(tmp_path / "out")
-    assert set(outputs) == {record["output"] for record in told.values() if record["status"] == "ok"}
+    assert set(outputs) == {record["output"] for record in message.values() if record["status"] == "ok"}
     for name in outputs:
         check_decodes(tmp_path / "out" / name)
     assert findings(tmp_path / "out") == []

@@ -22,7 +22,7 @@ def place(tmp_path: Path) -> Path:
     return inner
 
 
-def refused(forks: Forks, place: Path, name: str, data: bytes, *told: str) -> None:
+def refused(forks: Forks, place: Path, name: str, data: bytes, *message: str) -> None:
     """The manifest is refused with exit code 2; the file is named, nothing is written anywhere."""
     (place / name).write_bytes(data)
     before = sorted(place.parent.rglob("*"))
@@ -31,7 +31,7 @@ def refused(forks: Forks, place: Path, name: str, data: bytes, *told: str) -> No
     assert f"{name}:" in ended.told
     assert "Traceback" not in ended.told
     assert len(ended.told) < 20_000
-    for part in told:
+    for part in message:
         assert part in ended.told
     assert sorted(place.parent.rglob("*")) == before
     FIGURES["hostile manifests refused"] += 1
@@ -111,9 +111,9 @@ def test_links_out_of_the_folder(forks: Forks, place: Path) -> None:
     os.symlink(place.parent / "precious", place / "out" / "sub")
     os.symlink(place.parent / "precious.png", place / "out" / "file.png")
     line = {"image": "a.png", "instruction": "x"}
-    told = run_of(forks, place, line | {"id": "sub/x"}, line | {"id": "file"}, line | {"id": "fine"})
-    assert told["sub/x"]["error"]["code"] == "output_outside"
-    assert (told["file"]["status"], told["fine"]["status"]) == ("ok", "ok")
+    message = run_of(forks, place, line | {"id": "sub/x"}, line | {"id": "file"}, line | {"id": "fine"})
+    assert message["sub/x"]["error"]["code"] == "output_outside"
+    assert (message["file"]["status"], message["fine"]["status"]) == ("ok", "ok")
     assert list((place.parent / "precious").iterdir()) == []
     assert (place.parent / "precious.png").read_bytes() == b"mine"
     assert not (place / "out" / "file.png").is_symlink()
@@ -144,8 +144,8 @@ def test_formulas_and_markup_stay_text(forks: Forks, place: Path) -> None:
     (place / "m.csv").write_text("image,id,instruction\n" + rows)
     ended = forks("run", "m.csv", *FAKE, "-o", "out", cwd=place)
     assert ended.code == 0, ended.told
-    told = records(place / "out")
-    assert [told[f"item{number}"]["instruction"] for number in range(len(cells))] == cells
+    message = records(place / "out")
+    assert [message[f"item{number}"]["instruction"] for number in range(len(cells))] == cells
 
 
 def test_a_journal_from_somebody_else(forks: Forks, place: Path) -> None:
@@ -173,5 +173,5 @@ def test_a_journal_from_somebody_else(forks: Forks, place: Path) -> None:
     assert [json.loads(one).get("kind") for one in verified.told.splitlines()][:4] == ["bad_record"] * 4
     status = forks("status", "out", "--json", cwd=place)
     assert status.code == 3, status.told
-    told = run_of(forks, place, *({**line, "id": name} for name in "abcdefgh"))
-    assert {record["status"] for record in told.values()} == {"ok"}
+    message = run_of(forks, place, *({**line, "id": name} for name in "abcdefgh"))
+    assert {record["status"] for record in message.values()} == {"ok"}

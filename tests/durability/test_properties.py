@@ -89,11 +89,11 @@ def test_a_journal_with_any_end(before: list[tuple[str, str, str]], tail: bytes,
             return
         journal.append(record("new"))
         journal.close()
-        told = list(read_journal(folder / RESULTS))
-        assert [(one["id"], one["status"]) for one in told[:whole]] == [(one[0], one[1]) for one in before[:whole]]
-        assert told[-1]["id"] == "new"
+        message = list(read_journal(folder / RESULTS))
+        assert [(one["id"], one["status"]) for one in message[:whole]] == [(one[0], one[1]) for one in before[:whole]]
+        assert message[-1]["id"] == "new"
         final = {one["id"]: one["status"] for one in final_records(folder / RESULTS)}
-        assert {one["id"]: one["status"] for one in told} == {key: value or "" for key, value in final.items()}
+        assert {one["id"]: one["status"] for one in message} == {key: value or "" for key, value in final.items()}
         again = Journal(folder)
         assert (len(again), again.repaired) == (len(final), None)
         failed = [one["id"] for one in again.failures()]
@@ -109,12 +109,12 @@ def test_a_journal_of_any_bytes(data: bytes) -> None:
         path = Path(name) / RESULTS
         path.write_bytes(data)
         try:
-            told = list(read_journal(path))
-            assert all(isinstance(one["id"], str) for one in told)
+            message = list(read_journal(path))
+            assert all(isinstance(one["id"], str) for one in message)
             list(final_records(path))
         except ManifestError as error:
-            told = [str(problem) for problem in error.problems]
-            assert all(problem.startswith(f"{path}:") for problem in told)
+            message = [str(problem) for problem in error.problems]
+            assert all(problem.startswith(f"{path}:") for problem in message)
         try:
             Journal(Path(name)).close()
         except ManifestError:

@@ -244,14 +244,14 @@ def test_failed_jsonl_is_the_retry(forks: Forks, tmp_path: Path) -> None:
     codes = {name: record["error"]["code"] for name, record in records(tmp_path / "out").items() if record["error"]}
     assert codes == {"two/refs": "edit_failed", "late": "unreadable_picture", "none": "out_of_memory"}
     failed = tmp_path / "out" / "failed.jsonl"
-    told = {line["id"]: line for line in map(json.loads, failed.read_text().splitlines())}
-    assert set(told) == set(codes)
+    message = {line["id"]: line for line in map(json.loads, failed.read_text().splitlines())}
+    assert set(message) == set(codes)
     place = str(tmp_path)
-    assert told["two/refs"] == bad | {
+    assert message["two/refs"] == bad | {
         "images": [f"{place}/in0.png", f"{place}/in1.png"],
         "output": "two/refs.png",
     }
-    assert told["late"]["image"] == f"{place}/late.png"
+    assert message["late"]["image"] == f"{place}/late.png"
     # The pictures come, the instructions are mended by hand, and the retry is run from anywhere.
     repaint(tmp_path)
     shutil.copy(tmp_path / "in3.png", tmp_path / "late.png")
@@ -353,7 +353,7 @@ def test_not_a_number_in_the_latents(forks: Forks, tmp_path: Path) -> None:
     text = (tmp_path / "m.jsonl").read_text().replace('"edit 3"', '"FAIL-NAN"')
     (tmp_path / "m.jsonl").write_text(text)
     assert forks(*RUN, "--batch-size", "3", cwd=tmp_path).code == 3
-    told = records(tmp_path / "out")
-    assert {name for name, record in told.items() if record["error"]} == {"item3"}
-    assert told["item3"]["error"]["code"] == "not_finite"
+    message = records(tmp_path / "out")
+    assert {name for name, record in message.items() if record["error"]} == {"item3"}
+    assert message["item3"]["error"]["code"] == "not_finite"
     assert not (tmp_path / "out" / "item3.png").exists()

@@ -30,8 +30,8 @@ SLOW = ("run", "m.jsonl", "-m", "fake", "--basesize", "256", "--steps", "1", "-o
 
 
 def report(place: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((place / "out" / "report.json").read_text())
-    return told
+    message: dict[str, Any] = json.loads((place / "out" / "report.json").read_text())
+    return message
 
 
 def wait_for_records(place: Path, count: int) -> None:
@@ -53,10 +53,10 @@ def test_the_first_signal_finishes_the_batch_in_flight(forks: Forks, place: Path
     process = start(*SLOW, cwd=place)
     wait_for_records(place, 2)
     process.send_signal(number)
-    told, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "interrupted: no further batch starts, finished pictures are still written (once more stops now)" in told
-    assert "Traceback" not in told
+    message, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    assert "interrupted: no further batch starts, finished pictures are still written (once more stops now)" in message
+    assert "Traceback" not in message
     done = records(place / "out")
     assert 2 <= len(done) < 6
     assert {record["status"] for record in done.values()} == {"ok"}
@@ -115,7 +115,7 @@ def test_times_that_are_none(forks: Forks, tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["8h", "1h30m", "90s", "2d", "0.5s", "3600"])
 def test_times(text: str) -> None:
-    from joyedit.cli.request import _seconds
+    from joyedit.request import _seconds
 
     wanted = {"8h": 28800, "1h30m": 5400, "90s": 90, "2d": 172800, "0.5s": 0.5, "3600": 3600}
     assert _seconds("--max-duration", text) == wanted[text]
@@ -131,9 +131,9 @@ def test_two_runs_at_once(forks: Forks, place: Path) -> None:
     assert found is not None, second.told
     assert (int(found[1]), found[2]) == (first.pid, socket.gethostname())
     status = forks("status", "out", "--json", cwd=place)
-    told = json.loads(status.told)
-    assert (status.code, told["state"], told["holder"]["pid"]) == (0, "running", first.pid)
-    assert told["done"] + told["left"] == 6
+    message = json.loads(status.told)
+    assert (status.code, message["state"], message["holder"]["pid"]) == (0, "running", first.pid)
+    assert message["done"] + message["left"] == 6
     os.kill(first.pid, signal.SIGKILL)
     first.communicate(timeout=60)
     status = forks("status", "out", "--json", cwd=place)
@@ -184,11 +184,11 @@ def test_a_signal_while_a_picture_hangs(tmp_path: Path) -> None:
     wait_for_records(tmp_path, 2)
     process.send_signal(signal.SIGTERM)
     try:
-        told, _ = process.communicate(timeout=30)
+        message, _ = process.communicate(timeout=30)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    assert process.returncode == 130, told
+    assert process.returncode == 130, message
 
 
 def test_a_pipe_in_place_of_a_picture(forks: Forks, tmp_path: Path) -> None:
@@ -198,6 +198,6 @@ def test_a_pipe_in_place_of_a_picture(forks: Forks, tmp_path: Path) -> None:
     os.replace(tmp_path / "in0.png", tmp_path / "folder" / "a.png")
     ended = forks("run", "folder", "-p", "x", *FAKE, "-o", "out", cwd=tmp_path)
     assert ended.code == 3
-    told = records(tmp_path / "out")
-    assert told["pipe"]["error"]["code"] == "unreadable_picture"
-    assert told["a"]["status"] == "ok"
+    message = records(tmp_path / "out")
+    assert message["pipe"]["error"]["code"] == "unreadable_picture"
+    assert message["a"]["status"] == "ok"

@@ -21,8 +21,9 @@ from torch import Tensor
 import joyedit
 from joyedit.models import fused_blocks
 from joyedit.models.attention import BACKENDS, Spans, TextLengths
+from joyedit.models.blocks import MLP
 from joyedit.models.config import DiTConfig, VAEConfig
-from joyedit.models.dit import MLP, DiT
+from joyedit.models.dit import DiT
 from joyedit.models.vae import VAE
 from joyedit.runtime.tuning.attention_choice import check, choose_attention, measure
 from joyedit.runtime.tuning.fused_check import fault

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from joyedit.models.attention import TextLengths
 from joyedit.runtime.joyimage.backend import JoyImageBackend
-from joyedit.runtime.joyimage.conditioning import pixels_of
+from joyedit.runtime.joyimage.pixels import pixels_of
 from support.editing import Edit, batch_of, picture
 
 TOLERANCE = 1e-4

@@ -8,7 +8,6 @@ called from several threads at once.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -35,8 +34,8 @@ from PIL import (
 )
 
 from joyedit.errors import ItemError
+from joyedit.job.hashing import HashCache, sha256_of
 from joyedit.job.pictures.colours import to_rgb
-from joyedit.job.results.fingerprint import HashCache, sha256_of
 from joyedit.job.spec import MAX_PIXELS, Seen, Size, Stamp
 
 # fmt: off
@@ -61,8 +60,6 @@ _ENDINGS: Mapping[str, tuple[str, ...]] = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-DEFAULT_QUALITY = 95
-_EXIF_LIMIT = 60_000  # a JPEG segment holds 65,533 bytes; the rest is room for the Exif frame
 _SIZE_CACHE = 4096
 
 _TRANSPOSE: Mapping[int, Image.Transpose] = {
@@ -103,14 +100,14 @@ def header_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> S
     last few thousand files, by path, time and length. Raises ItemError.
     """
     name = os.fspath(path)
-    status = _regular_file(name)
+    status = refuse_special_file(name)
     return _header_size(name, max_pixels, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=_SIZE_CACHE)
 def _header_size(name: str, max_pixels: int, _mtime: int, _length: int) -> Size:
-    with _reading(name), open(name, "rb") as file:
-        image = _open(file, name, max_pixels)
+    with read_errors(name), open(name, "rb") as file:
+        image = open_image(file, name, max_pixels)
         width, height = image.size
         if not isinstance(image, TiffImagePlugin.TiffImageFile) and _orientation(image) >= 5:
             width, height = height, width
@@ -126,8 +123,8 @@ def load_picture(
     decoded is what was hashed: a file that changes in between is refused.
     """
     name = os.fspath(path)
-    _regular_file(name)
-    with _reading(name), open(name, "rb") as file, _unchanged(name, file) as stamp:
+    refuse_special_file(name)
+    with read_errors(name), open(name, "rb") as file, _unchanged(name, file) as stamp:
         seen = None if hashes is None else _hash(name, file, stamp, hashes)
         return _decode(name, file, max_pixels, seen)
 
@@ -142,7 +139,7 @@ def _hash(name: str, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
 
 
 def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None) -> Picture:
-    image = _open(file, name, max_pixels)
+    image = open_image(file, name, max_pixels)
     # Pillow turns a TIFF upright by itself, while decoding.
     turned = isinstance(image, TiffImagePlugin.TiffImageFile)
     orientation = 1 if turned else _orientation(image)
@@ -191,61 +188,7 @@ def fit(image: Image.Image, bucket: Size) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
-def save_picture(
-    image: Image.Image, file: BinaryIO, format: str, quality: int | None, metadata: Mapping[str, str]
-) -> None:
-    """Write `image` to `file` as "png", "jpg" or "webp", with `metadata` embedded.
-
-    PNG: one iTXt chunk for each key (Latin-1, 79 bytes at most). JPEG and WebP: the EXIF
-    UserComment holds the metadata as JSON; values are shortened when they do not fit its 64 kB.
-    `quality` (1 to 100, default 95) is for JPEG and WebP. Raises ValueError for another format.
-    """
-    quality = DEFAULT_QUALITY if quality is None else quality
-    if format == "png":
-        chunks = PngImagePlugin.PngInfo()
-        for key, value in metadata.items():
-            chunks.add_itxt(key, value.replace("\0", ""))
-        image.save(file, "PNG", pnginfo=chunks)
-    elif format == "jpg":
-        image.save(file, "JPEG", quality=quality, exif=_exif(metadata))
-    elif format == "webp":
-        image.save(file, "WEBP", quality=quality, exif=_exif(metadata))
-    else:
-        raise ValueError(f"format is png, jpg or webp, not {format!r}")
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What `save_picture` embedded in the file; empty where there is nothing of it. Raises ItemError."""
-    name = os.fspath(path)
-    _regular_file(name)
-    with _reading(name), open(name, "rb") as file:
-        image = _open(file, name)
-        if isinstance(image, PngImagePlugin.PngImageFile):
-            return {key: str(value) for key, value in image.text.items()}
-        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-        if not isinstance(comment, bytes):
-            return {}
-        try:
-            held = json.loads(comment.removeprefix(b"ASCII\0\0\0"))
-        except ValueError:
-            return {}  # somebody else's comment
-        return {str(key): str(value) for key, value in held.items()} if isinstance(held, dict) else {}
-
-
-def _exif(metadata: Mapping[str, str]) -> bytes:
-    held = dict(metadata)
-    text = json.dumps(held)
-    while len(text) > _EXIF_LIMIT:
-        longest = max(held, key=lambda key: len(held[key]))
-        held[longest] = held[longest][: len(held[longest]) // 2] + "…"
-        text = json.dumps(held)
-    exif = Image.Exif()
-    # JSON with \u escapes is plain ASCII, the one UserComment charset that every reader agrees on.
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + text.encode("ascii")
-    return exif.tobytes()
-
-
-def _regular_file(name: str) -> os.stat_result:
+def refuse_special_file(name: str) -> os.stat_result:
     """The file's status. Opening a pipe or a device could wait for ever, so they are told first."""
     try:
         status = os.stat(name)
@@ -277,7 +220,7 @@ def _unchanged(name: str, file: BinaryIO) -> Iterator[Stamp]:
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
+def read_errors(name: str) -> Iterator[None]:
     """Turns whatever Pillow raises over a stranger's file into an ItemError."""
     try:
         yield
@@ -302,9 +245,9 @@ def _cut_webp(name: str) -> str | None:
             head, size = file.read(12), os.fstat(file.fileno()).st_size
     except OSError:
         return None
-    told = 8 + int.from_bytes(head[4:8], "little")
-    is_cut = head[:4] == b"RIFF" and head[8:] == b"WEBP" and size < told
-    return f"the file is truncated: {size} of {told} bytes" if is_cut else None
+    message = 8 + int.from_bytes(head[4:8], "little")
+    is_cut = head[:4] == b"RIFF" and head[8:] == b"WEBP" and size < message
+    return f"the file is truncated: {size} of {message} bytes" if is_cut else None
 
 
 def _reason(error: BaseException) -> str:
@@ -314,7 +257,7 @@ def _reason(error: BaseException) -> str:
     return " ".join(text.split()) if text else type(error).__name__  # one line, whatever a plugin says
 
 
-def _open(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
+def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Pillow's lazy reader for `file`, chosen by the first bytes; its name does not count.
 
     The readers are called directly: `Image.open` would warn of large pictures through the
@@ -341,8 +284,8 @@ def _open(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile
         raise ItemError("unreadable_picture", f"{name}: {_not_readable(head)}")
     if image.width * image.height > max_pixels:
         limit = f"{max_pixels // 1_000_000} million" if max_pixels % 1_000_000 == 0 else str(max_pixels)
-        told = f"{image.width} x {image.height} is more than {limit} pixels (--max-pixels allows more)"
-        raise ItemError("picture_too_large", f"{name}: {told}")
+        message = f"{image.width} x {image.height} is more than {limit} pixels (--max-pixels allows more)"
+        raise ItemError("picture_too_large", f"{name}: {message}")
     return image
 
 

@@ -19,21 +19,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from joyedit.job.spec import EditItem, Seen, Stamp
+from joyedit.job.spec import EditItem
 
 OUTPUT_VERSION = 1
 """Raise it with a change that makes other pictures of the same inputs: all items are then edited anew."""
 
 _TEXT = json.JSONEncoder().encode
-_CHUNK = 1 << 20
-_KEPT = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +45,7 @@ class Fingerprinter:
         quality = "null" if item.output[-4:].lower() == ".png" else self.quality
         size = "null" if item.size is None else f"[{item.size[0]}, {item.size[1]}]"
         # JSON by hand, its keys in order: a resume makes as many of these as there are items.
-        told = (
+        message = (
             f'{{"basesize": {item.basesize}, "dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
             f'"instruction": {text(item.instruction)}, "model": {text(self.model)}, "quality": {quality}, '
@@ -59,40 +53,4 @@ class Fingerprinter:
             f"{text(sampling.negative_prompt)}], "
             f'"schedule": {text(self.schedule)}, "size": {size}, "version": {OUTPUT_VERSION}}}'
         )
-        return hashlib.sha256(told.encode()).hexdigest()
-
-
-def sha256_of(file: BinaryIO) -> str:
-    """The sha256 of what is left of `file`, read in pieces."""
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-class HashCache:
-    """The hashes of the inputs that were read last, so that a picture of many items is hashed once."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[tuple[str, Stamp], str] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, path: str, stamp: Stamp) -> str | None:
-        with self._lock:
-            return self._held.get((path, stamp))
-
-    def put(self, path: str, stamp: Stamp, sha256: str) -> None:
-        with self._lock:
-            self._held[path, stamp] = sha256
-            while len(self._held) > _KEPT:
-                self._held.popitem(last=False)
-
-    def sha256(self, path: str) -> Seen:
-        """The content of the file at `path`. Raises OSError."""
-        with open(path, "rb", buffering=0) as file:
-            stamp = Stamp.of(os.fstat(file.fileno()))
-            known = self.get(path, stamp)
-            if known is None:
-                known = sha256_of(file)
-                self.put(path, stamp, known)
-            return Seen(known, stamp)
+        return hashlib.sha256(message.encode()).hexdigest()

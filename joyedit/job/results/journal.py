@@ -40,7 +40,7 @@ from typing import Any, BinaryIO
 from pydantic_core import from_json
 
 from joyedit.errors import ManifestError, OutputError, Problem
-from joyedit.job import failpoints as faults
+from joyedit.job import failpoints
 from joyedit.job.results.output_folder import sync_folder
 from joyedit.job.source.names import HashTable
 from joyedit.job.spec import ItemResult
@@ -120,7 +120,7 @@ class Journal:
         self._broken: OutputError | None = None
         self._synced_at = clock()
         try:
-            faults.reached("journal.open")
+            failpoints.reached("journal.open")
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - close() is the caller's
             try:
                 self._end = self._load()
@@ -161,9 +161,9 @@ class Journal:
             if self._broken is not None:
                 raise self._broken
             try:
-                faults.reached("journal.append")
+                failpoints.reached("journal.append")
                 self._write(data)
-                faults.reached("journal.appended")
+                failpoints.reached("journal.appended")
                 self._places.put(result.id, 2 * self._end + (result.status == "failed") + 2)
                 self._end += len(data)
                 self._unsynced += 1
@@ -217,7 +217,7 @@ class Journal:
         ours = _BEGIN.startswith(begin) and b"\n" not in _last_byte(handle, end)
         if not good and not ours:
             raise _no_record(self.path, 1)
-        faults.reached("journal.repair")
+        failpoints.reached("journal.repair")
         if not ours:
             with open(self.path.with_name(CUT), "ab") as kept:
                 for offset in range(good, end, 1 << 20):
@@ -245,9 +245,9 @@ class Journal:
         return _parse(data[start : end + 1])
 
     def _write(self, data: memoryview) -> None:
-        if faults.armed():
+        if failpoints.armed():
             self._file.write(data[: len(data) // 2])
-            faults.reached("journal.half")
+            failpoints.reached("journal.half")
             data = data[len(data) // 2 :]
         while data:
             data = data[self._file.write(data) :]
@@ -261,9 +261,9 @@ class Journal:
             return
 
     def _sync(self) -> None:
-        faults.reached("journal.fsync")
+        failpoints.reached("journal.fsync")
         os.fsync(self._file.fileno())
-        faults.reached("journal.synced")
+        failpoints.reached("journal.synced")
         self._unsynced = 0
         self._synced_at = self._clock()
 

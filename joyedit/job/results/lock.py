@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from joyedit.errors import OutputError
-from joyedit.job import failpoints as faults
+from joyedit.job import failpoints
 
 try:
     import fcntl
@@ -51,7 +51,7 @@ class OutputLock:
                 finally:
                     if self._handle != handle:
                         os.close(handle)
-            faults.reached("lock")
+            failpoints.reached("lock")
             os.ftruncate(self._handle, 0)
             os.write(self._handle, json.dumps(_me()).encode())
         except OSError as error:
@@ -75,8 +75,8 @@ class OutputLock:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            told = f"another run writes into {self.path.parent}: {holder_text(_read(handle))}"
-            raise OutputError(f"{told}; wait for it, stop it, or choose another output folder") from error
+            message = f"another run writes into {self.path.parent}: {holder_text(_read(handle))}"
+            raise OutputError(f"{message}; wait for it, stop it, or choose another output folder") from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -130,7 +130,7 @@ def _me() -> dict[str, object]:
 
 def _read(handle: int) -> dict[str, object]:
     try:
-        told = json.loads(os.pread(handle, 4096, 0))
+        message = json.loads(os.pread(handle, 4096, 0))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return message if isinstance(message, dict) else {}

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from joyedit.errors import ItemError, OutputError, UsageError
-from joyedit.job import failpoints as faults
+from joyedit.job import failpoints
 
 TEMPORARY_SUFFIX = ".joyedit-tmp"
 """How the name of every unfinished file ends."""
@@ -102,22 +102,22 @@ class OutputFolder:
         try:
             try:
                 with open(temporary, "xb") as file:
-                    faults.reached("file.create")
+                    failpoints.reached("file.create")
                     fill(file)
                     file.flush()
-                    faults.reached("file.fsync")
+                    failpoints.reached("file.fsync")
                     os.fsync(file.fileno())
-                    faults.reached("file.synced")
-                faults.reached("file.rename")
+                    failpoints.reached("file.synced")
+                failpoints.reached("file.rename")
                 os.replace(temporary, target)
-                faults.reached("file.renamed")
+                failpoints.reached("file.renamed")
             except BaseException:
                 with contextlib.suppress(OSError):
                     temporary.unlink(missing_ok=True)
                 raise
-            faults.reached("file.folder")
+            failpoints.reached("file.folder")
             sync_folder(target.parent)
-            faults.reached("file.done")
+            failpoints.reached("file.done")
         except OSError as error:
             raise self._typed(error, relative) from error
         return target
@@ -127,10 +127,10 @@ class OutputFolder:
 
         def fill(file: BinaryIO) -> None:
             rest = memoryview(data)
-            if faults.armed():
+            if failpoints.armed():
                 file.write(rest[: len(rest) // 2])
                 file.flush()
-                faults.reached("file.half")
+                failpoints.reached("file.half")
                 rest = rest[len(rest) // 2 :]
             file.write(rest)
 

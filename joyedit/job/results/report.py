@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import platform
 import sys
-from array import array
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from joyedit.job.spec import ItemResult, Settings
+from joyedit.job.spec import Settings
 
 REPORT = "report.json"
 LOG = "joyedit.log"
@@ -39,75 +36,6 @@ def version_of(package: str) -> str | None:
 def joyedit_version() -> str:
     """joyedit's own version; `0+unknown` where it runs without being installed."""
     return version_of("joyedit") or "0+unknown"
-
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """The value below which `share` (0 to 1) of `values` lie, linear between neighbours; None if empty."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
-class Tally:
-    """The counts of a run while it goes. Not locked: the caller takes care that calls do not overlap."""
-
-    def __init__(self) -> None:
-        self.ok = 0
-        self.skipped = 0  # done by an earlier run
-        self.left = 0  # not done, and not asked for
-        self.failed: Counter[str] = Counter()
-        self.batches = 0
-        self.warm_up_images = 0
-        self.warm_up_seconds = 0.0
-        self.warm_up_ended: float | None = None
-        self.last_ended: float | None = None
-        self.steady_seconds = array("d")  # one figure an image: eight bytes, also for a million of them
-
-    def result(self, result: ItemResult) -> None:
-        """Count one item in its final state."""
-        if result.error is None:
-            self.ok += 1
-        else:
-            self.failed[result.error["code"]] += 1
-
-    def batch(self, images: int, seconds: float, ended: float) -> None:
-        """Count one pass through the networks: `seconds` on the device, `ended` on the run's clock."""
-        self.batches += 1
-        self.last_ended = ended
-        if self.batches == 1:
-            self.warm_up_images, self.warm_up_seconds, self.warm_up_ended = images, seconds, ended
-        else:
-            self.steady_seconds.extend([seconds / images] * images)
-
-    @property
-    def recorded(self) -> int:
-        """Items with a record, those of earlier runs too."""
-        return self.ok + self.skipped + self.failed.total()
-
-    def warm_up(self) -> dict[str, Any] | None:
-        """Images and seconds of the first batch; None before there was one."""
-        if self.warm_up_ended is None:
-            return None
-        return {"images": self.warm_up_images, "seconds": self.warm_up_seconds}
-
-    def steady(self) -> dict[str, Any] | None:
-        """Speed without the warm-up, on the wall from its end to the end of the last batch."""
-        if self.warm_up_ended is None or self.last_ended is None or not self.steady_seconds:
-            return None
-        seconds = self.last_ended - self.warm_up_ended
-        return {
-            "images": len(self.steady_seconds),
-            "seconds": seconds,
-            "images_per_second": len(self.steady_seconds) / seconds if seconds > 0 else None,
-            "seconds_an_image": {
-                "median": percentile(self.steady_seconds, 0.5),
-                "p95": percentile(self.steady_seconds, 0.95),
-            },
-        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -292,11 +220,11 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def _stage(seconds: float, work: StageWork | None) -> str:
-    told = seconds_text(seconds)
+    message = seconds_text(seconds)
     if work is None or work.tflops is None:
-        return told
-    told += f", {work.tflops:.3g} TFLOP/s"
-    return told if work.share is None else f"{told} ({work.share:.0%} of the ceiling)"
+        return message
+    message += f", {work.tflops:.3g} TFLOP/s"
+    return message if work.share is None else f"{message} ({work.share:.0%} of the ceiling)"
 
 
 def _waited(waited: Mapping[str, float]) -> str:

@@ -11,7 +11,8 @@ import stat
 from pathlib import Path
 from typing import Any, Literal
 
-from joyedit.job.results.fingerprint import Fingerprinter, HashCache, sha256_of
+from joyedit.job.hashing import HashCache, sha256_of
+from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal
 from joyedit.job.spec import EditItem
 

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from joyedit.errors import ItemError, UsageError
+from joyedit.job.hashing import sha256_of
 from joyedit.job.pictures.decode import load_picture
-from joyedit.job.results.fingerprint import sha256_of
 from joyedit.job.results.journal import CUT, RESULTS, error_code, final_records, torn_bytes
 from joyedit.job.results.lock import LOCK
 from joyedit.job.results.output_folder import is_temporary
@@ -70,10 +70,10 @@ def require_journal(folder: Path) -> None:
 def read_report(folder: Path) -> dict[str, Any]:
     """report.json as it stands; empty if there is none, or none that can be read."""
     try:
-        told = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        message = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
 def expected_items(report: dict[str, Any]) -> int | None:

@@ -18,7 +18,7 @@ from joyedit.job.source.names import EXTENSIONS, name_fault, safe_name
 from joyedit.job.source.problems import Fault, Record, Table, shown
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.schema import DEFAULTS_KEYS, ITEM_KEYS, SETTINGS_KEYS, Defaults, Line, Schema
-from joyedit.job.source.taken_names import Claims
+from joyedit.job.source.taken_names import TakenNames
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings, Size
 
 BUILT_IN = Settings(
@@ -71,8 +71,8 @@ class SourceOptions:
         elif self.recipe_values:
             faults.append(Fault(f"--set {next(iter(self.recipe_values))} needs a recipe", "give it with --recipe"))
         if faults:
-            told = [fault.message + (f" ({fault.remedy})" if fault.remedy else "") for fault in faults]
-            raise UsageError("\n".join(told))
+            message = [fault.message + (f" ({fault.remedy})" if fault.remedy else "") for fault in faults]
+            raise UsageError("\n".join(message))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +89,8 @@ def read_defaults(record: Record | None, options: SourceOptions, file: str) -> t
     if record is None or record.data is None:
         return RunDefaults(), []
     if not isinstance(record.data, Table):
-        told = f"defaults must be a mapping, not {shown(record.data)}"
-        return RunDefaults(), [Problem(file=file, line=record.line, message=told)]
+        message = f"defaults must be a mapping, not {shown(record.data)}"
+        return RunDefaults(), [Problem(file=file, line=record.line, message=message)]
     parameters = options.recipe.parameters if options.recipe is not None else ()
     checked, values, faults = Schema(DEFAULTS_KEYS, parameters).read(Defaults, record.data)
     if options.recipe is not None:
@@ -149,7 +149,7 @@ class ItemBuilder:
         self._schema = item_schema(options)
         self.settings = effective_settings(options, defaults.settings)
         self._sampling = _sampling(self.settings)
-        self._claims = Claims(self._extensions[0])
+        self._claims = TakenNames(self._extensions[0])
         self._absolute_base = os.path.abspath(base)
         self._outputs = (os.path.abspath(options.output), os.path.realpath(options.output))
         self._found: dict[str, _Found] = {}
@@ -201,8 +201,8 @@ class ItemBuilder:
     def _build(self, record: Record, *, make: bool = True) -> _Built:
         """Whether or not the item itself is made, its names are taken."""
         if not isinstance(record.data, dict):
-            told = f"an item is a mapping of keys, not {shown(record.data)}"
-            return _Built(None, [Fault(told, "for example image and instruction")])
+            message = f"an item is a mapping of keys, not {shown(record.data)}"
+            return _Built(None, [Fault(message, "for example image and instruction")])
         line, values, faults = self._schema.read(Line, record.data)
         if line is None:
             return _Built(None, faults)
@@ -299,8 +299,8 @@ class ItemBuilder:
             remedy = "it is a path below the output folder, with / between its parts"
             return Fault(f"the output {shown(output)} {reason}", remedy, "output")
         if ending.lower() not in self._extensions:
-            told = f"the output {shown(output)} does not fit the format {self._format}"
-            return Fault(told, f"it ends with {' or '.join(self._extensions)}", "output")
+            message = f"the output {shown(output)} does not fit the format {self._format}"
+            return Fault(message, f"it ends with {' or '.join(self._extensions)}", "output")
         return None
 
     def _find(self, image: str) -> _Found:

@@ -59,8 +59,8 @@ def lines_of(stream: BinaryIO, file: str) -> Iterator[tuple[int, str] | Problem]
         try:
             yield number, raw.decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
-            told = f"not valid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})"
-            yield _problem(file, number, Fault(told, "save the file as UTF-8"))
+            message = f"not valid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})"
+            yield _problem(file, number, Fault(message, "save the file as UTF-8"))
 
 
 def json_line(file: str, line: int, text: str) -> Record | Problem:
@@ -211,8 +211,8 @@ def read_csv(stream: BinaryIO, file: str, schema: Schema) -> Records:
             for fault in faults:
                 yield _problem(file, line, fault)
         elif len(row) != len(keys):
-            told = f"this row has {len(row)} cells, the header has {len(keys)}"
-            yield _problem(file, line, Fault(told, "a cell with a comma in it is quoted"))
+            message = f"this row has {len(row)} cells, the header has {len(keys)}"
+            yield _problem(file, line, Fault(message, "a cell with a comma in it is quoted"))
         else:
             cells = zip(keys, row, strict=True)
             yield Record(line, {key: from_cell(key, cell) for key, cell in cells if key is not None})
@@ -317,8 +317,8 @@ def _yaml_document(reader: YamlReader, file: str) -> Iterator[Record | Problem |
         value = reader.value()
         reader.faults.clear()
         if value is not None:
-            told = f"a YAML manifest is a list of items, not {shown(value)}"
-            yield _problem(file, line, Fault(told, "or a mapping with 'items:' and 'defaults:'"))
+            message = f"a YAML manifest is a list of items, not {shown(value)}"
+            yield _problem(file, line, Fault(message, "or a mapping with 'items:' and 'defaults:'"))
     reader.end()
 
 
@@ -336,8 +336,8 @@ def _yaml_sections(reader: YamlReader, file: str) -> Iterator[Record | Problem |
         elif name == "items" and reader.opens() == "list":
             yield from _yaml_items(reader, file)
         elif name == "items":
-            told = f"items must be a list, not {shown(reader.value())}"
-            yield _problem(file, line, Fault(told, "each item begins with '- '"))
+            message = f"items must be a list, not {shown(reader.value())}"
+            yield _problem(file, line, Fault(message, "each item begins with '- '"))
         else:
             value = reader.value()
             if name == "defaults":

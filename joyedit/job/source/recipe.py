@@ -88,11 +88,11 @@ class Recipe:
         for place in dict.fromkeys(place for _, place in self.parts if place is not None):
             if place == OWN_TEXT:
                 if own is None:
-                    told = f"the recipe '{self.name}' needs an instruction of the item's own"
-                    faults.append(Fault(told, "give it with -p, or as 'instruction'"))
+                    message = f"the recipe '{self.name}' needs an instruction of the item's own"
+                    faults.append(Fault(message, "give it with -p, or as 'instruction'"))
             elif place not in values and self.parameters[place].default is None:
-                told = f"the recipe '{self.name}' needs a value for '{place}'"
-                faults.append(Fault(told, f"give it with --set {place}=..., or as a key of the item"))
+                message = f"the recipe '{self.name}' needs a value for '{place}'"
+                faults.append(Fault(message, f"give it with --set {place}=..., or as a key of the item"))
         return faults
 
     def render(self, values: Mapping[str, str], instruction: str | None) -> str:
@@ -177,8 +177,8 @@ class _Reader:
         for line, fault in faults:
             self._tell(line, fault)
         if not isinstance(value, Table):
-            told = f"a recipe is a mapping, not {shown(value)}"
-            self._tell(1, Fault(told, f"its keys: {', '.join(_KEYS)}"))
+            message = f"a recipe is a mapping, not {shown(value)}"
+            self._tell(1, Fault(message, f"its keys: {', '.join(_KEYS)}"))
             self.problems.raise_any()
             raise AssertionError("the fault above was raised")
         self._keys(value, _KEYS)
@@ -239,8 +239,8 @@ class _Reader:
         for name, value in inner.items():
             line = inner.lines.get(name)
             if not _NAME.fullmatch(name):
-                told = f"{shown(name)} cannot be a parameter's name"
-                self._tell(line, Fault(told, "letters, digits, _ and - can be in it"))
+                message = f"{shown(name)} cannot be a parameter's name"
+                self._tell(line, Fault(message, "letters, digits, _ and - can be in it"))
             elif name in _TAKEN:
                 self._tell(line, Fault(f"a parameter cannot be named '{name}'", "that is a key of manifests"))
             elif value is not None and not isinstance(value, Table):
@@ -260,8 +260,8 @@ class _Reader:
         elif held is not None:
             self._tell(table.lines.get("choices"), Fault(f"choices must be a list, not {shown(held)}"))
         if default is not None and choices and default not in choices:
-            told = f"the default of '{name}' must be {_one_of(choices)}, not {shown(default)}"
-            self._tell(table.lines.get("default"), Fault(told, nearest(default, choices)))
+            message = f"the default of '{name}' must be {_one_of(choices)}, not {shown(default)}"
+            self._tell(table.lines.get("default"), Fault(message, nearest(default, choices)))
         return Parameter(description=self._text(table, "description") or "", default=default, choices=choices)
 
     def _value(self, table: Table, key: str, value: object) -> str | None:
@@ -280,22 +280,22 @@ class _Reader:
             for literal, place, spec, conversion in string.Formatter().parse(template or ""):
                 if place is not None and (spec or conversion or not _NAME.fullmatch(place)):
                     written = place + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-                    told = f"the place {shown('{' + written + '}')} is refused"
-                    self._tell(line, Fault(told, "a place is {name}; braces are written {{ and }}"))
+                    message = f"the place {shown('{' + written + '}')} is refused"
+                    self._tell(line, Fault(message, "a place is {name}; braces are written {{ and }}"))
                 elif place is not None and place != OWN_TEXT and place not in parameters:
                     near = nearest(place, [*parameters, OWN_TEXT])
                     self._tell(line, Fault(f"the instruction names an unknown parameter '{place}'", near))
                 parts.append((literal, place))
         except ValueError as error:
-            told = f"the braces of the instruction do not match: {error}"
-            self._tell(line, Fault(told, "a place is {name}; braces are written {{ and }}"))
+            message = f"the braces of the instruction do not match: {error}"
+            self._tell(line, Fault(message, "a place is {name}; braces are written {{ and }}"))
             return ()
         used = {place for _, place in parts}
         inner = self._inner(table, "parameters") if isinstance(table.get("parameters"), Table) else Table()
         for name in parameters:
             if name not in used:
-                told = f"the parameter '{name}' is not in the instruction"
-                self._tell(inner.lines.get(name), Fault(told, f"write {{{name}}} where it belongs"))
+                message = f"the parameter '{name}' is not in the instruction"
+                self._tell(inner.lines.get(name), Fault(message, f"write {{{name}}} where it belongs"))
         return tuple(parts)
 
 

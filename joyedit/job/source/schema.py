@@ -119,8 +119,8 @@ class Schema:
                 faults.append(self.unknown(name))
                 continue
             if key in written:
-                told = f"'{written[key]}' and '{name}' are two spellings of one key"
-                faults.append(Fault(told, "keep one of them", name))
+                message = f"'{written[key]}' and '{name}' are two spellings of one key"
+                faults.append(Fault(message, "keep one of them", name))
                 continue
             written[key] = name
             if value is None:
@@ -128,8 +128,8 @@ class Schema:
             if key in self.parameters:
                 text = parameter_text(value)
                 if text is None:
-                    told = f"{name} must be text or a number, not {shown(value)}"
-                    faults.append(Fault(told, "write it in quotes", name))
+                    message = f"{name} must be text or a number, not {shown(value)}"
+                    faults.append(Fault(message, "write it in quotes", name))
                 else:
                     values[key] = text
             else:
@@ -148,13 +148,13 @@ def _check(
         for detail in error.errors(include_url=False, include_context=False):
             key = str(detail["loc"][0])
             name = written.get(key, key)
-            told = f"{name} must be {RULES[key]}, not {shown(detail['input'])}"
-            told += " in the list" if len(detail["loc"]) > 1 else ""
-            faults.setdefault(key, Fault(told, _remedy(key, fields[key]), name))
+            message = f"{name} must be {RULES[key]}, not {shown(detail['input'])}"
+            message += " in the list" if len(detail["loc"]) > 1 else ""
+            faults.setdefault(key, Fault(message, _remedy(key, fields[key]), name))
         return None, list(faults.values())
     if checked.basesize is not None and checked.basesize not in BASE_SIZES:
-        told = f"{written.get('basesize', 'basesize')} must be {RULES['basesize']}, not {checked.basesize}"
-        fault = Fault(told, "", "basesize")
+        message = f"{written.get('basesize', 'basesize')} must be {RULES['basesize']}, not {checked.basesize}"
+        fault = Fault(message, "", "basesize")
         return None, [fault]
     return checked, []
 

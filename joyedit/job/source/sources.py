@@ -30,7 +30,7 @@ from joyedit.job.source.item_builder import (
 from joyedit.job.source.names import EXTENSIONS, safe_name
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES, walk
 from joyedit.job.source.problems import Problems, Record, ascii_safe, nearest, shown
-from joyedit.job.source.taken_names import Claims
+from joyedit.job.source.taken_names import TakenNames
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
 
 __all__ = ["Source", "SourceOptions", "SourceSummary", "open_source", "reopen"]
@@ -123,8 +123,8 @@ def reopen(asked: object, output: Path) -> Source:
 
     Raises UsageError where there is no such source, or none that can be read twice. Its `items` may too.
     """
-    told = asked if isinstance(asked, dict) else {}
-    path, format, limit, keys = (told.get(key) for key in ("path", "format", "limit", "keys"))
+    message = asked if isinstance(asked, dict) else {}
+    path, format, limit, keys = (message.get(key) for key in ("path", "format", "limit", "keys"))
     if not isinstance(path, str) or path == "-" or not isinstance(format, str):
         raise UsageError("the source was not one that can be read again")
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
@@ -246,12 +246,12 @@ class _Folder(Source):
                 pictures += entry.is_picture
                 passed_over += not entry.is_picture
         except OSError as error:
-            told = f"cannot read this folder: {error.strerror or error}"
+            message = f"cannot read this folder: {error.strerror or error}"
             folder = os.fspath(error.filename or self.name)
-            raise ManifestError([Problem(file=ascii_safe(folder), message=told)]) from error
+            raise ManifestError([Problem(file=ascii_safe(folder), message=message)]) from error
         if not pictures:
-            told = f"no pictures in this folder, {passed_over} other files"
-            raise ManifestError([Problem(file=self.name, message=told)])
+            message = f"no pictures in this folder, {passed_over} other files"
+            raise ManifestError([Problem(file=self.name, message=message)])
         return self._summary(pictures, settings, passed_over)
 
     def _in_force(self) -> tuple[Settings, str, Sampling]:
@@ -269,7 +269,7 @@ class _Folder(Source):
         both = settings.height is not None and settings.width is not None
         size = (settings.height or 0, settings.width or 0) if both else None
         extension = EXTENSIONS[self.options.format][0]
-        claims = Claims(extension)
+        claims = TakenNames(extension)
         origin = Origin(file=self.name)
         found = walk(self.name, skip=str(self.options.output), format=self.options.format)
         pictures = (entry.path for entry in found if entry.is_picture)

@@ -8,7 +8,7 @@ from joyedit.job.source.problems import Fault, shown
 _OWN_NAMES = "give each item an id or output of its own; names that differ only in case count as one"
 
 
-class Claims:
+class TakenNames:
     """The names given out so far, as hashes. Numbers are lines (or, in a folder, a running count), from 1.
 
     `extension` is the ending of outputs that are made from ids. `where` names a number: "line 3".
@@ -73,15 +73,15 @@ class Claims:
     def _place_fault(self, name: str, folded: str, parents: list[str]) -> Fault | None:
         """Why the output stands in the way of something that is no output of the same name."""
         if self._inputs and self._inputs.get(folded):
-            told = f"the output {shown(name)} would overwrite an input picture"
-            return Fault(told, "choose another output folder, or give an id", "output")
+            message = f"the output {shown(name)} would overwrite an input picture"
+            return Fault(message, "choose another output folder, or give an id", "output")
         if self._folders and self._folders.get(folded):
-            told = f"the output {shown(name)} is a folder for line {self._folders.get(folded)}"
-            return Fault(told, _OWN_NAMES, "output")
+            message = f"the output {shown(name)} is a folder for line {self._folders.get(folded)}"
+            return Fault(message, _OWN_NAMES, "output")
         for parent in parents:
             if self._outputs.get(parent):
-                told = f"the output {shown(name)} lies in a folder that is the output of"
-                return Fault(f"{told} line {self._outputs.get(parent)}", _OWN_NAMES, "output")
+                message = f"the output {shown(name)} lies in a folder that is the output of"
+                return Fault(f"{message} line {self._outputs.get(parent)}", _OWN_NAMES, "output")
         return None
 
     @staticmethod
@@ -98,8 +98,8 @@ class Claims:
         self._inputs.put(folded, number)
         taken = self._outputs.get(folded)
         if taken:
-            told = f"the picture {shown(name)} in the output folder would be overwritten by line {taken}"
-            return Fault(told, "choose another output folder, or give an id")
+            message = f"the picture {shown(name)} in the output folder would be overwritten by line {taken}"
+            return Fault(message, "choose another output folder, or give an id")
         return None
 
 

@@ -189,8 +189,8 @@ class YamlReader:
         level = 1
         while level:
             if level > _MAX_SKIPPED:
-                told = f"more than {_MAX_SKIPPED} lists or mappings inside each other"
-                raise YamlError(self.line, Fault(told, "nothing after this line is read"))
+                message = f"more than {_MAX_SKIPPED} lists or mappings inside each other"
+                raise YamlError(self.line, Fault(message, "nothing after this line is read"))
             kind = type(self._take()).__name__
             level += kind.endswith("StartEvent")
             level -= kind.endswith("EndEvent")

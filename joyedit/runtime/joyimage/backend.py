@@ -30,26 +30,27 @@ from joyedit.runtime.joyimage.batch_size import (
     SIZES,
     decoding_bytes,
     denoising_bytes,
-    most_that_fit,
+    largest_batch_that_fits,
     remembered_size,
-    smallest_that_fills,
+    smallest_saturating_batch,
 )
-from joyedit.runtime.joyimage.conditioning import Conditioner, PromptBuilder, TokenizerError, levels_of, rounded, scaled
+from joyedit.runtime.joyimage.conditioning import Conditioner, PromptBuilder, TokenizerError
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise, initial_noise
 from joyedit.runtime.joyimage.feature_cache import ContentCache
 from joyedit.runtime.joyimage.memory import memory_faults
-from joyedit.runtime.joyimage.offload import WINDOW, Turns
+from joyedit.runtime.joyimage.offload import WINDOW, NetworkSwapper
+from joyedit.runtime.joyimage.pixels import levels_of, rounded, scaled
 from joyedit.runtime.joyimage.streams import Streams
-from joyedit.runtime.protocol import BackendInfo, BatchInput, DeviceStage, Mark
+from joyedit.runtime.protocol import BackendInfo, BatchInput, DeviceStage, DeviceTimestamp
 from joyedit.runtime.tuning.compile import Compilation, compile_dit, worth_compiling
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.runtime.tuning.fused_check import fuse
 from joyedit.runtime.tuning.matmul_peak import matmul_tflops, timed
-from joyedit.runtime.tuning.measurements import Remembered
+from joyedit.runtime.tuning.measurements import Measurements
 from joyedit.weights.load import Loading
 
 if TYPE_CHECKING:
-    from joyedit.runtime.joyimage.loading import Parts, Wanted
+    from joyedit.runtime.joyimage.networks import DeviceChoice, Networks
 
 # Image tokens of both guidance branches that one forward on a CPU should hold, for its caches.
 AUTO_TOKENS = 4096
@@ -90,7 +91,7 @@ class PendingPictures:
 
     levels: Sequence[Tensor]
     finite: Tensor
-    copied: Mark
+    copied: DeviceTimestamp
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -111,39 +112,39 @@ class JoyImageBackend:
 
     def __init__(
         self,
-        parts: Parts,
-        wanted: Wanted,
+        networks: Networks,
+        wanted: DeviceChoice,
         config: RunConfig,
         model: str,
         started: float,
         loading: Loading | None = None,
     ) -> None:
-        """`parts` are on the device already (with offload, the VAE alone), the DiT when `loading` has ended.
+        """`networks` are on the device already (with offload, the VAE alone), the DiT when `loading` has ended.
 
         `started`: when loading began, on time.perf_counter's clock. Raises CheckpointError for a tokenizer
         or an image processor that cannot be used.
         """
         self.device = wanted.device
         self.streams = Streams(wanted.device)
-        self._dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
+        self._dit, self.vae, self.text_encoder = networks.dit, networks.vae, networks.text_encoder
         self._loading = loading
-        self._turns: Turns | None = None
+        self._swapper: NetworkSwapper | None = None
         self.window = 1
         if config.offload == "encoder":
-            self._turns = Turns(wanted.device, {"encoder": parts.text_encoder, "dit": parts.dit})
+            self._swapper = NetworkSwapper(wanted.device, {"encoder": networks.text_encoder, "dit": networks.dit})
             self.window = WINDOW
-        self.attention = parts.attention
-        self._dit.attend = BACKENDS[parts.attention.name]
+        self.attention = networks.attention
+        self._dit.attend = BACKENDS[networks.attention.name]
         if self.device.type == "cuda":  # what the tensor cores read; a CPU is faster with planes of channels
             self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.shift = parts.shift
-        self.schedule: ScheduleName = parts.schedule if config.schedule == "auto" else config.schedule
+        self.shift = networks.shift
+        self.schedule: ScheduleName = networks.schedule if config.schedule == "auto" else config.schedule
         try:
-            builder = PromptBuilder(load_tokenizer(parts.tokenizer_folder), parts.text_encoder.image_token)
-            processor = load_image_processor(parts.processor_folder)
+            builder = PromptBuilder(load_tokenizer(networks.tokenizer_folder), networks.text_encoder.image_token)
+            processor = load_image_processor(networks.processor_folder)
         except (TokenizerError, OSError, ValueError) as error:
             raise CheckpointError(
-                f"{parts.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
+                f"{networks.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
             ) from error
         self._weights = self._weights_on_device(DTYPES[wanted.dtype].itemsize)
         share = int(CACHE_SHARE * (self._available() - self._weights))
@@ -152,19 +153,19 @@ class JoyImageBackend:
         self._predicted = self._peak = 0
         self._networks = threading.Lock()  # the planner's thread measures, the main one edits
         self._operations = 0  # of the conditioning, so far
-        self.conditioner = Conditioner(parts.text_encoder, builder, processor)
+        self.conditioner = Conditioner(networks.text_encoder, builder, processor)
         self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype])
         self.compilation = Compilation(on=False)
         if worth_compiling(config, self.device, self.fusion.on):
             self.ready()
-            with self._turn("dit"):
+            with self._on_device("dit"):
                 self.compilation = compile_dit(self._dit, self.device)
             if self.fusion.on and not self.compilation.on:
                 self._dit.fuse_blocks()
         notes = tuple(note for note in (self.attention.note, self.fusion.note, self.compilation.note) if note)
         self.info = BackendInfo(
             model=model,
-            layout=parts.layout,
+            layout=networks.layout,
             device=_device_name(self.device),
             dtype=wanted.dtype,
             attention=self.attention.name,
@@ -175,7 +176,7 @@ class JoyImageBackend:
             compile_seconds=self.compilation.seconds,
             notes=notes,
         )
-        self.streams.give_back()
+        self.streams.encoder_waits_for_work()
 
     @property
     def dit(self) -> DiT:
@@ -204,7 +205,7 @@ class JoyImageBackend:
         keys = [tuple(known[id(picture)] for picture in pictures) for pictures in batch.pictures]
         slots = range(len(batch.pictures[0]))
         noise = torch.cat([self._noise(s.item.sampling.seed, s.target) for s in batch.batch.items])
-        with self._turn("encoder"), self.streams.encoding():
+        with self._on_device("encoder"), self.streams.encoding():
             texts = self._texts(batch, keys)
             conditioning = Conditioning(
                 noise=self.streams.to_device(noise),
@@ -218,7 +219,7 @@ class JoyImageBackend:
                 ),
                 scales=tuple(s.guidance_scale for s in samplings),
             )
-        self.streams.hand_over(conditioning.tensors())
+        self.streams.work_waits_for_encoder(conditioning.tensors())
         self._predict(batch, samplings[0].steps)
         return Encoded(conditioning=conditioning, steps=samplings[0].steps, operations=self._operations - before)
 
@@ -230,11 +231,11 @@ class JoyImageBackend:
             self._predicted = max(self._predicted, self._weights + self.cache.nbytes + working)
 
     @contextmanager
-    def _turn(self, network: str) -> Iterator[None]:
+    def _on_device(self, network: str) -> Iterator[None]:
         """Have this network on the device, where networks take turns, and keep it there meanwhile."""
         with self._networks:
-            if self._turns is not None and self._turns.bring(network):
-                self.streams.give_back()
+            if self._swapper is not None and self._swapper.activate(network):
+                self.streams.encoder_waits_for_work()
             yield
 
     def _texts(self, batch: BatchInput, keys: Sequence[ContentKey]) -> dict[tuple[int, str], Tensor]:
@@ -288,7 +289,7 @@ class JoyImageBackend:
         """Latents (B, C, h, w), fp32."""
         self.ready()
         levels = sigmas(encoded.steps, self.schedule, self.shift)
-        with self._turn("dit"):
+        with self._on_device("dit"):
             return denoise(self._dit, encoded.conditioning, levels, on_step)
 
     @memory_faults()
@@ -305,9 +306,9 @@ class JoyImageBackend:
         pending = self.decode_later(latents)
         return [pending.picture(place) for place in range(len(pending))]
 
-    def mark(self, stage: DeviceStage) -> Mark:
-        """A mark behind all that was queued for this stage."""
-        return self.streams.mark(stage)
+    def timestamp(self, stage: DeviceStage) -> DeviceTimestamp:
+        """A timestamp behind all that was queued for this stage."""
+        return self.streams.timestamp(stage)
 
     def operations(self, encoded: Encoded) -> Mapping[DeviceStage, int]:
         """Floating-point operations of a batch by stage; what came from the cache took none."""
@@ -354,7 +355,7 @@ class JoyImageBackend:
         if self.device.type != "cuda":
             return max(1, min(AUTO_LARGEST, AUTO_TOKENS // (4 * tokens)))
         room = self._available() - self._weights - self.cache.capacity - RESERVE
-        most = most_that_fit(partial(self._working_bytes, target), room)
+        most = largest_batch_that_fits(partial(self._working_bytes, target), room)
         place = round(2 * math.log2(tokens))  # one measurement for all buckets of a base size
         if place not in self._batch_sizes:
             cfg = self._dit.cfg
@@ -362,7 +363,7 @@ class JoyImageBackend:
                 torch.cuda.get_device_name(self.device), torch.__version__, f"{cfg.num_layers}x{cfg.hidden_size}",
                 self.info.dtype, self.info.attention, self._blocks(), place,
             )))  # fmt: skip
-            remembered = Remembered("batch-sizes.json")
+            remembered = Measurements("batch-sizes.json")
             size = remembered_size(remembered.get(key))
             if size is None:
                 size = self._measured_batch_size(target, most)
@@ -376,10 +377,10 @@ class JoyImageBackend:
     def _measured_batch_size(self, target: Size, most: int) -> int:
         """Measure; what that takes of memory does not count as the run's peak."""
         self.ready()
-        with self._turn("dit"):
+        with self._on_device("dit"):
             self._peak = self.peak_memory() or 0
             sizes = tuple(size for size in SIZES if size <= most)
-            size = smallest_that_fills(partial(self._seconds_a_forward, target), sizes)
+            size = smallest_saturating_batch(partial(self._seconds_a_forward, target), sizes)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         return size
@@ -429,7 +430,7 @@ class JoyImageBackend:
             sum(p.numel() for p in network.parameters()) * itemsize
             for network in (self._dit, self.text_encoder, self.vae)
         )
-        return vae + (dit + encoder if self._turns is None else max(dit, encoder))
+        return vae + (dit + encoder if self._swapper is None else max(dit, encoder))
 
     def free_memory(self) -> None:
         """Drop what is only kept for later: the pictures' openings and latents, and freed blocks."""

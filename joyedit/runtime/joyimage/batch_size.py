@@ -16,7 +16,7 @@ NEAR = 1.05
 """A batch whose time an item is within this factor of the best fills the device."""
 
 
-def smallest_that_fills(seconds: Callable[[int], float], sizes: tuple[int, ...] = SIZES) -> int:
+def smallest_saturating_batch(seconds: Callable[[int], float], sizes: tuple[int, ...] = SIZES) -> int:
     """The smallest of `sizes` (ascending, from 1) whose `seconds(size)` an item are near the best.
 
     Goes on to the next larger size while that gains something; a size that runs out of memory ends it.
@@ -54,6 +54,6 @@ def decoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> in
     return height * width * cfg.decoder_base_dim * (3 * itemsize + 2 * 4)
 
 
-def most_that_fit(bytes_of: Callable[[int], int], free: int, sizes: tuple[int, ...] = SIZES) -> int:
+def largest_batch_that_fits(bytes_of: Callable[[int], int], free: int, sizes: tuple[int, ...] = SIZES) -> int:
     """The largest of `sizes` that takes no more than `free` bytes; 1 if none does."""
     return max((size for size in sizes if bytes_of(size) <= free), default=1)

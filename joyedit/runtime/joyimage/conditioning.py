@@ -15,6 +15,7 @@ from torch import Tensor
 
 from joyedit.models.qwen import PictureFeatures, Prefix, Prompt, TextEncoder
 from joyedit.runtime.joyimage.patches import PictureReader
+from joyedit.runtime.joyimage.pixels import levels_of
 
 # "\\n" is a backslash and an n: the model was trained with those two characters.
 SYSTEM = (
@@ -139,30 +140,3 @@ class Conditioner:
         """What the DiT reads of each prompt: a list of (L_i, D), with the leading tokens dropped."""
         whole = self._encoder(prompts, padding)
         return [features[self.builder.dropped :][-MAX_FEATURES:] for features in whole]
-
-
-def pixels_of(picture: Image.Image, device: torch.device) -> Tensor:
-    """An RGB picture as the VAE takes it: (1, 3, H, W), fp32 in [-1, 1]."""
-    return scaled(levels_of(picture).to(device))
-
-
-def levels_of(picture: Image.Image) -> Tensor:
-    """An RGB picture's bytes: uint8 (H, W, 3) on the CPU."""
-    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return flat.view(picture.height, picture.width, 3)
-
-
-def scaled(levels: Tensor) -> Tensor:
-    """Levels (H, W, 3) -> pixels (1, 3, H, W), fp32 in [-1, 1]."""
-    return levels.permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def rounded(pixels: Tensor) -> Tensor:
-    """The inverse: pixels (3, H, W) in [-1, 1] -> uint8 (H, W, 3)."""
-    levels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return levels.permute(1, 2, 0).contiguous()
-
-
-def picture_of(pixels: Tensor) -> Image.Image:
-    """Pixels (3, H, W) in [-1, 1] -> an RGB picture."""
-    return Image.fromarray(rounded(pixels).cpu().numpy(), "RGB")

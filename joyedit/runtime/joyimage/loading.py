@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from joyedit.errors import CheckpointError, DeviceError
-from joyedit.job.spec import AttentionName, RunConfig
-from joyedit.models.config import DiTConfig
-from joyedit.models.dit import DiT
-from joyedit.models.qwen import TextEncoder, load_tokenizer
-from joyedit.models.schedule import SHIFT, ScheduleName
-from joyedit.models.vae import VAE
+from joyedit.errors import CheckpointError
+from joyedit.job.spec import RunConfig
+from joyedit.models.qwen import load_tokenizer
+from joyedit.models.schedule import SHIFT
 from joyedit.runtime.joyimage.backend import JoyImageBackend
-from joyedit.runtime.tuning.attention_choice import AttentionChoice, choose_attention
+from joyedit.runtime.joyimage.networks import DeviceChoice, Networks
 from joyedit.runtime.tuning.compile import keep_compiled_code
-from joyedit.runtime.tuning.device import DTYPES, choose_device, choose_dtype
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.layouts import open_checkpoint, resolve
@@ -28,47 +22,6 @@ from joyedit.weights.load import Component, Loading, check, load
 from joyedit.weights.random import SizeName
 
 HOST = torch.device("cpu")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """The networks on their device, and what belongs to them."""
-
-    dit: DiT
-    vae: VAE
-    text_encoder: TextEncoder
-    tokenizer_folder: Path
-    processor_folder: Path
-    schedule: ScheduleName
-    shift: float
-    layout: str
-    attention: AttentionChoice
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """Device and dtype with every `auto` decided."""
-
-    device: torch.device
-    dtype: str
-
-    @classmethod
-    def of(cls, config: RunConfig) -> Wanted:
-        """Raises DeviceError for what is not to be had."""
-        if config.fused == config.compile == "on":
-            raise DeviceError("--fused on and --compile on: only one of them can run the blocks; leave the other out")
-        device = choose_device(config.device)
-        return cls(device=device, dtype=choose_dtype(config.dtype, device))
-
-    def attention(self, wish: AttentionName, dit: DiTConfig) -> AttentionChoice:
-        """The attention backend for this DiT. Raises DeviceError."""
-        return choose_attention(wish, self.device, DTYPES[self.dtype], dit.num_heads, dit.head_dim)
-
-    def dtype_of(self, network: str, parameter: str) -> torch.dtype:
-        """Everything in the run's dtype, but the time embedder in fp32: its input spans 0 to 1000."""
-        if network == "transformer" and ".time_embedder." in parameter:
-            return torch.float32
-        return DTYPES[self.dtype]
 
 
 def load_backend(config: RunConfig) -> JoyImageBackend:
@@ -81,7 +34,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         raise CheckpointError("no model is given")
     started = time.perf_counter()
     keep_compiled_code(config)
-    wanted = Wanted.of(config)
+    wanted = DeviceChoice.of(config)
     checkpoint = open_checkpoint(resolve(config.model))
     check(checkpoint.components, checkpoint.layout)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
@@ -91,7 +44,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
             moves = config.offload == "encoder" and component.module is checkpoint.text_encoder
             load(component, HOST if moves else wanted.device, partial(wanted.dtype_of, component.name))
     checkpoint.text_encoder.rebuild_rotary(wanted.device)
-    parts = Parts(
+    networks = Networks(
         dit=checkpoint.dit,
         vae=checkpoint.vae,
         text_encoder=checkpoint.text_encoder,
@@ -106,13 +59,13 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         torch.cuda.synchronize(wanted.device)
     loading = Loading(partial(_load_on, later, HOST if config.offload == "encoder" else wanted.device, wanted))
     try:
-        return JoyImageBackend(parts, wanted, config, config.model, started, loading)
+        return JoyImageBackend(networks, wanted, config, config.model, started, loading)
     except BaseException:
         loading.cancel()
         raise
 
 
-def _load_on(component: Component, device: torch.device, wanted: Wanted, cancelled: Callable[[], bool]) -> None:
+def _load_on(component: Component, device: torch.device, wanted: DeviceChoice, cancelled: Callable[[], bool]) -> None:
     """Load one network to the end, in a thread."""
     load(component, device, partial(wanted.dtype_of, component.name), cancelled)
     if device.type == "cuda":
@@ -123,13 +76,13 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
     """A backend of a size with random weights, built on the device; tokenizer and processor are nano's."""
     started = time.perf_counter()
     keep_compiled_code(config)
-    wanted = Wanted.of(config)
+    wanted = DeviceChoice.of(config)
     folder = nano_folder()
     tokens = load_tokenizer(folder / "tokenizer")
     names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
     ids = {f"{name}_token_id": int(tokens.convert_tokens_to_ids(token)) for name, token in names.items()}
     dit, vae, text_encoder = random.build(size, wanted.device, wanted.dtype_of, ids)
-    parts = Parts(
+    networks = Networks(
         dit=dit,
         vae=vae,
         text_encoder=text_encoder,
@@ -140,4 +93,4 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
         layout="random weights",
         attention=wanted.attention(config.attention, random.configs(size)[0]),
     )
-    return JoyImageBackend(parts, wanted, config, f"random {size}", started)
+    return JoyImageBackend(networks, wanted, config, f"random {size}", started)

@@ -19,14 +19,14 @@ def memory_faults() -> Iterator[None]:
 
     Whoever goes on drops the error's context: its traceback holds the tensors that fill the device.
     """
-    told: str | None = None
+    message: str | None = None
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        told = str(error) or type(error).__name__
+        message = str(error) or type(error).__name__
     except RuntimeError as error:
         if not any(words in str(error) for words in _NO_ROOM):
             raise
-        told = str(error)
-    if told is not None:
-        raise OutOfMemory(told.splitlines()[0])
+        message = str(error)
+    if message is not None:
+        raise OutOfMemory(message.splitlines()[0])

@@ -16,7 +16,7 @@ WINDOW = 16
 behind sixteen edits of 1024 pixels that is well under a hundredth of their time."""
 
 
-class Turns:
+class NetworkSwapper:
     """Some networks and their device; at most one of them is there."""
 
     def __init__(self, device: torch.device, networks: Mapping[str, nn.Module]) -> None:
@@ -26,7 +26,7 @@ class Turns:
         self._host: dict[str, dict[str, Tensor]] = {}
         self._here: str | None = None
 
-    def bring(self, name: str) -> bool:
+    def activate(self, name: str) -> bool:
         """Put one network on the device, after the others have left it; whether anything moved.
 
         The copies are queued on the current stream, behind what was queued there.

@@ -6,7 +6,7 @@ its own results on the way (shapes come from token ids), and in a stream of its 
 itself alone, not for the denoising that was queued before.
 
 A tensor that is made on one stream and read on another is told to the allocator (`record_stream`), so its
-memory is not given away before it was read. One thread queues all work; marks may be asked from any.
+memory is not given away before it was read. One thread queues all work; timestamps may be asked from any.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from joyedit.runtime.protocol import DeviceStage, HostMark, Mark
+from joyedit.runtime.protocol import DeviceStage, DeviceTimestamp, HostTimestamp
 
 
-class CudaMark:
-    """A place in a stream; its time is counted from `base`, a mark whose time is known."""
+class CudaTimestamp:
+    """A place in a stream; its time is counted from `base`, a timestamp whose time is known."""
 
-    def __init__(self, stream: torch.cuda.Stream, base: CudaMark | None) -> None:
+    def __init__(self, stream: torch.cuda.Stream, base: CudaTimestamp | None) -> None:
         self.event = torch.cuda.Event(enable_timing=True)
         self.event.record(stream)
         self._base = base
@@ -64,18 +64,18 @@ class Streams:
             self._encoder = torch.cuda.Stream(device, priority=-1)
             self._copies = torch.cuda.Stream(device)
             # Elapsed times are single precision: the base moves on with the run, so they stay short.
-            self._base = self._next_base = CudaMark(self._work, None)
+            self._base = self._next_base = CudaTimestamp(self._work, None)
 
-    def mark(self, stage: DeviceStage) -> Mark:
-        """A mark behind all that was queued for this stage."""
+    def timestamp(self, stage: DeviceStage) -> DeviceTimestamp:
+        """A timestamp behind all that was queued for this stage."""
         if not self._cuda:
-            return HostMark()
+            return HostTimestamp()
         if self._next_base.is_known:
             self._base = self._next_base
-        mark = CudaMark(self._encoder if stage == "encode" else self._work, self._base)
+        timestamp = CudaTimestamp(self._encoder if stage == "encode" else self._work, self._base)
         if self._next_base is self._base:
-            self._next_base = mark
-        return mark
+            self._next_base = timestamp
+        return timestamp
 
     @contextmanager
     def encoding(self) -> Iterator[None]:
@@ -86,14 +86,14 @@ class Streams:
         with torch.cuda.stream(self._encoder):
             yield
 
-    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+    def work_waits_for_encoder(self, tensors: Iterable[Tensor]) -> None:
         """Let what is queued from now on read these tensors of the encoder's stream."""
         if self._cuda:
             self._work.wait_stream(self._encoder)
             for tensor in tensors:
                 tensor.record_stream(self._work)
 
-    def give_back(self) -> None:
+    def encoder_waits_for_work(self) -> None:
         """Let the encoder's stream use what was queued so far (weights that moved, say)."""
         if self._cuda:
             self._encoder.wait_stream(self._work)
@@ -102,10 +102,10 @@ class Streams:
         """A host tensor on the device, through pinned memory; nobody waits for the copy."""
         return tensor.pin_memory().to(self.device, non_blocking=True) if self._cuda else tensor
 
-    def to_host(self, tensors: Iterable[Tensor]) -> tuple[list[Tensor], Mark]:
-        """Host copies of finished tensors, which are there when the mark is reached."""
+    def to_host(self, tensors: Iterable[Tensor]) -> tuple[list[Tensor], DeviceTimestamp]:
+        """Host copies of finished tensors, which are there when the timestamp is reached."""
         if not self._cuda:
-            return list(tensors), HostMark()
+            return list(tensors), HostTimestamp()
         self._copies.wait_stream(self._work)
         copies = []
         with torch.cuda.stream(self._copies):
@@ -113,7 +113,7 @@ class Streams:
                 copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 copies.append(copy.copy_(tensor, non_blocking=True))
                 tensor.record_stream(self._copies)
-        return copies, CudaMark(self._copies, self._base)
+        return copies, CudaTimestamp(self._copies, self._base)
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""

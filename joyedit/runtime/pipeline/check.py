@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from joyedit.errors import ItemError
-from joyedit.job import failpoints as faults
+from joyedit.job import failpoints
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.plan import failed
 from joyedit.job.results.resume import Decision, Resume
@@ -138,7 +138,7 @@ class Checker:
         if decision != "edit":
             return _Looked(decision, {})
         try:
-            faults.reached("header")
+            failpoints.reached("header")
             return _Looked(decision, {path: header_size(path, self._max_pixels) for path in item.images})
         except ItemError as error:
             return _Looked(decision, {}, error)
@@ -156,8 +156,8 @@ class Checker:
                 for item in items:
                     yield from self._found([item], self._workers.submit(partial(self._look_at, [item])))
                 return
-            told = ", ".join(str(path) for path in items[0].images)
-            looked = [_Looked("edit", {}, ItemError(error.code, str(error).replace("some pictures", told, 1)))]
+            message = ", ".join(str(path) for path in items[0].images)
+            looked = [_Looked("edit", {}, ItemError(error.code, str(error).replace("some pictures", message, 1)))]
         for item, found in zip(items, looked, strict=True):
             if found.decision != "edit":
                 self._passed_over(found.decision)

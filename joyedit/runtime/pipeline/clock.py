@@ -1,7 +1,7 @@
 """How long each stage took, and how long the device had something to do.
 
 Stages of the host are timed around the call. A device runs behind the calls that feed it, so its stages
-are timed by marks in its own work (see `flight`), and nobody waits for them to be timed.
+are timed by timestamps in its own work (see `flight`), and nobody waits for them to be timed.
 """
 
 from __future__ import annotations

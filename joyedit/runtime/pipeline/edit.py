@@ -3,7 +3,7 @@
 A window of batches (mostly one) is encoded, then each is denoised and decoded.
 
 A batch is given to the device whole, and the call returns while the device works: the host reads and encodes
-the next one meanwhile, and the writers wait for the pictures. At most `IN_FLIGHT` batches are on
+the next one meanwhile, and the writers wait for the pictures. At most `RUNNING_BATCHES` batches are on
 the device. A batch that runs out of memory is halved, and the size that fits is remembered for its shapes.
 After any other fault the items go through one by one, so an item that breaks the networks takes none of
 its mates with it. Runs on the calling thread.
@@ -24,13 +24,13 @@ from joyedit.runtime.pipeline.batch_limits import BatchLimits
 from joyedit.runtime.pipeline.clock import Busy, StageClock
 from joyedit.runtime.pipeline.read import ReadyItem
 from joyedit.runtime.pipeline.record import Recorder
-from joyedit.runtime.pipeline.running_batch import Flight
+from joyedit.runtime.pipeline.running_batch import RunningBatch
 from joyedit.runtime.pipeline.write import EditedItem
-from joyedit.runtime.protocol import Backend, BatchInput, DeviceStage, Mark, OutOfMemory
+from joyedit.runtime.protocol import Backend, BatchInput, DeviceStage, DeviceTimestamp, OutOfMemory
 
 T = TypeVar("T")
 
-IN_FLIGHT = 2
+RUNNING_BATCHES = 2
 """One batch that the device works on, and one behind it."""
 
 
@@ -45,11 +45,11 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Encoded:
-    """A part that was encoded, and the marks around that."""
+    """A part that was encoded, and the timestamps around that."""
 
     part: _Part
     encoded: Any
-    marks: tuple[Mark, Mark]
+    timestamps: tuple[DeviceTimestamp, DeviceTimestamp]
 
 
 class Editor:
@@ -84,7 +84,7 @@ class Editor:
         self._limits = BatchLimits()
         self.dropped = False
         self._waiting: deque[_Part] = deque()
-        self._flights: deque[Flight] = deque()
+        self._running: deque[RunningBatch] = deque()
 
     def edit(self, index: int, items: Sequence[ReadyItem]) -> Iterator[EditedItem]:
         """Take one planned batch; gives the items that are on their way now, failed ones are recorded instead.
@@ -110,23 +110,23 @@ class Editor:
             first = True
             while window and (first or not self._stopped()):
                 first = False
-                while len(self._flights) >= IN_FLIGHT:
+                while len(self._running) >= RUNNING_BATCHES:
                     self._land()
                 encoded = window.popleft()
-                flight = self._attempt(encoded.part, parts, partial(self._denoise, encoded))
-                if flight is not None:
+                running = self._attempt(encoded.part, parts, partial(self._denoise, encoded))
+                if running is not None:
                     self._limits.fitted(_shape(encoded.part), len(encoded.part.items))
-                    self._flights.append(flight)
+                    self._running.append(running)
                     for place, ready in enumerate(encoded.part.items):
-                        yield EditedItem(ready=ready, flight=flight, place=place)
-                while self._flights and self._flights[0].is_over():
+                        yield EditedItem(ready=ready, running=running, place=place)
+                while self._running and self._running[0].is_over():
                     self._land()
             self.dropped = self.dropped or bool(window)
         self.dropped = self.dropped or bool(parts)
 
     def drain(self) -> None:
         """Wait until the device is done with all batches."""
-        while self._flights:
+        while self._running:
             self._land()
 
     def _take(self, parts: deque[_Part]) -> _Part:
@@ -143,7 +143,7 @@ class Editor:
             try:
                 return work()
             except OutOfMemory:
-                if not self._flights:
+                if not self._running:
                     raise
             # What was on its way held memory too, so once more without it.
             self.drain()
@@ -160,8 +160,8 @@ class Editor:
             self._limits.failed(shape, size)
             if size > 1:
                 half = self._limits.of(shape, size)
-                told = f"batch {part.index}: out of memory with {size} items, on with {half}: {fault}"
-                self._recorder.log(told)
+                message = f"batch {part.index}: out of memory with {size} items, on with {half}: {fault}"
+                self._recorder.log(message)
                 parts.appendleft(part)
             else:
                 self._recorder.failed(part.items[0].sized, fault, "out_of_memory", notes=part.items[0].notes)
@@ -176,11 +176,11 @@ class Editor:
         batch = Batch(index=part.index, items=tuple(item.sized for item in part.items))
         pictures = tuple(item.pictures for item in part.items)
         with self._faults_count("encode"):
-            begin = self._backend.mark("encode")
+            begin = self._backend.timestamp("encode")
             encoded = self._backend.encode(BatchInput(batch=batch, pictures=pictures))
-            return _Encoded(part=part, encoded=encoded, marks=(begin, self._backend.mark("encode")))
+            return _Encoded(part=part, encoded=encoded, timestamps=(begin, self._backend.timestamp("encode")))
 
-    def _denoise(self, given: _Encoded) -> Flight:
+    def _denoise(self, given: _Encoded) -> RunningBatch:
         """The rest of the way, one stage behind the other on the device."""
         backend, clock = self._backend, self._clock
         if self.loaded is None:
@@ -189,17 +189,17 @@ class Editor:
             self.loaded = clock.now()
             self.busy.start(self.loaded)
         with self._faults_count("denoise"):
-            begin = backend.mark("denoise")
+            begin = backend.timestamp("denoise")
             latents = backend.denoise(given.encoded, self._on_step)
-            denoised = begin, backend.mark("denoise")
+            denoised = begin, backend.timestamp("denoise")
         with self._faults_count("decode"):
             pending = backend.decode_later(latents)
-            decoded = backend.mark("decode")
+            decoded = backend.timestamp("decode")
         if len(pending) != len(given.part.items):
             raise RuntimeError(f"{len(pending)} pictures came out of a batch of {len(given.part.items)}")
-        return Flight(
+        return RunningBatch(
             pending=pending,
-            encoded=given.marks,
+            encoded=given.timestamps,
             denoised=denoised,
             decoded=decoded,
             operations=backend.operations(given.encoded),
@@ -217,9 +217,9 @@ class Editor:
 
     def _land(self) -> None:
         """Wait for the oldest batch on the device, and count what it took."""
-        flight = self._flights.popleft()
+        running = self._running.popleft()
         try:
-            spans = flight.spans()
+            spans = running.spans()
         except Exception as error:  # of the device itself: the writers record it for each item
             self._recorder.log("the device failed", error)
             return
@@ -228,8 +228,8 @@ class Editor:
             self._clock.add(stage, end - begin)
             self.seconds[stage] = self.seconds.get(stage, 0.0) + end - begin
             new += self.busy.add(begin, end)
-        self.operations.update(flight.operations)
-        self._recorder.tally.batch(len(flight.pending), new, spans["decode"][1])
+        self.operations.update(running.operations)
+        self._recorder.tally.batch(len(running.pending), new, spans["decode"][1])
 
 
 def _shape(part: _Part) -> tuple[object, ...]:

@@ -39,7 +39,7 @@ class Progress(Protocol):
         """The run stops before its end (`interrupted` or `out_of_time`); what is done is still written."""
 
 
-class Silence:
+class NoProgress:
     """A `Progress` that tells nobody."""
 
     def checking(self) -> None:

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from joyedit.errors import ItemError, JoyeditError
-from joyedit.job import failpoints as faults
+from joyedit.job import failpoints
+from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.decode import fit, load_picture
-from joyedit.job.results.fingerprint import HashCache
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, FailedItem, Seen, Size, SizedItem
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.threads import StoppedError, Task, Workers
@@ -70,7 +70,7 @@ def read_picture(
 ) -> ReadPicture:
     """Hash, decode, orient and fit one picture. Raises `ItemError`."""
     with clock.stage("read") as lap:
-        faults.reached("read")
+        failpoints.reached("read")
         picture = load_picture(path, max_pixels, hashes)
         image = fit(picture.image, bucket)
     assert picture.seen is not None  # it was asked for

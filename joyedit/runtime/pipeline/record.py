@@ -14,7 +14,8 @@ from typing import Any
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.report import LOG, Tally, joyedit_version
+from joyedit.job.results.report import LOG, joyedit_version
+from joyedit.job.results.run_counts import Tally
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, Size, SizedItem
 from joyedit.runtime.protocol import BackendInfo
 

@@ -9,24 +9,24 @@ from PIL import Image
 
 from joyedit.errors import ItemError
 from joyedit.runtime.pipeline.clock import DEVICE_STAGES
-from joyedit.runtime.protocol import DeviceStage, Mark, Pending
+from joyedit.runtime.protocol import DeviceStage, DeviceTimestamp, Pending
 
 Span = tuple[float, float]
 """Begin and end in seconds, on time.perf_counter's clock."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Flight:
+class RunningBatch:
     """One pass through the networks. Any thread may ask; what is not there yet is waited for.
 
-    `encoded` and `denoised` are the marks around those stages, `decoded` the one after the last.
+    `encoded` and `denoised` are the timestamps around those stages, `decoded` the one after the last.
     `operations` are floating-point operations by stage.
     """
 
     pending: Pending
-    encoded: tuple[Mark, Mark]
-    denoised: tuple[Mark, Mark]
-    decoded: Mark
+    encoded: tuple[DeviceTimestamp, DeviceTimestamp]
+    denoised: tuple[DeviceTimestamp, DeviceTimestamp]
+    decoded: DeviceTimestamp
     operations: Mapping[DeviceStage, int]
 
     def picture(self, place: int) -> Image.Image:
@@ -41,7 +41,7 @@ class Flight:
 
     def spans(self) -> dict[DeviceStage, Span]:
         """When the device was in each stage. The encoder may share it with the batch before."""
-        times = [mark.seconds() for mark in (*self.encoded, *self.denoised, self.decoded)]
+        times = [timestamp.seconds() for timestamp in (*self.encoded, *self.denoised, self.decoded)]
         pairs = (times[0], times[1]), (times[2], times[3]), (times[3], times[4])
         return {stage: (begin, max(begin, end)) for stage, (begin, end) in zip(DEVICE_STAGES, pairs, strict=True)}
 

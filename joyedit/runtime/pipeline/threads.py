@@ -90,8 +90,8 @@ class Workers:
                 raise StoppedError
             if task.lost or (task.started is not None and time.monotonic() - task.started > self._timeout):
                 self._write_off(task)
-                told = f"{what}: not read within {self._timeout:g} seconds (--read-timeout allows more)"
-                raise ItemError("picture_timeout", told)
+                message = f"{what}: not read within {self._timeout:g} seconds (--read-timeout allows more)"
+                raise ItemError("picture_timeout", message)
         if task.error is not None:
             raise task.error
         return task.value  # type: ignore[return-value]  # it is done, and without an error

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from joyedit.errors import ItemError, OutputError
-from joyedit.job.pictures.decode import save_picture
+from joyedit.job.pictures.encode import save_picture
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import joyedit_version
@@ -26,7 +26,7 @@ from joyedit.job.spec import EditItem, RunConfig
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.read import ReadyItem
 from joyedit.runtime.pipeline.record import Recorder, Written
-from joyedit.runtime.pipeline.running_batch import Flight
+from joyedit.runtime.pipeline.running_batch import RunningBatch
 from joyedit.runtime.protocol import BackendInfo
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ class EditedItem:
     """An item on its way through the device, and its place in the batch."""
 
     ready: ReadyItem
-    flight: Flight
+    running: RunningBatch
     place: int
 
     def seconds(self) -> dict[str, float]:
         """Its share of each stage so far; waits for the device."""
-        return {"read": self.ready.seconds, **self.flight.share()}
+        return {"read": self.ready.seconds, **self.running.share()}
 
 
 class Writers:
@@ -134,7 +134,7 @@ class PictureWriter:
         code = "edit_failed"
         try:
             seconds = edited.seconds()
-            image = edited.flight.picture(edited.place)
+            image = edited.running.picture(edited.place)
             code = "write_failed"
             with self._clock.stage("write") as lap:
                 data = self._encode(item, image)

@@ -18,7 +18,7 @@ from torch import Tensor
 from joyedit.errors import DeviceError
 from joyedit.job.spec import AttentionName
 from joyedit.models.attention import BACKENDS, VARLEN, Spans, varlen_kernel
-from joyedit.runtime.tuning.measurements import Remembered
+from joyedit.runtime.tuning.measurements import Measurements
 
 FLASH = ("fa4", "fa3", "fa2", "varlen")
 """What `--attention flash` stands for: the first of these that is there."""
@@ -47,9 +47,9 @@ class AttentionChoice:
         if not self.rates:
             return ""
         others = [f"{name} {rate:.0f}" for name, rate in self.rates.items() if name != self.name]
-        told = f"attention: {self.name} {self.rates[self.name]:.0f} TFLOP/s"
-        told += f" ({', '.join(others)})" if others else ""
-        return told + (", as measured in an earlier run" if self.remembered else ", measured now")
+        message = f"attention: {self.name} {self.rates[self.name]:.0f} TFLOP/s"
+        message += f" ({', '.join(others)})" if others else ""
+        return message + (", as measured in an earlier run" if self.remembered else ", measured now")
 
 
 def choose_attention(
@@ -71,8 +71,8 @@ def choose_attention(
         if not fault:
             return AttentionChoice(name=name, rates={}, faults=faults)
         faults[name] = fault
-    told = "; ".join(f"{name}: {fault}" if wish == "flash" else fault for name, fault in faults.items())
-    raise DeviceError(f"--attention {wish}: {told}; use --attention auto or sdpa")
+    message = "; ".join(f"{name}: {fault}" if wish == "flash" else fault for name, fault in faults.items())
+    raise DeviceError(f"--attention {wish}: {message}; use --attention auto or sdpa")
 
 
 def check(name: str, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> str:
@@ -191,7 +191,7 @@ def _remembered(device: torch.device, dtype: torch.dtype, heads: int, head_dim: 
             "+".join(installed),
         )
     )
-    kept = Remembered("attention.json")
+    kept = Measurements("attention.json")
     found = _valid(kept.get(key), names)
     if found is not None:
         return found

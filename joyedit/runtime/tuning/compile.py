@@ -71,8 +71,8 @@ def compile_dit(dit: DiT, device: torch.device) -> Compilation:
     except (RuntimeError, ImportError, OSError) as error:
         dit.plain_blocks()
         torch._dynamo.reset()
-        told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        return Compilation(on=False, note=f"not compiled: the compiler does not work here ({told.strip()[:200]})")
+        message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return Compilation(on=False, note=f"not compiled: the compiler does not work here ({message.strip()[:200]})")
     return Compilation(on=True, seconds=max(0.0, first - _seconds(dit, device)))
 
 

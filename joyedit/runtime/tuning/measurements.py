@@ -21,7 +21,7 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "joyedit"
 
 
-class Remembered:
+class Measurements:
     """Measurements by key, in one file of the cache folder. What cannot be read or written is measured again."""
 
     def __init__(self, name: str) -> None:

@@ -8,28 +8,28 @@ from collections.abc import Iterator
 
 import pytest
 
-from joyedit.job import failpoints as faults
+from joyedit.job import failpoints
 
 
 @pytest.fixture(autouse=True)
 def _disarmed() -> Iterator[None]:
     yield
-    faults.arm(None)
+    failpoints.arm(None)
 
 
 def test_nothing_happens_where_nothing_is_armed() -> None:
-    assert not faults.armed()
-    faults.reached("file.rename")
+    assert not failpoints.armed()
+    failpoints.reached("file.rename")
 
 
 def test_errors_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    faults.arm("file.rename:2:enospc")
-    assert faults.armed()
-    faults.reached("file.rename")
-    faults.reached("file.half")
+    failpoints.arm("file.rename:2:enospc")
+    assert failpoints.armed()
+    failpoints.reached("file.rename")
+    failpoints.reached("file.half")
     for _ in range(2):
         with pytest.raises(OSError, match="No space left"):
-            faults.reached("file.rename")
+            failpoints.reached("file.rename")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_errors_last(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_signal_comes_once(monkeypatch: pytest.MonkeyPatch, action: str, number: signal.Signals) -> None:
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
-    faults.arm(f"any:2{action}")
+    failpoints.arm(f"any:2{action}")
     for point in ("lock", "read", "file.half"):
-        faults.reached(point)  # type: ignore[arg-type]
+        failpoints.reached(point)  # type: ignore[arg-type]
     assert sent == [(os.getpid(), number)]

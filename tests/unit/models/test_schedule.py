@@ -14,8 +14,8 @@ def test_the_original_schedule_at_40_steps() -> None:
     assert levels.dtype == torch.float32
     by_formula = [1.5 * s / (1 + 0.5 * s) for s in (1 - i / 40 for i in range(41))]
     assert levels.tolist() == pytest.approx(by_formula, abs=1e-6)
-    told = [1, 0.9832, 0.0732, 0.0370, 0]  # the authors' printed values, 4 digits
-    assert [levels[i].item() for i in (0, 1, -3, -2, -1)] == pytest.approx(told, abs=6e-5)
+    message = [1, 0.9832, 0.0732, 0.0370, 0]  # the authors' printed values, 4 digits
+    assert [levels[i].item() for i in (0, 1, -3, -2, -1)] == pytest.approx(message, abs=6e-5)
 
 
 def test_the_diffusers_schedule_at_40_steps() -> None:

@@ -10,7 +10,8 @@ from PIL import Image
 from joyedit.errors import UsageError
 from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, Settings, SizedItem
 from joyedit.runtime.fake import FakeBackend
-from joyedit.runtime.protocol import BatchInput, backend_loader, model_settings
+from joyedit.runtime.model import backend_loader, model_settings
+from joyedit.runtime.protocol import BatchInput
 
 
 def batch_input(*instructions: str, references: int = 1, seed: int = 42) -> BatchInput:

@@ -15,12 +15,12 @@ from joyedit.job.source.item_builder import SourceOptions
 from joyedit.job.source.sources import open_source
 from joyedit.job.spec import ItemResult, RunConfig
 from joyedit.runtime.fake import FakeBackend
-from joyedit.runtime.model import foresee, model_identity
-from joyedit.runtime.pipeline.progress import Silence
+from joyedit.runtime.model import describe_without_loading, model_identity
+from joyedit.runtime.pipeline.progress import NoProgress
 from joyedit.runtime.run import RunOutcome, run
 
 
-class Told(Silence):
+class Told(NoProgress):
     """A progress that remembers the order of things."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Place:
         source = open_source(str(self.folder / "m.jsonl"), SourceOptions(output=out, look=not out.exists()))
         self.loaded, self.told = 0, Told()
         made = RunConfig(output=out, model="fake", **config)
-        return run(source, made, load_backend=load, foresee=foresee, progress=self.told)
+        return run(source, made, load_backend=load, describe=describe_without_loading, progress=self.told)
 
     def records(self) -> list[tuple[str, str]]:
         return [(record["id"], record["status"]) for record in read_journal(self.folder / "out" / "results.jsonl")]
@@ -149,7 +149,12 @@ def test_a_model_that_does_not_load_is_told_and_changes_nothing(place: Place) ->
     out = place.folder / "out"
     source = open_source(str(place.folder / "m.jsonl"), SourceOptions(output=out))
     with pytest.raises(DeviceError):
-        run(source, RunConfig(output=out, model="fake"), load_backend=refuse, foresee=foresee)
+        run(
+            source,
+            RunConfig(output=out, model="fake"),
+            load_backend=refuse,
+            describe=describe_without_loading,
+        )
     assert (place.records(), (place.folder / "out" / "report.json").read_bytes()) == before
     assert not (out / ".joyedit.lock").exists()
 
@@ -192,10 +197,10 @@ def test_what_is_foreseen_is_what_is_loaded(checkpoint: Path, asked: dict[str, A
     from joyedit.runtime.joyimage.loading import load_backend
 
     config = RunConfig(output=Path("unused"), model=str(checkpoint), device="cpu", **asked)
-    seen, backend = foresee(config), load_backend(config)
+    seen, backend = describe_without_loading(config), load_backend(config)
     info = backend.info
-    told = (info.model, info.dtype, info.schedule, model_identity(info, config.model))
-    assert (seen.model, seen.dtype, seen.schedule, seen.identity) == told
+    message = (info.model, info.dtype, info.schedule, model_identity(info, config.model))
+    assert (seen.model, seen.dtype, seen.schedule, seen.identity) == message
     assert seen.attention == asked.get("attention", "auto")
     assert seen.layout == info.layout
     backend.close()

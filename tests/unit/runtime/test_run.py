@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from joyedit.errors import DeviceError, ManifestError, OutputError, Problem, UsageError
-from joyedit.job.pictures.decode import read_metadata
+from joyedit.job.pictures.encode import read_metadata
 from joyedit.job.results import output_folder as output_module
 from joyedit.job.results.journal import read_journal
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Origin, RunConfig, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents
 from joyedit.runtime.pipeline import read as reading
 from joyedit.runtime.pipeline import write as writing
-from joyedit.runtime.pipeline.progress import Silence
+from joyedit.runtime.pipeline.progress import NoProgress
 from joyedit.runtime.protocol import BatchInput
 from joyedit.runtime.run import RunOutcome, run
 
@@ -57,7 +57,7 @@ class Items:
             raise self.fault
 
 
-class Told(Silence):
+class Told(NoProgress):
     """A progress that remembers."""
 
     def __init__(self) -> None:
@@ -128,8 +128,8 @@ class Harness:
         return by_id
 
     def report(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.folder / "report.json").read_text())
-        return told
+        message: dict[str, Any] = json.loads((self.folder / "report.json").read_text())
+        return message
 
     def pictures(self) -> list[str]:
         return sorted(path.name for path in self.folder.rglob("*.png"))
@@ -277,8 +277,8 @@ def test_the_seconds_of_the_records_add_up_to_those_of_the_stages(harness: Harne
     harness(Items(*(item(str(n), picture) for n in range(7))), backend=Slow, batch_size=4)
     records = harness.records().values()
     for stage in ("read", "encode", "denoise", "decode", "write"):
-        told = sum(record["seconds"][stage] for record in records)
-        assert told == pytest.approx(harness.report()["stages"][stage], abs=1e-4), stage
+        message = sum(record["seconds"][stage] for record in records)
+        assert message == pytest.approx(harness.report()["stages"][stage], abs=1e-4), stage
     assert harness.report()["stages"]["denoise"] >= 0.06
 
 

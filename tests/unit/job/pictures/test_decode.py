@@ -14,9 +14,10 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from joyedit.errors import ItemError
+from joyedit.job.hashing import HashCache
 from joyedit.job.pictures import decode as images
-from joyedit.job.pictures.decode import Picture, fit, header_size, load_picture, read_metadata, save_picture
-from joyedit.job.results.fingerprint import HashCache
+from joyedit.job.pictures.decode import Picture, fit, header_size, load_picture
+from joyedit.job.pictures.encode import read_metadata, save_picture
 from joyedit.job.spec import Stamp
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -478,8 +479,8 @@ def test_a_wrong_ending_is_noted(tmp_path: Path) -> None:
     for name in ("a.jpg", "a", "a.png", "a.txt"):
         Image.new("RGB", (4, 4)).save(tmp_path / name, "PNG")
     notes = [load_picture(tmp_path / name).notes for name in ("a.jpg", "a", "a.png", "a.txt")]
-    told = "a PNG picture in spite of its ending"
-    assert notes == [(f"{told} .jpg",), (), (), (f"{told} .txt",)]
+    message = "a PNG picture in spite of its ending"
+    assert notes == [(f"{message} .jpg",), (), (), (f"{message} .txt",)]
 
 
 def test_the_hash_is_that_of_the_file_that_was_decoded(tmp_path: Path) -> None:
@@ -502,12 +503,12 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     Image.effect_noise((64, 64), 50).save(path)
     if torn:
         path.write_bytes(path.read_bytes()[:2000])
-    opened = images._open
+    opened = images.open_image
 
     def write_on(*given: Any) -> Any:
         with open(path, "ab") as file:
             file.write(b"more")
         return opened(*given)
 
-    monkeypatch.setattr(images, "_open", write_on)
+    monkeypatch.setattr(images, "open_image", write_on)
     assert refused(path, "picture_changed") == f"{path}: the file changed while it was read"

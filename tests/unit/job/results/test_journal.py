@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from joyedit.errors import ManifestError, OutputError
-from joyedit.job import failpoints as faults
+from joyedit.job import failpoints
 from joyedit.job.results.journal import CUT, Journal, final_records, read_journal, torn_bytes
 from joyedit.job.spec import ItemResult, Origin, Seen, Stamp
 
@@ -132,8 +132,8 @@ def test_a_later_journal_goes_on_and_the_last_record_of_an_id_counts(tmp_path: P
     journal = Journal(tmp_path)
     journal.append(result("b", instruction="third"))
     assert len(journal) == 2
-    told = {name: (journal.final(name) or {})["instruction"] for name in ("a", "b")}
-    assert told == {"a": "second", "b": "third"}
+    message = {name: (journal.final(name) or {})["instruction"] for name in ("a", "b")}
+    assert message == {"a": "second", "b": "third"}
     assert journal.final("c") is None
     journal.close()
     assert len(list(read_journal(journal.path))) == 5
@@ -270,14 +270,14 @@ def test_a_broken_line_between_records_is_not_cut_away(tmp_path: Path) -> None:
 def test_after_a_fault_no_further_record_is_taken_and_the_file_ends_whole(
     tmp_path: Path,
 ) -> None:
-    faults.arm("journal.half:2:enospc")
+    failpoints.arm("journal.half:2:enospc")
     try:
         journal = Journal(tmp_path)
         journal.append(result("a"))
         with pytest.raises(OutputError, match="No space left"):
             journal.append(result("b"))
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
     with pytest.raises(OutputError, match="No space left"):
         journal.append(result("c"))
     journal.close()

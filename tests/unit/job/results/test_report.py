@@ -7,16 +7,8 @@ import json
 
 import pytest
 
-from joyedit.job.results.report import (
-    Idle,
-    Report,
-    StageWork,
-    Tally,
-    joyedit_version,
-    percentile,
-    seconds_text,
-    version_of,
-)
+from joyedit.job.results.report import Idle, Report, StageWork, joyedit_version, seconds_text, version_of
+from joyedit.job.results.run_counts import Tally, percentile
 from joyedit.job.spec import ItemResult, Settings
 
 
@@ -117,12 +109,12 @@ def test_one_batch_gives_no_steady_figure() -> None:
 
 def test_the_table_and_the_json_tell_the_same() -> None:
     made = report(counted(), passed_over=2)
-    told = json.loads(made.to_json())
-    assert told["items"] == told["ok"] + told["failed"] == 5
-    assert told["failed_by_code"] == {"x": 2}
-    assert told["settings"]["steps"] == 4
-    assert told["peak_memory"] == {"device": None, "host": 3 * 2**30}
-    assert set(told) == {field.name for field in dataclasses.fields(Report)}
+    message = json.loads(made.to_json())
+    assert message["items"] == message["ok"] + message["failed"] == 5
+    assert message["failed_by_code"] == {"x": 2}
+    assert message["settings"]["steps"] == 4
+    assert message["peak_memory"] == {"device": None, "host": 3 * 2**30}
+    assert set(message) == {field.name for field in dataclasses.fields(Report)}
     rows = dict(made.rows())
     assert rows["items"] == "5: 3 ok, 2 failed (x 2)"
     assert rows["passed over"] == "2 files that are no pictures"
@@ -130,8 +122,8 @@ def test_the_table_and_the_json_tell_the_same() -> None:
     assert rows["load"] == "1.0 s"
     assert rows["matmul ceiling"] == "4 TFLOP/s"
     assert rows["device idle"] == "5.0% (4.0 s of 1 min 20 s after loading)"
-    assert told["device_work"] == {"denoise": {"tflop": 150.0, "seconds": 75.0, "tflops": 2.0, "share": 0.5}}
-    assert told["device_idle"] == {"seconds": 4.0, "of_seconds": 80.0, "share": 0.05}
+    assert message["device_work"] == {"denoise": {"tflop": 150.0, "seconds": 75.0, "tflops": 2.0, "share": 0.5}}
+    assert message["device_idle"] == {"seconds": 4.0, "of_seconds": 80.0, "share": 0.05}
     assert rows["device waited"] == "0.500 s for read, 0.000 s for write"
     assert rows["steady"] == "0.2 images a second; 3.0 s an image (median), 4.0 s (p95)"
     assert rows["peak memory"] == "host 3.00 GiB"

@@ -457,13 +457,13 @@ def test_names_that_are_taken(first: dict[str, Any], second: dict[str, Any], mes
 
 
 def test_an_output_must_not_overwrite_an_input() -> None:
-    told = "(choose another output folder, or give an id)"
+    message = "(choose another output folder, or give an id)"
     assert refused(jsonl({**LINE, "output": "a.png"}), output=Path(".")) == [
-        f"m.jsonl:1: the output 'a.png' would overwrite an input picture {told}"
+        f"m.jsonl:1: the output 'a.png' would overwrite an input picture {message}"
     ]
     lines = [{"image": "b.jpg", "instruction": "x", "output": "a.png"}, {**LINE, "id": "z"}]
     assert refused(jsonl(*lines), output=Path(".")) == [
-        f"m.jsonl:2: the picture 'a.png' in the output folder would be overwritten by line 1 {told}"
+        f"m.jsonl:2: the picture 'a.png' in the output folder would be overwritten by line 1 {message}"
     ]
     assert [item.output for item in items(jsonl(LINE), output=Path("."))] == ["a-2.png"]
 

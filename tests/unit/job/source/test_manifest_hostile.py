@@ -234,8 +234,8 @@ def test_many_lines_are_quick_and_take_little_memory(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(folder / "many.jsonl")], capture_output=True, text=True, check=True
     )
-    told = json.loads(done.stdout)
-    assert told["items"] == count
-    assert count / told["seconds"] > 5000
-    assert told["kib"] * 1024 / count < 600
-    assert told["peak"] < 250 * 1024
+    message = json.loads(done.stdout)
+    assert message["items"] == count
+    assert count / message["seconds"] > 5000
+    assert message["kib"] * 1024 / count < 600
+    assert message["peak"] < 250 * 1024

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from joyedit.job.source.names import HashTable, fold, name_fault, safe_name
-from joyedit.job.source.taken_names import Claims
+from joyedit.job.source.taken_names import TakenNames
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_number_that_is_there_stays() -> None:
 
 
 def test_default_ids_do_not_look_through_all_that_were_given() -> None:
-    claims = Claims(".png")
+    claims = TakenNames(".png")
     for number in range(1, 3001):
         name = claims.default_id("a")
         assert name == ("a" if number == 1 else f"a-{number}")

@@ -8,9 +8,9 @@ from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.joyimage.batch_size import (
     decoding_bytes,
     denoising_bytes,
-    most_that_fit,
+    largest_batch_that_fits,
     remembered_size,
-    smallest_that_fills,
+    smallest_saturating_batch,
 )
 from joyedit.runtime.protocol import OutOfMemory
 
@@ -33,7 +33,7 @@ def test_the_smallest_batch_that_fills_the_device(seconds: dict[int, float], cho
             raise OutOfMemory
         return seconds[size]
 
-    assert smallest_that_fills(measured) == chosen
+    assert smallest_saturating_batch(measured) == chosen
     assert len(tried) == asked
 
 
@@ -41,9 +41,9 @@ def test_without_room_for_one_it_is_one() -> None:
     def full(size: int) -> float:
         raise OutOfMemory
 
-    assert smallest_that_fills(full) == 1
-    assert most_that_fit(lambda size: 100 * size, 50) == 1
-    assert most_that_fit(lambda size: 100 * size, 450) == 4
+    assert smallest_saturating_batch(full) == 1
+    assert largest_batch_that_fits(lambda size: 100 * size, 50) == 1
+    assert largest_batch_that_fits(lambda size: 100 * size, 450) == 4
 
 
 @pytest.mark.parametrize(("found", "size"), [(4, 4), (0, None), ("4", None), (True, None), (None, None)])

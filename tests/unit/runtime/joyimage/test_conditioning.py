@@ -12,7 +12,8 @@ from PIL import Image
 
 from joyedit.job.buckets import bucket_table
 from joyedit.models.qwen import load_tokenizer, rope_positions
-from joyedit.runtime.joyimage.conditioning import PromptBuilder, TokenizerError, picture_of, pixels_of
+from joyedit.runtime.joyimage.conditioning import PromptBuilder, TokenizerError
+from joyedit.runtime.joyimage.pixels import picture_of, pixels_of
 from support import editing
 from support.checkpoints import write_tokenizer
 from support.editing import Edit, batch_of, picture, run

@@ -60,7 +60,7 @@ def test_the_encoder_works_while_the_transformer_loads(
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "told"),
+    ("fault", "kind", "message"),
     [
         (SafetensorError("a shard ended"), CheckpointError, r"the transformer cannot be loaded \(a shard ended\)"),
         (OSError(5, "Input/output error"), CheckpointError, "Input/output error"),
@@ -73,11 +73,11 @@ def test_a_transformer_that_cannot_be_loaded_ends_the_run_as_at_its_start(
     monkeypatch: pytest.MonkeyPatch,
     fault: Exception,
     kind: type[JoyeditError],
-    told: str,
+    message: str,
 ) -> None:
     gated(monkeypatch, fault).set()
     picture(64, 64).save(tmp_path / "a.png")
-    with pytest.raises(kind, match=told) as caught:
+    with pytest.raises(kind, match=message) as caught:
         joyedit.run(tmp_path / "a.png", model=diffusers_checkpoint, output=tmp_path / "out", prompt="x", basesize=256)
     assert caught.value.exit_code == 2
     assert not list((tmp_path / "out").glob("*.png"))

@@ -10,11 +10,11 @@ import torch
 from PIL import Image, ImageChops
 
 import joyedit
-from joyedit.runtime.joyimage.offload import Turns
+from joyedit.runtime.joyimage.offload import NetworkSwapper
 from support.editing import picture
 
 
-class Copying(Turns):
+class Copying(NetworkSwapper):
     """Copies are others than the originals, as those on another device are."""
 
     def _copied(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -32,7 +32,7 @@ def test_a_network_is_on_the_device_while_it_is_its_turn() -> None:
         return [p.data_ptr() == b.data_ptr() for p, b in pairs]
 
     with torch.inference_mode():
-        assert [turns.bring(name) for name in "aabab"] == [True, False, True, True, True]
+        assert [turns.activate(name) for name in "aabab"] == [True, False, True, True, True]
     assert at_home("a") == [True, True]
     assert at_home("b") == [False, False]
 
@@ -50,7 +50,7 @@ def test_weights_move_one_by_one() -> None:
             moved.append(home.data_ptr())
             return home
 
-    Pinning(torch.device("cpu"), {"a": network}).bring("a")
+    Pinning(torch.device("cpu"), {"a": network}).activate("a")
     assert len(moved) == len(before)
     assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
 

@@ -51,10 +51,10 @@ def _sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("ahead", [1, 5, 1000])
 def test_order_sizes_and_what_is_done(ahead: int) -> None:
     passed: list[str] = []
-    told = list(checked(map(item, range(200)), passed, ahead=ahead))
-    assert [one.id for one, _ in told] == [str(number) for number in range(200) if number % 3]
+    message = list(checked(map(item, range(200)), passed, ahead=ahead))
+    assert [one.id for one, _ in message] == [str(number) for number in range(200) if number % 3]
     assert len(passed) == 67
-    for one, size in told:
+    for one, size in message:
         if one.id == "7":
             assert (one.code, one.item) == ("missing_picture", item(7))
         else:
@@ -79,8 +79,8 @@ def test_threads_work_at_once_where_a_look_takes_long(monkeypatch: pytest.Monkey
         return size(path, limit)
 
     monkeypatch.setattr(checking, "header_size", count)
-    told = list(checked(map(item, range(900)), []))
-    assert [one.id for one, _ in told] == [str(number) for number in range(900) if number % 3]
+    message = list(checked(map(item, range(900)), []))
+    assert [one.id for one, _ in message] == [str(number) for number in range(900) if number % 3]
     assert (max(peaks) > 1) is slow
     alone = sum(peak == 1 for peak in peaks[200:])
     assert alone > 16, "from time to time one chunk is measured alone"
@@ -119,9 +119,9 @@ def test_one_that_hangs_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         return size(path, limit)
 
     monkeypatch.setattr(checking, "header_size", hang)
-    told = {one.id: one for one, _ in checked(map(item, range(40)), [], timeout=0.3)}
+    message = {one.id: one for one, _ in checked(map(item, range(40)), [], timeout=0.3)}
     gate.set()
-    failed = [one for one in told.values() if isinstance(one, FailedItem) and one.id != "7"]
+    failed = [one for one in message.values() if isinstance(one, FailedItem) and one.id != "7"]
     assert [(one.id, one.code) for one in failed] == [("5", "picture_timeout")]
     assert failed[0].message.startswith("5.png: not read within 0.3 seconds")
-    assert len(told) == 26
+    assert len(message) == 26

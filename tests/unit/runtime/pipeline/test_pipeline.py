@@ -15,7 +15,7 @@ from PIL import Image
 from joyedit.job.results.journal import read_journal
 from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents, FakePending
-from joyedit.runtime.pipeline.edit import IN_FLIGHT
+from joyedit.runtime.pipeline.edit import RUNNING_BATCHES
 from joyedit.runtime.protocol import BatchInput, DeviceStage, OutOfMemory
 from joyedit.runtime.run import RunOutcome, run
 
@@ -23,7 +23,7 @@ STEP = 0.03
 
 
 class Later:
-    """A mark that the device's thread sets."""
+    """A timestamp that the device's thread sets."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -44,16 +44,16 @@ class Later:
 class LaterPictures:
     """Pictures that are there when the device has come so far."""
 
-    def __init__(self, pending: FakePending, mark: Later, fault: Exception | None = None) -> None:
+    def __init__(self, pending: FakePending, timestamp: Later, fault: Exception | None = None) -> None:
         self.pending = pending
-        self.mark = mark
+        self.timestamp = timestamp
         self.fault = fault
 
     def __len__(self) -> int:
         return len(self.pending)
 
     def is_finite(self, place: int) -> bool:
-        self.mark.seconds()
+        self.timestamp.seconds()
         if self.fault is not None:
             raise self.fault
         return self.pending.is_finite(place)
@@ -95,16 +95,16 @@ class Behind(FakeBackend):
         time.sleep(STEP)
         self.done += 1
 
-    def mark(self, stage: DeviceStage) -> Later:  # type: ignore[override]
-        mark = Later()
+    def timestamp(self, stage: DeviceStage) -> Later:  # type: ignore[override]
+        timestamp = Later()
         if stage == "encode":
-            mark.set()
+            timestamp.set()
         else:
-            self.work.put(mark.set)
-        return mark
+            self.work.put(timestamp.set)
+        return timestamp
 
     def decode_later(self, latents: FakeLatents) -> LaterPictures:  # type: ignore[override]
-        return LaterPictures(super().decode_later(latents), self.mark("decode"), self.faults.get(self.queued))
+        return LaterPictures(super().decode_later(latents), self.timestamp("decode"), self.faults.get(self.queued))
 
 
 class Items:
@@ -158,7 +158,7 @@ def test_the_next_batch_is_encoded_while_the_device_works(tmp_path: Path) -> Non
     assert outcome.exit_code == 0
     assert [record["status"] for record in records.values()] == ["ok"] * 10
     assert backend.encoded_ahead >= 8
-    assert 2 <= backend.high <= IN_FLIGHT
+    assert 2 <= backend.high <= RUNNING_BATCHES
     report = outcome.report
     assert report.batches == 10
     assert report.stages["denoise"] == pytest.approx(10 * STEP, rel=0.5)

@@ -25,13 +25,13 @@ def test_without_a_limit_there_is_no_end() -> None:
 
 
 def test_the_first_signal_is_noted_and_told() -> None:
-    stop, told = Stop(), []
+    stop, message = Stop(), []
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with stop.signals(told.append):
+    with stop.signals(message.append):
         stop.started = True
         signal.raise_signal(signal.SIGTERM)
         assert (stop(), stop.reason) == (True, "interrupted")
-    assert told == ["interrupted"]
+    assert message == ["interrupted"]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 

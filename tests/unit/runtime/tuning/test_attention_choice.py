@@ -56,13 +56,13 @@ def test_torchs_kernels_are_checked_against_fp32() -> None:
     assert check("sdpa", CPU, torch.bfloat16, *SHAPE) == ""
 
 
-@pytest.mark.parametrize(("factor", "told"), [(1.1, "it is wrong here"), (float("nan"), "nan from fp32")])
-def test_a_kernel_that_is_wrong_is_not_trusted(factor: float, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("factor", "message"), [(1.1, "it is wrong here"), (float("nan"), "nan from fp32")])
+def test_a_kernel_that_is_wrong_is_not_trusted(factor: float, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:
         return [out * factor for out in sdpa_attention(query, key, value, spans)]
 
     monkeypatch.setitem(BACKENDS, "wrong", wrong)
-    assert told in check("wrong", CPU, torch.float32, *SHAPE)
+    assert message in check("wrong", CPU, torch.float32, *SHAPE)
     choice = measure(["wrong", "sdpa"], CPU, torch.float32, *SHAPE, lengths=(40, 33))
     assert choice.name == "sdpa"
     assert list(choice.faults) == ["wrong"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from joyedit.runtime.tuning.measurements import Remembered, cache_folder
+from joyedit.runtime.tuning.measurements import Measurements, cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -17,10 +17,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_was_measured_is_remembered(folder: Path) -> None:
-    assert Remembered("sizes.json").get("a") is None
-    Remembered("sizes.json").put("a", 4)
-    Remembered("sizes.json").put("b", {"x": 1.5})
-    assert [Remembered("sizes.json").get(key) for key in "abc"] == [4, {"x": 1.5}, None]
+    assert Measurements("sizes.json").get("a") is None
+    Measurements("sizes.json").put("a", 4)
+    Measurements("sizes.json").put("b", {"x": 1.5})
+    assert [Measurements("sizes.json").get(key) for key in "abc"] == [4, {"x": 1.5}, None]
     assert [path.name for path in folder.iterdir()] == ["sizes.json"]
 
 
@@ -28,16 +28,16 @@ def test_what_was_measured_is_remembered(folder: Path) -> None:
 def test_a_damaged_file_is_written_anew(folder: Path, content: str) -> None:
     folder.mkdir()
     (folder / "sizes.json").write_text(content)
-    assert Remembered("sizes.json").get("a") is None
-    Remembered("sizes.json").put("a", 2)
-    assert Remembered("sizes.json").get("a") == 2
+    assert Measurements("sizes.json").get("a") is None
+    Measurements("sizes.json").put("a", 2)
+    assert Measurements("sizes.json").get("a") == 2
 
 
 def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("JOYEDIT_CACHE", str(tmp_path / "file" / "below"))
-    Remembered("sizes.json").put("a", 2)
-    assert Remembered("sizes.json").get("a") is None
+    Measurements("sizes.json").put("a", 2)
+    assert Measurements("sizes.json").get("a") is None
 
 
 @pytest.mark.parametrize(

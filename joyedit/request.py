@@ -7,14 +7,14 @@ import sys
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from joyedit.cli.flags import Flags
 from joyedit.errors import UsageError
 from joyedit.job.results.journal import has_records
 from joyedit.job.source.item_builder import BUILT_IN
 from joyedit.job.source.recipe import Recipe, load_recipe
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, RunConfig, Settings
-from joyedit.runtime.protocol import model_settings
+from joyedit.options import Flags
+from joyedit.runtime.model import model_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,9 +87,9 @@ def in_force(request: Request, settings: Settings) -> list[tuple[str, str]]:
         value = getattr(settings, name)
         if value is None:
             continue
-        told = repr(value) if isinstance(value, str) else str(value)
+        message = repr(value) if isinstance(value, str) else str(value)
         origin = _origin(request, name, value)
-        rows.append((name.replace("_", " "), told if origin is None else f"{told} ({origin})"))
+        rows.append((name.replace("_", " "), message if origin is None else f"{message} ({origin})"))
     return rows
 
 

@@ -1,0 +1,52 @@
+"""The sha256 of files, remembered as long as a file stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from typing import BinaryIO
+
+from joyedit.job.spec import Seen, Stamp
+
+_CHUNK = 1 << 20
+
+
+_KEPT = 4096
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The sha256 of what is left of `file`, read in pieces."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+class HashCache:
+    """The hashes of the inputs that were read last, so that a picture of many items is hashed once."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[str, Stamp], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: str, stamp: Stamp) -> str | None:
+        with self._lock:
+            return self._held.get((path, stamp))
+
+    def put(self, path: str, stamp: Stamp, sha256: str) -> None:
+        with self._lock:
+            self._held[path, stamp] = sha256
+            while len(self._held) > _KEPT:
+                self._held.popitem(last=False)
+
+    def sha256(self, path: str) -> Seen:
+        """The content of the file at `path`. Raises OSError."""
+        with open(path, "rb", buffering=0) as file:
+            stamp = Stamp.of(os.fstat(file.fileno()))
+            known = self.get(path, stamp)
+            if known is None:
+                known = sha256_of(file)
+                self.put(path, stamp, known)
+            return Seen(known, stamp)

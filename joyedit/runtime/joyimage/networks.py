@@ -1,0 +1,59 @@
+"""The networks of one checkpoint, and the device and dtype that they are on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from joyedit.errors import DeviceError
+from joyedit.job.spec import AttentionName, RunConfig
+from joyedit.models.config import DiTConfig
+from joyedit.models.dit import DiT
+from joyedit.models.qwen import TextEncoder
+from joyedit.models.schedule import ScheduleName
+from joyedit.models.vae import VAE
+from joyedit.runtime.tuning.attention_choice import AttentionChoice, choose_attention
+from joyedit.runtime.tuning.device import DTYPES, choose_device, choose_dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The networks on their device, and what belongs to them."""
+
+    dit: DiT
+    vae: VAE
+    text_encoder: TextEncoder
+    tokenizer_folder: Path
+    processor_folder: Path
+    schedule: ScheduleName
+    shift: float
+    layout: str
+    attention: AttentionChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceChoice:
+    """Device and dtype with every `auto` decided."""
+
+    device: torch.device
+    dtype: str
+
+    @classmethod
+    def of(cls, config: RunConfig) -> DeviceChoice:
+        """Raises DeviceError for what is not to be had."""
+        if config.fused == config.compile == "on":
+            raise DeviceError("--fused on and --compile on: only one of them can run the blocks; leave the other out")
+        device = choose_device(config.device)
+        return cls(device=device, dtype=choose_dtype(config.dtype, device))
+
+    def attention(self, wish: AttentionName, dit: DiTConfig) -> AttentionChoice:
+        """The attention backend for this DiT. Raises DeviceError."""
+        return choose_attention(wish, self.device, DTYPES[self.dtype], dit.num_heads, dit.head_dim)
+
+    def dtype_of(self, network: str, parameter: str) -> torch.dtype:
+        """Everything in the run's dtype, but the time embedder in fp32: its input spans 0 to 1000."""
+        if network == "transformer" and ".time_embedder." in parameter:
+            return torch.float32
+        return DTYPES[self.dtype]
