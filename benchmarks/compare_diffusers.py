@@ -37,13 +37,13 @@ from differences import Difference, differences
 
 from joyedit.job.buckets import bucket_table, choose_bucket
 from joyedit.job.pictures.decode import fit
-from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
+from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.runtime.bench import INSTRUCTIONS
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.denoise import initial_noise
 from joyedit.runtime.joyimage.loading import random_backend
 from joyedit.runtime.joyimage.pixels import pixels_of
-from joyedit.runtime.protocol import BatchInput
+from joyedit.runtime.protocol import ReadyBatch
 from joyedit.runtime.tuning.compile import keep_compiled_code
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.runtime.tuning.matmul_peak import matmul_tflops
@@ -331,7 +331,7 @@ class Work:
             found[OURS + COMPILED] = lambda: our(True)
         return found
 
-    def batch(self, pairs: list[tuple[int, str]]) -> BatchInput:
+    def batch(self, pairs: list[tuple[int, str]]) -> ReadyBatch:
         items = tuple(
             SizedItem(
                 item=EditItem(
@@ -343,15 +343,15 @@ class Work:
             )
             for n, (p, text) in enumerate(pairs)
         )  # fmt: skip
-        return BatchInput(batch=Batch(index=0, items=items), pictures=tuple((self.fitted[p],) for p, _ in pairs))
+        return ReadyBatch.of(items, [(self.fitted[p],) for p, _ in pairs])
 
     # Each pair does what the side's own whole call does in that stage.
 
     @torch.inference_mode()
     def our_texts(self, count: int) -> None:
         conditioner = self.ours.conditioner
-        opening = conditioner.open([conditioner.see(self.fitted[0])])
-        conditioner.follow(opening, [*self.texts[:count], ""], True)
+        prefix = conditioner.read_prefix([conditioner.see(self.fitted[0])])
+        conditioner.read_suffixes(prefix, [*self.texts[:count], ""], True)
 
     @torch.no_grad()
     def their_texts(self, count: int) -> None:
@@ -415,7 +415,7 @@ class Work:
         for n, (p, text) in enumerate(pairs):
             batch = self.batch([(p, text)])
             sampling = Sampling(steps=steps or self.args.steps, seed=n)
-            object.__setattr__(batch.batch.items[0].item, "sampling", sampling)
+            object.__setattr__(batch.items[0].item, "sampling", sampling)
             latents = self.ours.denoise(self.ours.encode(batch), lambda done, total: None)
             done += self.ours.decode(latents)
         self.edited[side] = done

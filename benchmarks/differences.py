@@ -82,7 +82,7 @@ def features(
     with torch.inference_mode(), widened(model, blocks) as turns, turns.when_called():
         conditioner: Conditioner = copy.copy(ours.conditioner)
         conditioner._beginning = None  # what was read in bf16
-        wide = conditioner.follow(conditioner.open([conditioner.see(picture)]), [text], True)[0]
+        wide = conditioner.read_suffixes(conditioner.read_prefix([conditioner.see(picture)]), [text], True)[0]
     return given.positive[0], embeddings[0], wide
 
 

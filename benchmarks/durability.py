@@ -33,12 +33,12 @@ from joyedit.job.results.journal import Journal
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.spec import Batch, EditItem, ItemResult, Origin, RunConfig, Sampling, Seen, Stamp
-from joyedit.options import Flags
+from joyedit.options import RunOptions
 from joyedit.request import build_request
 from joyedit.runtime.fake import FakeBackend, FakeLatents
 from joyedit.runtime.model import describe_without_loading
 from joyedit.runtime.pipeline.progress import NoProgress
-from joyedit.runtime.protocol import BatchInput
+from joyedit.runtime.protocol import ReadyBatch
 from joyedit.runtime.run import run
 
 MANIFEST = 1_000_000
@@ -93,7 +93,7 @@ def write_manifest(folder: Path, count: int, *, each_its_own: bool) -> Path:
 
 def request(folder: Path, manifest: Path, **flags: Any) -> tuple[Any, RunConfig]:
     os.environ["JOYEDIT_FAKE"] = "1"
-    made = build_request(Flags(source=str(manifest), output=folder / "out", model="fake", basesize=256, **flags))
+    made = build_request(RunOptions(source=str(manifest), output=folder / "out", model="fake", basesize=256, **flags))
     return made.source, made.config
 
 
@@ -224,7 +224,7 @@ def resume(folder: Path) -> dict[str, Any]:
 class Forgetful(FakeBackend):
     """The fake keeps the ids of all batches, for tests; here they would count as the run's memory."""
 
-    def encode(self, batch: BatchInput) -> FakeLatents:
+    def encode(self, batch: ReadyBatch) -> FakeLatents:
         self.batches.clear()
         return super().encode(batch)
 

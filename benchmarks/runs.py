@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from joyedit.job.results.report import Report
-from joyedit.options import Flags
+from joyedit.options import RunOptions
 from joyedit.request import build_request
 from joyedit.runtime.bench import INSTRUCTIONS
 from joyedit.runtime.joyimage.backend import JoyImageBackend
@@ -35,7 +35,7 @@ def main() -> None:
     args = parse()
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch)
-        flags = Flags(
+        flags = RunOptions(
             source="", model="nano", steps=args.steps, guidance_scale=4.0, basesize=args.basesize,
             batch_size=args.batch_size, device=args.device, offload=args.offload, overwrite=True,
         )  # fmt: skip
@@ -87,7 +87,7 @@ def manifest(folder: Path, items: int) -> Path:
     return path
 
 
-def build(size: SizeName, folder: Path, flags: Flags) -> JoyImageBackend:
+def build(size: SizeName, folder: Path, flags: RunOptions) -> JoyImageBackend:
     config = build_request(replace(flags, source=str(manifest(folder, 4)))).config
     backend = random_backend(size, config)
     backend.info = replace(backend.info, identity="random weights")
@@ -97,13 +97,12 @@ def build(size: SizeName, folder: Path, flags: Flags) -> JoyImageBackend:
 def reset_peak(backend: JoyImageBackend) -> None:
     """Building, warming up and earlier runs do not count."""
     backend.cache.clear()
-    backend._peak = backend._predicted = 0
     if backend.device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(backend.device)
+    backend.reset_peaks()
 
 
-def edit(backend: JoyImageBackend, folder: Path, flags: Flags, items: int, name: str) -> Report:
+def edit(backend: JoyImageBackend, folder: Path, flags: RunOptions, items: int, name: str) -> Report:
     """One run. The backend stays open for the next one."""
     request = build_request(replace(flags, source=str(manifest(folder, items)), output=folder / f"out-{name}"))
     backend.close = lambda: None  # type: ignore[method-assign]

@@ -4,22 +4,59 @@
     >>> editor = joyedit.load("nano")
     >>> editor.edit("house.png", "make the house blue").save("blue.png")
 
-`joyedit.run(source, ...)` is the command `joyedit run`. Importing this package loads nothing heavy.
+`joyedit.run(source, ...)` is the command `joyedit run`. All errors are here too; `JoyeditError` is their base
+(`joyedit.errors` draws the tree). Importing this package loads nothing heavy.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from joyedit.errors import (
+    CheckpointError,
+    DeviceError,
+    ItemError,
+    JoyeditError,
+    ManifestError,
+    OutputError,
+    Problem,
+    UsageError,
+)
+
 if TYPE_CHECKING:
     from joyedit.api import Editor, load, run
+    from joyedit.runtime.run import RunOutcome
 
-__all__ = ["Editor", "load", "run"]
+    __version__: str
+
+__all__ = [
+    "CheckpointError",
+    "DeviceError",
+    "Editor",
+    "ItemError",
+    "JoyeditError",
+    "ManifestError",
+    "OutputError",
+    "Problem",
+    "RunOutcome",
+    "UsageError",
+    "__version__",
+    "load",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from joyedit.job.results.report import joyedit_version
+
+        return joyedit_version()
     if name in __all__:
         from joyedit import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'joyedit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

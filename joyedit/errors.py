@@ -84,3 +84,9 @@ class ItemError(JoyeditError):
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(message)
+
+
+def first_line(error: BaseException | str, limit: int = 200) -> str:
+    """The first line of an error's text that is not blank, cut after `limit` characters; else its type's name."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:limit]

@@ -1,49 +1,214 @@
-"""The flags of `joyedit run` as they were typed; None stands for a flag that was not."""
+"""Every option of joyedit, spelled once: name, type, default, limits, and what the help says.
+
+The command line makes its flags from these classes (`cli/options.py`), the Python interface takes the same names
+as keywords, and `request` turns them into a checked request. Nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import types
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-# As in job.spec, which takes too long to import before there is something to do.
-AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"]
-SwitchName = Literal["auto", "on", "off"]
+from joyedit.job.spec import AttentionName, SwitchName
+
+DeviceName = Literal["auto", "cuda", "cpu"]
+DtypeName = Literal["auto", "bf16", "fp32"]
+OffloadName = Literal["none", "encoder"]
+ScheduleWish = Literal["auto", "original", "diffusers"]
+FormatName = Literal["png", "jpg", "webp"]
+SizeName = Literal["tiny", "small", "full"]
+
+_KEY = "option"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How an option is given on the command line, and which numbers it takes.
+
+    `flags` are its spellings; the long one is used in messages. `least` and `most` bound a number.
+    """
+
+    flags: tuple[str, ...]
+    help: str
+    metavar: str | None = None
+    least: int | None = None
+    most: int | None = None
+    envvar: str | None = None
+    show_default: bool = True
+
+    @property
+    def name(self) -> str:
+        """The long flag: `--steps`."""
+        return next((flag for flag in self.flags if flag.startswith("--")), self.metavar or "")
+
+
+def option(default: Any, *flags: str, help: str, **more: Any) -> Any:
+    """A field of an options class. `more` are fields of `Option`."""
+    return field(default=default, metadata={_KEY: Option(flags, help, **more)})
+
+
+def same_as(options: type, name: str) -> Any:
+    """The option of this name of another class, for a second command."""
+    known = next(one for one in fields(options) if one.name == name)
+    return field(default=known.default, metadata=known.metadata)
+
+
+def option_of(options: type, name: str) -> Option:
+    """The `Option` of a field. Raises KeyError for a field that is none."""
+    found: Option = options.__dataclass_fields__[name].metadata[_KEY]  # type: ignore[attr-defined]
+    return found
+
+
+def names_of(options: type) -> list[str]:
+    """The names of all options of a class, in order."""
+    return [one.name for one in fields(options) if _KEY in one.metadata]
+
+
+def faults_of(options: Any) -> list[str]:
+    """What is wrong with the values, by type, choices and limits: one sentence for each. Python gives any value."""
+    hints = get_type_hints(type(options))
+    faults = []
+    for name in names_of(type(options)):
+        fault = _fault(option_of(type(options), name), hints[name], getattr(options, name))
+        if fault:
+            faults.append(fault)
+    return faults
+
+
+def _fault(known: Option, hint: Any, value: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None and type(None) in get_args(hint):
+            return ""
+        hint = next(one for one in get_args(hint) if one is not type(None))
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        return "" if value in choices else f"{known.name} must be {_one_of(choices)}, not {value!r}"
+    if get_origin(hint) is tuple:
+        return "" if isinstance(value, tuple) else f"{known.name} must be a tuple, not {value!r}"
+    kinds: dict[Any, tuple[type, ...]] = {float: (int, float)}
+    if not isinstance(value, kinds.get(hint, (hint,))) or (isinstance(value, bool) and hint is not bool):
+        return f"{known.name} must be {_KINDS[hint]}, not {value!r}"
+    if known.least is not None and value < known.least:
+        return f"{known.name} must be at least {known.least}, not {value}"
+    if known.most is not None and value > known.most:
+        return f"{known.name} must be at most {known.most}, not {value}"
+    return ""
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False", Path: "a path"}
+
+
+def _one_of(choices: tuple[Any, ...]) -> str:
+    *most, last = map(str, choices)
+    return f"{', '.join(most)} or {last}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Flags:
-    """One command line. The names are those of the flags, the defaults what holds without them."""
+class RunOptions:
+    """The options of `joyedit run`. None stands for an option that was not given."""
 
     source: str
-    output: Path = Path("edited")
-    model: str | None = None
-    prompt: str | None = None
-    steps: int | None = None
-    guidance_scale: float | None = None
-    seed: int | None = None
-    negative_prompt: str | None = None
-    basesize: int | None = None
-    batch_size: str = "auto"
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    attention: AttentionName = "auto"
-    compile: SwitchName = "auto"
-    fused: SwitchName = "auto"
-    offload: Literal["none", "encoder"] = "none"
-    schedule: Literal["auto", "original", "diffusers"] = "auto"
-    limit: int | None = None
-    recipe: str | None = None
-    values: tuple[str, ...] = ()
-    format: Literal["png", "jpg", "webp"] = "png"
-    quality: int | None = None
-    overwrite: bool = False
-    retry_failed: bool = False
-    trust_journal: bool = False
-    max_duration: str | None = None
-    max_pixels: int | None = None
-    read_timeout: str | None = None
-    dry_run: bool = False
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
+    """A manifest, a folder, a picture, or `-` for standard input."""
+    output: Path = option(Path("edited"), "-o", "--output", metavar="DIR", help="The folder for the edited pictures.")
+    model: str | None = option(
+        None, "-m", "--model", "--model-path", "--ckpt-root", metavar="PATH|HUB-ID", envvar="JOYEDIT_MODEL",
+        help="The checkpoint: a folder, a name on the Hugging Face hub, or nano.", show_default=False,
+    )  # fmt: skip
+    prompt: str | None = option(
+        None, "-p", "--prompt", metavar="TEXT", help="The instruction for items without one of their own."
+    )
+    steps: int | None = option(
+        None, "--steps", "--num-inference-steps", least=1, metavar="N", help="Denoising steps. [default: 40]"
+    )
+    guidance_scale: float | None = option(
+        None, "--guidance-scale", metavar="X", help="Guidance; 1 or less turns it off. [default: 4.0]"
+    )
+    seed: int | None = option(None, "--seed", metavar="N", help="Seed of the noise. [default: 42]")
+    negative_prompt: str | None = option(
+        None, "--neg-prompt", "--negative-prompt", metavar="TEXT",
+        help="A text that guidance leads away from. [default: empty]",
+    )  # fmt: skip
+    basesize: int | None = option(
+        None, "--basesize", metavar="256|512|768|1024",
+        help="Size of the result: as many pixels as a square with this side. [default: 1024]",
+    )  # fmt: skip
+    batch_size: str = option(
+        "auto", "--batch-size", metavar="auto|N", help="Items that go through the networks together."
+    )
+    device: DeviceName = option("auto", "--device", help="Where to compute.")
+    dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on CUDA, fp32 on the CPU.")
+    attention: AttentionName = option(
+        "auto", "--attention", help="Attention kernel; auto measures the kernels on the GPU once and takes the fastest."
+    )
+    fused: SwitchName = option(
+        "auto", "--fused", help="Use joyedit's own Triton kernels; auto uses them on a GPU where they are right."
+    )
+    compile: SwitchName = option(
+        "auto",
+        "--compile",
+        help="Compile the DiT's blocks; auto does it on a GPU without fused kernels, for long runs.",
+    )
+    offload: OffloadName = option(
+        "none", "--offload", help="For smaller GPUs: encoder lets text encoder and DiT take turns on the device."
+    )
+    schedule: ScheduleWish = option(
+        "auto", "--schedule", help="Variant of the noise schedule; auto takes the checkpoint's."
+    )
+    limit: int | None = option(None, "--limit", least=1, metavar="N", help="Stop after the first N items.")
+    dry_run: bool = option(False, "-n", "--dry-run", help="Print the batches; load no model and write nothing.")
+    recipe: str | None = option(
+        None, "--recipe", metavar="FILE|NAME", help="Settings and an instruction template (see joyedit recipes)."
+    )
+    values: tuple[str, ...] = option(
+        (), "--set", metavar="NAME=VALUE", help="A parameter of the recipe; may be repeated."
+    )
+    format: FormatName = option("png", "--format", help="Format of the edited pictures.")
+    quality: int | None = option(
+        None, "--quality", least=1, most=100, metavar="N", help="Quality of JPEG and WebP, 1 to 100."
+    )
+    overwrite: bool = option(False, "--overwrite", help="Edit all items again, also those that are done in DIR.")
+    retry_failed: bool = option(
+        False, "--retry-failed", help="Edit only the items that failed in an earlier run into DIR."
+    )
+    trust_journal: bool = option(
+        False, "--trust-journal",
+        help="Resume faster: compare sizes and times of files, and do not read them again.",
+    )  # fmt: skip
+    max_duration: str | None = option(
+        None, "--max-duration", metavar="TIME",
+        help="Stop after this time, for example 8h or 1h30m; exit code 10 if items are left.",
+    )  # fmt: skip
+    max_pixels: int | None = option(
+        None, "--max-pixels", least=1, metavar="N", help="Refuse larger pictures. [default: 178000000]",
+        show_default=False,
+    )  # fmt: skip
+    read_timeout: str | None = option(
+        None, "--read-timeout", metavar="TIME", help="Give up a picture that takes longer to read. [default: 2m]"
+    )
+    json: bool = option(False, "--json", help="Print records as JSON lines on stdout.")
+    quiet: bool = option(False, "-q", "--quiet", help="Print nothing but errors.")
+    verbose: bool = option(False, "-v", "--verbose", help="Print each finished item, and tracebacks of errors.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchOptions:
+    """The options of `joyedit bench`."""
+
+    size: SizeName = option("small", "--size", help="full is the published model, small has its proportions for a CPU.")
+    basesize: int | None = option(
+        None, "--basesize", metavar="256|512|768|1024", help="[default: 1024 for full, else 256]"
+    )
+    references: int = option(1, "--references", least=0, most=5, help="Reference pictures of an item.")
+    batch_size: int = option(1, "--batch-size", least=1, help="Items that go through the networks together.")
+    steps: int | None = option(None, "--steps", least=1, help="Steps of the whole edit. [default: 40 for full, else 8]")
+    rounds: int = option(5, "--rounds", least=1, help="Timed passes of each stage; the median counts.")
+    edits: int = option(1, "--edits", least=1, help="Timed passes of the whole edit.")
+    device: DeviceName = same_as(RunOptions, "device")
+    dtype: DtypeName = same_as(RunOptions, "dtype")
+    attention: AttentionName = same_as(RunOptions, "attention")
+    fused: SwitchName = same_as(RunOptions, "fused")
+    compile: SwitchName = same_as(RunOptions, "compile")
+    json: bool = option(False, "--json", help="Print one JSON object; the table goes to stderr then.")
+    verbose: bool = option(False, "-v", "--verbose", help="Print tracebacks of errors.")

@@ -1,19 +1,24 @@
-"""Flags -> what a run is asked to do, with every fault of the flags told before anything is read."""
+"""What a person asks for becomes a checked request. The command line and the Python interface both go through here.
+
+Every fault of the options is told at once, before anything is read.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
-from typing import BinaryIO
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError
 from joyedit.job.results.journal import has_records
-from joyedit.job.source.item_builder import BUILT_IN
+from joyedit.job.source.item_builder import ItemBuilder, RunDefaults
+from joyedit.job.source.problems import Record
 from joyedit.job.source.recipe import Recipe, load_recipe
 from joyedit.job.source.sources import Source, SourceOptions, open_source
-from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, RunConfig, Settings
-from joyedit.options import Flags
+from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, RunConfig, Settings
+from joyedit.options import RunOptions, faults_of, names_of, option_of
 from joyedit.runtime.model import model_settings
 
 
@@ -28,120 +33,113 @@ class Request:
     checkpoint: Settings
 
 
-def build_request(flags: Flags) -> Request:
-    """Raises `UsageError` for flags that cannot work, `ManifestError` for a faulty recipe."""
-    _refuse(flags)
-    typed = Settings(
-        steps=flags.steps,
-        guidance_scale=flags.guidance_scale,
-        seed=flags.seed,
-        negative_prompt=flags.negative_prompt,
-        basesize=flags.basesize,
-    )
-    config = RunConfig(
-        output=flags.output,
-        model=flags.model,
-        batch_size=None if flags.batch_size == "auto" else int(flags.batch_size),
-        device=flags.device,
-        dtype=flags.dtype,
-        attention=flags.attention,
-        compile=flags.compile,
-        fused=flags.fused,
-        offload=flags.offload,
-        schedule=flags.schedule,
-        format=flags.format,
-        quality=flags.quality,
-        limit=flags.limit,
-        redo="all" if flags.overwrite else "failed" if flags.retry_failed else "changed",
-        trust_journal=flags.trust_journal,
-        max_duration=None if flags.max_duration is None else _seconds("--max-duration", flags.max_duration),
-        max_pixels=MAX_PIXELS if flags.max_pixels is None else flags.max_pixels,
-        read_timeout=READ_TIMEOUT if flags.read_timeout is None else _seconds("--read-timeout", flags.read_timeout),
-    )
-    recipe = None if flags.recipe is None else load_recipe(flags.recipe)
-    checkpoint = model_settings(flags.model)
-    options = SourceOptions(
-        prompt=flags.prompt,
-        flags=typed,
+def build_request(options: RunOptions) -> Request:
+    """Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe."""
+    _refuse(options)
+    given = Settings(**_named_as(Settings, options))
+    config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
+    recipe = None if options.recipe is None else load_recipe(options.recipe)
+    checkpoint = model_settings(options.model)
+    source_options = SourceOptions(
+        prompt=options.prompt,
+        flags=given,
         recipe=recipe,
-        recipe_values=_recipe_values(flags.values),
+        recipe_values=_recipe_values(options.values),
         checkpoint=checkpoint,
-        format=flags.format,
-        output=flags.output,
-        limit=flags.limit,
-        look=not has_records(flags.output),
+        format=options.format,
+        output=options.output,
+        limit=options.limit,
+        look=not has_records(options.output),
     )
-    stdin = _stdin() if flags.source == "-" else None
-    source = open_source(flags.source, options, stdin)
-    return Request(source=source, config=config, flags=typed, recipe=recipe, checkpoint=checkpoint)
+    stdin = _stdin() if options.source == "-" else None
+    source = open_source(options.source, source_options, stdin)
+    return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint)
 
 
-def in_force(request: Request, settings: Settings) -> list[tuple[str, str]]:
-    """Label and value of each run-wide setting, with its origin if that is not a flag.
+def loading_config(model: str, options: Mapping[str, Any]) -> RunConfig:
+    """The checked options of loading a model, for a caller that edits without a run. Raises UsageError."""
+    wanted = RunOptions(source="", model=model, **options)
+    faults = faults_of(wanted)
+    if faults:
+        raise UsageError("\n".join(faults))
+    return RunConfig(**_named_as(RunConfig, wanted) | _converted(wanted))
 
-    `settings` are the run-wide defaults that the source works with. An item's own line comes before.
+
+def build_item(pictures: int, instruction: str, settings: Mapping[str, Any], checkpoint: Settings) -> EditItem:
+    """One edit of `pictures` references, checked as a line of a manifest is. Raises UsageError.
+
+    `checkpoint` are the settings that the checkpoint brings.
     """
-    settings = settings.over(BUILT_IN)
-    rows = []
-    for name in ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height"):
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        message = repr(value) if isinstance(value, str) else str(value)
-        origin = _origin(request, name, value)
-        rows.append((name.replace("_", " "), message if origin is None else f"{message} ({origin})"))
-    return rows
+    options = SourceOptions(checkpoint=checkpoint, output=None)
+    builder = ItemBuilder(file="edit", base="", options=options, defaults=RunDefaults(), look=False)
+    line = {key: value for key, value in settings.items() if value is not None}
+    line |= {"id": "edit", "instruction": instruction}
+    if pictures:
+        line["images"] = [f"picture {number}" for number in range(1, pictures + 1)]
+    item, problems = builder.build(Record(0, line))
+    if item is None:
+        message = (one.message + (f" ({one.remedy})" if one.remedy else "") for one in problems)
+        raise UsageError("\n".join(message))
+    return item
 
 
-def _origin(request: Request, name: str, value: object) -> str | None:
-    if getattr(request.flags, name) is not None:
-        return None
-    if request.recipe is not None and getattr(request.recipe.settings, name) is not None:
-        return f"recipe {request.recipe.name}"
-    checkpoint = getattr(request.checkpoint, name)
-    lower = getattr(BUILT_IN, name) if checkpoint is None else checkpoint
-    if value != lower:
-        return "manifest defaults"
-    return "built-in" if checkpoint is None else "checkpoint"
+def _named_as(kind: type, options: RunOptions) -> dict[str, Any]:
+    """The values of the options that a class has a field of the same name for."""
+    both = {one.name for one in fields(kind)} & set(names_of(RunOptions))
+    return {name: getattr(options, name) for name in both}
 
 
-def _refuse(flags: Flags) -> None:
-    """Every fault of the flags that are no settings of an item, at once; `open_source` tells those."""
-    faults = []
-    if flags.model is None and not flags.dry_run:
+def _converted(options: RunOptions) -> dict[str, Any]:
+    """What a run needs in another form than a person gives it."""
+    return {
+        "batch_size": None if options.batch_size == "auto" else int(options.batch_size),
+        "redo": "all" if options.overwrite else "failed" if options.retry_failed else "changed",
+        "max_duration": _seconds("--max-duration", options.max_duration),
+        "max_pixels": options.max_pixels or MAX_PIXELS,
+        "read_timeout": _seconds("--read-timeout", options.read_timeout) or READ_TIMEOUT,
+    }
+
+
+def _refuse(options: RunOptions) -> None:
+    """Raises UsageError with every fault of the options that are no settings of an item; `open_source` tells those."""
+    settings = {option_of(RunOptions, name).name for name in _named_as(Settings, options)}
+    faults = [fault for fault in faults_of(options) if fault.split(" ", 1)[0] not in settings]
+    if options.model is None and not options.dry_run:
         faults.append(
             "no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
             "or plan without one with --dry-run"
         )
-    if flags.batch_size != "auto" and not (
-        flags.batch_size.isascii() and flags.batch_size.isdigit() and int(flags.batch_size)
-    ):
-        faults.append(f"--batch-size must be auto or a number from 1, not {flags.batch_size!r}")
-    if flags.values and flags.recipe is None:
-        faults.append("--set fills the parameters of a recipe: name one with --recipe")
-    faults += [f"--set takes name=value, not {value!r}" for value in flags.values if not _is_pair(value)]
-    if flags.overwrite and flags.retry_failed:
-        faults.append("--overwrite and --retry-failed exclude each other")
-    if flags.max_pixels is not None and flags.max_pixels < 1:
-        faults.append(f"--max-pixels must be a number from 1, not {flags.max_pixels}")
-    if flags.quiet and flags.verbose:
-        faults.append("--quiet and --verbose exclude each other")
+    if isinstance(options.batch_size, str) and options.batch_size != "auto" and not _is_number(options.batch_size):
+        faults.append(f"--batch-size must be auto or a number from 1, not {options.batch_size!r}")
+    if options.values and options.recipe is None:
+        faults.append("--set gives a parameter of a recipe, but no recipe is given: name one with --recipe")
+    faults += [f"--set takes name=value, not {value!r}" for value in options.values if not _is_pair(value)]
+    for one, other in (("overwrite", "retry_failed"), ("quiet", "verbose")):
+        if getattr(options, one) and getattr(options, other):
+            first, second = (option_of(RunOptions, name).name for name in (one, other))
+            faults.append(f"{first} and {second} exclude each other")
     if faults:
         raise UsageError("\n".join(faults))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) > 0
 
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?", re.ASCII)
 
 
-def _seconds(flag: str, text: str) -> float:
-    """The seconds of `8h`, `1h30m`, `90s` or a plain number of seconds."""
+def _seconds(flag: str, text: str | None) -> float | None:
+    """The seconds of `8h`, `1h30m`, `90s` or a plain number of seconds; None for None."""
+    if text is None:
+        return None
     found = _DURATION.fullmatch(text if text[-1:] in _UNITS else text + "s")
     seconds = 0.0
     if found is not None and len(text) < 20:
         seconds = sum(float(part) * unit for part, unit in zip(found.groups("0"), _UNITS.values(), strict=True))
     if seconds <= 0:
-        raise UsageError(f"{flag} is a time like 8h, 1h30m or 90s, not {text!r}")
+        raise UsageError(f"{flag} must be a time such as 8h, 1h30m or 90s, not {text!r}")
     return seconds
 
 

@@ -24,13 +24,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
+from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.models.dit import DiT
 from joyedit.models.rope import Grid, rope_table
 from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.joyimage.pixels import pixels_of
-from joyedit.runtime.protocol import BatchInput
+from joyedit.runtime.protocol import ReadyBatch
 from joyedit.weights.defaults import checkpoint_defaults
 from nano import scenes
 from nano.edits import EditPair, sample_edit, split_rng
@@ -167,7 +167,7 @@ def edit_batch(
         )
         items.append(SizedItem(item=item, target=size, references=(size,)))
     pictures = tuple((pair.source_image,) for _, pair in seeded)
-    encoded = backend.encode(BatchInput(batch=Batch(index=0, items=tuple(items)), pictures=pictures))
+    encoded = backend.encode(ReadyBatch.of(items, pictures))
     return backend.decode(backend.denoise(encoded, lambda done, total: None))
 
 
@@ -224,7 +224,7 @@ def features_changed(backend: JoyImageBackend, change: Callable[[Tensor], Tensor
     """Every text's features, (L, D) each, go through `change` on their way to the DiT."""
     plain = backend.encode
 
-    def encode(batch: BatchInput) -> Encoded:
+    def encode(batch: ReadyBatch) -> Encoded:
         encoded = plain(batch)
         given = encoded.conditioning
         with torch.inference_mode():
@@ -243,7 +243,7 @@ def after_norm(backend: JoyImageBackend) -> Any:
 
 def instruction_dropped(backend: JoyImageBackend) -> Any:
     """All up to the end of the instruction goes where the system text goes; kept is what closes the turn."""
-    closing = len(backend.conditioner.builder.rest("", True))
+    closing = len(backend.conditioner.builder.suffix("", True))
     return features_changed(backend, lambda features: features[-closing:])
 
 

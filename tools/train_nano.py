@@ -347,7 +347,7 @@ class Trainer:
         """Packed features (T, D) of the prompts, through vision tower and language model."""
         ids, kept = ids.to(self.device), kept.to(self.device)
         patches, grid = networks.vision_patches(self.pixels(source))
-        before = len(self.builder.opening([0])) - 1
+        before = len(self.builder.prefix([0])) - 1
         if grid not in self.encoder_tables:
             self.encoder_tables[grid] = encoder.tables(self.encoder, grid, before, ids.shape[1])
         hidden = encoder.features(self.encoder, ids, patches, before, self.encoder_tables[grid])

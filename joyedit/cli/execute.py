@@ -1,4 +1,4 @@
-"""What `joyedit run` does with its flags: a dry run, or the run itself with progress and summary."""
+"""What `joyedit run` does with its options: a dry run, or the run itself with progress and summary."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from joyedit.cli.progress import RunProgress
 from joyedit.job.results.journal import RESULTS
 from joyedit.job.results.report import LOG
 from joyedit.job.results.retry import FAILED
-from joyedit.options import Flags
+from joyedit.options import RunOptions
 from joyedit.request import build_request
 from joyedit.runtime.model import backend_loader, describe_without_loading
 from joyedit.runtime.run import run
 
 
-def execute(flags: Flags) -> int:
+def execute(options: RunOptions) -> int:
     """Do it; gives the exit code. Raises `JoyeditError` for what is refused before anything is written."""
-    request = build_request(flags)
-    if flags.dry_run:
-        return dry_run(request, json=flags.json, quiet=flags.quiet)
-    progress = RunProgress(request, json=flags.json, quiet=flags.quiet, verbose=flags.verbose)
+    request = build_request(options)
+    if options.dry_run:
+        return dry_run(request, json=options.json, quiet=options.quiet)
+    progress = RunProgress(request, json=options.json, quiet=options.quiet, verbose=options.verbose)
     try:
         outcome = run(
             request.source,
             request.config,
-            load_backend=backend_loader(flags.model),
+            load_backend=backend_loader(options.model),
             describe=describe_without_loading,
             progress=progress,
         )
@@ -36,10 +36,10 @@ def execute(flags: Flags) -> int:
     if report.failed:
         folder = request.config.output
         console.message(f"{report.failed} of {report.items} items failed: see {folder / RESULTS} and {folder / LOG}")
-        if (folder / FAILED).exists() and not flags.quiet:
+        if (folder / FAILED).exists() and not options.quiet:
             console.message(
                 f"to edit only those again: the same command with --retry-failed, or with {folder / FAILED}"
             )
-    if not flags.quiet and not flags.json:
+    if not options.quiet and not options.json:
         console.table(report.rows())
     return outcome.exit_code

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.cli import console
+from joyedit.cli.settings_in_force import in_force
 from joyedit.job.results.report import seconds_text
 from joyedit.job.spec import ItemResult, RunConfig
-from joyedit.request import Request, in_force
+from joyedit.request import Request
 from joyedit.runtime.protocol import BackendInfo
 
 if TYPE_CHECKING:

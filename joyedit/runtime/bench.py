@@ -1,7 +1,7 @@
 """What `joyedit bench` measures: each stage on random weights, in seconds and as a share of the device's peak.
 
-Every stage is warmed up by one pass that is told apart, then timed over several rounds with the
-device synchronised; the median counts.
+Every stage has one pass to warm up, which is shown by itself. Then it is timed over several rounds with the
+device synchronised, and the median counts.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from joyedit.job.buckets import choose_bucket
-from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
+from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.models import flops
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import random_backend
 from joyedit.runtime.joyimage.pixels import pixels_of
-from joyedit.runtime.protocol import BatchInput
+from joyedit.runtime.protocol import ReadyBatch
 from joyedit.runtime.tuning.device import DTYPES
-from joyedit.runtime.tuning.matmul_peak import matmul_tflops, sustained_matmul_tflops, timed
+from joyedit.runtime.tuning.matmul_peak import matmul_tflops, sustained_matmul_tflops
+from joyedit.runtime.tuning.timing import timed
 from joyedit.weights.random import SizeName
+
+T = TypeVar("T")
 
 INSTRUCTIONS = (
     "Turn the sky into a red evening.",
@@ -143,95 +146,120 @@ class BenchReport:
 def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
     """Build the networks and measure. `run` gives device, dtype, attention, fused and compile."""
     backend = random_backend(config.size, run)
-    matmul = [f(backend.device, DTYPES[backend.info.dtype]) for f in (matmul_tflops, sustained_matmul_tflops)]
-    batch = batch_of(config)
-    tokens = TextTokens.of(backend, batch)
-    found: list[Stage] = []
-
-    def stage(name: str, call: Callable[[], Any], operations: int, passes: int = 1) -> Any:
-        """`call` goes through the stage `passes` times; the figures are those of one."""
-        seconds, warm_up, result = timed(call, backend.synchronize, config.rounds)
-        add(name, [s / passes for s in seconds], warm_up / passes, operations)
-        return result
-
-    def add(name: str, seconds: Sequence[float], warm_up: float | None, operations: int) -> None:
-        median = statistics.median(seconds)
-        spread = (max(seconds) - min(seconds)) / median
-        found.append(Stage(name=name, seconds=median, spread=spread, warm_up=warm_up, tflop=operations / 1e12))
-
-    target = batch.batch.items[0].target
-    pictures = batch.pictures[0]
+    dtype = DTYPES[backend.info.dtype]
+    ceiling, sustained = (f(backend.device, dtype) for f in (matmul_tflops, sustained_matmul_tflops))
+    bench = _Bench(backend, config)
     with torch.inference_mode():
-        for count in (1, 4):
-            texts = [*(INSTRUCTIONS[i % 4] for i in range(count)), ""]
-            name = f"conditioning, {count} instruction" + "s" * (count > 1)
-            stage(name, partial(_condition, backend, pictures, texts), tokens.encode(backend, config, count))
-        if pictures:
-            pixels = pixels_of(pictures[0], backend.device)
-            stage("VAE encode", lambda: backend.vae.encode(pixels), flops.vae_encode(backend.vae.cfg, *target))
-        encoded = backend.encode(batch)
-        few = replace(encoded, steps=min(STEPS, config.steps))
-        step = tokens.step(backend, config, target)
-        latents = stage("denoise step", lambda: backend.denoise(few, _silent), step, few.steps)
-        decode = flops.vae_decode(backend.vae.cfg, *target)
-        stage("VAE decode", lambda: backend.vae.decode(latents[:1]), decode)
-        stage("decode to pictures", lambda: backend.decode(latents), decode * config.batch_size)
-
-        # Without a warm-up of its own: every stage has had one.
-        whole = []
-        finite = True
-        for _ in range(config.edits):
-            backend.cache.clear()
-            backend.synchronize()
-            start = time.perf_counter()
-            edited = backend.denoise(replace(backend.encode(batch), steps=config.steps), _silent)
-            finite = finite and bool(edited.isfinite().all())
-            backend.decode(edited)
-            backend.synchronize()
-            whole.append(time.perf_counter() - start)
-        conditioning = tokens.encode(backend, config, 1) * config.batch_size
-        once = config.references * flops.vae_encode(backend.vae.cfg, *target) + decode
-        total = conditioning + once * config.batch_size + step * config.steps
-        add(f"edit, {config.steps} steps", whole, None, total)
+        bench.conditioning()
+        bench.networks()
+        bench.whole_edits()
+    info = backend.info
     return BenchReport(
         config=config,
-        device=backend.info.device,
-        dtype=backend.info.dtype,
-        attention=backend.info.attention,
+        device=info.device,
+        dtype=info.dtype,
+        attention=info.attention,
         attention_rates=dict(backend.attention.rates),
         attention_faults=dict(backend.attention.faults),
-        fused=backend.info.fused,
-        compiled=backend.info.compiled,
-        compile_seconds=backend.info.compile_seconds,
-        notes=list(backend.info.notes),
-        target=target,
-        text_tokens=tokens.branches,
+        fused=info.fused,
+        compiled=info.compiled,
+        compile_seconds=info.compile_seconds,
+        notes=list(info.notes),
+        target=bench.batch.target,
+        text_tokens=bench.tokens.branches,
         parameters={
             "DiT": _parameters(backend.dit),
             "text encoder": _parameters(backend.text_encoder),
             "VAE": _parameters(backend.vae),
         },
-        load_seconds=backend.info.load_seconds,
-        matmul_tflops=matmul[0],
-        matmul_sustained=matmul[1],
-        finite=finite,
-        stages=found,
+        load_seconds=info.load_seconds,
+        matmul_tflops=ceiling,
+        matmul_sustained=sustained,
+        finite=bench.finite,
+        stages=bench.stages,
         peak_memory=backend.peak_memory(),
     )
+
+
+class _Bench:
+    """The measurements of one backend, in the order in which the stages follow each other."""
+
+    def __init__(self, backend: JoyImageBackend, config: BenchConfig) -> None:
+        self.batch = batch_of(config)
+        self.tokens = TextTokens.of(backend, self.batch)
+        self.stages: list[Stage] = []
+        self.finite = True
+        self._backend = backend
+        self._config = config
+
+    def conditioning(self) -> None:
+        """Text features of one and of four instructions for the same pictures."""
+        pictures = self.batch.items[0].pictures
+        for count in (1, 4):
+            texts = [*(INSTRUCTIONS[i % 4] for i in range(count)), ""]
+            name = f"conditioning, {count} instruction" + "s" * (count > 1)
+            call = partial(_condition, self._backend, pictures, texts)
+            self._stage(name, call, self.tokens.encode(self._backend, self._config, count))
+
+    def networks(self) -> None:
+        """VAE encoder, denoising step, VAE decoder, and decoding with the copy to the host."""
+        backend, config, target = self._backend, self._config, self.batch.target
+        pictures = self.batch.items[0].pictures
+        if pictures:
+            pixels = pixels_of(pictures[0], backend.device)
+            self._stage("VAE encode", lambda: backend.vae.encode(pixels), flops.vae_encode(backend.vae.cfg, *target))
+        encoded = backend.encode(self.batch)
+        few = replace(encoded, steps=min(STEPS, config.steps))
+        step = self.tokens.step(backend, config, target)
+        latents = self._stage("denoise step", lambda: backend.denoise(few, _no_progress), step, few.steps)
+        decode = flops.vae_decode(backend.vae.cfg, *target)
+        self._stage("VAE decode", lambda: backend.vae.decode(latents[:1]), decode)
+        self._stage("decode to pictures", lambda: backend.decode(latents), decode * config.batch_size)
+
+    def whole_edits(self) -> None:
+        """Encoding, all steps and decoding, from nothing known. There is no warm-up: every stage had its own."""
+        backend, config = self._backend, self._config
+        whole = []
+        for _ in range(config.edits):
+            backend.cache.clear()
+            backend.synchronize()
+            start = time.perf_counter()
+            edited = backend.denoise(replace(backend.encode(self.batch), steps=config.steps), _no_progress)
+            self.finite = self.finite and bool(edited.isfinite().all())
+            backend.decode(edited)
+            backend.synchronize()
+            whole.append(time.perf_counter() - start)
+        vae, target = backend.vae.cfg, self.batch.target
+        once = config.references * flops.vae_encode(vae, *target) + flops.vae_decode(vae, *target)
+        an_item = self.tokens.encode(backend, config, 1) + once
+        total = an_item * config.batch_size + self.tokens.step(backend, config, target) * config.steps
+        self._add(f"edit, {config.steps} steps", whole, None, total)
+
+    def _stage(self, name: str, call: Callable[[], T], operations: int, passes: int = 1) -> T:
+        """`call` goes through the stage `passes` times; the figures are those of one pass."""
+        seconds, warm_up, result = timed(call, self._backend.synchronize, self._config.rounds)
+        self._add(name, [s / passes for s in seconds], warm_up / passes, operations)
+        return result
+
+    def _add(self, name: str, seconds: Sequence[float], warm_up: float | None, operations: int) -> None:
+        median = statistics.median(seconds)
+        spread = (max(seconds) - min(seconds)) / median
+        stage = Stage(name=name, seconds=median, spread=spread, warm_up=warm_up, tflop=operations / 1e12)
+        self.stages.append(stage)
 
 
 def _condition(backend: JoyImageBackend, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[Tensor]:
     """Features of several texts for the same pictures, nothing of them known before."""
     conditioner = backend.conditioner
-    opening = conditioner.open([conditioner.see(picture) for picture in pictures])
-    return conditioner.follow(opening, texts, bool(pictures))
+    prefix = conditioner.read_prefix([conditioner.see(picture) for picture in pictures])
+    return conditioner.read_suffixes(prefix, texts, bool(pictures))
 
 
-def _silent(done: int, total: int) -> None:
-    """Hears of each step."""
+def _no_progress(done: int, total: int) -> None:
+    """Hears of each step, and says nothing."""
 
 
-def batch_of(config: BenchConfig, instructions: Sequence[str] | None = None) -> BatchInput:
+def batch_of(config: BenchConfig, instructions: Sequence[str] | None = None) -> ReadyBatch:
     """Items of random square pictures; with `instructions`, one item for each, all of one picture."""
     bucket = choose_bucket((config.basesize, config.basesize), config.basesize)
     texts = instructions or [INSTRUCTIONS[i % len(INSTRUCTIONS)] for i in range(config.batch_size)]
@@ -253,8 +281,7 @@ def batch_of(config: BenchConfig, instructions: Sequence[str] | None = None) -> 
         )
         for number, text in enumerate(texts)
     ]
-    pictures = tuple(shared or _pictures(config, bucket) for _ in texts)
-    return BatchInput(batch=Batch(index=0, items=tuple(items)), pictures=pictures)
+    return ReadyBatch.of(items, [shared or _pictures(config, bucket) for _ in texts])
 
 
 def _pictures(config: BenchConfig, bucket: tuple[int, int]) -> tuple[Image.Image, ...]:
@@ -268,40 +295,40 @@ class TextTokens:
     """Tokens of a batch's prompts, as the FLOP formulas need them."""
 
     grids: list[tuple[int, int]]
-    opening: int
+    prefix: int
     shared: int
-    rests: list[int]
+    suffixes: list[int]
     negative: int
     dropped: int
 
     @classmethod
-    def of(cls, backend: JoyImageBackend, batch: BatchInput) -> TextTokens:
+    def of(cls, backend: JoyImageBackend, batch: ReadyBatch) -> TextTokens:
         builder = backend.conditioner.builder
         side = 32  # pixels of a merged patch
-        grids = [(p.height // side, p.width // side) for p in batch.pictures[0]]
+        grids = [(p.height // side, p.width // side) for p in batch.items[0].pictures]
         patches = [rows * columns for rows, columns in grids]
-        opening = len(builder.opening(patches))
+        prefix = len(builder.prefix(patches))
         return cls(
             grids=grids,
-            opening=opening,
-            shared=builder.shared(opening),
-            rests=[len(builder.rest(s.item.instruction, bool(patches))) for s in batch.batch.items],
-            negative=len(builder.rest("", bool(patches))),
+            prefix=prefix,
+            shared=builder.shared(prefix),
+            suffixes=[len(builder.suffix(ready.item.instruction, bool(patches))) for ready in batch.items],
+            negative=len(builder.suffix("", bool(patches))),
             dropped=builder.dropped,
         )
 
     @property
     def branches(self) -> list[int]:
         """Text tokens that the DiT sees in each branch."""
-        positive = [self.opening + rest - self.dropped for rest in self.rests]
-        return positive + [self.opening + self.negative - self.dropped] * len(self.rests)
+        positive = [self.prefix + suffix - self.dropped for suffix in self.suffixes]
+        return positive + [self.prefix + self.negative - self.dropped] * len(self.suffixes)
 
     def encode(self, backend: JoyImageBackend, config: BenchConfig, count: int) -> int:
         """Operations of conditioning `count` instructions and the negative prompt for the same pictures."""
         text, vision = backend.text_encoder.config.text_config, backend.text_encoder.config.vision_config
-        total = flops.text_encoder(text, self.opening - self.shared, self.shared)
-        total += sum(flops.text_encoder(text, self.rests[0], self.opening) for _ in range(count))
-        total += flops.text_encoder(text, self.negative, self.opening)
+        total = flops.text_encoder(text, self.prefix - self.shared, self.shared)
+        total += sum(flops.text_encoder(text, self.suffixes[0], self.prefix) for _ in range(count))
+        total += flops.text_encoder(text, self.negative, self.prefix)
         return total + sum(flops.vision_tower(vision, 2 * rows, 2 * columns) for rows, columns in self.grids)
 
     def step(self, backend: JoyImageBackend, config: BenchConfig, target: tuple[int, int]) -> int:

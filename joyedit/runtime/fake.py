@@ -29,7 +29,7 @@ from PIL import Image
 
 from joyedit.errors import ItemError
 from joyedit.job.spec import RunConfig, Size
-from joyedit.runtime.protocol import BackendInfo, BatchInput, DeviceStage, HostTimestamp, OutOfMemory
+from joyedit.runtime.protocol import BackendInfo, DeviceStage, HostTimestamp, OutOfMemory, ReadyBatch
 
 ROOM = "JOYEDIT_FAKE_ROOM"
 
@@ -38,7 +38,7 @@ ROOM = "JOYEDIT_FAKE_ROOM"
 class FakeLatents:
     """What the fake hands from `encode` to `denoise` and on to `decode`."""
 
-    batch: BatchInput
+    batch: ReadyBatch
     steps: int
 
 
@@ -74,39 +74,39 @@ class FakeBackend:
             schedule="original" if config.schedule == "auto" else config.schedule,
             identity=f"fake {config.model}",
         )
-        self.window = 1 if config.offload == "none" else 4
+        self.encode_ahead = 1 if config.offload == "none" else 4
         self.room = int(os.environ.get(ROOM, "1000000"))
         self.calls: Counter[str] = Counter()
         self.batches: list[tuple[str, ...]] = []
         self._batch_size = batch_size
 
-    def encode(self, batch: BatchInput) -> FakeLatents:
+    def encode(self, batch: ReadyBatch) -> FakeLatents:
         """Refuse pictures that are not of their bucket's size; otherwise hand everything on."""
         self.calls["encode"] += 1
-        self.batches.append(tuple(sized.item.id for sized in batch.batch.items))
-        for sized, pictures in zip(batch.batch.items, batch.pictures, strict=True):
-            if "FAIL-ENCODE" in sized.item.instruction:
+        self.batches.append(tuple(ready.item.id for ready in batch.items))
+        for ready in batch.items:
+            if "FAIL-ENCODE" in ready.item.instruction:
                 raise ItemError("instruction_too_long", "the instruction is too long")
-            sizes = tuple((picture.height, picture.width) for picture in pictures)
-            if sizes != sized.references:
-                raise ValueError(f"pictures of {sizes} for references of {sized.references}")
-        return FakeLatents(batch=batch, steps=batch.batch.items[0].item.sampling.steps)
+            sizes = tuple((picture.height, picture.width) for picture in ready.pictures)
+            if sizes != ready.sized.references:
+                raise ValueError(f"pictures of {sizes} for references of {ready.sized.references}")
+        return FakeLatents(batch=batch, steps=batch.items[0].item.sampling.steps)
 
     def denoise(self, encoded: FakeLatents, on_step: Callable[[int, int], None]) -> FakeLatents:
         """Count the steps, and fail where an instruction asks for it."""
         self.calls["denoise"] += 1
-        if len(encoded.batch.batch.items) > self.room:
-            raise OutOfMemory(f"no room for {len(encoded.batch.batch.items)} items")
-        for sized in encoded.batch.batch.items:
-            if "FAIL-OOM" in sized.item.instruction:
+        if len(encoded.batch.items) > self.room:
+            raise OutOfMemory(f"no room for {len(encoded.batch.items)} items")
+        for ready in encoded.batch.items:
+            if "FAIL-OOM" in ready.item.instruction:
                 raise OutOfMemory("no room for this one")
-            if "INTERRUPT" in sized.item.instruction:
+            if "INTERRUPT" in ready.item.instruction:
                 raise KeyboardInterrupt
-            for _ in range(("SIGNAL" in sized.item.instruction) + 2 * ("TWICE" in sized.item.instruction)):
+            for _ in range(("SIGNAL" in ready.item.instruction) + 2 * ("TWICE" in ready.item.instruction)):
                 signal.raise_signal(signal.SIGINT)
-            if "SLEEP" in sized.item.instruction:
+            if "SLEEP" in ready.item.instruction:
                 time.sleep(0.5)
-            if "FAIL-BATCH" in sized.item.instruction:
+            if "FAIL-BATCH" in ready.item.instruction:
                 raise RuntimeError("the fake device failed, as the instruction asked")
         for step in range(encoded.steps):
             on_step(step + 1, encoded.steps)
@@ -117,22 +117,22 @@ class FakeBackend:
 
     def decode_later(self, latents: FakeLatents) -> FakePending:
         """The pictures of `decode`, at once."""
-        items = latents.batch.batch.items
-        broken = tuple(place for place, sized in enumerate(items) if "FAIL-NAN" in sized.item.instruction)
+        items = latents.batch.items
+        broken = tuple(place for place, ready in enumerate(items) if "FAIL-NAN" in ready.item.instruction)
         return FakePending(pictures=self.decode(latents), broken=broken)
 
     def decode(self, latents: FakeLatents) -> list[Image.Image]:
         """One tinted picture for each item."""
         self.calls["decode"] += 1
         pictures = []
-        for sized, references in zip(latents.batch.batch.items, latents.batch.pictures, strict=True):
-            height, width = sized.target
-            sampling = sized.item.sampling
-            message = f"{sized.item.instruction}\0{sampling.negative_prompt}\0{sampling.seed}"
+        for ready in latents.batch.items:
+            height, width = ready.sized.target
+            sampling = ready.item.sampling
+            message = f"{ready.item.instruction}\0{sampling.negative_prompt}\0{sampling.seed}"
             red, green, blue = hashlib.sha256(message.encode("utf-8", "surrogatepass")).digest()[:3]
             picture = Image.new("RGB", (width, height), (red, green, blue))
-            if references:
-                picture = Image.blend(references[-1].resize((width, height)), picture, 0.25)
+            if ready.pictures:
+                picture = Image.blend(ready.pictures[-1].resize((width, height)), picture, 0.25)
             pictures.append(picture)
         return pictures
 

@@ -37,6 +37,7 @@ class LazyModel:
         self,
         source: Source,
         config: RunConfig,
+        *,
         load_backend: LoadBackend,
         describe: DescribeModel | None,
         progress: Progress,

@@ -8,11 +8,11 @@ device was given its work, not when that is done: `Pending` waits for the pictur
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from joyedit.job.spec import Batch, Size
+from joyedit.job.spec import EditItem, Seen, Size, SizedItem
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,11 +44,47 @@ class BackendInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchInput:
-    """A batch and its pictures: for each item, for each reference, RGB and already of its bucket's size."""
+class ReadyItem:
+    """An item with its pictures in memory: RGB, one for each reference, each of its bucket's size.
 
-    batch: Batch
-    pictures: tuple[tuple[Image.Image, ...], ...]
+    `seconds` is the time that reading took; `seen` tells for each picture which file it was.
+    """
+
+    sized: SizedItem
+    pictures: tuple[Image.Image, ...]
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    seen: tuple[Seen, ...] = ()
+
+    @property
+    def item(self) -> EditItem:
+        """The edit that was asked for."""
+        return self.sized.item
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadyBatch:
+    """Items of one planned batch, ready for the device; all of one `batch_key`. `one_by_one`: each goes alone."""
+
+    index: int
+    items: tuple[ReadyItem, ...]
+    one_by_one: bool = False
+
+    @classmethod
+    def of(cls, sized: Sequence[SizedItem], pictures: Sequence[tuple[Image.Image, ...]]) -> ReadyBatch:
+        """A batch of items whose pictures come from elsewhere than from files."""
+        pairs = zip(sized, pictures, strict=True)
+        return cls(index=0, items=tuple(ReadyItem(sized=item, pictures=shown) for item, shown in pairs))
+
+    @property
+    def target(self) -> Size:
+        """(height, width) of every picture that comes out."""
+        return self.items[0].sized.target
+
+    @property
+    def shape(self) -> tuple[Size, tuple[Size, ...]]:
+        """The target and the references: what decides how many items fit on the device."""
+        return self.target, self.items[0].sized.references
 
 
 class OutOfMemory(Exception):  # noqa: N818 - what it is, in every backend
@@ -99,10 +135,10 @@ class Backend(Protocol):
     """A loaded model on a device. `encode`, `denoise` and `decode_later` may raise `OutOfMemory`."""
 
     info: BackendInfo
-    window: int
-    """How many batches are best encoded before the first of them is denoised."""
+    encode_ahead: int
+    """How many batches are encoded before the first of them is denoised."""
 
-    def encode(self, batch: BatchInput) -> Any:
+    def encode(self, batch: ReadyBatch) -> Any:
         """Instructions and pictures -> conditioning."""
 
     def ready(self) -> None:

@@ -13,9 +13,6 @@ from pathlib import Path
 
 from cli_command import Command, program_environment
 
-from joyedit import options as flags
-from joyedit.job import spec
-
 HEAVY = ("torch", "transformers", "PIL", "yaml", "pydantic", "rich", "tqdm", "numpy")
 
 
@@ -33,11 +30,6 @@ def test_help_imports_nothing_heavy() -> None:
     loaded = json.loads(done.stderr.replace("'", '"'))
     assert "typer" in loaded
     assert [name for name in HEAVY if name in loaded] == []
-
-
-def test_the_names_of_kernels_are_those_of_a_run() -> None:
-    """Written twice, as the flags are to be told without importing what a run needs."""
-    assert (flags.AttentionName, flags.SwitchName) == (spec.AttentionName, spec.SwitchName)
 
 
 def test_a_run_on_the_fake_and_a_dry_run_load_no_torch(pictures: Path) -> None:

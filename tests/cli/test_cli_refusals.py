@@ -69,7 +69,7 @@ def test_the_fake_is_no_model_without_its_switch(
         (["--schedule", "none"], "none"),
         (["--format", "bmp"], "bmp"),
         (["--quality", "101"], "--quality"),
-        (["--set", "a=b"], "--set fills the parameters of a recipe: name one with --recipe"),
+        (["--set", "a=b"], "--set gives a parameter of a recipe, but no recipe is given: name one with --recipe"),
         (["--recipe", "camera", "--set", "yaw"], "--set takes name=value, not 'yaw'"),
         (["--recipe", "camera", "--set", "=3"], "--set takes name=value, not '=3'"),
         (["--recipe", "camera", "--set", "yaw=1", "--set", "yaw=2"], "--set yaw is given twice"),
@@ -90,7 +90,7 @@ def test_every_fault_of_the_flags_is_told_at_once(joyedit: Command, pictures: Pa
         "  no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
         "or plan without one with --dry-run",
         "  --batch-size must be auto or a number from 1, not 'x'",
-        "  --set fills the parameters of a recipe: name one with --recipe",
+        "  --set gives a parameter of a recipe, but no recipe is given: name one with --recipe",
         "  --set takes name=value, not 'y'",
     ]
 

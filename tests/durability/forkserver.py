@@ -66,7 +66,7 @@ def serve() -> None:
             _, status = os.waitpid(pid, 0)
             message.seek(0)
             text = message.read().decode(errors="replace")
-        print(json.dumps({"code": os.waitstatus_to_exitcode(status), "told": text}), flush=True)
+        print(json.dumps({"code": os.waitstatus_to_exitcode(status), "message": text}), flush=True)
 
 
 if __name__ == "__main__":

@@ -100,8 +100,8 @@ def test_broken_pictures(tmp_path: Path, seed: int) -> None:
             (folder / f"{ending}-{number}.{ending}").write_bytes(mutate(data, dice))
     inputs = len(list(folder.iterdir()))
     ended = program("run", "in", "-p", "x", *FAKE, "-o", "out", "--format", "jpg", cwd=tmp_path, timeout=250)
-    assert ended.code == 3, ended.told
-    assert "Traceback" not in ended.told
+    assert ended.code == 3, ended.message
+    assert "Traceback" not in ended.message
     message = records(tmp_path / "out")
     assert len(message) == inputs
     codes = Counter(record["error"]["code"] for record in message.values() if record["error"])
@@ -153,7 +153,7 @@ def test_bombs(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(folder / "good.png")
     # 2 GB of address space are more than the command needs, and far less than the bombs would.
     ended = program("run", "in", "-p", "x", *FAKE, "-o", "out", cwd=tmp_path)
-    assert ended.code == 3, ended.told
+    assert ended.code == 3, ended.message
     told = {name: record["error"] and record["error"]["code"] for name, record in records(tmp_path / "out").items()}
     assert len(told) == len(bombs) + 1
     assert told["good"] is None
@@ -172,6 +172,6 @@ def test_max_pixels(tmp_path: Path) -> None:
     run = ("run", "in", "-p", "x", *FAKE, "-o", "out")
     ended = program(*run, "--max-pixels", "10000", cwd=tmp_path)
     assert ended.code == 3
-    assert "b.png: 101 x 100 is more than 10000 pixels (--max-pixels allows more)" in ended.told
+    assert "b.png: 101 x 100 is more than 10000 pixels (--max-pixels allows more)" in ended.message
     assert records(tmp_path / "out")["a"]["status"] == "ok"
     assert program(*run, cwd=tmp_path).code == 0

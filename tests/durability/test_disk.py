@@ -33,8 +33,8 @@ def place(tmp_path: Path, forks: Forks) -> Path:
 def stops_and_goes_on(forks: Forks, place: Path, *, fault: str | None = None, limit: int | None = None) -> None:
     run = ("run", "m.jsonl", *FAKE, "-o", "out", "--batch-size", "2")
     ended = forks(*run, cwd=place, fault=fault, limit=limit)
-    assert ended.code == 1, ended.told
-    (message,) = ended.told.splitlines()
+    assert ended.code == 1, ended.message
+    (message,) = ended.message.splitlines()
     assert message.startswith("joyedit: error: cannot ")
     whole = pictures(place / "whole")
     check_after_kill(place / "out", whole)
@@ -85,8 +85,8 @@ def test_a_disk_that_is_full(forks: Forks, tmp_path: Path, small_disk: Path) -> 
     run = ("run", "m.jsonl", *FAKE, "-o", "disk/out")
     assert forks("run", "m.jsonl", *FAKE, "-o", "whole", cwd=tmp_path).code == 0
     ended = forks(*run, cwd=tmp_path)
-    assert ended.code == 1, ended.told
-    assert "No space left on device" in ended.told
+    assert ended.code == 1, ended.message
+    assert "No space left on device" in ended.message
     check_after_kill(small_disk / "out", pictures(tmp_path / "whole"))
     assert forks(*run, cwd=tmp_path).code == 1  # still full: nothing is lost by trying
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
@@ -102,4 +102,4 @@ def test_a_folder_that_may_not_be_written(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o555)
     ended = forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path)
     assert ended.code == 1
-    assert "cannot be written" in ended.told
+    assert "cannot be written" in ended.message

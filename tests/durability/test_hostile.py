@@ -27,12 +27,12 @@ def refused(forks: Forks, place: Path, name: str, data: bytes, *message: str) ->
     (place / name).write_bytes(data)
     before = sorted(place.parent.rglob("*"))
     ended = forks("run", name, *FAKE, "-o", "out", cwd=place)
-    assert ended.code == 2, ended.told[:2000]
-    assert f"{name}:" in ended.told
-    assert "Traceback" not in ended.told
-    assert len(ended.told) < 20_000
+    assert ended.code == 2, ended.message[:2000]
+    assert f"{name}:" in ended.message
+    assert "Traceback" not in ended.message
+    assert len(ended.message) < 20_000
     for part in message:
-        assert part in ended.told
+        assert part in ended.message
     assert sorted(place.parent.rglob("*")) == before
     FIGURES["hostile manifests refused"] += 1
 
@@ -100,7 +100,7 @@ def test_files(forks: Forks, place: Path, name: str, data: bytes) -> None:
 def run_of(forks: Forks, place: Path, *lines: dict[str, Any]) -> dict[str, dict[str, Any]]:
     (place / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     ended = forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=place)
-    assert ended.code in (0, 3), ended.told
+    assert ended.code in (0, 3), ended.message
     return records(place / "out")
 
 
@@ -143,7 +143,7 @@ def test_formulas_and_markup_stay_text(forks: Forks, place: Path) -> None:
     rows = "".join(f'a.png,item{number},"{cell}"\n' for number, cell in enumerate(cells))
     (place / "m.csv").write_text("image,id,instruction\n" + rows)
     ended = forks("run", "m.csv", *FAKE, "-o", "out", cwd=place)
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.message
     message = records(place / "out")
     assert [message[f"item{number}"]["instruction"] for number in range(len(cells))] == cells
 
@@ -168,10 +168,10 @@ def test_a_journal_from_somebody_else(forks: Forks, place: Path) -> None:
     with open(place / "out" / "results.jsonl", "a") as file:
         file.writelines(json.dumps(one) + "\n" for one in hostile)
     verified = forks("verify", "out", "--json", cwd=place)
-    assert verified.code == 3, verified.told
-    assert "Traceback" not in verified.told
-    assert [json.loads(one).get("kind") for one in verified.told.splitlines()][:4] == ["bad_record"] * 4
+    assert verified.code == 3, verified.message
+    assert "Traceback" not in verified.message
+    assert [json.loads(one).get("kind") for one in verified.message.splitlines()][:4] == ["bad_record"] * 4
     status = forks("status", "out", "--json", cwd=place)
-    assert status.code == 3, status.told
+    assert status.code == 3, status.message
     message = run_of(forks, place, *({**line, "id": name} for name in "abcdefgh"))
     assert {record["status"] for record in message.values()} == {"ok"}

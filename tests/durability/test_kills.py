@@ -28,9 +28,9 @@ ITEMS = 14
 
 def run(forks: Forks, place: Path, out: str, fault: str | None = None, batch: int = 3) -> int:
     ended = forks("run", "m.jsonl", *FAKE, "-o", out, "--batch-size", str(batch), cwd=place, fault=fault)
-    assert "Traceback" not in ended.told
+    assert "Traceback" not in ended.message
     if ended.code not in (0, 3, KILLED):
-        raise AssertionError(f"{fault}: exit code {ended.code}: {ended.told}")
+        raise AssertionError(f"{fault}: exit code {ended.code}: {ended.message}")
     return ended.code
 
 
@@ -109,7 +109,7 @@ def test_kills_of_the_program_itself(tmp_path: Path) -> None:
     def kill(point: str) -> None:
         out = place / point
         killed = program("run", "m.jsonl", *FAKE, "-o", out, cwd=place, JOYEDIT_FAULT=f"{point}:1")
-        assert killed.code == KILLED, killed.told
+        assert killed.code == KILLED, killed.message
         check_after_kill(out, whole)
         assert program("run", "m.jsonl", *FAKE, "-o", out, cwd=place).code == 3
         check_whole(out, whole, ids)

@@ -48,7 +48,7 @@ def again(forks: Forks, place: Path, *flags: str, code: int = 0) -> set[str]:
     """Run once more; gives the ids that were edited by that."""
     before = len(edited(place))
     ended = forks(*RUN, *flags, cwd=place)
-    assert ended.code == code, ended.told
+    assert ended.code == code, ended.message
     assert findings(place / "out") == []
     report = json.loads((place / "out" / "report.json").read_text())
     assert report["items"] == report["ok"] + report["failed"]
@@ -61,8 +61,8 @@ def test_nothing_to_do(forks: Forks, place: Path, trust: tuple[str, ...]) -> Non
     assert again(forks, place, *trust) == set()
     assert {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.png")} == stamps
     ended = forks("run", "m.jsonl", *FAKE[:-1], "-o", "out", cwd=place)
-    assert f"{ITEMS} items are done already" in ended.told
-    assert f"{ITEMS}: {ITEMS} ok, 0 failed" in ended.told
+    assert f"{ITEMS} items are done already" in ended.message
+    assert f"{ITEMS}: {ITEMS} ok, 0 failed" in ended.message
 
 
 def repaint(place: Path) -> None:
@@ -259,7 +259,7 @@ def test_failed_jsonl_is_the_retry(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     retry = ("run", failed, "-m", "fake", "-q", "-o", tmp_path / "out")
     ended = forks(*retry, cwd=tmp_path / "elsewhere")
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.message
     assert (tmp_path / "out" / "there" / "late.png").exists()
     assert findings(tmp_path / "out") == []
     assert not failed.exists()
@@ -285,7 +285,7 @@ def test_a_torn_journal_at_every_byte_of_its_last_two_records(forks: Forks, memo
         for end in ends:
             (place / name / "results.jsonl").write_bytes(data[:end])
             ended = server("run", "m.jsonl", *FAKE, "-o", name, cwd=place)
-            assert ended.code == 0, (end, ended.told)
+            assert ended.code == 0, (end, ended.message)
             final = list(read_journal(place / name / "results.jsonl"))
             assert sorted(record["id"] for record in final) == sorted(ids), end
             good = data[:end].rindex(b"\n") + 1
@@ -322,7 +322,7 @@ def test_a_foreign_results_file_is_refused_and_left(forks: Forks, tmp_path: Path
     (tmp_path / "out" / "results.jsonl").write_text("score\n1\n")
     ended = forks(*RUN, cwd=tmp_path)
     assert ended.code == 2
-    assert "no record of joyedit" in ended.told
+    assert "no record of joyedit" in ended.message
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.jsonl"]
     assert (tmp_path / "out" / "results.jsonl").read_text() == "score\n1\n"
 
@@ -345,7 +345,7 @@ def test_batches_that_do_not_fit_are_halved_and_give_the_same_pictures(forks: Fo
     check_whole(tmp_path / "out", pictures(tmp_path / "whole"), set(records(tmp_path / "whole")))
     log = (tmp_path / "out" / "joyedit.log").read_text()
     assert "out of memory with" in log
-    assert "on with" in log
+    assert "next try with" in log
 
 
 def test_not_a_number_in_the_latents(forks: Forks, tmp_path: Path) -> None:

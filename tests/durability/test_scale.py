@@ -89,5 +89,5 @@ def test_a_clock_that_jumps(tmp_path: Path, forks: Forks) -> None:
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 6
     assert program("verify", "out", cwd=tmp_path).code == 0
     status = program("status", "out", "--json", cwd=tmp_path)
-    assert status.code == 0, status.told
-    assert json.loads(status.told)["left"] == 0
+    assert status.code == 0, status.message
+    assert json.loads(status.message)["left"] == 0

@@ -87,7 +87,7 @@ def test_the_second_signal_stops_now(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text(lines)
     ended = forks("run", "m.jsonl", *FAKE, "-o", "out", "--batch-size", "1", cwd=tmp_path)
     assert ended.code == 130
-    assert "stopped now" in ended.told
+    assert "stopped now" in ended.message
     assert "item3" not in records(tmp_path / "out")
     (tmp_path / "m.jsonl").write_text(lines.replace("TWICE", "edit 3"))
     assert forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path).code == 0
@@ -97,8 +97,8 @@ def test_the_second_signal_stops_now(forks: Forks, tmp_path: Path) -> None:
 
 def test_the_end_of_the_time(forks: Forks, place: Path) -> None:
     ended = forks(*SLOW, "--max-duration", "1s", cwd=place)
-    assert ended.code == 10, ended.told
-    assert "out of time: no further batch starts" in ended.told
+    assert ended.code == 10, ended.message
+    assert "out of time: no further batch starts" in ended.message
     assert report(place)["state"] == "out_of_time"
     assert 1 <= len(records(place / "out")) < 6
     assert forks(*SLOW, "-q", "--max-duration", "1h", cwd=place).code == 0
@@ -110,7 +110,7 @@ def test_times_that_are_none(forks: Forks, tmp_path: Path, text: str) -> None:
     make_manifest(tmp_path, 1)
     ended = forks("run", "m.jsonl", *FAKE, "--max-duration", text, cwd=tmp_path)
     assert ended.code == 2
-    assert "--max-duration is a time like 8h, 1h30m or 90s" in ended.told
+    assert "--max-duration must be a time such as 8h, 1h30m or 90s" in ended.message
 
 
 @pytest.mark.parametrize("text", ["8h", "1h30m", "90s", "2d", "0.5s", "3600"])
@@ -127,17 +127,17 @@ def test_two_runs_at_once(forks: Forks, place: Path) -> None:
     second = forks(*SLOW, "-q", cwd=place)
     assert second.code == 1
     pattern = r"another run writes into out: process (\d+) on (.+), since (.+); wait for it, stop it, or choose"
-    found = re.search(pattern, second.told)
-    assert found is not None, second.told
+    found = re.search(pattern, second.message)
+    assert found is not None, second.message
     assert (int(found[1]), found[2]) == (first.pid, socket.gethostname())
     status = forks("status", "out", "--json", cwd=place)
-    message = json.loads(status.told)
+    message = json.loads(status.message)
     assert (status.code, message["state"], message["holder"]["pid"]) == (0, "running", first.pid)
     assert message["done"] + message["left"] == 6
     os.kill(first.pid, signal.SIGKILL)
     first.communicate(timeout=60)
     status = forks("status", "out", "--json", cwd=place)
-    assert (status.code, json.loads(status.told)["state"]) == (3, "killed")
+    assert (status.code, json.loads(status.message)["state"]) == (3, "killed")
     assert forks(*SLOW, "-q", cwd=place).code == 0
     check_whole(place / "out", pictures(place / "whole"), set(records(place / "whole")))
     assert forks("status", "out", cwd=place).code == 0
@@ -159,10 +159,10 @@ def test_a_picture_that_never_comes(forks: Forks, tmp_path: Path) -> None:
     make_manifest(tmp_path, 6)
     run = ("run", "m.jsonl", *FAKE, "-o", "out", "--read-timeout", "1s", "--batch-size", "1")
     ended = program(*run, cwd=tmp_path, JOYEDIT_FAULT="read:2:hang")
-    assert ended.code == 3, ended.told
+    assert ended.code == 3, ended.message
     codes = [record["error"]["code"] for record in records(tmp_path / "out").values() if record["error"]]
     assert codes == ["picture_timeout"]
-    assert "--read-timeout allows more" in ended.told
+    assert "--read-timeout allows more" in ended.message
     assert forks(*run, cwd=tmp_path).code == 0
     assert {record["status"] for record in records(tmp_path / "out").values()} == {"ok"}
     FIGURES["hung reads survived"] += 1
@@ -173,7 +173,7 @@ def test_a_header_that_hangs_once(tmp_path: Path) -> None:
     make_manifest(tmp_path, 6)
     run = ("run", "m.jsonl", *FAKE, "-o", "out", "--read-timeout", "1s")
     ended = program(*run, cwd=tmp_path, JOYEDIT_FAULT="header:2:hang")
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.message
     assert {record["status"] for record in records(tmp_path / "out").values()} == {"ok"}
     FIGURES["hung reads survived"] += 1
 

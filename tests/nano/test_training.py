@@ -250,7 +250,7 @@ def test_the_encoder_for_training_is_the_products(size: tuple[int, int], tokeniz
     with torch.no_grad():
         for parameter in text_encoder.parameters():
             parameter.normal_(std=0.05)
-        before = len(builder.opening([0])) - 1
+        before = len(builder.prefix([0])) - 1
         found = encoder.features(
             text_encoder, batch.ids, patches, before, encoder.tables(text_encoder, grid, before, batch.ids.shape[1])
         )

@@ -69,7 +69,7 @@ def test_a_picture_shared_by_two_items_is_encoded_once(ours: JoyImageBackend, mo
     monkeypatch.setattr(ours.conditioner, "see", lambda p: calls.append(1) or see(p))
     shared = picture(256, 320, seed=77)
     batch = batch_of([Edit(text=text, images=[shared]) for text in TEXTS[:2]])
-    first = batch.pictures[0]
+    first = batch.items[0].pictures
     object.__setattr__(batch, "pictures", (first, first))
     ours.encode(batch)
     assert len(calls) == 1

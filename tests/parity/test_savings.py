@@ -24,7 +24,7 @@ def test_an_opening_that_is_shared(ours: JoyImageBackend, count: int) -> None:
     conditioner = ours.conditioner
     seen = [conditioner.see(picture(256, 320, seed=n)) for n in range(count)]
     whole = conditioner.features([conditioner.prompt(text, seen) for text in TEXTS])
-    shared = conditioner.follow(conditioner.open(seen), TEXTS, bool(seen))
+    shared = conditioner.read_suffixes(conditioner.read_prefix(seen), TEXTS, bool(seen))
     for plain, fast in zip(whole, shared, strict=True):
         assert fast.shape == plain.shape
         assert (fast - plain).abs().max() <= 1e-5 * plain.abs().max()
@@ -38,14 +38,14 @@ def test_what_all_openings_begin_with_is_read_once(ours: JoyImageBackend, monkey
         ours.text_encoder, "hidden", lambda b, *a, **k: read.append(b.ids.numel()) or hidden(b, *a, **k)
     )
     fresh = [Conditioner(ours.text_encoder, ours.conditioner.builder, ours.conditioner._read._processor) for _ in "ab"]
-    builder, beginning = fresh[0].builder, len(fresh[0].builder.beginning)
+    builder, common = fresh[0].builder, len(fresh[0].builder.common_prefix)
     seen = [fresh[0].see(picture(256, 320, seed=n)) for n in range(2)]
-    lengths = [len(builder.opening([s.grid[0] * s.grid[1]])) for s in seen]
-    first, second = (fresh[0].open([s]) for s in seen)
-    assert read == [beginning, *(length - beginning for length in lengths)]
+    lengths = [len(builder.prefix([s.grid[0] * s.grid[1]])) for s in seen]
+    first, second = (fresh[0].read_prefix([s]) for s in seen)
+    assert read == [common, *(length - common for length in lengths)]
     assert [len(first.features), len(second.features)] == lengths
     # What came before a picture leaves no trace.
-    for mine, alone in zip(tensors_of(second), tensors_of(fresh[1].open([seen[1]])), strict=True):
+    for mine, alone in zip(tensors_of(second), tensors_of(fresh[1].read_prefix([seen[1]])), strict=True):
         assert torch.equal(mine, alone)
 
 
@@ -56,9 +56,9 @@ def tensors_of(prefix: Prefix) -> list[Tensor]:
 @torch.no_grad()
 def test_a_long_opening_is_read_whole(ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [ours.conditioner.see(picture(256, 320))]
-    shared = ours.conditioner.open(seen)
+    shared = ours.conditioner.read_prefix(seen)
     monkeypatch.setattr(conditioning, "SHARED", 1.0)
-    whole = ours.conditioner.open(seen)
+    whole = ours.conditioner.read_prefix(seen)
     assert whole.next_position == shared.next_position
     for plain, fast in zip(tensors_of(whole), tensors_of(shared), strict=True):
         assert (fast - plain).abs().max() <= 1e-5 * plain.abs().max()
@@ -69,10 +69,10 @@ def test_texts_in_rows_of_a_few_tokens(ours: JoyImageBackend, monkeypatch: pytes
     """However texts are divided into rows, the longest of them alone."""
     conditioner = ours.conditioner
     seen = [conditioner.see(picture(256, 320))]
-    opening = conditioner.open(seen)
-    together = conditioner.follow(opening, TEXTS, True)
+    prefix = conditioner.read_prefix(seen)
+    together = conditioner.read_suffixes(prefix, TEXTS, True)
     monkeypatch.setattr(qwen, "SUFFIX_TOKENS", 12)
-    divided = conditioner.follow(opening, TEXTS, True)
+    divided = conditioner.read_suffixes(prefix, TEXTS, True)
     for whole, part in zip(together, divided, strict=True):
         assert (whole - part).abs().max() <= 1e-5 * whole.abs().max()
 

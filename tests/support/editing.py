@@ -12,10 +12,10 @@ from PIL import Image
 
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.pictures.decode import fit
-from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, SizedItem
+from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
-from joyedit.runtime.protocol import BatchInput
+from joyedit.runtime.protocol import ReadyBatch
 
 BASE = 256
 
@@ -44,7 +44,7 @@ def backend(folder: Path, **options: Any) -> JoyImageBackend:
     return load_backend(RunConfig(output=Path("unused"), model=str(folder), **options))
 
 
-def batch_of(edits: Sequence[Edit]) -> BatchInput:
+def batch_of(edits: Sequence[Edit]) -> ReadyBatch:
     items, pictures = [], []
     for number, edit in enumerate(edits):
         references = tuple(choose_bucket((image.height, image.width), BASE) for image in edit.images)
@@ -55,7 +55,7 @@ def batch_of(edits: Sequence[Edit]) -> BatchInput:
         target = references[-1] if references else (BASE, BASE)
         items.append(SizedItem(item=item, target=target, references=references))
         pictures.append(tuple(fit(i, bucket) for i, bucket in zip(edit.images, references, strict=True)))
-    return BatchInput(batch=Batch(index=0, items=tuple(items)), pictures=tuple(pictures))
+    return ReadyBatch.of(items, pictures)
 
 
 def run(model: JoyImageBackend, *edits: Edit) -> list[Image.Image]:

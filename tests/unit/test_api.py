@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 from PIL import Image
 
 import joyedit
+from joyedit import errors
 from joyedit.errors import UsageError
+from joyedit.job.spec import RunConfig, Settings
+from joyedit.runtime.fake import FakeBackend
 from support.editing import levels_apart, picture
 
 
@@ -48,7 +52,7 @@ def test_edit_turns_any_picture_to_rgb(editor: joyedit.Editor) -> None:
     ("settings", "reason"),
     [
         ({"step": 3}, "unknown setting 'step'; known are steps"),
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": 0}, "steps must be a whole number from 1"),
         ({"basesize": 300}, "basesize must be one of 256, 512, 768, 1024"),
         ({"width": 300}, "width and height go together"),
     ],
@@ -56,7 +60,7 @@ def test_edit_turns_any_picture_to_rgb(editor: joyedit.Editor) -> None:
 def test_settings_that_cannot_work(editor: joyedit.Editor, settings: dict[str, int], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         editor.edit(None, "A car.", **settings)
-    with pytest.raises(UsageError, match="the instruction is empty"):
+    with pytest.raises(UsageError, match="instruction must be text that is not empty"):
         editor.edit(None, " ")
 
 
@@ -77,6 +81,62 @@ def test_run_is_the_command(diffusers_checkpoint: Path, tmp_path: Path) -> None:
         assert edited.size == (256, 256)
     record = json.loads((tmp_path / "out" / "results.jsonl").read_text())
     assert record["settings"]["steps"] == 1
+
+
+@pytest.fixture
+def fake() -> joyedit.Editor:
+    return joyedit.Editor(FakeBackend(RunConfig(output=Path())), Settings(steps=1, basesize=256))
+
+
+@pytest.mark.parametrize(
+    ("instruction", "code"),
+    [("FAIL-NAN", "not_finite"), ("FAIL-OOM", "out_of_memory"), ("FAIL-ENCODE", "instruction_too_long")],
+)
+def test_a_failed_edit_raises_the_error_that_the_command_records(
+    fake: joyedit.Editor, instruction: str, code: str
+) -> None:
+    with pytest.raises(joyedit.ItemError) as caught:
+        fake.edit(picture(64, 64), instruction)
+    assert caught.value.code == code
+    assert fake.edit(picture(64, 64), "fine").size == (256, 256)
+
+
+def test_items_are_checked_as_lines_of_a_manifest_are(fake: joyedit.Editor, tmp_path: Path) -> None:
+    for settings in ({"seed": -1}, {"guidance_scale": float("nan")}, {"steps": True}, {"negative_prompt": 3}):
+        with pytest.raises(UsageError, match=next(iter(settings))):
+            fake.edit(None, "A car.", **settings)
+    with pytest.raises(joyedit.ItemError) as caught:
+        fake.edit(tmp_path / "missing.png", "A car.")
+    assert caught.value.code == "missing_picture"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "--device must be auto, cuda or cpu, not 'gpu'"),
+        ({"limit": 0}, "--limit must be at least 1, not 0"),
+        ({"quality": 101}, "--quality must be at most 100, not 101"),
+        ({"overwrite": "yes"}, "--overwrite must be True or False, not 'yes'"),
+        ({"prompt": 3}, "--prompt must be text, not 3"),
+        ({"batch_size": 0}, "--batch-size must be auto or a number from 1, not '0'"),
+        ({"overwrite": True, "retry_failed": True}, "--overwrite and --retry-failed exclude each other"),
+    ],
+)
+def test_options_are_checked_as_flags_are(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        joyedit.run(tmp_path, model="nano", output=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_error_and_the_version_are_exported() -> None:
+    tree = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert len(tree) >= 7
+    for kind in tree:
+        assert issubclass(kind, joyedit.JoyeditError)
+        assert getattr(joyedit, kind.__name__) is kind
+        assert kind.__name__ in joyedit.__all__
+        assert kind.__doc__
+    assert joyedit.__version__ == importlib.metadata.version("joyedit")
 
 
 def test_unknown_flags_and_options_are_refused(tmp_path: Path) -> None:

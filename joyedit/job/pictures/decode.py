@@ -26,6 +26,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
@@ -161,6 +162,11 @@ def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None) -> Pi
         rgb = image.copy()
     rgb.info = {}
     return Picture(image=rgb, notes=tuple(notes), seen=seen)
+
+
+def rgb_picture(image: Image.Image) -> Image.Image:
+    """A picture in memory as upright 8-bit RGB, by the rules for files."""
+    return to_rgb(ImageOps.exif_transpose(image), [])
 
 
 def _wrong_ending(name: str, image: ImageFile.ImageFile) -> list[str]:

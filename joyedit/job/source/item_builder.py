@@ -48,7 +48,8 @@ class SourceOptions:
     recipe_values: Mapping[str, str] = field(default_factory=dict)
     checkpoint: Settings = field(default_factory=Settings)
     format: str = "png"
-    output: Path
+    output: Path | None
+    """The output folder; None for items that go into none."""
     limit: int | None = None
     keys: tuple[str, ...] = ()
     """Keys that an item may hold beside those of joyedit and of the recipe."""
@@ -151,7 +152,9 @@ class ItemBuilder:
         self._sampling = _sampling(self.settings)
         self._claims = TakenNames(self._extensions[0])
         self._absolute_base = os.path.abspath(base)
-        self._outputs = (os.path.abspath(options.output), os.path.realpath(options.output))
+        self._outputs: tuple[str, ...] = ()
+        if options.output is not None:
+            self._outputs = (os.path.abspath(options.output), os.path.realpath(options.output))
         self._found: dict[str, _Found] = {}
 
     def build(self, record: Record) -> tuple[EditItem | None, list[Problem]]:

@@ -235,6 +235,7 @@ class _Folder(Source):
 
     def __init__(self, name: str, options: SourceOptions) -> None:
         super().__init__(name, "folder", options)
+        assert options.output is not None
         if os.path.realpath(options.output) == os.path.realpath(name):
             raise UsageError(f"{name}: the output folder is the source folder (choose another with -o)")
 

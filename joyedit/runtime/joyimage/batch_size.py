@@ -1,25 +1,42 @@
-"""How many items go together when nobody says: the smallest batch that fills the device, if it has the room.
+"""How many items go together when nobody says: the smallest batch that fills the device, if there is room for it.
 
-On a GPU that is measured once for each device, model, dtype, attention, kernels and number of tokens, and remembered
-in the user's cache folder. Larger batches only wait for each other longer.
+On a GPU that is measured once for each device, model, dtype, attention, kernels and number of tokens, and kept in
+the user's cache folder. Items of a larger batch only wait longer for each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from joyedit.models.config import DiTConfig, VAEConfig
+import torch
+
+from joyedit.job.spec import Size
+from joyedit.models.dit import DiT
+from joyedit.models.schedule import sigmas
+from joyedit.runtime.joyimage.denoise import Conditioning, denoise
+from joyedit.runtime.joyimage.memory import TEXT_TOKENS, MemoryModel, memory_faults
 from joyedit.runtime.protocol import OutOfMemory
+from joyedit.runtime.tuning.timing import timed
 
 SIZES = (1, 2, 4, 8)
 NEAR = 1.05
-"""A batch whose time an item is within this factor of the best fills the device."""
+"""A batch whose time an item is within this factor of the best one fills the device."""
+
+CPU_TOKENS = 4096
+"""Image tokens of both guidance branches that one forward on a CPU should hold, for its caches."""
+CPU_MOST = 8
+
+
+def batch_size_on_cpu(tokens: int) -> int:
+    """The batch size on a CPU, for targets of `tokens` image tokens with one reference each."""
+    return max(1, min(CPU_MOST, CPU_TOKENS // (4 * tokens)))
 
 
 def smallest_saturating_batch(seconds: Callable[[int], float], sizes: tuple[int, ...] = SIZES) -> int:
     """The smallest of `sizes` (ascending, from 1) whose `seconds(size)` an item are near the best.
 
-    Goes on to the next larger size while that gains something; a size that runs out of memory ends it.
+    Tries the next larger size while that gains something. A size that runs out of memory ends the search.
     """
     an_item: dict[int, float] = {}
     for size in sizes:
@@ -33,27 +50,36 @@ def smallest_saturating_batch(seconds: Callable[[int], float], sizes: tuple[int,
     return next((size for size, time in an_item.items() if time <= best * NEAR), 1)
 
 
-def remembered_size(found: object) -> int | None:
-    """A batch size as it was kept; None if there is something else."""
-    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 1 else None
-
-
-def denoising_bytes(cfg: DiTConfig, tokens: int, steps: int, itemsize: int) -> int:
-    """Activations of one forward over `tokens` (image and text, all branches), and the run's modulations.
-
-    What a block holds at its widest: the residual stream, the attention's output, the MLP's input, its inner
-    layer before and after the activation, and its output; and of the schedule six rows a block and stream.
-    """
-    widest = 4 * cfg.hidden_size + 2 * cfg.mlp_dim
-    return tokens * widest * itemsize + 2 * steps * cfg.num_layers * 12 * cfg.hidden_size * 4
-
-
-def decoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> int:
-    """Activations of decoding one picture: at full resolution the residual, the convolution's input and
-    output in the network's dtype, and the norm's input in fp32, twice."""
-    return height * width * cfg.decoder_base_dim * (3 * itemsize + 2 * 4)
-
-
 def largest_batch_that_fits(bytes_of: Callable[[int], int], free: int, sizes: tuple[int, ...] = SIZES) -> int:
     """The largest of `sizes` that takes no more than `free` bytes; 1 if none does."""
     return max((size for size in sizes if bytes_of(size) <= free), default=1)
+
+
+def kept_size(found: object) -> int | None:
+    """A batch size from the cache folder; None if something else stands there."""
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 1 else None
+
+
+def measured_batch_size(dit: DiT, memory: MemoryModel, target: Size, most: int, synchronize: Callable[[], None]) -> int:
+    """The smallest batch of at most `most` items that fills the device at this target."""
+    sizes = tuple(size for size in SIZES if size <= most)
+    return smallest_saturating_batch(partial(seconds_a_forward, dit, memory, target, synchronize), sizes)
+
+
+@memory_faults()
+@torch.inference_mode()
+def seconds_a_forward(
+    dit: DiT, memory: MemoryModel, target: Size, synchronize: Callable[[], None], items: int
+) -> float:
+    """The better of two passes of the DiT after a warm-up, with guidance and one reference each."""
+    device = next(dit.parameters()).device
+    height, width = memory.latent_size(target)
+    latents = torch.randn(items, memory.vae.z_dim, height, width, device=device)
+    text = torch.randn(memory.tokens(target) // 4 + TEXT_TOKENS, dit.cfg.text_dim, device=device)
+    features = (text.to(dit.dtype),) * items
+    given = Conditioning(
+        noise=latents, references=(latents,), positive=features, negative=features, scales=(4.0,) * items
+    )
+    levels = sigmas(1, "original")  # which schedule makes no difference to the time
+    seconds, _, _ = timed(lambda: denoise(dit, given, levels), synchronize, 2)
+    return min(seconds)

@@ -1,7 +1,10 @@
 """An instruction and its reference pictures -> token ids and features, as the model was trained on them.
 
-An instruction is plain text: a special token written in it stays text. The features of the system
-message and of the opening of the user's turn are dropped, at most the last 4096 are kept.
+A prompt has two parts. Its prefix holds the system message and the pictures; it is the same for every
+instruction. Its suffix holds the instruction. The common prefix is what all prefixes with pictures begin with.
+
+An instruction is plain text: a special token written in it stays text. The features of the system message and
+of the token behind it are dropped, and at most the last 4096 are kept.
 """
 
 from __future__ import annotations
@@ -13,8 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from joyedit.models.qwen import PictureFeatures, Prefix, Prompt, TextEncoder
-from joyedit.runtime.joyimage.patches import PictureReader
+from joyedit.models.qwen import Grid, PictureFeatures, Prefix, Prompt, TextEncoder
 from joyedit.runtime.joyimage.pixels import levels_of
 
 # "\\n" is a backslash and an n: the model was trained with those two characters.
@@ -24,8 +26,8 @@ SYSTEM = (
 )
 MAX_FEATURES = 4096
 SHARED = 1 / 8
-"""Part of an opening from which its beginning, the same before all pictures, is read once for all of them. Where
-there is less to save, the whole opening goes without a mask."""
+"""The common prefix is read once a run where it is at least this part of the whole prefix. Where it is less, the
+whole prefix is read at once: that needs no attention mask."""
 OPEN, CLOSE = "<|im_start|>", "<|im_end|>"
 VISION_OPEN, VISION_CLOSE = "<|vision_start|>", "<|vision_end|>"
 
@@ -48,8 +50,8 @@ class PromptBuilder:
             self._special[OPEN], *self.plain(SYSTEM), self._special[CLOSE], *self.plain("\n")
         ]  # fmt: skip
         self._system = tuple(system)
-        self.beginning = (*system, self._special[OPEN], *self.plain("user\n"), self._special[VISION_OPEN])
-        """What every opening with pictures begins with: all that comes before the first placeholder."""
+        self.common_prefix = (*system, self._special[OPEN], *self.plain("user\n"), self._special[VISION_OPEN])
+        """What every prefix with pictures begins with: all tokens before the first placeholder."""
 
     def _id(self, token: str) -> int:
         found = self.tokenizer.convert_tokens_to_ids(token)
@@ -59,7 +61,7 @@ class PromptBuilder:
 
     @property
     def dropped(self) -> int:
-        """Leading tokens whose features are dropped: the system message and the next turn's opening.
+        """How many leading tokens have their features dropped: the system message and the token behind it.
 
         34 with the published tokenizer.
         """
@@ -70,37 +72,37 @@ class PromptBuilder:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 
-    def opening(self, patches: Sequence[int]) -> tuple[int, ...]:
-        """What a prompt begins with, whatever its instruction: the system message and the pictures.
+    def prefix(self, patches: Sequence[int]) -> tuple[int, ...]:
+        """The part of a prompt before the instruction: the system message and the pictures.
 
         `patches` gives each reference's number of merged patches, in order.
         """
         special = self._special
         if not patches:
             return (*self._system, special[OPEN])
-        out = list(self.beginning[:-1])
+        out = list(self.common_prefix[:-1])
         for count in patches:
             out += [special[VISION_OPEN], *[self._image_token] * count, special[VISION_CLOSE]]
         return tuple(out)
 
-    def shared(self, opening: int) -> int:
-        """How many tokens of an opening of this length are read once for all pictures.
+    def shared(self, length: int) -> int:
+        """How many tokens of a prefix of this length are read once for all pictures.
 
-        It follows from the length alone, so that a picture's features never depend on what came before it.
+        Only the length decides, so a picture's features never depend on the pictures before it.
         """
-        beginning = len(self.beginning)
-        return beginning if opening * SHARED <= beginning < opening else 0
+        common = len(self.common_prefix)
+        return common if length * SHARED <= common < length else 0
 
-    def rest(self, instruction: str, pictures: bool) -> tuple[int, ...]:
-        """What follows the opening: the instruction and the turn of the assistant."""
+    def suffix(self, instruction: str, pictures: bool) -> tuple[int, ...]:
+        """The part of a prompt behind its prefix: the instruction, and the beginning of the answer."""
         special = self._special
         # Without pictures "user" belongs here: a leading line break of the instruction joins its own.
         text = self.plain(instruction if pictures else "user\n" + instruction)
         return (*text, special[CLOSE], *self.plain("\n"), special[OPEN], *self.plain("assistant\n"))
 
     def ids(self, instruction: str, patches: Sequence[int]) -> tuple[int, ...]:
-        """A whole prompt: its opening and its rest."""
-        return self.opening(patches) + self.rest(instruction, bool(patches))
+        """A whole prompt: its prefix and its suffix."""
+        return self.prefix(patches) + self.suffix(instruction, bool(patches))
 
 
 class Conditioner:
@@ -110,10 +112,10 @@ class Conditioner:
         self._encoder = encoder
         self.builder = builder
         self._read = PictureReader(image_processor)
-        self._beginning: Prefix | None = None
+        self._common_prefix: Prefix | None = None
 
     def see(self, picture: Image.Image) -> PictureFeatures:
-        """One RGB reference through the vision tower (once for all prompts that show it)."""
+        """One RGB reference through the vision tower. The result serves all prompts that show it."""
         patches, grid = self._read(picture, levels_of(picture).to(self._encoder.device))
         return self._encoder.see(patches, grid)
 
@@ -121,18 +123,18 @@ class Conditioner:
         ids = self.builder.ids(instruction, [p.grid[0] * p.grid[1] for p in pictures])
         return Prompt(ids=ids, pictures=tuple(pictures))
 
-    def open(self, pictures: Sequence[PictureFeatures]) -> Prefix:
-        """The part of a prompt that its references decide, read once for all instructions."""
-        ids = self.builder.opening([p.grid[0] * p.grid[1] for p in pictures])
+    def read_prefix(self, pictures: Sequence[PictureFeatures]) -> Prefix:
+        """The prefix of a prompt with these pictures, read once for all instructions."""
+        ids = self.builder.prefix([p.grid[0] * p.grid[1] for p in pictures])
         if not self.builder.shared(len(ids)):
             return self._encoder.open(ids, pictures)
-        if self._beginning is None:
-            self._beginning = self._encoder.open(self.builder.beginning, ())
-        return self._encoder.open(ids, pictures, self._beginning)
+        if self._common_prefix is None:
+            self._common_prefix = self._encoder.open(self.builder.common_prefix, ())
+        return self._encoder.open(ids, pictures, self._common_prefix)
 
-    def follow(self, prefix: Prefix, instructions: Sequence[str], pictures: bool) -> list[Tensor]:
-        """What the DiT reads of each instruction behind one opening: the features of `features`."""
-        suffixes = [self.builder.rest(text, pictures) for text in instructions]
+    def read_suffixes(self, prefix: Prefix, instructions: Sequence[str], pictures: bool) -> list[Tensor]:
+        """The same as `features` for instructions behind one prefix: a list of (L_i, D)."""
+        suffixes = [self.builder.suffix(text, pictures) for text in instructions]
         shared = prefix.features[self.builder.dropped :]
         return [torch.cat([shared, features])[-MAX_FEATURES:] for features in self._encoder.follow(prefix, suffixes)]
 
@@ -140,3 +142,47 @@ class Conditioner:
         """What the DiT reads of each prompt: a list of (L_i, D), with the leading tokens dropped."""
         whole = self._encoder(prompts, padding)
         return [features[self.builder.dropped :][-MAX_FEATURES:] for features in whole]
+
+
+class PictureReader:
+    """An RGB picture as the vision tower's patches, as Qwen's image processor makes them.
+
+    A picture that needs no resizing does not go through the processor: its bytes are put in order on the device,
+    before they become numbers of four bytes. At 1024 pixels the processor takes longer than the vision tower.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._merge, self._patch, self._frames = (
+            int(getattr(processor, name)) for name in ("merge_size", "patch_size", "temporal_patch_size")
+        )
+        size = dict(getattr(processor, "size", None) or {})
+        self._least = getattr(processor, "min_pixels", None) or size.get("shortest_edge")
+        self._most = getattr(processor, "max_pixels", None) or size.get("longest_edge")
+        factor = processor.rescale_factor if processor.do_rescale else 1.0
+        plain = not processor.do_normalize
+        self._mean = torch.tensor([0.0] * 3 if plain else processor.image_mean) / factor
+        self._std = torch.tensor([1.0] * 3 if plain else processor.image_std) / factor
+
+    def __call__(self, picture: Image.Image, levels: Tensor) -> tuple[Tensor, Grid]:
+        """Patches (4P, 3 * 2 * 16 * 16), fp32, and the grid of merged ones.
+
+        `levels` are the picture's bytes, uint8 (H, W, 3); the patches are where they are.
+        """
+        if not self.fits(picture.width, picture.height):
+            seen = self._processor(images=[picture], return_tensors="pt")
+            _, rows, columns = (int(n) for n in seen["image_grid_thw"][0])
+            return seen["pixel_values"], (rows // self._merge, columns // self._merge)
+        side = (self._merge, self._patch)
+        x = levels.unflatten(1, (-1, *side)).unflatten(0, (-1, *side))  # (r, m, p, c, m, p, 3)
+        x = x.permute(0, 3, 1, 4, 6, 2, 5).contiguous()  # (r, c, m, m, 3, p, p)
+        mean, std = (part.to(levels.device)[:, None, None] for part in (self._mean, self._std))
+        still = ((x.float() - mean) / std).unsqueeze(5)  # the same frame, twice
+        return still.expand(*x.shape[:5], self._frames, *x.shape[5:]).flatten(4).flatten(0, 3), (x.shape[0], x.shape[1])
+
+    def fits(self, width: int, height: int) -> bool:
+        """Whether the processor would leave a picture of this size as large as it is."""
+        side = self._merge * self._patch
+        if self._least is None or self._most is None or width % side or height % side:
+            return False
+        return bool(self._least <= width * height <= self._most)

@@ -14,6 +14,7 @@ from torch import Tensor
 from joyedit.models.attention import TextLengths
 from joyedit.models.dit import DiT
 from joyedit.models.schedule import TRAIN_TIMESTEPS, euler_step, guide
+from joyedit.models.transfer import to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +65,11 @@ def denoise(
     forwards = [
         _Forward.of(dit, given, [branch_item[i] for i in part], [features[i] for i in part]) for part in together
     ]
-    index = _moved(torch.tensor(guided, dtype=torch.long), device)
-    scale = _moved(torch.tensor(given.scales), device)[index].view(-1, 1, 1, 1)
+    index = to_device(torch.tensor(guided, dtype=torch.long), device)
+    scale = to_device(torch.tensor(given.scales), device)[index].view(-1, 1, 1, 1)
     latent = given.noise.float()
     steps = len(sigmas) - 1
-    mods = dit.modulations(_moved(sigmas[:-1] * TRAIN_TIMESTEPS, device))  # (steps, L, 2, 6, M)
+    mods = dit.modulations(to_device(sigmas[:-1] * TRAIN_TIMESTEPS, device))  # (steps, L, 2, 6, M)
     for step in range(steps):
         velocity = torch.cat([forward(dit, latent, mods[step : step + 1]) for forward in forwards])
         cond, uncond = velocity[: len(latent)], velocity[len(latent) :]
@@ -77,11 +78,6 @@ def denoise(
         latent = euler_step(latent, cond, sigmas[step], sigmas[step + 1])
         on_step(step + 1, steps)
     return latent
-
-
-def _moved(x: Tensor, device: torch.device) -> Tensor:
-    """A small host tensor on the device. A plain copy would wait for the batch before, and the device then for us."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +91,7 @@ class _Forward:
 
     @classmethod
     def of(cls, dit: DiT, given: Conditioning, items: list[int], features: list[Tensor]) -> _Forward:
-        index = _moved(torch.tensor(items), given.noise.device)
+        index = to_device(torch.tensor(items), given.noise.device)
         return cls(
             items=index,
             references=tuple(reference[index] for reference in given.references),

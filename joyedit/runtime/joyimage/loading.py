@@ -59,7 +59,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         torch.cuda.synchronize(wanted.device)
     loading = Loading(partial(_load_on, later, HOST if config.offload == "encoder" else wanted.device, wanted))
     try:
-        return JoyImageBackend(networks, wanted, config, config.model, started, loading)
+        return JoyImageBackend(networks, wanted, config, model=config.model, started=started, loading=loading)
     except BaseException:
         loading.cancel()
         raise
@@ -93,4 +93,4 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
         layout="random weights",
         attention=wanted.attention(config.attention, random.configs(size)[0]),
     )
-    return JoyImageBackend(networks, wanted, config, f"random {size}", started)
+    return JoyImageBackend(networks, wanted, config, model=f"random {size}", started=started)

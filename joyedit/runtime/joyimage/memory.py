@@ -1,32 +1,115 @@
-"""Torch's ways to say that there is no room, told in the one word of the backend protocol."""
+"""Memory of the device: what a batch will take, how much there is, and how torch says that there is none.
+
+The memory model counts tensors by their shapes. The report shows its prediction beside the measured peak.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
+from joyedit.errors import first_line
+from joyedit.job.spec import Size
+from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.protocol import OutOfMemory
+
+TEXT_TOKENS = 64
+"""Tokens of an instruction and of the turns around it, without its picture: an assumption of this model."""
+
+RESERVE = 2 * 2**30
+"""Left free on a GPU: kernels' own workspaces, and what the allocator cannot piece together."""
+
+CACHE_LEAST, CACHE_MOST = 128 * 2**20, 512 * 2**20
+CACHE_SHARE = 1 / 32
+"""The part of the free memory that prefixes and latents of pictures may take. At full size and 1024 pixels a
+picture takes 170 MB. The planner puts equal pictures next to each other, so three are enough, and everything
+resident at full size stays under 52 GB."""
 
 # What allocators say beside torch.OutOfMemoryError: cuBLAS and the driver, and the CPU's own.
 _NO_ROOM = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "can't allocate memory")
 
 
+@dataclass(frozen=True, kw_only=True)
+class MemoryModel:
+    """What a batch takes beside the weights. `itemsize`: bytes of one number in the networks' dtype."""
+
+    dit: DiTConfig
+    vae: VAEConfig
+    itemsize: int
+
+    def latent_size(self, target: Size) -> Size:
+        """(height, width) of a picture's latent."""
+        factor = self.vae.spatial_factor
+        return target[0] // factor, target[1] // factor
+
+    def tokens(self, target: Size) -> int:
+        """Image tokens of a picture in the DiT."""
+        height, width = self.latent_size(target)
+        ph, pw = self.dit.patch
+        return (height // ph) * (width // pw)
+
+    def batch_bytes(self, target: Size, items: int, steps: int = 50, references: int = 1) -> int:
+        """The most bytes that activations of a batch take at once, with guidance."""
+        tokens = self.tokens(target)
+        branch = (1 + references) * tokens + references * tokens // 4 + TEXT_TOKENS
+        return max(
+            denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize),
+            decoding_bytes(self.vae, *target, self.itemsize),
+        )
+
+
+def denoising_bytes(cfg: DiTConfig, tokens: int, steps: int, itemsize: int) -> int:
+    """Activations of one forward over `tokens` (image and text, all branches), and the run's modulations.
+
+    A block at its widest holds the residual stream, the attention's output, the MLP's input, its inner layer
+    before and after the activation, and its output. The schedule adds six rows a block and stream.
+    """
+    widest = 4 * cfg.hidden_size + 2 * cfg.mlp_dim
+    return tokens * widest * itemsize + 2 * steps * cfg.num_layers * 12 * cfg.hidden_size * 4
+
+
+def decoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> int:
+    """Activations of decoding one picture, at full resolution.
+
+    These are the residual, the convolution's input and output in the networks' dtype, and the norm's input in
+    fp32, twice.
+    """
+    return height * width * cfg.decoder_base_dim * (3 * itemsize + 2 * 4)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that this process has on the device or could still get, at any time of loading."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # the system does not say
+        return 0
+
+
+def cache_bytes(free: int) -> int:
+    """The capacity of the content cache, where `free` bytes are left beside the weights."""
+    return max(CACHE_LEAST, min(CACHE_MOST, int(CACHE_SHARE * free)))
+
+
 @contextmanager
 def memory_faults() -> Iterator[None]:
-    """A context, or a decorator, that raises `OutOfMemory` for any fault of memory inside it.
+    """A context, or a decorator, that raises `OutOfMemory` for any lack of memory inside it.
 
-    Whoever goes on drops the error's context: its traceback holds the tensors that fill the device.
+    The caller must drop the error's context before it goes on: its traceback holds the tensors that fill the device.
     """
     message: str | None = None
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        message = str(error) or type(error).__name__
+        message = first_line(error)
     except RuntimeError as error:
         if not any(words in str(error) for words in _NO_ROOM):
             raise
-        message = str(error)
+        message = first_line(error)
     if message is not None:
-        raise OutOfMemory(message.splitlines()[0])
+        raise OutOfMemory(message)

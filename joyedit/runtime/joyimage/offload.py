@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-WINDOW = 16
+ENCODE_AHEAD = 16
 """Batches that are encoded before the first is denoised. At full size one change of turns moves some 50 GB;
 behind sixteen edits of 1024 pixels that is well under a hundredth of their time."""
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from PIL import Image
 from torch import Tensor
+
+from joyedit.runtime.protocol import DeviceTimestamp
 
 
 def pixels_of(picture: Image.Image, device: torch.device) -> Tensor:
@@ -32,3 +37,28 @@ def rounded(pixels: Tensor) -> Tensor:
 def picture_of(pixels: Tensor) -> Image.Image:
     """Pixels (3, H, W) in [-1, 1] -> an RGB picture."""
     return Image.fromarray(rounded(pixels).cpu().numpy(), "RGB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingPictures:
+    """Pictures on their way to the host. `levels`: uint8 (H, W, 3) each; `finite`: (B,) bool; both on the host.
+
+    They are there when `copied` is reached.
+    """
+
+    levels: Sequence[Tensor]
+    finite: Tensor
+    copied: DeviceTimestamp
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def is_finite(self, place: int) -> bool:
+        """Whether the latents of this item hold neither a NaN nor an infinity."""
+        self.copied.seconds()
+        return bool(self.finite[place])
+
+    def picture(self, place: int) -> Image.Image:
+        """One picture, RGB."""
+        self.copied.seconds()
+        return Image.fromarray(self.levels[place].numpy(), "RGB")

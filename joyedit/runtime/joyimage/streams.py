@@ -18,6 +18,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from joyedit.models.transfer import to_device
 from joyedit.runtime.protocol import DeviceStage, DeviceTimestamp, HostTimestamp
 
 
@@ -100,7 +101,7 @@ class Streams:
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """A host tensor on the device, through pinned memory; nobody waits for the copy."""
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self._cuda else tensor
+        return to_device(tensor, self.device)
 
     def to_host(self, tensors: Iterable[Tensor]) -> tuple[list[Tensor], DeviceTimestamp]:
         """Host copies of finished tensors, which are there when the timestamp is reached."""

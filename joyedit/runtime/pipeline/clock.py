@@ -1,7 +1,7 @@
 """How long each stage took, and how long the device had something to do.
 
 Stages of the host are timed around the call. A device runs behind the calls that feed it, so its stages
-are timed by timestamps in its own work (see `flight`), and nobody waits for them to be timed.
+are timed by timestamps in its own work (see `running_batch`), and nobody waits only to measure.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 
 from joyedit.runtime.protocol import DeviceStage
 
@@ -74,3 +75,8 @@ class Busy:
         self.seconds += new
         self._until = max(self._until, end)
         return new
+
+
+def utc_now() -> str:
+    """The time now, as UTC in ISO 8601 to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,32 +1,30 @@
-"""Batches through the networks; where a batch fails, its items go through in smaller ones.
+"""Batches go through the networks; where a batch fails, its items go through in smaller batches.
 
-A window of batches (mostly one) is encoded, then each is denoised and decoded.
+Some batches (mostly one) are encoded, then each is denoised and decoded. The device gets a batch whole, and
+the call returns while the device works: the host reads and encodes the next batch meanwhile, and the writers
+wait for the pictures. At most `RUNNING_BATCHES` batches are on the device.
 
-A batch is given to the device whole, and the call returns while the device works: the host reads and encodes
-the next one meanwhile, and the writers wait for the pictures. At most `RUNNING_BATCHES` batches are on
-the device. A batch that runs out of memory is halved, and the size that fits is remembered for its shapes.
-After any other fault the items go through one by one, so an item that breaks the networks takes none of
-its mates with it. Runs on the calling thread.
+A batch that runs out of memory is halved, and the size that fits is remembered for its shapes. After any
+other error the items go through one by one, so an item that breaks the networks takes no other item with it.
+All of this runs on the calling thread.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from joyedit.errors import ItemError, JoyeditError
-from joyedit.job.spec import Batch
 from joyedit.runtime.pipeline.batch_limits import BatchLimits
-from joyedit.runtime.pipeline.clock import Busy, StageClock
-from joyedit.runtime.pipeline.read import ReadyItem
+from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.record import Recorder
-from joyedit.runtime.pipeline.running_batch import RunningBatch
-from joyedit.runtime.pipeline.write import EditedItem
-from joyedit.runtime.protocol import Backend, BatchInput, DeviceStage, DeviceTimestamp, OutOfMemory
+from joyedit.runtime.pipeline.running_batch import EncodedBatch, RunningBatch, encode_batch, start_batch
+from joyedit.runtime.pipeline.stats import DeviceStats
+from joyedit.runtime.protocol import Backend, DeviceStage, OutOfMemory, ReadyBatch, ReadyItem
 
 T = TypeVar("T")
 
@@ -35,31 +33,23 @@ RUNNING_BATCHES = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
-    """Items of one planned batch that go through together; `alone` sends them one by one."""
+class EditedItem:
+    """An item on its way through the device, and its place in the batch."""
 
-    index: int
-    items: tuple[ReadyItem, ...]
-    alone: bool = False
+    ready: ReadyItem
+    running: RunningBatch
+    place: int
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Encoded:
-    """A part that was encoded, and the timestamps around that."""
-
-    part: _Part
-    encoded: Any
-    timestamps: tuple[DeviceTimestamp, DeviceTimestamp]
+    def seconds(self) -> dict[str, float]:
+        """Its share of each stage so far; waits for the device."""
+        return {"read": self.ready.seconds, **self.running.share()}
 
 
-class Editor:
-    """Owns the way of a batch from pictures to pictures. `on_step(done, total)` hears of each step.
+class BatchEditor:
+    """Gives batches to one device and records the items that fail there.
 
-    `window` batches are encoded before the first of them is denoised. `stopped` is asked between them and
-    between the parts of a divided one: what has not begun then has no record, and a later run takes it up;
-    `dropped` tells that there was some. `busy` counts the device's work since `loaded`, which is when all
-    networks were there; `operations` those of the batches that are done, by stage, and `seconds` what
-    those took.
+    `encode_ahead` batches are encoded before the first of them is denoised. After `stopped` says so, no
+    further batch starts; `dropped` then tells whether items were left out. `stats` gets the times of the device.
     """
 
     def __init__(
@@ -67,147 +57,135 @@ class Editor:
         backend: Backend,
         recorder: Recorder,
         clock: StageClock,
+        stats: DeviceStats,
+        *,
+        encode_ahead: int,
         on_step: Callable[[int, int], None],
-        stopped: Callable[[], bool] = lambda: False,
-        window: int = 1,
+        stopped: Callable[[], bool],
     ) -> None:
-        self.busy = Busy()
-        self.loaded: float | None = None
-        self.operations: Counter[DeviceStage] = Counter()
-        self.seconds: dict[DeviceStage, float] = {}
+        self.dropped = False
         self._backend = backend
         self._recorder = recorder
         self._clock = clock
+        self._stats = stats
+        self._encode_ahead = encode_ahead
         self._on_step = on_step
         self._stopped = stopped
-        self._window = window
         self._limits = BatchLimits()
-        self.dropped = False
-        self._waiting: deque[_Part] = deque()
+        self._waiting: deque[ReadyBatch] = deque()
         self._running: deque[RunningBatch] = deque()
 
-    def edit(self, index: int, items: Sequence[ReadyItem]) -> Iterator[EditedItem]:
-        """Take one planned batch; gives the items that are on their way now, failed ones are recorded instead.
+    def edit(self, batch: ReadyBatch) -> Iterator[EditedItem]:
+        """Take one planned batch; gives the items that are on their way now. Items that fail are recorded.
 
-        These are the items of this batch and of those before it that filled the window, if they did.
+        The items are those of this batch and of the batches that waited for it to be encoded together.
         Raises only what concerns the whole run: a `JoyeditError` that is no `ItemError`.
         """
-        if items:
-            self._waiting.append(_Part(index=index, items=tuple(items)))
-        if len(self._waiting) >= self._window:
+        if batch.items:
+            self._waiting.append(batch)
+        if len(self._waiting) >= self._encode_ahead:
             yield from self.finish()
 
     def finish(self) -> Iterator[EditedItem]:
-        """The batches that wait for the window to fill."""
-        parts = self._waiting
-        while parts and not self._stopped():
-            window: deque[_Encoded] = deque()
-            while parts and len(window) < self._window:
-                part = self._take(parts)
-                encoded = self._attempt(part, parts, partial(self._encode, part))
-                if encoded is not None:
-                    window.append(encoded)
-            first = True
-            while window and (first or not self._stopped()):
-                first = False
-                while len(self._running) >= RUNNING_BATCHES:
-                    self._land()
-                encoded = window.popleft()
-                running = self._attempt(encoded.part, parts, partial(self._denoise, encoded))
-                if running is not None:
-                    self._limits.fitted(_shape(encoded.part), len(encoded.part.items))
-                    self._running.append(running)
-                    for place, ready in enumerate(encoded.part.items):
-                        yield EditedItem(ready=ready, running=running, place=place)
-                while self._running and self._running[0].is_over():
-                    self._land()
-            self.dropped = self.dropped or bool(window)
-        self.dropped = self.dropped or bool(parts)
+        """Edit the batches that still wait for others."""
+        while self._waiting and not self._stopped():
+            yield from self._denoise(self._encode())
+        self.dropped = self.dropped or bool(self._waiting)
 
     def drain(self) -> None:
-        """Wait until the device is done with all batches."""
+        """Wait until the device has finished all batches."""
         while self._running:
-            self._land()
+            self._collect_oldest()
 
-    def _take(self, parts: deque[_Part]) -> _Part:
-        """The next part, divided where it is known to be too large."""
-        part = parts.popleft()
-        size = 1 if part.alone else self._limits.of(_shape(part), len(part.items))
-        if size < len(part.items):
-            parts.appendleft(_Part(index=part.index, items=part.items[size:], alone=part.alone))
-        return _Part(index=part.index, items=part.items[:size], alone=part.alone)
+    def _encode(self) -> deque[EncodedBatch]:
+        encoded: deque[EncodedBatch] = deque()
+        while self._waiting and len(encoded) < self._encode_ahead:
+            batch = self._next_batch()
+            found = self._attempt(batch, partial(self._encode_one, batch))
+            if found is not None:
+                encoded.append(found)
+        return encoded
 
-    def _attempt(self, part: _Part, parts: deque[_Part], work: Callable[[], T]) -> T | None:
-        """What `work` gives. After a fault the part goes back into `parts`, or its only item is recorded."""
+    def _denoise(self, encoded: deque[EncodedBatch]) -> Iterator[EditedItem]:
+        is_first = True  # what was encoded is paid for, so one batch is denoised even if the run stops
+        while encoded and (is_first or not self._stopped()):
+            is_first = False
+            while len(self._running) >= RUNNING_BATCHES:
+                self._collect_oldest()
+            given = encoded.popleft()
+            running = self._attempt(given.batch, partial(self._start, given))
+            if running is not None:
+                self._limits.fitted(given.batch.shape, len(given.batch.items))
+                self._running.append(running)
+                for place, ready in enumerate(given.batch.items):
+                    yield EditedItem(ready=ready, running=running, place=place)
+            while self._running and self._running[0].is_over():
+                self._collect_oldest()
+        self.dropped = self.dropped or bool(encoded)
+
+    def _next_batch(self) -> ReadyBatch:
+        """The next batch, or the part of it that is known to fit on the device."""
+        batch = self._waiting.popleft()
+        size = 1 if batch.one_by_one else self._limits.of(batch.shape, len(batch.items))
+        if size < len(batch.items):
+            self._waiting.appendleft(replace(batch, items=batch.items[size:]))
+        return replace(batch, items=batch.items[:size])
+
+    def _encode_one(self, batch: ReadyBatch) -> EncodedBatch:
+        with self._time_of_failure("encode"):
+            return encode_batch(self._backend, batch)
+
+    def _start(self, given: EncodedBatch) -> RunningBatch:
+        if self._stats.loaded is None:
+            with self._clock.stage("load"):
+                self._backend.ready()
+            self._stats.all_loaded(self._clock.now())
+        with self._time_of_failure("denoise"):
+            return start_batch(self._backend, given, self._on_step)
+
+    def _attempt(self, batch: ReadyBatch, work: Callable[[], T]) -> T | None:
+        """What `work` gives. After an error the batch waits again in smaller parts, or its only item is recorded."""
         try:
             try:
                 return work()
             except OutOfMemory:
                 if not self._running:
                     raise
-            # What was on its way held memory too, so once more without it.
+            # The batches on the device held memory too, so try once more without them.
             self.drain()
             self._backend.free_memory()
             return work()
         except Exception as error:
             if isinstance(error, JoyeditError) and not isinstance(error, ItemError):
                 raise
-            fault = error
-        shape, size = _shape(part), len(part.items)
-        if isinstance(fault, OutOfMemory):
-            fault = _told(fault)
-            self._backend.free_memory()
-            self._limits.failed(shape, size)
-            if size > 1:
-                half = self._limits.of(shape, size)
-                message = f"batch {part.index}: out of memory with {size} items, on with {half}: {fault}"
-                self._recorder.log(message)
-                parts.appendleft(part)
-            else:
-                self._recorder.failed(part.items[0].sized, fault, "out_of_memory", notes=part.items[0].notes)
-        elif size == 1:
-            self._recorder.failed(part.items[0].sized, fault, "edit_failed", notes=part.items[0].notes)
+            caught = error
+        if isinstance(caught, OutOfMemory):
+            self._take_fewer(batch, _without_tensors(caught))
+        elif len(batch.items) == 1:
+            self._record_failure(batch.items[0], caught, "edit_failed")
         else:
-            self._recorder.log(f"batch {part.index} failed; its {size} items go through one by one", fault)
-            parts.appendleft(_Part(index=part.index, items=part.items, alone=True))
+            self._recorder.log(f"batch {batch.index} failed; its {len(batch.items)} items go one by one", caught)
+            self._waiting.appendleft(replace(batch, one_by_one=True))
         return None
 
-    def _encode(self, part: _Part) -> _Encoded:
-        batch = Batch(index=part.index, items=tuple(item.sized for item in part.items))
-        pictures = tuple(item.pictures for item in part.items)
-        with self._faults_count("encode"):
-            begin = self._backend.timestamp("encode")
-            encoded = self._backend.encode(BatchInput(batch=batch, pictures=pictures))
-            return _Encoded(part=part, encoded=encoded, timestamps=(begin, self._backend.timestamp("encode")))
+    def _take_fewer(self, batch: ReadyBatch, error: OutOfMemory) -> None:
+        """Remember that the batch is too large, and let it wait again; a single item has failed."""
+        size = len(batch.items)
+        self._backend.free_memory()
+        self._limits.failed(batch.shape, size)
+        if size == 1:
+            self._record_failure(batch.items[0], error, "out_of_memory")
+            return
+        fewer = self._limits.of(batch.shape, size)
+        self._recorder.log(f"batch {batch.index}: out of memory with {size} items, next try with {fewer}: {error}")
+        self._waiting.appendleft(batch)
 
-    def _denoise(self, given: _Encoded) -> RunningBatch:
-        """The rest of the way, one stage behind the other on the device."""
-        backend, clock = self._backend, self._clock
-        if self.loaded is None:
-            with clock.stage("load"):
-                backend.ready()
-            self.loaded = clock.now()
-            self.busy.start(self.loaded)
-        with self._faults_count("denoise"):
-            begin = backend.timestamp("denoise")
-            latents = backend.denoise(given.encoded, self._on_step)
-            denoised = begin, backend.timestamp("denoise")
-        with self._faults_count("decode"):
-            pending = backend.decode_later(latents)
-            decoded = backend.timestamp("decode")
-        if len(pending) != len(given.part.items):
-            raise RuntimeError(f"{len(pending)} pictures came out of a batch of {len(given.part.items)}")
-        return RunningBatch(
-            pending=pending,
-            encoded=given.timestamps,
-            denoised=denoised,
-            decoded=decoded,
-            operations=backend.operations(given.encoded),
-        )
+    def _record_failure(self, ready: ReadyItem, error: Exception, code: str) -> None:
+        self._recorder.failed(ready.sized, error, code, notes=ready.notes)
 
     @contextmanager
-    def _faults_count(self, stage: DeviceStage) -> Iterator[None]:
-        """The time of a stage that does not come to its end is told too."""
+    def _time_of_failure(self, stage: DeviceStage) -> Iterator[None]:
+        """Count the time of a stage that fails: no timestamps of the device will tell it."""
         start = self._clock.now()
         try:
             yield
@@ -215,29 +193,21 @@ class Editor:
             self._clock.add(stage, self._clock.now() - start)
             raise
 
-    def _land(self) -> None:
-        """Wait for the oldest batch on the device, and count what it took."""
+    def _collect_oldest(self) -> None:
+        """Wait for the oldest batch on the device, and count its times."""
         running = self._running.popleft()
         try:
             spans = running.spans()
-        except Exception as error:  # of the device itself: the writers record it for each item
+        except Exception as error:  # an error of the device itself: the writers record it for each item
             self._recorder.log("the device failed", error)
             return
-        new = 0.0
         for stage, (begin, end) in spans.items():
             self._clock.add(stage, end - begin)
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + end - begin
-            new += self.busy.add(begin, end)
-        self.operations.update(running.operations)
-        self._recorder.tally.batch(len(running.pending), new, spans["decode"][1])
+        busy = self._stats.add(spans, running.operations)
+        self._recorder.tally.batch(len(running.pending), busy, spans["decode"][1])
 
 
-def _shape(part: _Part) -> tuple[object, ...]:
-    sized = part.items[0].sized
-    return sized.target, sized.references
-
-
-def _told(fault: OutOfMemory) -> OutOfMemory:
-    """The same fault without its traceback, which holds the tensors of the failed pass."""
-    fault.__context__ = fault.__cause__ = None
-    return fault.with_traceback(None)
+def _without_tensors(error: OutOfMemory) -> OutOfMemory:
+    """The same error without its traceback, which holds the tensors of the failed pass."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)

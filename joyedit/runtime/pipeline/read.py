@@ -23,6 +23,7 @@ from joyedit.job.pictures.decode import fit, load_picture
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, FailedItem, Seen, Size, SizedItem
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.threads import StoppedError, Task, Workers
+from joyedit.runtime.protocol import ReadyBatch, ReadyItem
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,26 +34,11 @@ _POLL = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReadyItem:
-    """An item with its pictures in memory, each of its bucket's size. `seconds` is what reading took.
-
-    `seen` tells for each picture which file it was.
-    """
+class UnreadItem:
+    """A planned item whose pictures could not be read, and the error."""
 
     sized: SizedItem
-    pictures: tuple[Image.Image, ...]
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-    seen: tuple[Seen, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReadyBatch:
-    """A planned batch: the items that were read, and those that were not, each with its fault."""
-
-    index: int
-    items: tuple[ReadyItem, ...]
-    unread: tuple[tuple[SizedItem, Exception], ...] = ()
+    error: Exception
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +118,7 @@ class ReadAhead:
         self._left.set()
         self._workers.__exit__(kind, error, trace)
 
-    def __iter__(self) -> Iterator[FailedItem | ReadyBatch]:
+    def __iter__(self) -> Iterator[FailedItem | UnreadItem | ReadyBatch]:
         while not self._stopped():
             try:
                 entry = self._queue.get(timeout=_POLL)
@@ -143,14 +129,14 @@ class ReadAhead:
                     raise entry.error
                 self.finished = True
                 return
-            if isinstance(entry, _Reading):
-                try:
-                    ready = self._gather(entry)
-                except StoppedError:
-                    return
-                yield ready
-            else:
+            if isinstance(entry, FailedItem):
                 yield entry
+                continue
+            try:
+                found = self._gather(entry)
+            except StoppedError:
+                return
+            yield from found
 
     def _feed(self) -> None:
         """The planner's thread."""
@@ -183,11 +169,11 @@ class ReadAhead:
             return True
         return False
 
-    def _gather(self, reading: _Reading) -> ReadyBatch:
+    def _gather(self, reading: _Reading) -> list[UnreadItem | ReadyBatch]:
         """Wait for the pictures of one batch. Items that share a picture share its seconds."""
-        items = []
-        unread = []
         uses = Counter(key for sized in reading.batch.items for key in _keys(sized))
+        ready: list[ReadyItem] = []
+        unread: list[UnreadItem | ReadyBatch] = []
         for sized in reading.batch.items:
             keys = _keys(sized)
             try:
@@ -197,23 +183,28 @@ class ReadAhead:
             except Exception as error:
                 if isinstance(error, JoyeditError) and not isinstance(error, ItemError):
                     raise
-                unread.append((sized, error))
+                unread.append(UnreadItem(sized=sized, error=error))
                 continue
-            notes = [
-                note if len(keys) == 1 else f"{path.name}: {note}"
-                for (path, _), picture in zip(keys, pictures, strict=True)
-                for note in picture.notes
-            ]
-            items.append(
-                ReadyItem(
-                    sized=sized,
-                    pictures=tuple(picture.image for picture in pictures),
-                    notes=tuple(dict.fromkeys(notes)),
-                    seen=tuple(picture.seen for picture in pictures),
-                    seconds=sum(picture.seconds / uses[key] for key, picture in zip(keys, pictures, strict=True)),
-                )
-            )
-        return ReadyBatch(index=reading.batch.index, items=tuple(items), unread=tuple(unread))
+            seconds = sum(picture.seconds / uses[key] for key, picture in zip(keys, pictures, strict=True))
+            ready.append(_ready_item(sized, pictures, seconds))
+        batch = ReadyBatch(index=reading.batch.index, items=tuple(ready))
+        return [*unread, batch] if ready else unread
+
+
+def _ready_item(sized: SizedItem, pictures: list[ReadPicture], seconds: float) -> ReadyItem:
+    paths = sized.item.images
+    notes = [
+        note if len(paths) == 1 else f"{path.name}: {note}"
+        for path, picture in zip(paths, pictures, strict=True)
+        for note in picture.notes
+    ]
+    return ReadyItem(
+        sized=sized,
+        pictures=tuple(picture.image for picture in pictures),
+        notes=tuple(dict.fromkeys(notes)),
+        seconds=seconds,
+        seen=tuple(picture.seen for picture in pictures),
+    )
 
 
 def _keys(sized: SizedItem) -> list[_Key]:

@@ -41,9 +41,10 @@ class Recorder:
         self,
         folder: Path,
         info: BackendInfo,
+        tally: Tally,
         on_result: Callable[[ItemResult, str], None],
     ) -> None:
-        self.tally = Tally()
+        self.tally = tally
         self.info = info
         self._on_result = on_result
         self._lock = threading.Lock()

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -24,9 +23,8 @@ from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.spec import EditItem, RunConfig
 from joyedit.runtime.pipeline.clock import StageClock
-from joyedit.runtime.pipeline.read import ReadyItem
+from joyedit.runtime.pipeline.edit import EditedItem
 from joyedit.runtime.pipeline.record import Recorder, Written
-from joyedit.runtime.pipeline.running_batch import RunningBatch
 from joyedit.runtime.protocol import BackendInfo
 
 if TYPE_CHECKING:
@@ -44,24 +42,22 @@ _FORMATS: dict[str, Literal["png", "jpg", "webp"]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EditedItem:
-    """An item on its way through the device, and its place in the batch."""
-
-    ready: ReadyItem
-    running: RunningBatch
-    place: int
-
-    def seconds(self) -> dict[str, float]:
-        """Its share of each stage so far; waits for the device."""
-        return {"read": self.ready.seconds, **self.running.share()}
-
-
 class Writers:
-    """A context around the writing threads. Leaving it waits until everything put in is written."""
+    """A context around the writing threads. Leaving it waits until everything put in is written.
 
-    def __init__(self, write: Callable[[EditedItem], None], workers: int = WORKERS, pending: int = PENDING) -> None:
+    `waiting` is a context in which `put` waits for room.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[EditedItem], None],
+        *,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        workers: int = WORKERS,
+        pending: int = PENDING,
+    ) -> None:
         self._write = write
+        self._waiting = waiting
         self._room = threading.Semaphore(pending)
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="joyedit-write")
         self._fatal: BaseException | None = None
@@ -76,17 +72,17 @@ class Writers:
         if error is None:
             self.check()
 
-    def put(self, edited: EditedItem) -> float:
-        """Hand over one picture; gives the seconds it waited for room.
-
-        Raises what stopped the writers, if something did.
-        """
-        start = time.perf_counter()
-        self._room.acquire()
-        waited = time.perf_counter() - start
+    def put(self, edited: EditedItem) -> None:
+        """Hand over one picture; waits for room. Raises what stopped the writers, if something did."""
+        with self._waiting():
+            self._room.acquire()
         self.check()
         self._pool.submit(self._work, edited)
-        return waited
+
+    def put_all(self, edited: Iterable[EditedItem]) -> None:
+        """Hand over some pictures, one after the other. Errors as in `put`."""
+        for one in edited:
+            self.put(one)
 
     def check(self) -> None:
         """Raise the error that stopped the writers (`OutputError` when the folder cannot be written)."""
@@ -128,7 +124,7 @@ class PictureWriter:
 
         Raises `OutputError` when nothing more can be written.
         """
-        sized, item = edited.ready.sized, edited.ready.sized.item
+        sized, item = edited.ready.sized, edited.ready.item
         inputs, notes = edited.ready.seen, edited.ready.notes
         seconds: dict[str, float] = {}
         code = "edit_failed"

@@ -7,18 +7,18 @@ shapes of a 1024-pixel edit with guidance: two samples of about 9,250 tokens.
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from joyedit.errors import DeviceError
+from joyedit.errors import DeviceError, first_line
 from joyedit.job.spec import AttentionName
 from joyedit.models.attention import BACKENDS, VARLEN, Spans, varlen_kernel
 from joyedit.runtime.tuning.measurements import Measurements
+from joyedit.runtime.tuning.timing import synchronize, timed
 
 FLASH = ("fa4", "fa3", "fa2", "varlen")
 """What `--attention flash` stands for: the first of these that is there."""
@@ -85,11 +85,11 @@ def check(name: str, device: torch.device, dtype: torch.dtype, heads: int, head_
             varlen_kernel(name)
         errors = [_error(name, sample, device, dtype, heads, head_dim) for sample in spans]
     except ImportError as error:
-        return f"not installed ({_line(error)})"
+        return f"not installed ({first_line(error)})"
     except Exception as error:  # the packages of these kernels have exceptions of their own; all are told
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        return f"it does not run here ({_line(error)})"
+        return f"it does not run here ({first_line(error)})"
     # NaN is not smaller than anything.
     wrong = [error for error in errors if not error <= TOLERANCE[dtype]]
     return f"it is wrong here: {wrong[0]:.3g} from fp32" if wrong else ""
@@ -131,31 +131,16 @@ def measure(
                 continue
             attend = BACKENDS[name]
             try:
-                seconds = _median(lambda attend=attend: attend(q, k, v, spans), device)  # type: ignore[misc]
+                call = partial(attend, q, k, v, spans)
+                seconds = statistics.median(timed(call, partial(synchronize, device), CALLS)[0])
             except Exception as error:  # a kernel may take small inputs alone, or have no room for large ones
-                faults[name] = f"it does not run at full length ({_line(error)})"
+                faults[name] = f"it does not run at full length ({first_line(error)})"
                 continue
             rates[name] = operations / seconds / 1e12
     if not rates:
         raise DeviceError("no attention kernel works: " + "; ".join(f"{n}: {f}" for n, f in faults.items()))
     ordered = dict(sorted(rates.items(), key=lambda pair: -pair[1]))
     return AttentionChoice(name=next(iter(ordered)), rates=ordered, faults=faults)
-
-
-def _median(call: Callable[[], object], device: torch.device) -> float:
-    seconds = []
-    for _ in range(CALLS + 1):
-        _synchronize(device)
-        start = time.perf_counter()
-        call()
-        _synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _random(
@@ -222,7 +207,3 @@ def _valid(entry: object, names: Sequence[str]) -> AttentionChoice | None:
         faults=faults if isinstance(faults, dict) else {},
         remembered=True,
     )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 
-
-def timed(call: Callable[[], Any], synchronize: Callable[[], None], rounds: int) -> tuple[list[float], float, Any]:
-    """Seconds of `rounds` calls after a first one, which is told apart, and the last result."""
-    seconds = []
-    result = None
-    for _ in range(rounds + 1):
-        synchronize()
-        start = time.perf_counter()
-        result = call()
-        synchronize()
-        seconds.append(time.perf_counter() - start)
-    return seconds[1:], seconds[0], result
+from joyedit.runtime.tuning.timing import synchronize, timed
 
 
 @lru_cache
 def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
     """The best of several large square products on random data, in TFLOP/s; measured once a process."""
-    multiply, synchronize, operations = _product(device, dtype)
-    seconds, _, _ = timed(multiply, synchronize, 20 if device.type == "cuda" else 8)
+    multiply, wait, operations = _product(device, dtype)
+    seconds, _, _ = timed(multiply, wait, 20 if device.type == "cuda" else 8)
     return operations / min(seconds)
 
 
 def sustained_matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
     """The mean of about two seconds without a pause, in which a GPU may lower its clock."""
-    multiply, synchronize, operations = _product(device, dtype)
+    multiply, wait, operations = _product(device, dtype)
     calls = max(1, int(2.0 * matmul_tflops(device, dtype) / operations)) if device.type == "cuda" else 20
 
     def many() -> None:
         for _ in range(calls):
             multiply()
 
-    (seconds,), _, _ = timed(many, synchronize, 1)
+    (seconds,), _, _ = timed(many, wait, 1)
     return operations * calls / seconds
 
 
@@ -48,9 +36,4 @@ def _product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Any
     """A large product on random data, what waits for it, and its operations in TFLOP."""
     side = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return lambda: torch.mm(a, b), synchronize, 2 * side**3 / 1e12
+    return lambda: torch.mm(a, b), partial(synchronize, device), 2 * side**3 / 1e12

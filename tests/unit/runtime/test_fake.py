@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from joyedit.errors import UsageError
-from joyedit.job.spec import Batch, EditItem, Origin, RunConfig, Sampling, Settings, SizedItem
+from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, Settings, SizedItem
 from joyedit.runtime.fake import FakeBackend
 from joyedit.runtime.model import backend_loader, model_settings
-from joyedit.runtime.protocol import BatchInput
+from joyedit.runtime.protocol import ReadyBatch
 
 
-def batch_input(*instructions: str, references: int = 1, seed: int = 42) -> BatchInput:
+def batch_input(*instructions: str, references: int = 1, seed: int = 42) -> ReadyBatch:
     size = (64, 96)
     items = tuple(
         SizedItem(
@@ -34,10 +34,10 @@ def batch_input(*instructions: str, references: int = 1, seed: int = 42) -> Batc
         for instruction in instructions
     )
     picture = Image.new("RGB", (96, 64), (10, 200, 30))
-    return BatchInput(batch=Batch(index=0, items=items), pictures=((picture,) * references,) * len(items))
+    return ReadyBatch.of(items, ((picture,) * references,) * len(items))
 
 
-def through(entry: BatchInput) -> list[bytes]:
+def through(entry: ReadyBatch) -> list[bytes]:
     backend = FakeBackend(RunConfig(output=Path("out")))
     steps: list[tuple[int, int]] = []
     latents = backend.denoise(backend.encode(entry), lambda done, total: steps.append((done, total)))
@@ -62,7 +62,7 @@ def test_seed_and_references_count() -> None:
 
 def test_pictures_of_a_wrong_size_are_refused() -> None:
     good = batch_input("blue")
-    wrong = BatchInput(batch=good.batch, pictures=((Image.new("RGB", (64, 96)),),))
+    wrong = ReadyBatch.of([good.items[0].sized], [(Image.new("RGB", (64, 96)),)])
     with pytest.raises(ValueError, match="pictures of"):
         FakeBackend(RunConfig(output=Path("out"))).encode(wrong)
 

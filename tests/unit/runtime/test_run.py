@@ -22,7 +22,7 @@ from joyedit.runtime.fake import FakeBackend, FakeLatents
 from joyedit.runtime.pipeline import read as reading
 from joyedit.runtime.pipeline import write as writing
 from joyedit.runtime.pipeline.progress import NoProgress
-from joyedit.runtime.protocol import BatchInput
+from joyedit.runtime.protocol import ReadyBatch
 from joyedit.runtime.run import RunOutcome, run
 
 
@@ -262,7 +262,7 @@ def test_a_failing_batch_goes_through_again_one_by_one(harness: Harness, picture
     assert harness.backend is not None
     assert harness.backend.batches == [("a", "bad", "b"), ("a",), ("bad",), ("b",)]
     log = (harness.folder / "joyedit.log").read_text()
-    assert "batch 0 failed; its 3 items go through one by one" in log
+    assert "batch 0 failed; its 3 items go one by one" in log
     assert log.count("Traceback (most recent call last)") == 2
     report = harness.report()
     assert (report["items"], report["ok"], report["failed"]) == (3, 2, 1)
@@ -453,7 +453,7 @@ def test_pictures_are_read_ahead_while_the_device_works_and_not_without_bound(
     class Slow(FakeBackend):
         def denoise(self, encoded: FakeLatents, on_step: Callable[[int, int], None]) -> FakeLatents:
             nonlocal high, late
-            seen["edited"] += len(encoded.batch.batch.items)
+            seen["edited"] += len(encoded.batch.items)
             deadline = time.monotonic() + 5
             while seen["read"] < min(seen["edited"] + 2, 40):
                 time.sleep(0.001)  # the next batch is read while this one is with the device
@@ -482,8 +482,8 @@ def test_a_picture_that_batch_mates_share_is_read_once(
     shared: list[bool] = []
 
     class Looking(FakeBackend):
-        def encode(self, batch: BatchInput) -> FakeLatents:
-            shared.append(len({id(one) for pictures in batch.pictures for one in pictures}) == 1)
+        def encode(self, batch: ReadyBatch) -> FakeLatents:
+            shared.append(len({id(one) for ready in batch.items for one in ready.pictures}) == 1)
             return super().encode(batch)
 
     monkeypatch.setattr(reading, "load_picture", counted)
@@ -504,10 +504,10 @@ def test_finished_pictures_do_not_pile_up_in_front_of_a_slow_disk(
         return write(self, relative, fill)
 
     class Counting(FakeBackend):
-        def encode(self, batch: BatchInput) -> FakeLatents:
+        def encode(self, batch: ReadyBatch) -> FakeLatents:
             nonlocal high, edited
             high = max(high, edited - done["written"])
-            edited += len(batch.batch.items)
+            edited += len(batch.items)
             return super().encode(batch)
 
     monkeypatch.setattr(output_module.OutputFolder, "write", slow)
@@ -523,7 +523,7 @@ class Ordered(FakeBackend):
         super().__init__(config)
         self.order = ""
 
-    def encode(self, batch: BatchInput) -> FakeLatents:
+    def encode(self, batch: ReadyBatch) -> FakeLatents:
         self.order += "e"
         return super().encode(batch)
 

@@ -6,12 +6,11 @@ import pytest
 
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.joyimage.batch_size import (
-    decoding_bytes,
-    denoising_bytes,
+    kept_size,
     largest_batch_that_fits,
-    remembered_size,
     smallest_saturating_batch,
 )
+from joyedit.runtime.joyimage.memory import decoding_bytes, denoising_bytes
 from joyedit.runtime.protocol import OutOfMemory
 
 
@@ -48,7 +47,7 @@ def test_without_room_for_one_it_is_one() -> None:
 
 @pytest.mark.parametrize(("found", "size"), [(4, 4), (0, None), ("4", None), (True, None), (None, None)])
 def test_only_a_size_is_taken_from_memory(found: object, size: int | None) -> None:
-    assert remembered_size(found) == size
+    assert kept_size(found) == size
 
 
 def test_the_memory_model_grows_with_what_it_counts() -> None:

@@ -50,10 +50,10 @@ def test_the_beginning_is_shared_where_pictures_are_small(
 ) -> None:
     side = 32  # pixels of a merged patch
     for height, width in bucket_table(basesize):
-        opening = len(builder.opening([round(height / side) * round(width / side)]))
-        assert builder.shared(opening) == (len(builder.beginning) if is_shared else 0)
-    assert builder.opening([4])[: len(builder.beginning)] == builder.beginning
-    assert builder.shared(len(builder.opening([]))) == 0
+        prefix = len(builder.prefix([round(height / side) * round(width / side)]))
+        assert builder.shared(prefix) == (len(builder.common_prefix) if is_shared else 0)
+    assert builder.prefix([4])[: len(builder.common_prefix)] == builder.common_prefix
+    assert builder.shared(len(builder.prefix([]))) == 0
 
 
 def test_text_to_image_has_no_picture(tokenizer: Any, builder: PromptBuilder) -> None:

@@ -99,7 +99,7 @@ def test_closing_does_not_wait_for_the_whole_transformer(
 def test_fused_blocks_give_way_to_a_compiler_that_works(
     compiles: bool, diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And are back in force where it does not; what is told is what runs."""
+    """They are back in force where it does not. The report names what runs."""
 
     def fuse(wish: str, dit: DiT, *_: object) -> Fusion:
         dit._fused = lambda *_: torch.zeros(1)
@@ -115,7 +115,7 @@ def test_fused_blocks_give_way_to_a_compiler_that_works(
     backend = editing.backend(diffusers_checkpoint, compile="on")
     assert (backend.info.fused, backend.info.compiled) == (not compiles, compiles)
     assert (backend.dit._fused is not None) == backend.info.fused
-    assert backend._blocks() == ("compiled" if compiles else "fused")
+    assert backend._block_kind() == ("compiled" if compiles else "fused")
 
 
 def test_fused_and_compiled_blocks_exclude_each_other(diffusers_checkpoint: Path) -> None:

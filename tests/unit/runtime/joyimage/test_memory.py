@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from joyedit.runtime.joyimage.backend import CACHE_LEAST, CACHE_MOST, JoyImageBackend
-from joyedit.runtime.joyimage.memory import memory_faults
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.batch_size import seconds_a_forward
+from joyedit.runtime.joyimage.memory import CACHE_LEAST, CACHE_MOST, memory_faults
 from joyedit.runtime.protocol import OutOfMemory
 from support import editing
 from support.editing import Edit, batch_of, picture
@@ -78,8 +79,8 @@ def test_the_cache_takes_a_bounded_share(backend: JoyImageBackend) -> None:
 
 
 def test_a_forward_for_the_choice_of_a_batch_runs_and_its_memory_is_modelled(backend: JoyImageBackend) -> None:
-    assert backend._seconds_a_forward((256, 320), 2) > 0
-    assert backend._working_bytes((256, 320), 4) > backend._working_bytes((256, 320), 1) > 0
+    assert seconds_a_forward(backend.dit, backend.memory, (256, 320), backend.synchronize, 2) > 0
+    assert backend.memory.batch_bytes((256, 320), 4) > backend.memory.batch_bytes((256, 320), 1) > 0
     assert backend._weights == 4 * sum(
         p.numel() for network in (backend.dit, backend.vae, backend.text_encoder) for p in network.parameters()
     )

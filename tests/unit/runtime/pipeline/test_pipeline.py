@@ -16,7 +16,7 @@ from joyedit.job.results.journal import read_journal
 from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents, FakePending
 from joyedit.runtime.pipeline.edit import RUNNING_BATCHES
-from joyedit.runtime.protocol import BatchInput, DeviceStage, OutOfMemory
+from joyedit.runtime.protocol import DeviceStage, OutOfMemory, ReadyBatch
 from joyedit.runtime.run import RunOutcome, run
 
 STEP = 0.03
@@ -79,7 +79,7 @@ class Behind(FakeBackend):
         while True:
             self.work.get()()
 
-    def encode(self, batch: BatchInput) -> FakeLatents:
+    def encode(self, batch: ReadyBatch) -> FakeLatents:
         if self.queued > self.done:
             self.encoded_ahead += 1
         return super().encode(batch)

@@ -1,0 +1,64 @@
+"""The option classes become parameters of typer commands."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+
+import typer
+
+from joyedit.options import names_of, option_of
+
+T = TypeVar("T")
+
+
+def takes_options(
+    options: type[T], **arguments: Any
+) -> Callable[[Callable[[typer.Context, T], None]], Callable[..., None]]:
+    """Turn `command(ctx, options)` into a function with one parameter for each option, which typer reads.
+
+    `arguments` are typer's descriptions of fields that are no options: positional arguments of the command.
+    """
+    hints = get_type_hints(options)
+
+    def decorate(command: Callable[[typer.Context, T], None]) -> Callable[..., None]:
+        def with_parameters(ctx: typer.Context, **given: Any) -> None:
+            values = {name: tuple(value or ()) if _is_tuple(hints[name]) else value for name, value in given.items()}
+            command(ctx, options(**values))
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+        for name, described in arguments.items():
+            parameters.append(inspect.Parameter(name, keyword, annotation=Annotated[hints[name], described]))
+        defaults: dict[str, Any] = {one.name: one.default for one in fields(options)}  # type: ignore[arg-type]
+        for name in names_of(options):
+            kind: Any = list[str] if _is_tuple(hints[name]) else hints[name]
+            default: Any = list(defaults[name]) if _is_tuple(hints[name]) else defaults[name]
+            annotation = Annotated[kind, _typer_option(options, name)]
+            parameters.append(inspect.Parameter(name, keyword, default=default, annotation=annotation))
+        with_parameters.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_parameters.__annotations__ = {one.name: one.annotation for one in parameters}
+        with_parameters.__doc__ = command.__doc__
+        with_parameters.__name__ = command.__name__
+        return with_parameters
+
+    return decorate
+
+
+def _is_tuple(hint: Any) -> bool:
+    return get_origin(hint) is tuple
+
+
+def _typer_option(options: type, name: str) -> Any:
+    known = option_of(options, name)
+    return typer.Option(
+        *known.flags,
+        help=known.help,
+        metavar=known.metavar,
+        min=known.least,
+        max=known.most,
+        envvar=known.envvar,
+        show_default=known.show_default,
+    )

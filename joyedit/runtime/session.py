@@ -1,0 +1,295 @@
+"""All that one run holds open: signals, lock, output folder, model, records. `run` calls its steps in order.
+
+Opening a session refuses what cannot work before anything is written. Leaving it gives everything back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from joyedit.errors import CheckpointError, DeviceError, OutputError
+from joyedit.job.hashing import HashCache
+from joyedit.job.pictures.decode import allow_pixels
+from joyedit.job.pictures.encode import DEFAULT_QUALITY
+from joyedit.job.plan import plan
+from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.lock import OutputLock
+from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.report import REPORT, Report
+from joyedit.job.results.resume import Decision, Resume
+from joyedit.job.results.retry import write_failed
+from joyedit.job.results.run_counts import Tally
+from joyedit.job.results.verify import asked_of
+from joyedit.job.spec import EditItem, FailedItem, RunConfig
+from joyedit.runtime.lazy_model import LazyModel
+from joyedit.runtime.model import DescribeModel, LoadBackend
+from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
+from joyedit.runtime.pipeline.clock import StageClock
+from joyedit.runtime.pipeline.edit import BatchEditor
+from joyedit.runtime.pipeline.progress import Progress
+from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
+from joyedit.runtime.pipeline.record import Recorder
+from joyedit.runtime.pipeline.stats import Ending, RunStats
+from joyedit.runtime.pipeline.stop import Stop
+from joyedit.runtime.pipeline.threads import StoppedError, Workers
+from joyedit.runtime.pipeline.write import PictureWriter, Writers
+from joyedit.runtime.protocol import ReadyBatch
+
+if TYPE_CHECKING:
+    from joyedit.job.source.sources import Source
+
+Entry = EditItem | FailedItem
+
+
+class RunSession:
+    """The open things of one run, and the steps that use them. Use `open_session` to get one."""
+
+    def __init__(
+        self,
+        source: Source,
+        config: RunConfig,
+        *,
+        folder: OutputFolder,
+        model: LazyModel,
+        progress: Progress,
+        clock: StageClock,
+        stats: RunStats,
+        stop: Stop,
+    ) -> None:
+        self.model = model
+        self.stop = stop
+        self._source = source
+        self._config = config
+        self._folder = folder
+        self._progress = progress
+        self._clock = clock
+        self._stats = stats
+        self._hashes = HashCache()
+        self._tally = Tally()
+        self._one_by_one = source.kind == "stdin"  # its sender may wait for a result before it sends the next item
+        info = model.info
+        self._fingerprints = Fingerprinter(
+            model=model.identity(),
+            schedule=info.schedule,
+            dtype=info.dtype,
+            quality=DEFAULT_QUALITY if config.quality is None else config.quality,
+        )
+        self.recorder: Recorder
+
+    @contextmanager
+    def records(self) -> Iterator[None]:
+        """Clean up behind a killed run, then keep journal and log open. Writes failed.jsonl at the end.
+
+        Raises OutputError.
+        """
+        removed = self._folder.clean()
+        with Recorder(self._folder.path, self.model.info, self._tally, self._progress.result) as self.recorder:
+            if removed:
+                self.recorder.log(f"removed {removed} unfinished files of an earlier run")
+            if self.recorder.journal.repaired is not None:
+                self._progress.note(self.recorder.journal.repaired)
+            yield
+            write_failed(self._folder, self.recorder.journal)
+
+    def checkers(self) -> Workers:
+        """The threads that check ahead of the plan which items are done, and how large the pictures are."""
+        return Workers(WORKERS, "joyedit-check", timeout=self._config.read_timeout, stopped=self.stop)
+
+    def writers(self) -> Writers:
+        """The threads that write finished pictures and their records."""
+        write = PictureWriter(
+            folder=self._folder,
+            config=self._config,
+            info=self.model.info,
+            recorder=self.recorder,
+            clock=self._clock,
+            fingerprints=self._fingerprints,
+        )
+        return Writers(write, waiting=partial(self._stats.waiting, "write"))
+
+    def unfinished(self, checkers: Workers) -> Checker:
+        """The items of the source that are to be edited, and those that failed already."""
+        config = self._config
+        resume = Resume(
+            self.recorder.journal,
+            self._folder.path,
+            self._fingerprints,
+            self._hashes,
+            redo=config.redo,
+            trust=config.trust_journal,
+        )
+        return Checker(
+            self._stats.count(self._source.items()),
+            resume,
+            checkers,
+            self._skip,
+            max_pixels=config.max_pixels,
+            ahead=1 if self._one_by_one else AHEAD,
+        )
+
+    def _skip(self, decision: Decision) -> None:
+        if self.stop():
+            raise StoppedError
+        if decision == "done":
+            self.recorder.skipped()
+        else:
+            self.recorder.left()
+        self._progress.skipped()
+
+    def load_model_if_needed(self, entries: Iterator[Entry]) -> Iterator[Entry] | None:
+        """Load the model when there is an item to edit; gives all items again, or None where none needs the model.
+
+        Raises ManifestError for a source with faults, and whatever loading raises.
+        """
+        model = self.model
+        if model.backend is None:
+            first = self._first_to_edit(entries)
+            if first is None:
+                return None
+            entries = chain([first], entries)
+        model.open()
+        self.recorder.info = model.info  # names the kernels, which are known now
+        self._stats.loaded = self._clock.now()
+        self._folder.write_text(REPORT, self._report(Ending("running")).to_json())
+        self.stop.started = True
+        return entries
+
+    def _first_to_edit(self, entries: Iterator[Entry]) -> EditItem | None:
+        """The first item that needs the model. Items that failed before it are recorded."""
+        for entry in entries:
+            self.model.check()  # a source with faults is refused, and not recorded line by line
+            if isinstance(entry, EditItem):
+                return entry
+            self.recorder.unplanned(entry)
+        if not self._tally.recorded + self._tally.left:
+            self.model.check()
+        return None
+
+    def read_ahead(self, entries: Iterator[Entry], checker: Checker) -> ReadAhead:
+        """Plan the batches, and read their pictures in threads."""
+        config, backend = self._config, self.model.open()
+        planned = plan(
+            entries,
+            config.batch_size or backend.auto_batch_size,
+            config.window,
+            checker.size_of,
+            look_ahead=not self._one_by_one,
+        )
+        read = partial(read_picture, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
+        return ReadAhead(planned, read, timeout=config.read_timeout, stopped=self.stop)
+
+    def editor(self) -> BatchEditor:
+        """What takes batches through the networks."""
+        backend = self.model.open()
+        return BatchEditor(
+            backend,
+            self.recorder,
+            self._clock,
+            self._stats.device,
+            encode_ahead=1 if self._one_by_one else backend.encode_ahead,
+            on_step=self._progress.step,
+            stopped=self.stop,
+        )
+
+    def batches(self, ready: ReadAhead) -> Iterator[ReadyBatch]:
+        """The batches whose pictures were read. Items that failed on the way are recorded."""
+        entries = iter(ready)
+        while True:
+            with self._stats.waiting("read"):
+                entry = next(entries, None)
+            if entry is None:
+                return
+            if isinstance(entry, FailedItem):
+                self.recorder.unplanned(entry)
+            elif isinstance(entry, UnreadItem):
+                self.recorder.failed(entry.sized, entry.error, "unreadable_picture")
+            else:
+                yield entry
+
+    def interrupt(self) -> None:
+        """Stop as on a first Ctrl-C."""
+        self.stop.interrupt()
+        self._progress.stopping("interrupted")
+
+    def stopped_early(self) -> Ending:
+        """The ending of a run that was told to stop."""
+        assert self.stop.reason is not None
+        if self.stop.reason == "out_of_time":  # an interruption is announced when it comes
+            self._progress.stopping("out_of_time")
+        return Ending(self.stop.reason)
+
+    def complete(self) -> Ending:
+        """The ending of a run that came to the end of its source."""
+        tally = self._tally
+        assert self._stats.counted == tally.recorded + tally.left, "an item was lost, or recorded twice"
+        return Ending("complete")
+
+    def close(self, ending: Ending) -> tuple[Ending, Report]:
+        """Write the report; gives it, and the ending, which is another one where the report cannot be written.
+
+        Raises what ended the run, where that is a fault of loading the model: nothing was edited then.
+        """
+        if self._tally.batches:
+            self._stats.measure_ceiling(self.model.open())
+        report = self._report(ending)
+        try:
+            self._folder.write_text(REPORT, report.to_json())
+        except OutputError as error:  # a disk that stopped the run may have no room for the report either
+            ending = Ending("stopped", ending.error or error)
+            report = self._report(ending)
+        if isinstance(ending.error, (CheckpointError, DeviceError)) and self._stats.device.loaded is None:
+            raise ending.error
+        return ending, report
+
+    def _report(self, ending: Ending) -> Report:
+        return self._stats.report(
+            ending,
+            source=self._source.name,
+            config=self._config,
+            info=self.model.info,
+            summary=self.model.summary,
+            tally=self._tally,
+            backend=self.model.backend,
+        )
+
+
+@contextmanager
+def open_session(
+    source: Source,
+    config: RunConfig,
+    *,
+    load_backend: LoadBackend,
+    describe: DescribeModel | None,
+    progress: Progress,
+    clock: StageClock,
+) -> Iterator[RunSession]:
+    """Check the output folder, lock it, and load the model, except where `describe` allows to wait with that.
+
+    Raises UsageError or OutputError for an output folder that cannot be used, ManifestError for a source with
+    faults, and whatever `load_backend` raises.
+    """
+    stats = RunStats(clock)
+    stop = Stop(config.max_duration)
+    folder = OutputFolder(config.output)
+    with ExitStack() as stack:
+        stack.enter_context(stop.signals(progress.stopping))
+        folder.check()
+        lock = stack.enter_context(OutputLock(config.output))
+        if config.output.is_dir():  # whoever comes second is refused before the model loads
+            lock.acquire()
+        allow_pixels(config.max_pixels)
+        model = LazyModel(source, config, load_backend=load_backend, describe=describe, progress=progress, clock=clock)
+        stack.callback(model.close)
+        stats.loaded = clock.now()
+        folder.prepare()
+        lock.acquire()
+        stats.asked = asked_of(source, folder.path)
+        if lock.note is not None:
+            progress.note(lock.note)
+        yield RunSession(
+            source, config, folder=folder, model=model, progress=progress, clock=clock, stats=stats, stop=stop
+        )
