@@ -107,7 +107,7 @@ def _refuse(options: RunOptions) -> None:
     if options.model is None and not options.dry_run:
         faults.append(
             "no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
-            "or plan without one with --dry-run"
+            "or add --dry-run to plan without a model"
         )
     if isinstance(options.batch_size, str) and options.batch_size != "auto" and not _is_number(options.batch_size):
         faults.append(f"--batch-size must be auto or a number from 1, not {options.batch_size!r}")

@@ -28,7 +28,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         for label, value in in_force(request, summary.settings):
             console.message(f"{label}: {value}")
         if config.batch_size is None:
-            console.message(f"batch size: auto, planned as {ASSUMED_BATCH_SIZE} (a run takes what fits its device)")
+            console.message(f"batch size: auto, shown with {ASSUMED_BATCH_SIZE} (a run measures what fits its device)")
     counts = {"items": 0, "batches": 0, "failed": 0, "passed_over": summary.passed_over}
     planned = plan(request.source.items(), config.batch_size or ASSUMED_BATCH_SIZE, config.window)
     for entry in planned:

@@ -38,7 +38,7 @@ def execute(options: RunOptions) -> int:
         console.message(f"{report.failed} of {report.items} items failed: see {folder / RESULTS} and {folder / LOG}")
         if (folder / FAILED).exists() and not options.quiet:
             console.message(
-                f"to edit only those again: the same command with --retry-failed, or with {folder / FAILED}"
+                f"to edit only these items again, add --retry-failed to the same command, or run {folder / FAILED}"
             )
     if not options.quiet and not options.json:
         console.table(report.rows())

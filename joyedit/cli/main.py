@@ -83,7 +83,9 @@ def _exit_code_of(argv: list[str], state: console.State) -> int:
     except Exception as error:
         if isinstance(error, _USAGE_FAULT):
             return _usage_fault(error)
-        console.error(f"unexpected {type(error).__name__}: {error}" + ("" if state.verbose else " (-v shows where)"))
+        console.error(
+            f"unexpected error, {type(error).__name__}: {error}" + ("" if state.verbose else " (use -v to see where)")
+        )
         _trace(state)
         return EXIT_FATAL
     return code if isinstance(code, int) else EXIT_OK

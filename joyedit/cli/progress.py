@@ -39,7 +39,7 @@ class Meter(Protocol):
         """So many items less to do."""
 
     def step(self, done: int, total: int) -> None:
-        """A step of the batch in flight is done."""
+        """A step of the running batch is done."""
 
     def message(self, text: str) -> None:
         """A message that must not tear the display."""
@@ -143,7 +143,7 @@ class PlainMeter:
             self._start = self._now()  # the rate is that of the edits
             if self._start - self._told >= PLAIN_SECONDS:
                 self._told = self._start
-                console.message(f"checked what is there: {self._skipped} items are done already")
+                console.message(f"checked {self._skipped} items: they are already done")
 
     def step(self, done: int, total: int) -> None:
         """A line after ten silent seconds."""
@@ -185,10 +185,12 @@ class RunProgress:
         self._all_skipped = 0
 
     def checking(self) -> None:
-        """A bar of its own, or plain lines, for what is done already."""
+        """A bar of its own, or plain lines, for the items that are already done."""
         if not self._quiet:
             self._meter = (
-                BarMeter(None, "checking what is there", stays=False) if sys.stderr.isatty() else PlainMeter(None)
+                BarMeter(None, "checking which items are done", stays=False)
+                if sys.stderr.isatty()
+                else PlainMeter(None)
             )
 
     def loading(self, config: RunConfig) -> None:
@@ -216,7 +218,7 @@ class RunProgress:
         for label, value in rows:
             console.message(f"{label}: {value}")
         if summary.passed_over:
-            console.message(f"passed over: {summary.passed_over} files that are no pictures")
+            console.message(f"passed over: {summary.passed_over} files that are not pictures")
         self._meter = BarMeter(summary.items) if sys.stderr.isatty() else PlainMeter(summary.items)
         if self._all_skipped:
             self._meter.skipped(self._all_skipped)
@@ -239,7 +241,7 @@ class RunProgress:
             if self._failures <= FAILURES_SHOWN or self._verbose:
                 self._meter.message(f"failed: {result.id}: {result.error['code']}: {result.error['message']}")
             elif self._failures == FAILURES_SHOWN + 1:
-                self._meter.message("further failures are not shown here (-v shows all)")
+                self._meter.message("more items failed; use -v to see all of them here")
         elif self._verbose:
             self._meter.message(f"ok: {result.id}: {result.output}")
 
@@ -257,13 +259,13 @@ class RunProgress:
     def stopping(self, reason: str) -> None:
         """Said at once, so that nobody presses again without need."""
         message = "out of time" if reason == "out_of_time" else "interrupted"
-        again = "" if reason == "out_of_time" else " (once more stops now)"
-        self._meter.message(f"{message}: no further batch starts, finished pictures are still written{again}")
+        again = "" if reason == "out_of_time" else " (press Ctrl-C again to stop at once)"
+        self._meter.message(f"{message}: no new batch starts; the running batch is finished and written{again}")
 
     def _tell_skipped(self) -> None:
         if self._skipped and not self._quiet:
             count, self._skipped = self._skipped, 0
-            self._meter.message(f"{count} items are done already")
+            self._meter.message(f"{count} items are already done")
 
     def close(self) -> None:
         """Ends the meter."""

@@ -20,7 +20,7 @@ Source = Annotated[
     typer.Option(
         "--source",
         metavar="SOURCE",
-        help="Compare with this source instead of the last run's; an id that it lacks is off then.",
+        help="Compare with this source instead of the last run's. Records of ids that it lacks are reported then.",
         show_default=False,
     ),
 ]
@@ -28,10 +28,10 @@ SHOWN = 20
 
 
 def verify_command(folder: Folder, source: Source = None, json: Json = False) -> None:
-    """Check every record against its file, every file against a record, every item of the source against a record.
+    """Check that every record has its picture, every picture a record, and every item of the source a record.
 
-    Prints what is off, one line each, then the counts. Exit codes: 0 all is in order, 2 no output folder of
-    joyedit, 3 something is off, or items failed.
+    Prints one line for each difference, then the counts. Exit codes: 0 all is in order, 2 this is no output
+    folder of joyedit, 3 something differs, or items failed.
     """
     from dataclasses import asdict
 
@@ -42,7 +42,7 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
     findings = verify(folder, counts, source)
     who = holder(folder)
     if who is not None:
-        console.message(f"a run writes here just now ({holder_text(who)}): what is in flight looks unfinished")
+        console.message(f"a run is writing here now ({holder_text(who)}): items of its running batches look unfinished")
     for finding in findings:
         if json:
             console.result(jsonlib.dumps(asdict(finding)))
@@ -53,9 +53,9 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
             )
     failed = counts.failed.total()
     if not json and counts.findings["no_record"] > SHOWN:
-        console.result(f"no_record: {counts.findings['no_record'] - SHOWN} items more (--json names them all)")
+        console.result(f"no_record: {counts.findings['no_record'] - SHOWN} more items (use --json to see all of them)")
     if counts.unread is not None:
-        console.message(f"the items of the source are counted, not compared by id: {counts.unread}")
+        console.message(f"only the number of items is compared, not their ids: {counts.unread}")
     if json:
         summary = {
             "records": counts.records,
@@ -80,10 +80,10 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
 
 
 def status_command(folder: Folder, json: Json = False) -> None:
-    """Say how far a run is: done, failed by code, left, rate. Also while it goes on.
+    """Show how far a run is: items done, failed by code, left, and the rate. Works while the run goes on, too.
 
-    Exit codes: 0 all is done or on its way, 2 no output folder of joyedit, 3 items failed, or are left and
-    nobody edits them.
+    Exit codes: 0 all items are done or a run is editing them, 2 this is no output folder of joyedit, 3 items
+    failed, or items are left and no run is editing them.
     """
     from dataclasses import asdict
 

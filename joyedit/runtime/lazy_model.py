@@ -1,8 +1,8 @@
-"""When the model is loaded: at once for a new folder, else when the first item is found that needs it.
+"""When the model is loaded: at once for a new folder, otherwise when the first item is found that needs it.
 
-Loading takes minutes and tens of gigabytes, and a run that is started once more may have nothing to do.
-So where an earlier run left records, what is done is told apart first, with what `describe` says of the
-model. Only then, and before anything is edited, the source is checked as a whole and the model loaded.
+Loading takes minutes and tens of gigabytes, and a repeated run may have nothing to do. So where an earlier run
+left records, joyedit first checks which items are done; `describe` says what this needs to know of the model.
+Then, before anything is edited, the whole source is checked and the model is loaded.
 """
 
 from __future__ import annotations

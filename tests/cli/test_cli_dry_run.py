@@ -29,7 +29,7 @@ def test_batches_and_counts(joyedit: Command, pictures: Path) -> None:
         "seed: 42 (built-in)",
         "negative prompt: '' (built-in)",
         "basesize: 256",
-        "batch size: auto, planned as 4 (a run takes what fits its device)",
+        "batch size: auto, shown with 4 (a run measures what fits its device)",
     ]
     assert not Path("edited").exists()
 

@@ -57,13 +57,13 @@ def test_the_bar_shows_items_and_the_step(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_bar_for_what_is_there_is_taken_away_again(capsys: pytest.CaptureFixture[str]) -> None:
-    meter = BarMeter(None, "checking what is there", stays=False)
+    meter = BarMeter(None, "checking which items are done", stays=False)
     for _ in range(30):
         meter.skipped()
     meter.message("hello")
     meter.close()
     message = capsys.readouterr().err
-    assert "checking what is there: 30 items" in message
+    assert "checking which items are done: 30 items" in message
     assert message.rstrip(" \r").endswith("hello") or message.split("\r")[-1].strip() == ""
     counted = BarMeter(40)
     counted.skipped(30)

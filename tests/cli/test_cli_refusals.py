@@ -29,7 +29,7 @@ def refused(ended: Ended) -> list[str]:
 def test_no_model(joyedit: Command, pictures: Path) -> None:
     assert refused(joyedit("run", "pictures", "-p", "blue")) == [
         "joyedit: error: no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
-        "or plan without one with --dry-run"
+        "or add --dry-run to plan without a model"
     ]
 
 
@@ -88,7 +88,7 @@ def test_every_fault_of_the_flags_is_told_at_once(joyedit: Command, pictures: Pa
     assert refused(joyedit("run", "pictures", "--batch-size", "x", "--set", "y")) == [
         "joyedit: error: 4 problems",
         "  no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
-        "or plan without one with --dry-run",
+        "or add --dry-run to plan without a model",
         "  --batch-size must be auto or a number from 1, not 'x'",
         "  --set gives a parameter of a recipe, but no recipe is given: name one with --recipe",
         "  --set takes name=value, not 'y'",
@@ -188,7 +188,7 @@ def test_a_traceback_only_with_verbose(joyedit: Command, pictures: Path, monkeyp
     ended = joyedit(*RUN)
     assert ended.code == 1
     assert ended.messages[-1] == (
-        "joyedit: error: unexpected ZeroDivisionError: a fault of the program (-v shows where)"
+        "joyedit: error: unexpected error, ZeroDivisionError: a fault of the program (use -v to see where)"
     )
     ended = joyedit(*RUN, "-v")
     assert "Traceback (most recent call last)" in ended.err

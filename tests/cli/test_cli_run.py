@@ -56,7 +56,7 @@ def test_a_folder_is_mirrored(joyedit: Command, pictures: Path) -> None:
         "negative prompt: '' (built-in)",
         "basesize: 256",
         "batch size: 1",
-        "passed over: 1 files that are no pictures",
+        "passed over: 1 files that are not pictures",
         "1/3 items, RATE, TIME left",
         "2/3 items, RATE, TIME left",
         "3/3 items, RATE",
@@ -75,13 +75,13 @@ def test_once_more_with_nothing_and_with_something_to_do(joyedit: Command, pictu
     assert joyedit(*run).code == 0
     again = joyedit(*run)
     assert again.code == 0
-    assert again.messages == ["3 items are done already"], "no model is loaded"
+    assert again.messages == ["3 items are already done"], "no model is loaded"
     assert "3 of them" in again.out
     (pictures / "d.png").write_bytes((pictures / "a.png").read_bytes())
     more = joyedit(*run)
     assert more.code == 0
     assert more.messages[:2] == ["loading fake", "model: fake (fake layout)"]
-    assert "3 items are done already" in more.messages
+    assert "3 items are already done" in more.messages
     assert more.messages[-1] == "4/4 items, RATE"
     assert len(records(Path("edited"))) == 4
 
@@ -138,7 +138,7 @@ def test_a_bad_picture_in_a_folder_fails_alone(joyedit: Command, pictures: Path)
     assert failure.startswith("failed: broken: unreadable_picture: ")
     assert ended.messages[-2:] == [
         "1 of 4 items failed: see edited/results.jsonl and edited/joyedit.log",
-        "to edit only those again: the same command with --retry-failed, or with edited/failed.jsonl",
+        "to edit only these items again, add --retry-failed to the same command, or run edited/failed.jsonl",
     ]
     assert "4: 3 ok, 1 failed (unreadable_picture 1)" in ended.out
 
@@ -238,7 +238,7 @@ def test_many_failures_are_not_all_shown(joyedit: Command, pictures: Path) -> No
     ended = joyedit("run", pictures, *FAKE, "-p", "blue")
     assert ended.code == 3
     assert len([line for line in ended.messages if line.startswith("failed: ")]) == 20
-    assert "further failures are not shown here (-v shows all)" in ended.messages
+    assert "more items failed; use -v to see all of them here" in ended.messages
     assert report(Path("edited"))["failed"] == 30
 
 
@@ -259,8 +259,8 @@ def test_an_interruption_ends_with_130(joyedit: Command, pictures: Path) -> None
     ended = joyedit("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--batch-size", "1")
     assert ended.code == 130
     assert (
-        "interrupted: no further batch starts, finished pictures are still written (once more stops now)"
-        in ended.messages
+        "interrupted: no new batch starts; the running batch is finished and written"
+        " (press Ctrl-C again to stop at once)" in ended.messages
     )
     assert set(records(Path("edited"))) == {"one"}
     assert report(Path("edited"))["state"] == "interrupted"

@@ -130,7 +130,7 @@ def test_many_missing_items_are_one_line_and_all_of_them_json(joyedit: Command, 
     Path("edited/report.json").write_text(json.dumps(report))
     message = joyedit("verify", "edited").out.splitlines()
     assert len(message) == 20 + 2
-    assert message[-2:] == ["no_record: 8 items more (--json names them all)",
+    assert message[-2:] == ["no_record: 8 more items (use --json to see all of them)",
                          "records 2, ok 2, failed 0, left 28, files 2, off 28"]  # fmt: skip
     assert len(joyedit("verify", "edited", "--json").out.splitlines()) == 28 + 1
 
@@ -158,7 +158,7 @@ def test_a_source_that_is_gone_is_counted(joyedit: Command, pictures: Path, aske
     verified = joyedit("verify", "edited")
     assert verified.code == 3
     assert "no_record: 1 of 3 items have no record" in verified.out
-    assert "counted, not compared by id" in verified.err
+    assert "only the number of items is compared, not their ids" in verified.err
 
 
 def test_a_retry_keeps_what_the_records_are_compared_with(joyedit: Command, pictures: Path) -> None:

@@ -61,7 +61,7 @@ def test_nothing_to_do(forks: Forks, place: Path, trust: tuple[str, ...]) -> Non
     assert again(forks, place, *trust) == set()
     assert {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.png")} == stamps
     ended = forks("run", "m.jsonl", *FAKE[:-1], "-o", "out", cwd=place)
-    assert f"{ITEMS} items are done already" in ended.message
+    assert f"{ITEMS} items are already done" in ended.message
     assert f"{ITEMS}: {ITEMS} ok, 0 failed" in ended.message
 
 

@@ -55,7 +55,8 @@ def test_the_first_signal_finishes_the_batch_in_flight(forks: Forks, place: Path
     process.send_signal(number)
     message, _ = process.communicate(timeout=60)
     assert process.returncode == 130, message
-    assert "interrupted: no further batch starts, finished pictures are still written (once more stops now)" in message
+    assert "interrupted: no new batch starts; the running batch is finished and written" in message
+    assert "(press Ctrl-C again to stop at once)" in message
     assert "Traceback" not in message
     done = records(place / "out")
     assert 2 <= len(done) < 6
@@ -87,7 +88,7 @@ def test_the_second_signal_stops_now(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text(lines)
     ended = forks("run", "m.jsonl", *FAKE, "-o", "out", "--batch-size", "1", cwd=tmp_path)
     assert ended.code == 130
-    assert "stopped now" in ended.message
+    assert "stopped at once" in ended.message
     assert "item3" not in records(tmp_path / "out")
     (tmp_path / "m.jsonl").write_text(lines.replace("TWICE", "edit 3"))
     assert forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path).code == 0
@@ -98,7 +99,7 @@ def test_the_second_signal_stops_now(forks: Forks, tmp_path: Path) -> None:
 def test_the_end_of_the_time(forks: Forks, place: Path) -> None:
     ended = forks(*SLOW, "--max-duration", "1s", cwd=place)
     assert ended.code == 10, ended.message
-    assert "out of time: no further batch starts" in ended.message
+    assert "out of time: no new batch starts" in ended.message
     assert report(place)["state"] == "out_of_time"
     assert 1 <= len(records(place / "out")) < 6
     assert forks(*SLOW, "-q", "--max-duration", "1h", cwd=place).code == 0

@@ -44,7 +44,7 @@ class DeviceChoice:
     def of(cls, config: RunConfig) -> DeviceChoice:
         """Raises DeviceError for what is not to be had."""
         if config.fused == config.compile == "on":
-            raise DeviceError("--fused on and --compile on: only one of them can run the blocks; leave the other out")
+            raise DeviceError("--fused on and --compile on exclude each other: both replace the DiT's blocks")
         device = choose_device(config.device)
         return cls(device=device, dtype=choose_dtype(config.dtype, device))
 

@@ -1,11 +1,11 @@
-"""Each item is looked at ahead of the plan: is it done already, and how large are its pictures?
+"""Threads check each item ahead of the plan: is it already done, and how large are its pictures?
 
-Both read from disks that may be slow or gone, so threads do it, and the plan gets what they found in the
-order of the source. What is done leaves the stream here.
+Both checks read from disks that may be slow or gone. The plan gets the results in the order of the source. Items
+that are done leave the flow here.
 
-Where a look takes long (a slow disk, large files to hash), the threads are a few dozen items ahead. Where it
-takes less than handing over, they take turns with the source: two threads of Python that want to run hinder
-each other.
+Where a check takes long (a slow disk, large files to hash), the threads work a few dozen items ahead. Where it
+takes less time than handing an item over, the threads and the source take turns: two busy threads of Python slow
+each other down.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from joyedit.runtime.pipeline.threads import Task, Workers
 
 AHEAD = 128
 CHUNK = 16
-"""Items that a thread looks at in one go, as long as that takes time; else as many as may be ahead."""
+"""Items that a thread checks in one go where a check takes long; where it is quick, as many as may be ahead."""
 QUICK = 2e-4
-"""Seconds an item, below which the threads take turns with the source."""
+"""Where a check takes fewer seconds an item, the threads and the source take turns."""
 MEASURE = 32
-"""After so many chunks at once, one is looked at alone again, to see how long it takes."""
+"""After so many chunks in parallel, one is checked alone again, to measure how long it takes."""
 WORKERS = 4
 
 Entry = EditItem | FailedItem
@@ -40,7 +40,7 @@ Entry = EditItem | FailedItem
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """What came of one item: whether to edit it, and the sizes of its pictures if so, or their fault."""
+    """The result for one item: whether to edit it, and if so the sizes of its pictures, or what is wrong with them."""
 
     decision: Decision
     sizes: dict[Path, Size]
@@ -48,17 +48,17 @@ class _Looked:
 
 
 class _Chunk(NamedTuple):
-    """What came of some items in a row, and the seconds that it took."""
+    """The results for some items in a row, and the seconds that the checks took."""
 
     looked: list[_Looked]
     seconds: float
 
 
 class Checker:
-    """Iterate over it for the items to edit; `size_of` then knows the pictures of the one given last.
+    """Iterate over it for the items to edit. `size_of` knows the pictures of the item that was given last.
 
-    `ahead` items are looked at before they are asked for; 1 where items come one by one from a person or
-    a program that waits for each. `passed_over` hears of each item that is not to be edited.
+    Up to `ahead` items are checked before they are asked for; 1 where a person or a program sends items one by
+    one and waits for each. `on_skip` is called for each item that is not to be edited.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Checker:
         items: Iterable[Entry],
         resume: Resume,
         workers: Workers,
-        passed_over: Callable[[Decision], None],
+        on_skip: Callable[[Decision], None],
         *,
         max_pixels: int,
         ahead: int = AHEAD,
@@ -74,7 +74,7 @@ class Checker:
         self._items = items
         self._resume = resume
         self._workers = workers
-        self._passed_over = passed_over
+        self._on_skip = on_skip
         self._max_pixels = max_pixels
         self._ahead = ahead
         self._chunk = min(CHUNK, ahead)
@@ -90,7 +90,7 @@ class Checker:
         while fault is None:
             try:
                 item = next(items, None)
-            except Exception as error:  # of the source: told when what came before it is through
+            except Exception as error:  # of the source: raised after the items before it
                 fault, item = error, None
             if item is not None:
                 chunk.append(item)
@@ -160,7 +160,7 @@ class Checker:
             looked = [_Looked("edit", {}, ItemError(error.code, str(error).replace("some pictures", message, 1)))]
         for item, found in zip(items, looked, strict=True):
             if found.decision != "edit":
-                self._passed_over(found.decision)
+                self._on_skip(found.decision)
             elif found.fault is not None and isinstance(item, EditItem):
                 yield failed(item, found.fault.code, str(found.fault))
             else:

@@ -1,4 +1,4 @@
-"""Who is told how a run goes: the protocol that the command line fills, and one that is silent."""
+"""How a run reports its progress: the protocol, which the command line implements, and a silent implementation."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Told in this order; `result` comes from several threads, but never twice at once."""
+    """Called in this order. `result` is called from several threads, but never twice at the same time."""
 
     def checking(self) -> None:
-        """An earlier run left records: what is done is told apart, each by `skipped`, before the model loads."""
+        """An earlier run left records. Before the model loads, joyedit checks which items are done (see `skipped`)."""
 
     def loading(self, config: RunConfig) -> None:
-        """The source was checked, and there is something to edit; the model loads now."""
+        """The source was checked, and there are items to edit. The model loads now."""
 
     def started(self, info: BackendInfo, summary: SourceSummary) -> None:
         """The model is loaded; the first item follows."""
 
     def step(self, done: int, total: int) -> None:
-        """A denoising step of the batch in flight is done."""
+        """A denoising step of the running batch is done."""
 
     def result(self, result: ItemResult, line: str) -> None:
         """An item is finished, and `line` stands in results.jsonl."""
 
     def skipped(self) -> None:
-        """An item is done already, or not asked for. Between two results there may be very many of these."""
+        """An item is already done, or this run does not edit it. Very many of these may come in a row."""
 
     def note(self, text: str) -> None:
-        """Something that the user should know, and that stops nothing."""
+        """A remark for the user. The run goes on."""
 
     def stopping(self, reason: str) -> None:
-        """The run stops before its end (`interrupted` or `out_of_time`); what is done is still written."""
+        """The run stops early (`interrupted` or `out_of_time`). Running batches are still finished and written."""
 
 
 class NoProgress:
-    """A `Progress` that tells nobody."""
+    """A `Progress` that shows nothing."""
 
     def checking(self) -> None:
         """Nothing."""

@@ -46,7 +46,7 @@ class RunningBatch:
     def picture(self, place: int) -> Image.Image:
         """The picture of one item. Raises ItemError("not_finite") where its latents hold a NaN or an infinity."""
         if not self.pending.is_finite(place):
-            raise ItemError("not_finite", "the latents hold a NaN or an infinity, so there is no picture")
+            raise ItemError("not_finite", "the result holds NaN or infinite numbers, so there is no picture")
         return self.pending.picture(place)
 
     def is_over(self) -> bool:

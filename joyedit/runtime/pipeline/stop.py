@@ -1,7 +1,7 @@
 """When a run is to stop before its end: on a signal, or when its time is over.
 
-The first Ctrl-C, SIGTERM or hang-up lets the batch in flight finish; the second ends the process on the
-spot, which loses no more than what was in flight: the journal is whole at every instant.
+The first Ctrl-C, SIGTERM or hang-up lets the running batches finish. The second ends the process at once; only
+the running batches are lost, because the journal is whole at every instant.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Stop:
                 raise KeyboardInterrupt
             if seen > 1:
                 with contextlib.suppress(OSError):
-                    os.write(2, b"\nstopped now; run the same command again to go on\n")
+                    os.write(2, b"\nstopped at once; run the same command again to continue\n")
                 os._exit(EXIT_INTERRUPTED)
             self.interrupt()
             # The signal may have come in the middle of a write to the same stream.

@@ -1,7 +1,7 @@
-"""Threads for calls that may never come back: reading a stranger's file from a stranger's disk.
+"""Threads for calls that may never return, such as reading a file from a disk that hangs.
 
-A call that takes longer than its time is given up; its thread is written off and another takes its
-place. The threads are daemons, so that none of them holds up the end of the program.
+A call that takes too long is given up: nobody waits for its thread any more, and a new thread takes its place.
+The threads are daemons, so none of them delays the end of the program.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Workers:
                 raise StoppedError
             if task.lost or (task.started is not None and time.monotonic() - task.started > self._timeout):
                 self._write_off(task)
-                message = f"{what}: not read within {self._timeout:g} seconds (--read-timeout allows more)"
+                message = f"{what}: reading took longer than {self._timeout:g} seconds (--read-timeout allows more)"
                 raise ItemError("picture_timeout", message)
         if task.error is not None:
             raise task.error
@@ -102,7 +102,9 @@ class Workers:
         task.lost = True
         self._lost += 1
         if self._lost >= MOST_LOST:
-            raise JoyeditError(f"{self._lost} pictures could not be read in time; is the disk they lie on still there?")
+            raise JoyeditError(
+                f"{self._lost} pictures could not be read in time; check that their disk is still connected"
+            )
         self._start()
 
     def _start(self) -> None:

@@ -92,7 +92,7 @@ def check(name: str, device: torch.device, dtype: torch.dtype, heads: int, head_
         return f"it does not run here ({first_line(error)})"
     # NaN is not smaller than anything.
     wrong = [error for error in errors if not error <= TOLERANCE[dtype]]
-    return f"it is wrong here: {wrong[0]:.3g} from fp32" if wrong else ""
+    return f"its result differs from fp32 by {wrong[0]:.3g}" if wrong else ""
 
 
 def _error(name: str, spans: Spans, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> float:

@@ -123,5 +123,5 @@ def test_one_that_hangs_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     gate.set()
     failed = [one for one in message.values() if isinstance(one, FailedItem) and one.id != "7"]
     assert [(one.id, one.code) for one in failed] == [("5", "picture_timeout")]
-    assert failed[0].message.startswith("5.png: not read within 0.3 seconds")
+    assert failed[0].message.startswith("5.png: reading took longer than 0.3 seconds")
     assert len(message) == 26
