@@ -1,35 +1,30 @@
-"""Where words go: results to stdout, messages to stderr, and quietly nowhere once a reader has left."""
+"""Where words go: results to stdout, messages to stderr. `streams` takes care that neither can fail."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TextIO
 
+from joyedit.cli.streams import Pump
 from joyedit.errors import JoyeditError, ManifestError, UsageError
-
-
-class ReaderLeftError(Exception):
-    """Nobody reads stdout any more. No OSError, which typer would turn into an exit of its own."""
 
 
 @dataclass(slots=True)
 class State:
-    """What the place that catches errors has to know about the command line."""
+    """What the place that catches errors, and the commands, have to know about the command line.
+
+    `pump` writes the standard streams; None where they are not the process's own.
+    """
 
     verbose: bool = False
+    pump: Pump | None = None
 
 
 def message(text: str) -> None:
-    """One message on stderr. A closed stderr is nobody's fault and stops nothing."""
-    try:
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
-    except UnicodeEncodeError:
-        sys.stderr.write(f"{text.encode('ascii', 'backslashreplace').decode()}\n")
-    except (OSError, ValueError):  # a pipe without a reader, a terminal that was closed
-        return
+    """One message on stderr."""
+    _write(sys.stderr, text)
 
 
 def error_text(error: JoyeditError | str) -> str:
@@ -46,29 +41,14 @@ def error(fault: JoyeditError | str) -> None:
     message(error_text(fault))
 
 
-def result(text: str, *, flush: bool = False) -> None:
-    """One line of results on stdout. Raises `ReaderLeftError` when nobody reads any more."""
-    try:
-        try:
-            sys.stdout.write(f"{text}\n")
-        except UnicodeEncodeError:  # a terminal that knows no Unicode
-            sys.stdout.write(f"{text.encode('ascii', 'backslashreplace').decode()}\n")
-        if flush:
-            sys.stdout.flush()
-    except BrokenPipeError as error:
-        drop_stdout()
-        raise ReaderLeftError from error
+def result(text: str) -> None:
+    """One line of results on stdout."""
+    _write(sys.stdout, text)
 
 
-def drop_stdout() -> None:
-    """Let stdout lead nowhere, so that what is still buffered raises no second error at exit."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # not a real file: a test's, or closed already
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+def _write(stream: TextIO, text: str) -> None:
+    """A whole line in one call, so that lines of several threads do not mix. The streams themselves never fail."""
+    stream.write(f"{text}\n")
 
 
 def table(rows: Iterable[tuple[str, str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from joyedit.cli import console
 from joyedit.cli.dry_run import dry_run
 from joyedit.cli.progress import RunProgress
+from joyedit.cli.streams import Pump
 from joyedit.job.results.journal import RESULTS
 from joyedit.job.results.report import LOG
 from joyedit.job.results.retry import FAILED
@@ -14,12 +15,12 @@ from joyedit.runtime.model import backend_loader, describe_without_loading
 from joyedit.runtime.run import run
 
 
-def execute(options: RunOptions) -> int:
+def execute(options: RunOptions, pump: Pump | None = None) -> int:
     """Do it; gives the exit code. Raises `JoyeditError` for what is refused before anything is written."""
     request = build_request(options)
     if options.dry_run:
         return dry_run(request, json=options.json, quiet=options.quiet)
-    progress = RunProgress(request, json=options.json, quiet=options.quiet, verbose=options.verbose)
+    progress = RunProgress(request, json=options.json, quiet=options.quiet, verbose=options.verbose, pump=pump)
     try:
         outcome = run(
             request.source,

@@ -16,6 +16,7 @@ from joyedit.cli import console
 from joyedit.cli.bench import bench_command
 from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
+from joyedit.cli.streams import safe_streams
 from joyedit.cli.verify import status_command, verify_command
 from joyedit.errors import EXIT_FATAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, JoyeditError
 
@@ -59,12 +60,9 @@ def _root(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (sys.argv's by default) and exit with its code."""
-    state = console.State()
-    code = _exit_code_of(list(sys.argv[1:] if argv is None else argv), state)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        console.drop_stdout()
+    with safe_streams() as pump:
+        state = console.State(pump=pump)
+        code = _exit_code_of(list(sys.argv[1:] if argv is None else argv), state)
     sys.exit(code)
 
 
@@ -78,8 +76,6 @@ def _exit_code_of(argv: list[str], state: console.State) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
-    except console.ReaderLeftError:
-        return EXIT_OK
     except Exception as error:
         if isinstance(error, _USAGE_FAULT):
             return _usage_fault(error)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.cli import console
 from joyedit.cli.settings_in_force import in_force
+from joyedit.cli.streams import Pump
 from joyedit.job.results.report import seconds_text
 from joyedit.job.spec import ItemResult, RunConfig
 from joyedit.request import Request
@@ -174,8 +175,9 @@ class PlainMeter:
 class RunProgress:
     """What the user of `joyedit run` sees while it runs; fills `runtime.progress.Progress`."""
 
-    def __init__(self, request: Request, *, json: bool, quiet: bool, verbose: bool) -> None:
+    def __init__(self, request: Request, *, json: bool, quiet: bool, verbose: bool, pump: Pump | None = None) -> None:
         self._request = request
+        self._pump = pump
         self._json = json
         self._quiet = quiet
         self._verbose = verbose
@@ -183,6 +185,11 @@ class RunProgress:
         self._failures = 0
         self._skipped = 0  # since the last result
         self._all_skipped = 0
+
+    def begin(self, stopped: Callable[[], bool]) -> None:
+        """A reader that does not read holds up no run that is to stop."""
+        if self._pump is not None:
+            self._pump.stopped = stopped
 
     def checking(self) -> None:
         """A bar of its own, or plain lines, for the items that are already done."""
@@ -230,10 +237,7 @@ class RunProgress:
     def result(self, result: ItemResult, line: str) -> None:
         """The record to stdout with --json; a failure to stderr, the first few of them."""
         if self._json:
-            try:
-                console.result(line, flush=True)
-            except console.ReaderLeftError:  # the records are in the journal all the same
-                self._json = False
+            console.result(line)
         self._tell_skipped()
         self._meter.item()
         if result.error is not None:

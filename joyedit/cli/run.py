@@ -30,4 +30,4 @@ def run_command(ctx: typer.Context, options: RunOptions) -> None:
     ctx.obj.verbose = options.verbose
     from joyedit.cli.execute import execute
 
-    raise typer.Exit(execute(options))
+    raise typer.Exit(execute(options, ctx.obj.pump))

@@ -274,6 +274,7 @@ def open_session(
     """
     stats = RunStats(clock)
     stop = Stop(config.max_duration)
+    progress.begin(stop)
     folder = OutputFolder(config.output)
     with ExitStack() as stack:
         stack.enter_context(stop.signals(progress.stopping))

@@ -42,7 +42,7 @@ from joyedit.runtime.tuning.compile import Compilation, compile_dit, worth_compi
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.runtime.tuning.fused_check import fuse
 from joyedit.runtime.tuning.matmul_peak import matmul_tflops
-from joyedit.runtime.tuning.measurements import Measurements
+from joyedit.runtime.tuning.measurements import Measurements, cache_note
 from joyedit.weights.load import Loading
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class JoyImageBackend:
         return compilation
 
     def _describe(self, networks: Networks, model: str, dtype: str, load_seconds: float) -> BackendInfo:
-        notes = (self.attention.note, self.fusion.note, self.compilation.note)
+        notes = (cache_note(), self.attention.note, self.fusion.note, self.compilation.note)
         return BackendInfo(
             model=model,
             layout=networks.layout,

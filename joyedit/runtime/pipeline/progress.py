@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from joyedit.job.spec import ItemResult, RunConfig
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 class Progress(Protocol):
     """Called in this order. `result` is called from several threads, but never twice at the same time."""
+
+    def begin(self, stopped: Callable[[], bool]) -> None:
+        """The run begins. `stopped` says at any time whether it is to stop; any thread may ask."""
 
     def checking(self) -> None:
         """An earlier run left records. Before the model loads, joyedit checks which items are done (see `skipped`)."""
@@ -41,6 +45,9 @@ class Progress(Protocol):
 
 class NoProgress:
     """A `Progress` that shows nothing."""
+
+    def begin(self, stopped: Callable[[], bool]) -> None:
+        """Nothing."""
 
     def checking(self) -> None:
         """Nothing."""

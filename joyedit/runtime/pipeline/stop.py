@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 import time
@@ -60,8 +61,7 @@ class Stop:
             if not self.started:
                 raise KeyboardInterrupt
             if seen > 1:
-                with contextlib.suppress(OSError):
-                    os.write(2, b"\nstopped at once; run the same command again to continue\n")
+                _say_at_once(b"\nstopped at once; run the same command again to continue\n")
                 os._exit(EXIT_INTERRUPTED)
             self.interrupt()
             # The signal may have come in the middle of a write to the same stream.
@@ -76,3 +76,10 @@ class Stop:
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
+
+
+def _say_at_once(text: bytes) -> None:
+    """Write to stderr what it takes now: neither a full pipe nor a dead terminal may keep the process."""
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, text)

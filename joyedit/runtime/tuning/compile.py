@@ -15,7 +15,7 @@ import torch
 from joyedit.job.spec import RunConfig
 from joyedit.models.attention import TextLengths
 from joyedit.models.dit import DiT
-from joyedit.runtime.tuning.measurements import cache_folder
+from joyedit.runtime.tuning.measurements import make_cache_folder
 
 COMPILE_SECONDS = 30.0
 """What a compilation costs when nothing is kept yet: measured on an H100 with 16 cores beside it."""
@@ -52,7 +52,7 @@ def keep_compiled_code(config: RunConfig) -> None:
 
     To be called before anything else imports their compilers, which then settle for other folders.
     """
-    folder = cache_folder()
+    folder = make_cache_folder()
     if config.compile != "off":
         os.environ.setdefault(INDUCTOR_CACHE, str(folder / "inductor"))
     os.environ.setdefault(TRITON_CACHE, str(folder / "triton"))

@@ -1,0 +1,164 @@
+"""Standard streams that cannot stop or change a run.
+
+stdout and stderr may be closed, full, a terminal that is gone, or a pipe that nobody reads. A thread writes to both
+in the order in which the text came. What cannot be written is dropped, and the command goes on to its own end and
+its own exit code. A reader that is only slow is waited for, until the run is to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import queue
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+MOST_PENDING = 4096
+"""Texts that may wait for their readers before whoever writes has to wait too."""
+
+GRACE = 3.0
+"""Seconds without progress after which readers are given up, once the run is to stop."""
+
+_POLL = 0.02
+
+
+def secure_descriptors() -> None:
+    """Open the null device in place of each of the descriptors 0, 1 and 2 that is closed.
+
+    Otherwise the next file that is opened gets that number, and messages of a library end up inside it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            if opened != number:  # a lower one was closed by another thread
+                os.dup2(opened, number)
+                os.close(opened)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+class Pump:
+    """A thread that writes bytes to descriptors. `stopped` says whether the run is to stop; any thread may write.
+
+    A signal's handler may write too: nothing here takes a lock that the interrupted code could hold.
+    """
+
+    def __init__(self) -> None:
+        self.stopped: Callable[[], bool] = lambda: False
+        self._queue: queue.SimpleQueue[tuple[int, bytes] | threading.Event] = queue.SimpleQueue()
+        self._dead: set[int] = set()
+        self._progress = time.monotonic()
+        threading.Thread(target=self._work, name="joyedit-output", daemon=True).start()
+
+    def write(self, number: int, data: bytes) -> None:
+        """Take `data` for the descriptor; waits while very much is pending. Drops it where nobody will read it."""
+        while self._queue.qsize() > MOST_PENDING and number not in self._dead:
+            self._give_up_if_stuck()
+            time.sleep(_POLL)
+        if number not in self._dead:
+            self._queue.put((number, data))
+
+    def drain(self) -> None:
+        """Wait until everything is written or dropped."""
+        done = threading.Event()
+        self._queue.put(done)
+        while not done.wait(_POLL):
+            self._give_up_if_stuck()
+
+    def _give_up_if_stuck(self) -> None:
+        if self.stopped() and time.monotonic() - self._progress > GRACE:
+            self._dead |= {1, 2}
+
+    def _work(self) -> None:
+        while True:
+            entry = self._queue.get()
+            if isinstance(entry, threading.Event):
+                entry.set()
+                self._progress = time.monotonic()
+            else:
+                self._write(*entry)
+
+    def _write(self, number: int, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest and number not in self._dead:
+            try:
+                # A pipe that is ready takes this much without waiting, so nothing here hangs for ever.
+                if select.select([], [number], [], _POLL)[1]:
+                    rest = rest[os.write(number, rest[: select.PIPE_BUF]) :]
+                    self._progress = time.monotonic()
+            except BlockingIOError:  # somebody else made the pipe non-blocking, and took the room
+                continue
+            except (OSError, ValueError):  # full, gone, closed
+                self._dead.add(number)
+
+
+class _Raw(io.RawIOBase):
+    """A descriptor as a file of bytes that never fails and that the pump writes."""
+
+    def __init__(self, pump: Pump, number: int) -> None:
+        self._pump = pump
+        self._number = number
+        self._is_terminal = os.isatty(number)
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def isatty(self) -> bool:
+        """As it was at the start, also when the terminal goes away later."""
+        return self._is_terminal
+
+    def fileno(self) -> int:
+        """The descriptor, for those who ask for the size of a terminal."""
+        return self._number
+
+    def write(self, data: Any) -> int:
+        """All of it goes to the pump."""
+        taken = bytes(data)
+        self._pump.write(self._number, taken)
+        return len(taken)
+
+
+@contextlib.contextmanager
+def safe_streams() -> Iterator[Pump | None]:
+    """Let sys.stdout and sys.stderr write through a pump. Gives None where they were replaced by somebody else."""
+    secure_descriptors()
+    before = sys.stdout, sys.stderr
+    if not all(_is_descriptor(stream, number) for number, stream in enumerate(before, 1)):
+        yield None
+        return
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    pump = Pump()
+    sys.stdout, sys.stderr = (_text(pump, number, stream) for number, stream in enumerate(before, 1))
+    try:
+        yield pump
+    finally:
+        pump.drain()
+        sys.stdout, sys.stderr = before
+
+
+def _is_descriptor(stream: Any, number: int) -> bool:
+    try:
+        return bool(stream.fileno() == number)
+    except (OSError, ValueError, AttributeError):  # a test's, or closed
+        return False
+
+
+def _text(pump: Pump, number: int, like: Any) -> io.TextIOWrapper:
+    # What the encoding does not know is written as an escape: a message must not fail for that.
+    encoding = getattr(like, "encoding", None) or "utf-8"
+    raw: Any = _Raw(pump, number)
+    return io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", write_through=True)
