@@ -202,3 +202,16 @@ def test_a_pipe_in_place_of_a_picture(forks: Forks, tmp_path: Path) -> None:
     message = records(tmp_path / "out")
     assert message["pipe"]["error"]["code"] == "unreadable_picture"
     assert message["a"]["status"] == "ok"
+
+
+def test_a_process_that_was_stopped_fails_no_item(tmp_path: Path) -> None:
+    """SIGSTOP, or a laptop's sleep, for longer than --read-timeout: no disk was late."""
+    make_manifest(tmp_path, 8, instruction="SLEEP")
+    process = start(*SLOW, "--read-timeout", "2s", cwd=tmp_path)
+    wait_for_records(tmp_path, 1)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(4)
+    process.send_signal(signal.SIGCONT)
+    message, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, message
+    assert {record["status"] for record in records(tmp_path / "out").values()} == {"ok"}

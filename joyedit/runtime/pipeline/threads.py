@@ -13,12 +13,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from joyedit.errors import ItemError, JoyeditError
+from joyedit.errors import ItemError, JoyeditError, first_line
+from joyedit.runtime.pipeline.awake import AwakeClock
 
 T = TypeVar("T")
 
 MOST_LOST = 64
-"""So many threads may hang before the run gives up: each holds memory and an open file."""
+"""So many threads may hang at one time before the run gives up: each holds memory and an open file."""
 
 _POLL = 0.1
 _PATIENCE = 2.0
@@ -39,7 +40,7 @@ class Task(Generic[T]):
         self.started: float | None = None
         self.lost = False
         self.value: T | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
 
 class Workers:
@@ -55,10 +56,13 @@ class Workers:
         self._stopped = stopped
         self._tasks: queue.SimpleQueue[Task[object] | None] = queue.SimpleQueue()
         self._closed = False
-        self._lost = 0
+        self._clock = AwakeClock()
+        self._lock = threading.Lock()
+        self._lost = 0  # threads that hang now; one that comes back is none
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Workers:
+        self._clock.start()
         for _ in range(self._count):
             self._start()
         return self
@@ -67,6 +71,7 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
+        self._clock.stop()
         for _ in self._threads:
             self._tasks.put(None)
         until = time.monotonic() + _PATIENCE
@@ -88,41 +93,50 @@ class Workers:
         while not task.done.wait(_POLL):
             if self._stopped() or self._closed:
                 raise StoppedError
-            if task.lost or (task.started is not None and time.monotonic() - task.started > self._timeout):
+            if task.started is not None and self._clock.seconds() - task.started > self._timeout:
                 self._write_off(task)
                 message = f"{what}: reading took longer than {self._timeout:g} seconds (--read-timeout allows more)"
                 raise ItemError("picture_timeout", message)
-        if task.error is not None:
+        if isinstance(task.error, Exception):
             raise task.error
+        if task.error is not None:
+            raise JoyeditError(f"a thread that read pictures ended: {first_line(task.error)}") from task.error
         return task.value  # type: ignore[return-value]  # it is done, and without an error
 
     def _write_off(self, task: Task[T]) -> None:
-        if task.lost:
-            return
-        task.lost = True
-        self._lost += 1
-        if self._lost >= MOST_LOST:
-            raise JoyeditError(
-                f"{self._lost} pictures could not be read in time; check that their disk is still connected"
-            )
+        """Count the thread of this task as one that hangs, and start another one."""
+        with self._lock:
+            if task.lost or task.done.is_set():
+                return
+            task.lost = True
+            self._lost += 1
+            lost = self._lost
+        if lost >= MOST_LOST:
+            raise JoyeditError(f"{lost} pictures could not be read in time; check that their disk is still connected")
         self._start()
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives no more threads
+            message = "the system allows no more threads (ulimit -u and ulimit -v say how many, and how much memory)"
+            raise JoyeditError(message) from error
         self._threads.append(thread)
-        thread.start()
 
     def _work(self) -> None:
         while True:
             task = self._tasks.get()
             if task is None or self._closed:
                 return
-            task.started = time.monotonic()
+            task.started = self._clock.seconds()
             try:
                 task.value = task.call()
-            except Exception as error:
+            except BaseException as error:  # whoever waits must hear of all of them
                 task.error = error
-            task.done.set()
-            if task.lost:  # another thread has taken this one's place
-                return
+            with self._lock:
+                task.done.set()
+                if task.lost:  # another thread has taken this one's place
+                    self._lost -= 1
+                    return
             del task  # no picture is held while it waits for the next one

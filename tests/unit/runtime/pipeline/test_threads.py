@@ -62,3 +62,48 @@ def test_what_has_not_begun_is_dropped_at_the_end() -> None:
         for number in range(50):
             workers.submit(lambda number=number: (time.sleep(0.01), done.append(number)))
     assert len(done) < 50
+
+
+def test_a_thread_that_comes_back_hangs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow disk may be late a thousand times over a night, as long as few calls hang at one time."""
+    monkeypatch.setattr(module, "MOST_LOST", 2)
+    with Workers(1, "w", timeout=0.1) as workers:
+        for _ in range(4):
+            gate = threading.Event()
+            task = workers.submit(gate.wait)
+            with pytest.raises(ItemError, match="reading took longer"):
+                workers.result(task, "x")
+            gate.set()
+            assert task.done.wait(5)
+            assert workers.result(workers.submit(lambda: 7), "x") == 7
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit("away")])
+def test_whatever_ends_a_thread_is_told(error: BaseException) -> None:
+    def die() -> None:
+        raise error
+
+    with Workers(1, "w", timeout=60) as workers:
+        with pytest.raises(JoyeditError, match="a thread that read pictures ended"):
+            workers.result(workers.submit(die), "x")
+        assert workers.result(workers.submit(lambda: 7), "x") == 7
+
+
+def test_no_more_threads_is_told_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    workers = Workers(1, "w", timeout=60)
+    monkeypatch.setattr(workers._clock, "start", lambda: None)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(JoyeditError, match="the system allows no more threads"):
+        workers.__enter__()
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
+    gate = threading.Event()
+    with Workers(1, "w", timeout=0.2) as workers:
+        workers._clock.stop()  # as while the process does not run: the clock of the wall goes on, this one does not
+        task = workers.submit(lambda: gate.wait(30))
+        threading.Timer(0.6, gate.set).start()
+        assert workers.result(task, "x")
