@@ -20,7 +20,6 @@ AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-s
 SwitchName = Literal["auto", "on", "off"]
 
 BASE_SIZES = (256, 512, 768, 1024)
-PICTURE_FORMATS = ("png", "jpg", "webp")
 MAX_PIXELS = 178_000_000
 """Larger pictures are refused before a pixel is decoded, unless the run allows more."""
 READ_TIMEOUT = 120.0
@@ -75,6 +74,14 @@ class Settings:
         """These settings, with what they leave open taken from `lower`."""
         names = self.__slots__
         return Settings(**{n: getattr(lower, n) if getattr(self, n) is None else getattr(self, n) for n in names})
+
+    def sampling(self) -> Sampling:
+        """The settings of the sampler. Raises ValueError that names each of them that is still open."""
+        given = {name: getattr(self, name) for name in Sampling.__slots__}
+        missing = [name for name, value in given.items() if value is None]
+        if missing:
+            raise ValueError(f"these settings have no value: {', '.join(missing)}")
+        return Sampling(**given)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +172,6 @@ class RunConfig:
     schedule: Literal["auto", "original", "diffusers"] = "auto"
     format: Literal["png", "jpg", "webp"] = "png"
     quality: int | None = None
-    limit: int | None = None
     window: int = 256
     redo: Literal["changed", "all", "failed"] = "changed"
     trust_journal: bool = False

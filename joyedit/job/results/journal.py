@@ -33,16 +33,15 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic_core import from_json
 
-from joyedit.errors import ManifestError, OutputError, Problem
+from joyedit.errors import ManifestError, OutputError, Problem, os_reason
 from joyedit.job import failpoints
+from joyedit.job.clock import utc_now
 from joyedit.job.results.output_folder import sync_folder
-from joyedit.job.source.names import HashTable
 from joyedit.job.spec import ItemResult
 
 RESULTS = "results.jsonl"
@@ -79,7 +78,7 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         "output_sha256": result.output_sha256,
         "inputs_seen": [[seen.sha256, *seen.stamp] for seen in result.inputs_seen],
         "planned_output": result.planned_output,
-        "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "at": utc_now("milliseconds"),
     }
 
 
@@ -114,7 +113,7 @@ class Journal:
         self._lock = threading.Lock()
         self._clock = clock
         self._near = (0, b"")  # an offset, and what stands there: whole records, which never change
-        self._places = HashTable(wide=True)  # of each id: 2 * offset + 1 if failed, and 2 more: 0 is "none"
+        self._places: dict[str, int] = {}  # of each id: 2 * the offset of its last record, + 1 if that failed
         self._records = 0
         self._unsynced = 0
         self._broken: OutputError | None = None
@@ -138,16 +137,12 @@ class Journal:
     def final(self, name: str) -> dict[str, Any] | None:
         """The last record of the id `name`; None if it has none."""
         place = self._places.get(name)
-        if not place:
-            return None
-        record = self._record_at((place - 2) >> 1)
-        # Two ids may share a place in the table. Then this one counts as not done, which does no harm.
-        return record if record is not None and record["id"] == name else None
+        return None if place is None else self._record_at(place >> 1)
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """The last records of all ids that failed, in the order in which they were written."""
         with self._lock:
-            places = sorted((place - 2) >> 1 for place in self._places.numbers() if place & 1)
+            places = sorted(place >> 1 for place in self._places.values() if place & 1)
         for offset in places:
             record = self._record_at(offset)
             if record is not None:
@@ -164,7 +159,7 @@ class Journal:
                 failpoints.reached("journal.append")
                 self._write(data)
                 failpoints.reached("journal.appended")
-                self._places.put(result.id, 2 * self._end + (result.status == "failed") + 2)
+                self._places[result.id] = 2 * self._end + (result.status == "failed")
                 self._end += len(data)
                 self._unsynced += 1
                 if self._unsynced >= SYNC_RECORDS or self._clock() - self._synced_at >= SYNC_SECONDS:
@@ -203,7 +198,7 @@ class Journal:
                 elif broken is not None:
                     raise _no_record(self.path, broken)
                 else:
-                    self._places.put(record["id"], 2 * offset + (record.get("status") != "ok") + 2)
+                    self._places[record["id"]] = 2 * offset + (record.get("status") != "ok")
                     good = offset + length
                 offset += length
         if good < offset:
@@ -268,7 +263,7 @@ class Journal:
         self._synced_at = self._clock()
 
     def _error(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.path}: {error.strerror or error}")
+        return OutputError(f"cannot write {self.path}: {os_reason(error)}")
 
 
 def has_records(folder: Path) -> bool:
@@ -291,9 +286,9 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 
 def final_records(path: Path) -> Iterator[dict[str, Any]]:
     """The last record of each id, in the order in which they were written. Reads the file twice."""
-    last = HashTable(wide=True)
+    last: dict[str, int] = {}
     for number, record in _records(path):
-        last.put(record["id"], number)
+        last[record["id"]] = number
     for number, record in _records(path):
         if last.get(record["id"]) == number:
             yield record

@@ -15,8 +15,8 @@ from PIL import Image
 from joyedit.errors import ItemError, ManifestError
 from joyedit.job.pictures import decode as images
 from joyedit.job.pictures.decode import header_size, load_picture
-from joyedit.job.source.names import fold, name_fault
-from joyedit.job.source.recipe import load_recipe
+from joyedit.job.source.names import fold, name_problem
+from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.sources import SourceOptions, open_source
 from joyedit.job.spec import EditItem, FailedItem
 
@@ -78,10 +78,10 @@ def holds(folder: Path, name: str, data: bytes) -> None:
     outputs = [item.output for item in got if isinstance(item, EditItem)]
     assert len({fold(output) for output in outputs}) == len(outputs)
     for item in got:
-        assert name_fault(item.id) is None
+        assert name_problem(item.id) is None
         assert item.origin.file == str(file)
         if isinstance(item, EditItem):
-            assert name_fault(item.output) is None
+            assert name_problem(item.output) is None
             assert item.output.lower().endswith(".png")
             assert item.instruction.strip()
             item.instruction.encode()
