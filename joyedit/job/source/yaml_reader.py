@@ -83,17 +83,19 @@ class _Limits(Composer, SafeConstructor):
         Raises _TooMuchError where the value passes a limit.
         """
         event = self.peek_event()
-        before = self._values
         if isinstance(event, AliasEvent):
             return self._alias(event)
-        self.refuse_tag(event)
+        if event.tag is not None:
+            self.refuse_tag(event)
+        before = self._values
         self._count(event, 1)
+        if event.anchor is None:
+            return self._compose(event)
         node, size = _nothing(event), _MAX_VALUES + 1
         try:
             node, size = self._compose(event), self._values - before
-        finally:
-            if event.anchor is not None:
-                self._keep(event, node, size)
+        finally:  # an alias of a value that is too large is too large itself
+            self._keep(event, node, size)
         return node
 
     def _compose(self, event: Any) -> Any:

@@ -34,7 +34,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "out", tmp_path / "out" / "deeper"):
         with pytest.raises(UsageError, match="out is not one"):
             OutputFolder(path).check()
-    with pytest.raises(OutputError, match="cannot make the output folder"):
+    with pytest.raises(OutputError, match="cannot create the output folder"):
         OutputFolder(tmp_path / "out").prepare()
 
 
