@@ -200,4 +200,3 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-

@@ -40,7 +40,10 @@ class Status:
 
 
 def status(folder: Path) -> Status:
-    """How far the run of this output folder is. Raises `UsageError` if it is none, `ManifestError` for a damaged journal."""
+    """How far the run of this folder is.
+
+    Raises `UsageError` if it is no output folder, `ManifestError` for a damaged journal.
+    """
     require_journal(folder)
     who, report = holder(folder), read_report(folder)
     done, failed = 0, Counter[str]()

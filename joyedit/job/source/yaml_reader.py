@@ -133,7 +133,7 @@ class _Limits(Composer, SafeConstructor):
             self._anchored_values += 1 if size > _MAX_VALUES else size
 
     def _skip(self, level: int) -> None:
-        """Reads on to the end of the value, `level` lists or mappings up. Raises BrokenFileError if it nests too deep."""
+        """Reads to the end of the value, `level` lists or mappings up. Raises BrokenFileError if it nests too deep."""
         while level:
             if level > _MAX_SKIPPED:
                 raise BrokenFileError(

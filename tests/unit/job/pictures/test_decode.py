@@ -17,8 +17,9 @@ from joyedit.errors import ItemError
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures import decode as images
 from joyedit.job.pictures.decode import Picture, fit, header_size, load_picture
-from joyedit.job.pictures.encode import read_metadata, save_picture
+from joyedit.job.pictures.encode import save_picture
 from joyedit.job.spec import Stamp
+from support.pictures import read_metadata
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -455,18 +456,6 @@ def test_an_instruction_too_long_for_exif_is_shortened(tmp_path: Path, kind: str
 def test_unknown_formats_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^format is png, jpg or webp, not 'bmp'$"):
         save_picture(four_corners(), io.BytesIO(), "bmp", None, {})
-
-
-def test_no_metadata(tmp_path: Path) -> None:
-    for name in ("p.png", "p.jpg"):
-        four_corners().save(tmp_path / name)
-        assert read_metadata(tmp_path / name) == {}
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0somebody else's"
-    four_corners().save(tmp_path / "q.jpg", exif=exif)
-    assert read_metadata(tmp_path / "q.jpg") == {}
-    with pytest.raises(ItemError, match="no such file"):
-        read_metadata(tmp_path / "gone.png")
 
 
 def test_supported_suffixes_are_lower_case() -> None:
