@@ -542,8 +542,44 @@ def test_broken_json_lists(text: str | bytes, message: str) -> None:
     assert refused(manifest(data.replace(b"{good}", json.dumps(LINE).encode()), "m.json")) == [message]
 
 
-def test_a_json_list_is_read_in_pieces() -> None:
-    """Elements that lie across the borders of the chunks, and their lines."""
+@pytest.mark.parametrize("name", ["m.json", "m.yaml"])
+def test_what_is_read_as_a_whole_has_a_limit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from joyedit.job.source import readers, yaml_reader
+
+    monkeypatch.setattr(readers, "MAX_JSON", 1 << 20)
+    monkeypatch.setattr(yaml_reader, "MAX_YAML", 1 << 20)
+    text = f"[{json.dumps(LINE)}]"
+    kind = {"m.json": "a JSON list", "m.yaml": "a YAML file"}[name]
+    message = f"{kind} can have 1 MiB at most, and this file is larger (write JSONL, which has no limit)"
+    assert refused(manifest(text.ljust((1 << 20) + 1), name)) == [f"{name}: {message}"]
+    assert len(items(manifest(text.ljust(1 << 20), name))) == 1
+
+
+def test_the_limits_are_those_of_the_documents() -> None:
+    from joyedit.job.source import readers, yaml_reader
+
+    assert (readers.MAX_JSON, yaml_reader.MAX_YAML) == (64 << 20, 16 << 20)
+
+
+def test_json_items_after_a_bad_one_are_checked_too() -> None:
+    bad = b'{"image": "a.png"}'
+    text = b'[\n"\xff",\n\n{"instruction": "\n",\n"' + b"x" * (5 << 20) + b'", ' + bad + b",\n" + bad + b"]"
+    text = text.replace(b'{"instruction": "\n",', b'{"instruction": "x"},')
+    remedy = "no instruction (give it with -p, or as 'instruction' of the item)"
+    assert refused(manifest(text, "m.json")) == [
+        "m.json:2: not valid UTF-8 (save the file as UTF-8)",
+        "m.json:5: this item is longer than 4 MiB",
+        f"m.json:5: {remedy}",
+        f"m.json:6: {remedy}",
+    ]
+
+
+def test_a_bad_byte_between_the_items_of_a_json_list() -> None:
+    text = b"[\n" + json.dumps(LINE).encode() + b',\n\xff{"image": 1}]'
+    assert refused(manifest(text, "m.json")) == ["m.json:3: not valid UTF-8 (save the file as UTF-8)"]
+
+
+def test_long_items_of_a_json_list_and_their_lines() -> None:
     lines = [{**LINE, "id": f"i{n}", "instruction": "天" * (n * 37 % 5000) + "x"} for n in range(200)]
     text = "[" + ",\n".join(json.dumps(line, ensure_ascii=n % 2 == 0, indent=1) for n, line in enumerate(lines)) + "]"
     got = items(manifest(text, "m.json"))
@@ -719,6 +755,45 @@ def test_an_alias_bomb_is_refused_at_once() -> None:
         text += f"- &a{n} [" + ", ".join([f"*a{n - 1}"] * 10) + "]\n"
     got = refused(manifest(text, "m.yaml"))
     assert "m.yaml:5: more than 10000 values in one item, with aliases expanded" in got
+
+
+NO_TEXT = "no instruction (give it with -p, or as 'instruction' of the item)"
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("[" + "x, " * 10_000 + "]", "more than 10000 values in one item, with aliases expanded"),
+        ("{image: [" + "[" * 60 + "]" * 60 + ", x], steps: 0}", "more than 20 lists or mappings inside each other"),
+        ("{image: a.png, steps: [*none]}", "the alias *none names no anchor that is complete here"),
+        ("&b {image: &b [*b]}", "the alias *b names no anchor that is complete here"),
+        ("{image: *a, steps: &c [*a, *a, *b]}", "the alias *b names no anchor that is complete here"),
+    ],
+)
+def test_a_yaml_item_beyond_the_limits_hides_no_other(item: str, message: str) -> None:
+    text = f"- {{image: &a a.png, instruction: x}}\n- {item}\n-\n  image: *a\n"
+    assert refused(manifest(text, "m.yaml")) == [f"m.yaml:2: {message}", f"m.yaml:4: {NO_TEXT}"]
+
+
+def test_yaml_that_nests_without_end_is_not_read_to_its_end() -> None:
+    text = "- {image: a.png}\n- " + "[" * 300 + "]" * 300 + "\n- {image: a.png}\n"
+    assert refused(manifest(text, "m.yaml")) == [
+        f"m.yaml:1: {NO_TEXT}",
+        "m.yaml:2: more than 200 lists or mappings inside each other (joyedit reads nothing after this line)",
+    ]
+
+
+def test_values_under_anchors_have_a_limit_for_the_file() -> None:
+    """They stay in memory; twelve lists of 9,000 values are too many, and the item with the last is refused."""
+    text = "".join(f"- &a{n} [{'x, ' * 9_000}]\n" for n in range(12))
+    got = refused(manifest(text, "m.yaml"))
+    assert got[11:] == ["m.yaml:12: more than 100000 values under anchors"]
+    assert got[0] == "m.yaml:1: an item is a mapping of keys, not a list (for example image and instruction)"
+
+
+def test_an_anchor_may_be_given_anew() -> None:
+    text = "- {image: &p a.png, instruction: x}\n- {image: &p b.jpg, instruction: x}\n- {image: *p, instruction: x}\n"
+    assert [str(item.images[0]) for item in items(manifest(text, "m.yaml"))] == ["a.png", "b.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize("loader", ["CSafeLoader", "SafeLoader"])
