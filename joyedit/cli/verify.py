@@ -53,7 +53,9 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
             )
     failed = counts.failed.total()
     if not json and counts.mismatches["no_record"] > SHOWN:
-        console.result(f"no_record: {counts.mismatches['no_record'] - SHOWN} more items (use --json to see all of them)")
+        console.result(
+            f"no_record: {counts.mismatches['no_record'] - SHOWN} more items (use --json to see all of them)"
+        )
     if counts.unread is not None:
         console.message(f"only the number of items is compared, not their ids: {counts.unread}")
     if json:

@@ -33,7 +33,7 @@ class Done:
     """How a process ended: its exit code (below 0: the signal that killed it) and all that it printed."""
 
     code: int
-    told: str
+    message: str
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -91,7 +91,7 @@ def program(*argv: str | Path, cwd: Path, timeout: float = 100, **env: str) -> D
     """The command as a program, to its end."""
     process = start(*argv, cwd=cwd, **env)
     message, _ = process.communicate(timeout=timeout)
-    return Done(code=process.returncode, told=message)
+    return Done(code=process.returncode, message=message)
 
 
 def make_manifest(folder: Path, count: int, *, broken: bool = False, instruction: str = "edit") -> Path:

@@ -19,10 +19,6 @@ MAX_FUNCTION = 60
 MAX_PARAMETERS = 6
 
 KNOWN = {
-    "cli/bench.py bench_command lines",
-    "cli/bench.py bench_command parameters",
-    "cli/run.py run_command lines",
-    "cli/run.py run_command parameters",
     "models/blocks.py before_attention parameters",
     "models/dit.py _run_blocks parameters",
     "models/fused_blocks.py run_blocks parameters",
@@ -32,12 +28,6 @@ KNOWN = {
     "models/triton_kernels.py _norm_heads parameters",
     "models/triton_kernels.py _norm_silu parameters",
     "models/triton_kernels.py _residual_norm parameters",
-    "runtime/bench.py bench lines",
-    "runtime/joyimage/backend.py __init__ lines",
-    "runtime/joyimage/backend.py lines",
-    "runtime/run.py _flow lines",
-    "runtime/run.py _flow parameters",
-    "runtime/run.py run lines",
     "weights/layouts.py _assemble parameters",
     "weights/random.py _text parameters",
     "weights/random.py _vision parameters",
