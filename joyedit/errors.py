@@ -1,13 +1,25 @@
-"""The error tree. Each kind of error knows the exit code that the command ends with.
+"""The errors of joyedit, as one tree. Each class knows the exit code that the command ends with.
 
-Exit codes: 0 all items done, 1 the run could not go on, 2 usage, manifest or checkpoint refused,
-3 some items failed, 10 out of time, 130 interrupted.
+    JoyeditError            1   any error that joyedit tells in one message, without a traceback
+        UsageError          2   a flag, a file name or a setting cannot work
+            ManifestError   2   a manifest, a recipe or a journal has problems; this error holds all of them
+        CheckpointError     2   a checkpoint is missing, damaged, incomplete or of an unknown layout
+        DeviceError         2   this machine lacks the device, the dtype or the attention backend
+        OutputError         1   the output folder cannot be written
+        ItemError           3   one item fails; the run goes on with the others
+
+A `Problem` is no exception: it is one thing that is wrong in an input file. Readers collect problems,
+and a `ManifestError` tells all of them at once.
+
+The command ends with 0 when all items are done, 1 when the run could not go on, 2 when joyedit refuses
+flags, a manifest or a checkpoint, 3 when some items failed, 10 when the time is up, 130 after an
+interruption.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 EXIT_OK = 0
 EXIT_FATAL = 1
@@ -18,35 +30,51 @@ EXIT_INTERRUPTED = 130
 
 
 class JoyeditError(Exception):
-    """Base of every error that is told to the user in one message, without a traceback."""
+    """The base class. joyedit tells each of these errors in one message, without a traceback."""
 
     exit_code = EXIT_FATAL
 
 
 class UsageError(JoyeditError):
-    """A flag, a file name or a combination of them that cannot work."""
+    """A flag, a file name, a setting, or a combination of them, cannot work."""
 
     exit_code = EXIT_USAGE
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of an input file: where it is, what is wrong and what to do about it."""
+    """One thing that is wrong in an input file, and what the user can do about it (`remedy`).
 
-    file: str
-    line: int | None = None
+    `file` and `line` say where it is; both stay None until the reader knows its place (see `at`). `line` is
+    None too if the problem concerns the whole file. `key` names the key of the item that is wrong.
+    """
+
     message: str
     remedy: str = ""
+    _: KW_ONLY
+    key: str | None = None
+    file: str | None = None
+    line: int | None = None
+
+    def at(self, file: str | None = None, line: int | None = None) -> Problem:
+        """The same problem with its place: the file, the line, or both."""
+        return replace(self, file=self.file if file is None else file, line=self.line if line is None else line)
+
+    @property
+    def text(self) -> str:
+        """Message and remedy, without the place."""
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
 
     def __str__(self) -> str:
-        where = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{where}: {self.message}" + (f" ({self.remedy})" if self.remedy else "")
+        if self.file is None:
+            return self.text
+        return f"{place(self.file, self.line)}: {self.text}"
 
 
 class ManifestError(UsageError):
-    """Every fault found in a manifest or a recipe, told at once.
+    """A manifest, a recipe or a journal has problems. The message tells all of them, one a line.
 
-    `total` counts the faults when more were found than `problems` keeps.
+    `total` is the number of problems that were found; `problems` may keep fewer.
     """
 
     def __init__(self, problems: Iterable[Problem], total: int | None = None) -> None:
@@ -59,25 +87,25 @@ class ManifestError(UsageError):
 
 
 class CheckpointError(JoyeditError):
-    """A checkpoint that is missing, damaged, partial or of an unknown layout."""
+    """A checkpoint is missing, damaged, incomplete or of an unknown layout."""
 
     exit_code = EXIT_USAGE
 
 
 class DeviceError(JoyeditError):
-    """The device, the dtype or the attention backend asked for is not to be had here."""
+    """This machine lacks the device, the dtype or the attention backend that the user asks for."""
 
     exit_code = EXIT_USAGE
 
 
 class OutputError(JoyeditError):
-    """The output folder cannot be written (full, read-only, not a folder)."""
+    """The output folder cannot be written: the disk is full, it is read-only, or it is no folder."""
 
     exit_code = EXIT_FATAL
 
 
 class ItemError(JoyeditError):
-    """A fault that stays with one item. `code` is stable and goes into its record."""
+    """One item fails, and the run goes on. `code` is a stable word; it goes into the item's record."""
 
     exit_code = EXIT_SOME_FAILED
 
@@ -86,7 +114,17 @@ class ItemError(JoyeditError):
         super().__init__(message)
 
 
+def place(file: str, line: int | None) -> str:
+    """`file:line` as messages name it; the file alone if there is no line."""
+    return file if line is None else f"{file}:{line}"
+
+
 def first_line(error: BaseException | str, limit: int = 200) -> str:
-    """The first line of an error's text that is not blank, cut after `limit` characters; else its type's name."""
+    """The first line of the error's text that is not blank, cut after `limit` characters; else its type's name."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)[:limit]
+
+
+def os_reason(error: OSError) -> str:
+    """The system's own words for the error ("No such file or directory"), without number and file name."""
+    return error.strerror or str(error)

@@ -13,9 +13,11 @@ from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError
 from joyedit.job.results.journal import has_records
-from joyedit.job.source.item_builder import ItemBuilder, RunDefaults
+from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.problems import Record
-from joyedit.job.source.recipe import Recipe, load_recipe
+from joyedit.job.source.recipe import Recipe
+from joyedit.job.source.recipe_reader import load_recipe
+from joyedit.job.source.source_options import RunDefaults
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, RunConfig, Settings
 from joyedit.options import RunOptions, faults_of, names_of, option_of

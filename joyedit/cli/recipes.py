@@ -7,7 +7,7 @@ from joyedit.cli import console
 
 def recipes_command() -> None:
     """List the recipes that come with joyedit, and their parameters."""
-    from joyedit.job.source.recipe import list_recipes
+    from joyedit.job.source.recipe_reader import list_recipes
 
     for recipe in list_recipes():
         console.result(f"{recipe.name}: {recipe.description}")

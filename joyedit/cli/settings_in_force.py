@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from joyedit.job.source.item_builder import BUILT_IN
+from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import Settings
 from joyedit.request import Request
 

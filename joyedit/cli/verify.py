@@ -39,21 +39,23 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
     from joyedit.job.results.verify import Counts, verify
 
     counts = Counts()
-    findings = verify(folder, counts, source)
+    mismatches = verify(folder, counts, source)
     who = holder(folder)
     if who is not None:
         console.message(f"a run is writing here now ({holder_text(who)}): items of its running batches look unfinished")
-    for finding in findings:
+    for mismatch in mismatches:
         if json:
-            console.result(jsonlib.dumps(asdict(finding)))
-        elif finding.kind != "no_record" or counts.findings["no_record"] <= SHOWN:
-            what = ": ".join(part for part in (finding.id, finding.file) if part is not None)
+            console.result(jsonlib.dumps(asdict(mismatch)))
+        elif mismatch.kind != "no_record" or counts.mismatches["no_record"] <= SHOWN:
+            what = ": ".join(part for part in (mismatch.id, mismatch.file) if part is not None)
             console.result(
-                f"{finding.kind}: {what}: {finding.message}" if what else f"{finding.kind}: {finding.message}"
+                f"{mismatch.kind}: {what}: {mismatch.message}" if what else f"{mismatch.kind}: {mismatch.message}"
             )
     failed = counts.failed.total()
-    if not json and counts.findings["no_record"] > SHOWN:
-        console.result(f"no_record: {counts.findings['no_record'] - SHOWN} more items (use --json to see all of them)")
+    if not json and counts.mismatches["no_record"] > SHOWN:
+        console.result(
+            f"no_record: {counts.mismatches['no_record'] - SHOWN} more items (use --json to see all of them)"
+        )
     if counts.unread is not None:
         console.message(f"only the number of items is compared, not their ids: {counts.unread}")
     if json:
@@ -66,17 +68,17 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
             "left": counts.left,
             "unknown": counts.unknown,
             "files": counts.files,
-            "findings": dict(counts.findings),
+            "findings": dict(counts.mismatches),
         }
         console.result(jsonlib.dumps({"summary": summary}))
     else:
         left = "" if counts.left is None else f", left {counts.left}"
         left += f", not in the source {counts.unknown}" if counts.unknown else ""
-        off = counts.findings.total()
+        off = counts.mismatches.total()
         console.result(
             f"records {counts.records}, ok {counts.ok}, failed {failed}{left}, files {counts.files}, off {off}"
         )
-    raise typer.Exit(EXIT_SOME_FAILED if failed or counts.findings else EXIT_OK)
+    raise typer.Exit(EXIT_SOME_FAILED if failed or counts.mismatches else EXIT_OK)
 
 
 def status_command(folder: Folder, json: Json = False) -> None:

@@ -1,7 +1,7 @@
-"""The aspect-ratio buckets that the model was trained on, and the choice among them. Pure functions.
+"""The aspect-ratio buckets that the model was trained on, and the choice of one. Pure functions.
 
-A bucket is the (height, width) in pixels that a picture is fitted to. Each base size has 49 of them,
-all of about base x base pixels and none longer than four times its short side.
+A bucket is the (height, width) in pixels that a picture is fitted to. Each base size has 49 buckets. Each of
+them has about base x base pixels, and its long side is at most four times its short side.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_RATIO = 4
 def bucket_table(basesize: int) -> tuple[Size, ...]:
     """The (height, width) pairs of `basesize` (256, 512, 768 or 1024), ascending by height, then width.
 
-    Raises ValueError for a base that is no positive multiple of 256.
+    Raises ValueError if `basesize` is no positive multiple of 256.
     """
     scale, rest = divmod(basesize, _WALK_BASE)
     if scale < 1 or rest:
@@ -43,7 +43,7 @@ def bucket_table(basesize: int) -> tuple[Size, ...]:
 def choose_bucket(size: Size, basesize: int) -> Size:
     """The bucket whose height/width is nearest to that of `size` (height, width), by absolute difference.
 
-    Of equally near ones the first in ascending order is taken. Raises ValueError for a side below 1.
+    If several are equally near, it is the first in ascending order. Raises ValueError for a side below 1.
     """
     height, width = size
     if height < 1 or width < 1:

@@ -1,13 +1,13 @@
-"""Named points at which a test may make this process fail. Costs one comparison where nothing is armed.
+"""Named points where a test can make this process fail. A point costs one comparison if no test uses it.
 
-The environment variable `JOYEDIT_FAULT` arms one fault: `POINT:COUNT` or `POINT:COUNT:ACTION`. The fault
-strikes when POINT (or `any` point) is reached for the COUNT-th time, and at errors (`enospc`, `eio`,
-`erofs`) each time from then on, as a full disk does.
+The environment variable `JOYEDIT_FAULT` arms one failpoint: `POINT:COUNT` or `POINT:COUNT:ACTION`. The action
+happens when the process reaches POINT (or `any` point) for the COUNT-th time. An error (`enospc`, `eio`,
+`erofs`) happens each time from then on, like that of a full disk.
 
     kill    SIGKILL to this process (the default)
-    int     SIGINT, and on
-    term    SIGTERM, and on
-    hang    the thread that came here goes no further
+    int     SIGINT; the process goes on
+    term    SIGTERM; the process goes on
+    hang    the thread that reached the point stops there for ever
 
 Points: `lock`, `journal.open`, `journal.repair`, `journal.append`, `journal.half`, `journal.appended`, `journal.fsync`,
 `journal.synced`, `file.create`, `file.half`, `file.fsync`, `file.synced`, `file.rename`, `file.renamed`,
@@ -54,9 +54,9 @@ class _Failpoint:
                 number = _ERRORS[self.action]
                 raise OSError(number, os.strerror(number))
         elif seen == self.count:
-            self.strike()
+            self.act()
 
-    def strike(self) -> None:
+    def act(self) -> None:
         if self.action == "hang":
             _hang()
         os.kill(os.getpid(), _SIGNALS.get(self.action, signal.SIGKILL))
@@ -71,18 +71,18 @@ _armed: _Failpoint | None = None
 
 
 def arm(text: str | None) -> None:
-    """Arm the fault that `text` describes; None disarms. Raises ValueError for a text that is none."""
+    """Arm the failpoint that `text` describes; None disarms. Raises ValueError for any other text."""
     global _armed
     _armed = _Failpoint(text) if text else None
 
 
 def armed() -> bool:
-    """Whether steps that are usually one should be taken in two, so that a fault can strike between them."""
+    """Whether a failpoint is armed. A write is then done in two steps, with a point between them."""
     return _armed is not None
 
 
 def reached(point: Point) -> None:
-    """This thread has come to `point`."""
+    """This thread reaches `point`."""
     if _armed is not None:
         _armed.reached(point)
 

@@ -1,4 +1,4 @@
-"""The sha256 of files, remembered as long as a file stays as it is."""
+"""The sha256 of files, kept as long as the file does not change."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from typing import BinaryIO
 from joyedit.job.spec import Seen, Stamp
 
 _CHUNK = 1 << 20
-
-
 _KEPT = 4096
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """The sha256 of what is left of `file`, read in pieces."""
+    """The sha256 of `file` from its present position to its end, read in pieces."""
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
@@ -25,7 +23,7 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 class HashCache:
-    """The hashes of the inputs that were read last, so that a picture of many items is hashed once."""
+    """The hashes of the last few thousand inputs, so that a picture of many items is hashed once."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[str, Stamp], str] = OrderedDict()
@@ -42,7 +40,7 @@ class HashCache:
                 self._held.popitem(last=False)
 
     def sha256(self, path: str) -> Seen:
-        """The content of the file at `path`. Raises OSError."""
+        """Hash and stamp of the file at `path`. Raises OSError."""
         with open(path, "rb", buffering=0) as file:
             stamp = Stamp.of(os.fstat(file.fileno()))
             known = self.get(path, stamp)

@@ -1,9 +1,9 @@
-"""A stream of items becomes a stream of batches, inside a bounded window.
+"""A stream of items -> a stream of batches, with a bounded window.
 
-Owns which items share a batch and in which order batches come. Pictures are sized from their headers
-alone, so planning costs no decoding, and nothing is kept but the items that still wait. Items that show
-the same picture leave one after the other, so that what was computed for it serves all of them. The same
-stream always gives the same batches: neither time nor threads enter the decision.
+It decides which items share a batch, and the order of the batches. It reads only the headers of pictures, so
+planning costs no decoding, and it keeps only the items that still wait. Items with the same picture follow
+each other, so that the run computes the picture's features once. The same stream always gives the same
+batches: neither time nor threads change them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from joyedit.job.pictures.decode import header_size
 from joyedit.job.spec import Batch, EditItem, FailedItem, Size, SizedItem
 
 BatchSize = int | Callable[[Size], int]
-"""Items in a full batch: one number, or a function of the target's (height, width)."""
+"""The number of items in a full batch, or a function that gives it for the target's (height, width)."""
 
 
 def plan(
@@ -31,26 +31,27 @@ def plan(
     *,
     look_ahead: bool = True,
 ) -> Iterator[Batch | FailedItem]:
-    """Batches of items of equal `batch_key`, in the order in which they are to be edited.
+    """Batches of items with equal `batch_key`, in the order in which the run edits them.
 
-    When `window` items were taken from the stream since the oldest that waits, batches of its key leave
-    until it is among them; so at most `window` items wait at any time, and one that leaves in a batch
-    that is not full has waited that long for mates. Within a key, items with the same pictures (the same
-    paths) follow each other, pictures in the order in which they were met, items of one picture in the
-    order of the stream. Without `look_ahead` a batch leaves as soon as it is full: for a source whose
-    next item may wait for the last one's result. A picture that cannot be sized makes its item a
-    `FailedItem`, which leaves at once.
+    At most `window` items wait at any time: when the oldest one has waited for `window` items of the stream,
+    batches of its key leave until it is among them. Such a batch may be smaller than a full one. Within a
+    key, items with the same pictures (the same paths) follow each other; pictures keep the order in which
+    they first came, and the items of one picture keep the order of the stream.
+
+    Without `look_ahead` a batch leaves as soon as it is full. This is for a source whose next item may wait
+    for the result of the last one. If a picture cannot be sized, its item becomes a `FailedItem` and leaves
+    at once.
     """
     if window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
     waiting = _Waiting(batch_size)
     stream, position = iter(items), 0
-    fault: JoyeditError | None = None
+    source_error: JoyeditError | None = None
     while True:
         try:
             entry = next(stream, None)
-        except JoyeditError as error:  # of the source: told when what came before it is through
-            fault, entry = error, None
+        except JoyeditError as error:  # the source failed: the items before it are planned first
+            source_error, entry = error, None
         if entry is None:
             break
         sized = size_item(entry, size_of) if isinstance(entry, EditItem) else entry
@@ -65,24 +66,24 @@ def plan(
             yield waiting.leave(oldest[1])
     while (oldest := waiting.oldest()) is not None:
         yield waiting.leave(oldest[1])
-    if fault is not None:
-        raise fault
+    if source_error is not None:
+        raise source_error
 
 
 _Key = tuple[Any, ...]
 _Pictures = dict[tuple[Path, ...], deque[tuple[int, SizedItem]]]
-"""By picture: items with their position in the stream. A picture keeps its place while one of its items waits."""
+"""The items of each picture with their positions in the stream, pictures in the order in which they came."""
 
 
 class _Waiting:
-    """The items that were taken and have not left."""
+    """The items that wait for their batch."""
 
     def __init__(self, batch_size: BatchSize) -> None:
         self._batch_size = batch_size
         self._keys: dict[_Key, _Pictures] = {}
         self._counts: dict[_Key, int] = {}
-        self._order: deque[tuple[int, _Key]] = deque()  # all of them, oldest first, and some that have left
-        self._left: set[int] = set()  # the positions of those
+        self._order: deque[tuple[int, _Key]] = deque()  # oldest first; some of these have left
+        self._left: set[int] = set()  # the positions of the items that have left
         self._index = 0
 
     def put(self, position: int, sized: SizedItem) -> None:
@@ -107,7 +108,7 @@ class _Waiting:
         pictures, size = self._keys[key], self._size(key)
         order = list(pictures)
         oldest = min(pictures, key=lambda shown: pictures[shown][0][0])
-        if self._counts[key] < 2 * size:  # what stays cannot fill a batch, so the oldest does not stay
+        if self._counts[key] < 2 * size:  # the rest cannot fill a batch, so the oldest item must not stay
             before = itertools.takewhile(lambda shown: shown != oldest, order)
             if sum(len(pictures[shown]) for shown in before) >= size:
                 order = [oldest, *(shown for shown in order if shown != oldest)]
@@ -134,9 +135,9 @@ class _Waiting:
 def size_item(item: EditItem, size_of: Callable[[Path], Size] = header_size) -> SizedItem | FailedItem:
     """The item with a bucket for each reference and for its target.
 
-    The target takes the bucket nearest to the size that the item asks for; without one, the last
-    reference's bucket; and without references, the square of its base size. A single reference follows
-    the target into its bucket: the model was trained on edits of one shape.
+    The target gets the bucket that is nearest to the size of the item; without a size, the bucket of the last
+    reference; without references, the square of the base size. A single reference gets the bucket of the
+    target, because the model was trained on edits of one shape.
     """
     try:
         references = tuple(choose_bucket(size_of(path), item.basesize) for path in item.images)
@@ -154,7 +155,7 @@ def size_item(item: EditItem, size_of: Callable[[Path], Size] = header_size) -> 
 
 
 def failed(item: EditItem, code: str, message: str) -> FailedItem:
-    """`item` as one that failed before it joined a batch."""
+    """`item` as a failed item that joined no batch."""
     return FailedItem(
         id=item.id,
         images=item.images,

@@ -1,7 +1,7 @@
-"""The records that the parts of joyedit hand to each other. Frozen, and free of torch.
+"""The records that the parts of joyedit pass to each other. They are frozen, and free of torch.
 
-Vocabulary: an *item* is one edit; its *bucket* is the (height, width) that its target takes; a
-*batch* is a tuple of items that go through the networks together.
+Vocabulary: an *item* is one edit; its *bucket* is the (height, width) of its target; a *batch* is a tuple
+of items that go through the networks together.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"]
-"""`flash` is the first of fa4, fa3, fa2 and varlen that is there."""
+"""`flash` is the first of fa4, fa3, fa2 and varlen that is installed and works."""
 
 SwitchName = Literal["auto", "on", "off"]
 
 BASE_SIZES = (256, 512, 768, 1024)
-PICTURE_FORMATS = ("png", "jpg", "webp")
 MAX_PIXELS = 178_000_000
-"""Larger pictures are refused before a pixel is decoded, unless the run allows more."""
+"""joyedit refuses larger pictures before it decodes a pixel, unless the run allows more."""
 READ_TIMEOUT = 120.0
-"""Seconds after which a picture that does not come is given up."""
+"""joyedit gives up a picture that it could not read within so many seconds."""
 
 
 class Stamp(NamedTuple):
-    """What the file system says of a file: bytes, and times in nanoseconds. A changed file has another one."""
+    """What the file system says about a file: bytes, and times in nanoseconds. A changed file has another stamp."""
 
     size: int
     mtime_ns: int
@@ -40,7 +39,7 @@ class Stamp(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """An input as it was read: the hash of its content, and the stamp that it had."""
+    """An input as joyedit read it: the hash of its content, and its stamp at that time."""
 
     sha256: str
     stamp: Stamp
@@ -48,9 +47,9 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """The effective settings of one item: nothing is left open here.
+    """The settings in force for one item; each of them has a value.
 
-    `guidance_scale` of 1 or less turns guidance (and with it the negative prompt) off.
+    A `guidance_scale` of 1 or less turns off guidance, and the negative prompt with it.
     """
 
     steps: int = 40
@@ -61,7 +60,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """Settings that a person, a recipe, a manifest or a checkpoint may give; None leaves one open."""
+    """Settings that a person, a recipe, a manifest or a checkpoint may give; None leaves a setting open."""
 
     steps: int | None = None
     guidance_scale: float | None = None
@@ -72,14 +71,22 @@ class Settings:
     height: int | None = None
 
     def over(self, lower: Settings) -> Settings:
-        """These settings, with what they leave open taken from `lower`."""
+        """These settings; `lower` gives the ones that they leave open."""
         names = self.__slots__
         return Settings(**{n: getattr(lower, n) if getattr(self, n) is None else getattr(self, n) for n in names})
+
+    def sampling(self) -> Sampling:
+        """The settings of the sampler. Raises ValueError that names each of them that is still open."""
+        given = {name: getattr(self, name) for name in Sampling.__slots__}
+        missing = [name for name, value in given.items() if value is None]
+        if missing:
+            raise ValueError(f"these settings have no value: {', '.join(missing)}")
+        return Sampling(**given)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
-    """Where an item was written down: a file (or `-`, or a folder) and, if it has lines, the line."""
+    """Where an item comes from: a file (or `-`, or a folder) and, if it has lines, the line."""
 
     file: str
     line: int | None = None
@@ -87,11 +94,11 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EditItem:
-    """One edit as the manifest asks for it, with every setting in force.
+    """One edit as the source asks for it, with every setting in force.
 
-    `images` are the references in order (none: text to image). `output` is relative to the output
-    folder, with `/` between its parts and its extension in place. `size` is the (height, width)
-    asked for, before the choice of a bucket; None takes it from the last reference.
+    `images` are the references in order (none: text to image). `output` is relative to the output folder,
+    with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
+    before the choice of a bucket; with None the last reference decides.
     """
 
     id: str
@@ -106,9 +113,9 @@ class EditItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailedItem:
-    """An item that failed before it could join a batch (say, a picture that cannot be read).
+    """An item that failed before it could join a batch, for example because a picture cannot be read.
 
-    `item` is what it was to be; None for a line that is no item.
+    `item` is None if the line of the source is no item.
     """
 
     id: str
@@ -122,7 +129,7 @@ class FailedItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SizedItem:
-    """An item whose pictures were sized: `target` and one bucket for each reference."""
+    """An item with its buckets: that of the target, and one for each reference."""
 
     item: EditItem
     target: Size
@@ -130,7 +137,7 @@ class SizedItem:
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
-        """Items with equal keys can share a batch: the same shapes and the same schedule."""
+        """Items with equal keys can share a batch: they have the same shapes and the same schedule."""
         return (self.target, self.references, self.item.sampling.steps)
 
 
@@ -144,13 +151,14 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Everything about a run that is not about one item. `batch_size` None means auto.
+    """Everything about a run that does not concern one item alone. `batch_size` None means auto.
 
-    `redo` says which items are edited that an earlier run has recorded: those that are not as they were
-    (changed), all of them, or only those that failed. `trust_journal`: sizes and times stand for content.
-    `offload` "encoder": text encoder and DiT take turns on the device, each for a window of batches.
-    `max_duration` and `read_timeout` are seconds; larger pictures than `max_pixels` are refused.
-    `expected_steps`: steps of all items to come, in steps of a 1024-pixel edit; None where nobody knows.
+    `redo` says which of the items with a record the run edits again: those that changed, all of them, or
+    those that failed. With `trust_journal` a file whose size and times are the recorded ones counts as
+    unchanged. With `offload` "encoder", text encoder and DiT take turns on the device, each for a window of
+    batches. `max_duration` and `read_timeout` are seconds. The run refuses pictures with more than
+    `max_pixels` pixels. `expected_steps` is the number of steps of all items to come, counted in steps of a
+    1024-pixel edit; None if it is unknown.
     """
 
     output: Path
@@ -165,7 +173,6 @@ class RunConfig:
     schedule: Literal["auto", "original", "diffusers"] = "auto"
     format: Literal["png", "jpg", "webp"] = "png"
     quality: int | None = None
-    limit: int | None = None
     window: int = 256
     redo: Literal["changed", "all", "failed"] = "changed"
     trust_journal: bool = False
@@ -177,10 +184,10 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ItemResult:
-    """The final state of one item: what becomes its line in results.jsonl.
+    """The final state of one item; it becomes the item's line in results.jsonl.
 
-    `seconds` holds the item's share of each stage (read, encode, denoise, decode, write); `inputs_seen`
-    the references as they were read, as far as they were.
+    `seconds` has the item's share of each stage (read, encode, denoise, decode, write), `inputs_seen` the
+    references that joyedit has read. `planned_output` is the output of an item that failed.
     """
 
     id: str

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from joyedit.job.results.journal import has_records
-from joyedit.job.source.item_builder import BUILT_IN
+from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.model import DescribeModel, LoadBackend, model_identity
 from joyedit.runtime.pipeline.clock import StageClock

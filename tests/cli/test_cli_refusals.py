@@ -143,7 +143,7 @@ def test_one_fault_is_told_on_one_line(joyedit: Command, pictures: Path) -> None
 def test_an_output_that_is_a_file(joyedit: Command, pictures: Path, extra: list[str]) -> None:
     Path("taken").write_text("mine")
     (message,) = refused(joyedit(*RUN, "-o", "taken", *extra))
-    assert message == "joyedit: error: the output taken cannot be a folder: taken is not one (change --output)"
+    assert message == "joyedit: error: the output taken cannot be a folder: taken is no folder (change --output)"
     assert Path("taken").read_text() == "mine"
 
 

@@ -12,7 +12,7 @@ import pytest
 from cli_command import Command
 from PIL import Image
 
-from joyedit.job.pictures.encode import read_metadata
+from support.pictures import read_metadata
 
 FAKE = ("-m", "fake", "--basesize", "256")
 

@@ -91,7 +91,7 @@ def test_ids_are_compared_with_the_manifest(joyedit: Command, pictures: Path, mo
     summary = json.loads(verified.out.splitlines()[-1])["summary"]
     assert (summary["expected"], summary["left"], summary["unknown"]) == (5, 3, 2)
     message = joyedit("verify", "../edited").out.splitlines()
-    assert message[0].startswith("no_record: new: no record of this item (")
+    assert message[0].startswith("no_record: new: this item has no record (")
     assert message[0].endswith("m.jsonl:3)")
     assert "not in the source 2" in message[-1]
     # Compared with a source that is named, an id too many is off as well.

@@ -128,4 +128,4 @@ def test_a_kill_while_a_torn_end_is_repaired(forks: Forks, place: Path) -> None:
     FIGURES["kills survived"] += 4
     assert run(forks, place, "out") == 3
     check_whole(place / "out", whole, ids)
-    assert "torn end" in (place / "out" / "joyedit.log").read_text()
+    assert "ended with an incomplete record" in (place / "out" / "joyedit.log").read_text()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from durability.harness import FIGURES, SOAK
 from joyedit.errors import ManifestError, UsageError
 from joyedit.job.results.journal import RESULTS, Journal, final_records, read_journal
-from joyedit.job.source.item_builder import SourceOptions
-from joyedit.job.source.names import name_fault
+from joyedit.job.source.names import name_problem
+from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.sources import open_source
 from joyedit.job.spec import EditItem, FailedItem, ItemResult
 
@@ -56,8 +56,8 @@ def test_a_manifest_of_any_bytes(data: bytes, ending: str) -> None:
             assert item.id not in seen
             seen.add(item.id)
             assert isinstance(item, EditItem), "the check has passed every line"
-            assert name_fault(item.id) is None
-            assert name_fault(item.output.rpartition(".")[0]) is None
+            assert name_problem(item.id) is None
+            assert name_problem(item.output.rpartition(".")[0]) is None
             assert item.instruction.strip()
 
 

@@ -1,7 +1,7 @@
-"""Any of Pillow's pixel modes -> 8-bit RGB: 16 bits scaled, profiles followed, alpha laid on white.
+"""Any of Pillow's pixel modes -> 8-bit RGB: scales 16 bits, applies colour profiles, puts alpha on white.
 
-Pillow's own `convert("RGB")` clips 16-bit and float pixels and drops profiles and alpha; each of
-them is handled here, and each change that a person may see leaves a note.
+Pillow's own `convert("RGB")` clips 16-bit and float pixels and drops profiles and alpha. This module keeps
+them, and adds a note for each change that a person may see.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PROFILE_SPACES: Mapping[str, str] = {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}
 
 
 def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """`image` (decoded, any mode) as RGB; what was changed is added to `notes`."""
+    """`image` (decoded, any mode) as RGB. Adds the changes to `notes`."""
     colour, alpha = _split_alpha(image, notes)
     rgb = _profile_to_srgb(colour, image.info.get("icc_profile"), notes)
     if rgb is None:
@@ -34,13 +34,13 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _split_alpha(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:
-    """The colours (L, RGB, CMYK, YCbCr, LAB, ...) and the alpha (L), if there is any."""
+    """The colours (L, RGB, CMYK, YCbCr, LAB, ...), and the alpha (L) or None."""
     if image.mode in _DEEP_MODES:
         return _scale_deep(image, notes)
     if image.mode in ("1", "P", "L", "RGB") and "transparency" in image.info:
         image = image.convert("RGBA")
     elif image.mode in _ALPHA_MODES and image.mode != "RGBA":
-        # No direct way leads from premultiplied grey to RGBA.
+        # Pillow cannot convert premultiplied grey to RGBA directly.
         image = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
     if image.mode == "RGBA":
         return image.convert("RGB"), image.getchannel("A")
@@ -52,7 +52,7 @@ def _split_alpha(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Ima
 
 
 def _scale_deep(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:
-    """More than 8 bits a pixel, one channel -> L by scaling, and the alpha of a transparent value."""
+    """One channel with more than 8 bits -> L by scaling, and the alpha if one value is transparent."""
     pixels = np.asarray(image)
     clear = image.info.get("transparency")
     alpha = None
@@ -71,7 +71,7 @@ def _scale_deep(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Imag
 
 
 def _float_to_8(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
-    """Float pixels -> 0..255. The range is taken to be 0..1, 0..255 or 0..65535, else up to the maximum."""
+    """Float pixels -> 0..255. The range is the first of 0..1, 0..255, 0..65535 that holds the maximum, or up to it."""
     finite = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     top = float(finite.max()) if finite.size else 0.0
     full = next((limit for limit in (1.0, 255.0, 65535.0) if top <= limit), top)
@@ -94,7 +94,7 @@ def _plain_rgb(colour: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _profile_to_srgb(colour: Image.Image, profile: object, notes: list[str]) -> Image.Image | None:
-    """`colour` in sRGB by its embedded profile; None where there is none that fits and works."""
+    """`colour` in sRGB by its embedded profile; None if it has no profile that fits and works."""
     if not isinstance(profile, bytes) or not profile or colour.mode not in _PROFILE_SPACES:
         return None
     try:
@@ -103,10 +103,10 @@ def _profile_to_srgb(colour: Image.Image, profile: object, notes: list[str]) -> 
         if source.profile.xcolor_space.strip() != _PROFILE_SPACES[colour.mode]:
             return None
         if name.startswith("sRGB"):
-            return None  # it says what is assumed anyway; converting would only round
+            return None  # the picture is sRGB already; converting would only round
         converted = ImageCms.profileToProfile(colour, source, _srgb(), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        notes.append(f"colour profile left unused: {error}")
+        notes.append(f"colour profile ignored: {error}")
         return None
     if converted is not None:
         notes.append(f"colour profile {name} converted to sRGB")

@@ -1,9 +1,8 @@
-"""Pictures in and out: size from the header, decode, orient, fit; encode with the settings embedded.
+"""Picture files -> pictures: the size from the header, decoding, orientation, fitting to a bucket.
 
-Whatever file comes, the result is a picture or an ItemError: "missing_picture", "empty_picture",
-"truncated_picture", "unreadable_picture", "picture_too_large", "picture_changed". Colour handling lives in
-`colours.py`. Nothing here changes Pillow's global settings but `allow_pixels`, and every function may be
-called from several threads at once.
+Any file gives a picture or an ItemError: "missing_picture", "empty_picture", "truncated_picture",
+"unreadable_picture", "picture_too_large", "picture_changed". `colours.py` converts the colours. Only
+`allow_pixels` changes a global setting of Pillow. Several threads may call every function at once.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ SUPPORTED_SUFFIXES: frozenset[str] = frozenset((
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif",
     ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
 ))
-"""Endings (lower case) of the picture files that can be read."""
+"""The endings (lower case) of picture files that joyedit can read."""
 
 UNREADABLE_SUFFIXES: frozenset[str] = frozenset((".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".psd"))
-"""Endings of pictures of a kind that cannot be read: in a folder they fail, and are not passed over."""
+"""The endings of pictures that joyedit cannot read. In a folder such a file is a failed item, not passed over."""
 # fmt: on
 
 _ENDINGS: Mapping[str, tuple[str, ...]] = {
@@ -78,9 +77,9 @@ _warnings_lock = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A decoded picture: 8-bit RGB, upright. `notes` tell what was changed on the way.
+    """A decoded picture: 8-bit RGB, upright. `notes` name the changes that decoding made.
 
-    `seen` is the hash of the file that it was decoded from, if one was asked for.
+    `seen` is hash and stamp of the file, if the caller asked for them.
     """
 
     image: Image.Image
@@ -95,9 +94,9 @@ def allow_pixels(count: int) -> None:
 
 
 def header_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Size:
-    """The (height, width) of the picture as it is to be seen, from its header alone.
+    """The (height, width) of the upright picture, from its header alone.
 
-    An EXIF orientation that lays the picture on its side swaps the two. Answers are kept for the
+    An EXIF orientation that turns the picture by 90 degrees swaps the two. A cache holds the answers for the
     last few thousand files, by path, time and length. Raises ItemError.
     """
     name = os.fspath(path)
@@ -120,8 +119,8 @@ def load_picture(
 ) -> Picture:
     """The whole picture as upright 8-bit RGB, the first frame of an animation. Raises ItemError.
 
-    With `hashes` (what is known of files that were read before) the file is hashed too, and what was
-    decoded is what was hashed: a file that changes in between is refused.
+    With `hashes` (the hashes of earlier files) it also hashes the file. It refuses a file that changes
+    meanwhile, so that picture and hash belong together.
     """
     name = os.fspath(path)
     refuse_special_file(name)
@@ -141,7 +140,7 @@ def _hash(name: str, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
 
 def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None) -> Picture:
     image = open_image(file, name, max_pixels)
-    # Pillow turns a TIFF upright by itself, while decoding.
+    # Pillow itself turns a TIFF upright while it decodes the file.
     turned = isinstance(image, TiffImagePlugin.TiffImageFile)
     orientation = 1 if turned else _orientation(image)
     with _quiet_about_size(image):
@@ -149,11 +148,11 @@ def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None) -> Pi
     notes: list[str] = _wrong_ending(name, image)
     first: Image.Image = image
     if getattr(image, "is_animated", False):
-        first = image.copy()  # asking for the frames may move on in the file
+        first = image.copy()  # counting the frames may move on in the file
         first.info = dict(image.info)
         kind = "pages" if turned else "frames"
         frames = int(getattr(image, "n_frames", 2))
-        notes.append(f"first of {frames} {kind} taken")
+        notes.append(f"only the first of {frames} {kind} is used")
     rgb = to_rgb(first, notes)
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
@@ -172,14 +171,16 @@ def rgb_picture(image: Image.Image) -> Image.Image:
 def _wrong_ending(name: str, image: ImageFile.ImageFile) -> list[str]:
     suffix = os.path.splitext(name)[1].lower()
     kind = image.format or ""
-    return [f"a {kind} picture in spite of its ending {suffix}"] if suffix not in ("", *_ENDINGS.get(kind, ())) else []
+    return (
+        [f"a {kind} picture, although its name ends in {suffix}"] if suffix not in ("", *_ENDINGS.get(kind, ())) else []
+    )
 
 
 def fit(image: Image.Image, bucket: Size) -> Image.Image:
     """`image` scaled to cover `bucket` (height, width) and cropped to it at the centre.
 
-    Each side is rounded up, the resampling is bilinear over the whole support, and the crop takes
-    the floor of half the excess.
+    Each side is rounded up. The resampling is bilinear over the whole support. The crop cuts off the floor of
+    half the excess at the top and on the left.
     """
     height, width = bucket
     scale = max(height / image.height, width / image.width)
@@ -188,14 +189,14 @@ def fit(image: Image.Image, bucket: Size) -> Image.Image:
     if tall * wide <= 16 * height * width:
         scaled = image.resize((wide, tall), Image.Resampling.BILINEAR)
         return scaled.crop((left, top, left + width, top + height))
-    # A strip thousands of times longer than wide: only the part that stays is ever computed.
+    # A strip thousands of times longer than wide: compute only the part that stays.
     across, down = image.width / wide, image.height / tall
     box = (left * across, top * down, (left + width) * across, (top + height) * down)
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
 def refuse_special_file(name: str) -> os.stat_result:
-    """The file's status. Opening a pipe or a device could wait for ever, so they are told first."""
+    """The file's status. Raises ItemError for a pipe or a device: opening one could wait for ever."""
     try:
         status = os.stat(name)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -211,23 +212,23 @@ def refuse_special_file(name: str) -> os.stat_result:
 
 @contextmanager
 def _unchanged(name: str, file: BinaryIO) -> Iterator[Stamp]:
-    """Gives the stamp of the open file; what is made of it counts only if that is still the same."""
+    """Gives the stamp of the open file. Raises ItemError if it is another one at the end."""
     before = Stamp.of(os.fstat(file.fileno()))
-    fault: Exception | None = None
+    reading_error: Exception | None = None
     try:
         yield before
-    except Exception as error:  # of a file that was being written, that is not the reason to tell
-        fault = error
+    except Exception as error:  # if somebody writes the file at this moment, that is the true reason
+        reading_error = error
     after = Stamp.of(os.fstat(file.fileno()))
     if (before.size, before.mtime_ns) != (after.size, after.mtime_ns):
-        raise ItemError("picture_changed", f"{name}: the file changed while it was read") from fault
-    if fault is not None:
-        raise fault
+        raise ItemError("picture_changed", f"{name}: the file changed while it was read") from reading_error
+    if reading_error is not None:
+        raise reading_error
 
 
 @contextmanager
 def read_errors(name: str) -> Iterator[None]:
-    """Turns whatever Pillow raises over a stranger's file into an ItemError."""
+    """Turns every exception of Pillow into an ItemError."""
     try:
         yield
     except ItemError:
@@ -238,14 +239,14 @@ def read_errors(name: str) -> Iterator[None]:
         raise ItemError("picture_too_large", f"{name}: {error}") from error
     except MemoryError as error:
         raise ItemError("picture_too_large", f"{name}: not enough memory to decode it") from error
-    except Exception as error:  # plugins raise nearly every kind: struct.error, KeyError, SyntaxError...
+    except Exception as error:  # Pillow's readers raise nearly every kind: struct.error, KeyError, SyntaxError...
         reason = _cut_webp(name) or _reason(error)
         code = "truncated_picture" if _TORN.search(reason) else "unreadable_picture"
         raise ItemError(code, f"{name}: {reason}") from error
 
 
 def _cut_webp(name: str) -> str | None:
-    """The reason for a WebP file that is shorter than it says: its reader tells no other fault from that."""
+    """The reason if a WebP file is shorter than its header says; the reader of WebP gives no reason of its own."""
     try:
         with open(name, "rb") as file:
             head, size = file.read(12), os.fstat(file.fileno()).st_size
@@ -260,14 +261,14 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip()
-    return " ".join(text.split()) if text else type(error).__name__  # one line, whatever a plugin says
+    return " ".join(text.split()) if text else type(error).__name__  # on one line
 
 
 def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
-    """Pillow's lazy reader for `file`, chosen by the first bytes; its name does not count.
+    """Pillow's lazy reader for `file`, by its first bytes; the ending of its name does not count.
 
-    The readers are called directly: `Image.open` would warn of large pictures through the
-    process-wide warning filters, try dozens of formats that nobody asked for, and give no reason.
+    This calls the readers directly. `Image.open` would warn of large pictures through the warning filters of
+    the whole process, try dozens of other formats, and give no reason.
     """
     head = file.read(32)
     file.seek(0)
@@ -305,21 +306,21 @@ def _not_readable(head: bytes) -> str:
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
+    """The EXIF orientation, 1 to 8; 1 if there is none or if it makes no sense."""
     if isinstance(image, PngImagePlugin.PngImageFile) and "exif" not in image.info:
         late = _late_png_exif(image.fp)
         if late is not None:
             image.info["exif"] = late
     try:
-        # The base class's: the PNG reader's own would decode the whole picture first.
+        # The base class's method: that of the PNG reader would decode the whole picture first.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF is no reason to lose the picture: it is shown as it is stored
+    except Exception:  # damaged EXIF is no reason to refuse the picture: use it as it is stored
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _late_png_exif(file: IO[bytes] | None) -> bytes | None:
-    """The eXIf chunk of a PNG where it follows the pixels. Skips from chunk to chunk, reads no pixels."""
+    """The eXIf chunk of a PNG if it follows the pixels. Skips from chunk to chunk, and reads no pixels."""
     if file is None:
         return None
     here = file.tell()
@@ -337,7 +338,7 @@ def _late_png_exif(file: IO[bytes] | None) -> bytes | None:
 
 @contextmanager
 def _quiet_about_size(image: Image.Image) -> Iterator[None]:
-    """Some readers warn again of a large picture while they decode it; `MAX_PIXELS` has passed it."""
+    """Stops the warning of some readers about large pictures; `open_image` has already checked the size."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is None or image.width * image.height <= limit:
         yield

@@ -1,24 +1,15 @@
-"""A finished picture becomes the bytes of a file, with what it was made of in its metadata."""
+"""A finished picture -> the bytes of a file, with the settings of its edit in the metadata."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import BinaryIO
 
-from PIL import (
-    ExifTags,
-    Image,
-    PngImagePlugin,
-)
-
-from joyedit.job.pictures.decode import open_image, read_errors, refuse_special_file
+from PIL import ExifTags, Image, PngImagePlugin
 
 DEFAULT_QUALITY = 95
-
-
-_EXIF_LIMIT = 60_000  # a JPEG segment holds 65,533 bytes; the rest is room for the Exif frame
+_EXIF_LIMIT = 60_000  # a JPEG segment has 65,533 bytes; the rest is for the Exif frame
 
 
 def save_picture(
@@ -42,24 +33,6 @@ def save_picture(
         image.save(file, "WEBP", quality=quality, exif=_exif(metadata))
     else:
         raise ValueError(f"format is png, jpg or webp, not {format!r}")
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What `save_picture` embedded in the file; empty where there is nothing of it. Raises ItemError."""
-    name = os.fspath(path)
-    refuse_special_file(name)
-    with read_errors(name), open(name, "rb") as file:
-        image = open_image(file, name)
-        if isinstance(image, PngImagePlugin.PngImageFile):
-            return {key: str(value) for key, value in image.text.items()}
-        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-        if not isinstance(comment, bytes):
-            return {}
-        try:
-            held = json.loads(comment.removeprefix(b"ASCII\0\0\0"))
-        except ValueError:
-            return {}  # somebody else's comment
-        return {str(key): str(value) for key, value in held.items()} if isinstance(held, dict) else {}
 
 
 def _exif(metadata: Mapping[str, str]) -> bytes:

@@ -1,18 +1,18 @@
-"""What an edit is made of, as one hash: equal fingerprints give equal pictures, and an item is done once.
+"""One hash of everything that an edit depends on: equal fingerprints mean equal pictures.
 
-The fingerprint of an item is the sha256 of a JSON text that holds
+A resume skips an item whose fingerprint is the recorded one. The fingerprint is the sha256 of a JSON text with
 
-    version       OUTPUT_VERSION, raised with every change of joyedit that changes pictures
+    version       OUTPUT_VERSION, which rises with every change of joyedit that changes pictures
     model         the identity of the checkpoint
     schedule, dtype
-    instruction   as it goes to the model
+    instruction   as the model gets it
     sampling      steps, guidance_scale, seed, negative_prompt
     basesize, size
     quality       of JPEG and WebP; null for PNG
     inputs        the sha256 of each reference's file, in order
 
-Where the picture is written is compared beside it. Not in it is what changes no more than rounding:
-device, attention kernels, compilation, batch size.
+It leaves out the name of the output, which a resume compares separately, and everything that changes no
+more than rounding: device, attention kernels, compilation, batch size.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from dataclasses import dataclass
 from joyedit.job.spec import EditItem
 
 OUTPUT_VERSION = 1
-"""Raise it with a change that makes other pictures of the same inputs: all items are then edited anew."""
+"""Raise it with a change that makes other pictures of the same inputs. joyedit then edits all items again."""
 
 _TEXT = json.JSONEncoder().encode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprinter:
-    """The part of the fingerprint that all items of a run share. `quality` is that of JPEG and WebP."""
+    """Makes the fingerprints of a run, from what all its items share. `quality` is that of JPEG and WebP."""
 
     model: str
     schedule: str
@@ -44,7 +44,7 @@ class Fingerprinter:
         sampling, text = item.sampling, _TEXT
         quality = "null" if item.output[-4:].lower() == ".png" else self.quality
         size = "null" if item.size is None else f"[{item.size[0]}, {item.size[1]}]"
-        # JSON by hand, its keys in order: a resume makes as many of these as there are items.
+        # This JSON is written by hand, with sorted keys, because a resume makes one for each item.
         message = (
             f'{{"basesize": {item.basesize}, "dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '

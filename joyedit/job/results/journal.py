@@ -1,4 +1,4 @@
-"""results.jsonl: one record for each item, appended when the item reached its final state.
+"""results.jsonl: one record for each item, appended when the item reaches its final state.
 
 A record is one JSON object on one line:
 
@@ -9,20 +9,20 @@ A record is one JSON object on one line:
     output        path of the picture, relative to the output folder; null if there is none
     bucket        [height, width] of the target in pixels; null if the item never had one
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
-                  or null), schedule, model, dtype, attention, joyedit (its version); empty for an item
-                  that never was one (a line that cannot be read)
+                  or null), schedule, model, dtype, attention, joyedit (its version); empty for a line of
+                  the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write
-    notes         what was done to the pictures beyond the ordinary, as texts
+    notes         unusual steps that the pictures needed, as texts
     error         null, or {"code": a stable word, "message": one line}
-    source        {"file", "line"}: where the item was written down; line is null if there are no lines
-    fingerprint   sha256 of all that the picture is made of (see fingerprint.py); null for a failed item
+    source        {"file", "line"}: where the item comes from; line is null if the source has no lines
+    fingerprint   sha256 of everything that the picture depends on (see fingerprint.py); null for a failed item
     output_bytes, output_sha256   of the picture's file; null for a failed item
-    inputs_seen   for each reference, as it was read: [sha256, bytes, mtime_ns, ctime_ns]
-    planned_output   where the picture of a failed item was to go; null if it is there, or never was an item
-    at            when the item was finished, UTC
+    inputs_seen   for each reference, as joyedit read it: [sha256, bytes, mtime_ns, ctime_ns]
+    planned_output   the output of a failed item; null for a finished item and for a line that is no item
+    at            when the item was finished, in UTC
 
-The record of a picture is written after the picture is in place under its final name. Later runs append
-to the same file; of several records of one id the last one counts, wherever it stands.
+joyedit writes the record of a picture after the picture has its final name. Later runs append to the same
+file. If several records have the same id, the last one counts.
 """
 
 from __future__ import annotations
@@ -33,31 +33,30 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic_core import from_json
 
-from joyedit.errors import ManifestError, OutputError, Problem
+from joyedit.errors import ManifestError, OutputError, Problem, os_reason
 from joyedit.job import failpoints
+from joyedit.job.clock import utc_now
 from joyedit.job.results.output_folder import sync_folder
-from joyedit.job.source.names import HashTable
 from joyedit.job.spec import ItemResult
 
 RESULTS = "results.jsonl"
 CUT = "results.cut"
-"""Where a repair keeps what stood behind the last record, if that was no torn record of joyedit."""
+"""A repair keeps the bytes after the last record here, unless they are a torn record of joyedit."""
 
 SYNC_RECORDS = 16
 SYNC_SECONDS = 1.0
 
 MAX_RECORD = 64 << 20
-"""The most bytes of a line that is looked at; nothing that joyedit writes comes near it."""
+"""The most bytes of a record. No record that joyedit writes is nearly as long."""
 
 _BEGIN = b'{"id": "'
 _BLOCK = 1 << 14
-"""Bytes that are read at once where one record is looked up: its neighbours tend to be asked for next."""
+"""Bytes to read at once for one record: a resume often needs its neighbours next."""
 
 
 def record_of(result: ItemResult) -> dict[str, Any]:
@@ -79,42 +78,42 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         "output_sha256": result.output_sha256,
         "inputs_seen": [[seen.sha256, *seen.stamp] for seen in result.inputs_seen],
         "planned_output": result.planned_output,
-        "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "at": utc_now("milliseconds"),
     }
 
 
 def line_of(record: dict[str, Any]) -> str:
-    """`record` as one line of JSON, without the newline. Valid UTF-8 whatever the paths hold."""
+    """`record` as one line of JSON, without the newline. It is valid UTF-8 for any path."""
     text = json.dumps(record, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # a file name that is no UTF-8 comes as lone surrogates
+    except UnicodeEncodeError:  # a file name that is not UTF-8 has lone surrogates
         text = json.dumps(record, allow_nan=False)
     return text
 
 
 class Journal:
-    """The open results.jsonl of one run: knows the last record of each id, and takes new ones.
+    """The open results.jsonl of one run: finds the last record of each id, and appends new records.
 
-    All methods may be called from any thread; close when done. Only one process may have it open, which
-    is what the lock of the output folder is for. A torn end, which a kill or a power cut leaves, is cut
-    off at the start, and `repaired` tells of it.
+    Any thread may call the methods; close the journal at the end. Only one process may have it open: the lock
+    of the output folder sees to that. A kill or a power cut can leave a torn record at the end; the journal
+    cuts it off when it opens, and `repaired` says so.
 
     Each record reaches the operating system at once, and the disk in small groups: after every
-    `SYNC_RECORDS` records, with the first record after `SYNC_SECONDS`, and at the end. Each method
-    raises `OutputError` when the file cannot be written; after that no further record is taken.
+    `SYNC_RECORDS` records, with the first record after `SYNC_SECONDS`, and at the end. Each method raises
+    `OutputError` if the file cannot be written; after that the journal accepts no further record.
 
-    In memory is a table of about 24 bytes an id: where its last record begins, and whether that failed.
+    In memory is a dict of about 120 bytes an id: where its last record begins, and whether the item failed.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises also `ManifestError` where a line before the end is no record."""
+        """Raises also `ManifestError` if a line before the end is no record."""
         self.path = folder / RESULTS
         self.repaired: str | None = None
         self._lock = threading.Lock()
         self._clock = clock
-        self._near = (0, b"")  # an offset, and what stands there: whole records, which never change
-        self._places = HashTable(wide=True)  # of each id: 2 * offset + 1 if failed, and 2 more: 0 is "none"
+        self._near = (0, b"")  # an offset, and the complete records from there on, which never change
+        self._places: dict[str, int] = {}  # of each id: 2 * the offset of its last record, + 1 if that failed
         self._records = 0
         self._unsynced = 0
         self._broken: OutputError | None = None
@@ -138,23 +137,19 @@ class Journal:
     def final(self, name: str) -> dict[str, Any] | None:
         """The last record of the id `name`; None if it has none."""
         place = self._places.get(name)
-        if not place:
-            return None
-        record = self._record_at((place - 2) >> 1)
-        # Two ids may share a place in the table. Then this one counts as not done, which does no harm.
-        return record if record is not None and record["id"] == name else None
+        return None if place is None else self._record_at(place >> 1)
 
     def failures(self) -> Iterator[dict[str, Any]]:
-        """The last records of all ids that failed, in the order in which they were written."""
+        """The last record of each id that failed, in the order of the file."""
         with self._lock:
-            places = sorted((place - 2) >> 1 for place in self._places.numbers() if place & 1)
+            places = sorted(place >> 1 for place in self._places.values() if place & 1)
         for offset in places:
             record = self._record_at(offset)
             if record is not None:
                 yield record
 
     def append(self, result: ItemResult) -> str:
-        """Add the record of `result`; gives the line that was written."""
+        """Append the record of `result`. Returns its line."""
         line = line_of(record_of(result))
         data = memoryview(line.encode() + b"\n")
         with self._lock:
@@ -164,7 +159,7 @@ class Journal:
                 failpoints.reached("journal.append")
                 self._write(data)
                 failpoints.reached("journal.appended")
-                self._places.put(result.id, 2 * self._end + (result.status == "failed") + 2)
+                self._places[result.id] = 2 * self._end + (result.status == "failed")
                 self._end += len(data)
                 self._unsynced += 1
                 if self._unsynced >= SYNC_RECORDS or self._clock() - self._synced_at >= SYNC_SECONDS:
@@ -176,7 +171,7 @@ class Journal:
         return line
 
     def close(self) -> None:
-        """Flush everything to the disk and close. A second call does nothing."""
+        """Flush all records to the disk and close. A second call does nothing."""
         with self._lock:
             if self._file.closed:
                 return
@@ -189,11 +184,11 @@ class Journal:
                 raise self._error(error) from error
 
     def _load(self) -> int:
-        """Fill the table, cut off a torn end; gives the length of the file."""
+        """Find the last record of each id, and cut off a torn end. Returns the length of the file."""
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             return 0
         good = offset = 0
-        broken: int | None = None  # the line of the first that is no record, since the last one that is
+        broken: int | None = None  # the first line after the last record that is no record
         with open(self._file.fileno(), "rb", closefd=False) as file:
             file.seek(0)
             for number, (line, length) in enumerate(_lines(file), 1):
@@ -203,7 +198,7 @@ class Journal:
                 elif broken is not None:
                     raise _no_record(self.path, broken)
                 else:
-                    self._places.put(record["id"], 2 * offset + (record.get("status") != "ok") + 2)
+                    self._places[record["id"]] = 2 * offset + (record.get("status") != "ok")
                     good = offset + length
                 offset += length
         if good < offset:
@@ -211,7 +206,7 @@ class Journal:
         return good
 
     def _repair(self, good: int, end: int) -> None:
-        """Cut off what stands behind the last record; what is no torn record of ours is kept elsewhere."""
+        """Cut off the bytes after the last record. Keeps them in `CUT` unless they are a torn record of joyedit."""
         handle = self._file.fileno()
         begin = os.pread(handle, len(_BEGIN), good)
         ours = _BEGIN.startswith(begin) and b"\n" not in _last_byte(handle, end)
@@ -227,7 +222,7 @@ class Journal:
         os.ftruncate(handle, good)
         os.fsync(handle)
         where = "" if ours else f" (kept in {CUT})"
-        self.repaired = f"{RESULTS} had a torn end: {end - good} bytes cut off{where}"
+        self.repaired = f"{RESULTS} ended with an incomplete record: joyedit cut off {end - good} bytes{where}"
 
     def _record_at(self, offset: int) -> dict[str, Any] | None:
         begin, data = self._near
@@ -253,11 +248,11 @@ class Journal:
             data = data[self._file.write(data) :]
 
     def _take_back(self) -> None:
-        """Part of a record may have been written: the file ends with a whole one again, if it can."""
+        """Remove the part of a record that may have been written, so that the file ends with a complete one."""
         try:
             if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                 os.ftruncate(self._file.fileno(), self._end)
-        except OSError:  # then the next start does it
+        except OSError:  # the next start does it instead
             return
 
     def _sync(self) -> None:
@@ -268,11 +263,11 @@ class Journal:
         self._synced_at = self._clock()
 
     def _error(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.path}: {error.strerror or error}")
+        return OutputError(f"cannot write {self.path}: {os_reason(error)}")
 
 
 def has_records(folder: Path) -> bool:
-    """Whether an earlier run left records in this output folder."""
+    """Whether this output folder has records of an earlier run."""
     try:
         return os.stat(folder / RESULTS).st_size > 0
     except OSError:
@@ -280,27 +275,27 @@ def has_records(folder: Path) -> bool:
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """All records of a journal, one at a time, superseded ones too.
+    """All records of a journal, one at a time, also those that a later record of the same id replaces.
 
-    What stands behind the last record (the run was killed while it wrote) is left out. A line that is no
-    record anywhere else raises `ManifestError` with file and line.
+    It ignores bytes after the last record, which a killed run may leave. A line before them that is no record
+    raises `ManifestError` with file and line.
     """
     for _, record in _records(path):
         yield record
 
 
 def final_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The last record of each id, in the order in which they were written. Reads the file twice."""
-    last = HashTable(wide=True)
+    """The last record of each id, in the order of the file. Reads the file twice."""
+    last: dict[str, int] = {}
     for number, record in _records(path):
-        last.put(record["id"], number)
+        last[record["id"]] = number
     for number, record in _records(path):
         if last.get(record["id"]) == number:
             yield record
 
 
 def error_code(record: dict[str, Any]) -> str | None:
-    """The code of a failed record; None for one of a picture. Whatever the file holds, this is text."""
+    """The code of a failed record ("unknown" if it has none); None for the record of a picture."""
     if record.get("status") == "ok":
         return None
     error = record.get("error")
@@ -308,7 +303,7 @@ def error_code(record: dict[str, Any]) -> str | None:
 
 
 def torn_bytes(path: Path) -> int:
-    """How many bytes stand behind the last record."""
+    """How many bytes follow the last record."""
     end = good = 0
     with open(path, "rb") as file:
         for line, length in _lines(file):
@@ -333,7 +328,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Each line and its length; of one that is too long to be a record, only its beginning."""
+    """Each line and its length; only the beginning of a line that is too long for a record."""
     while line := file.readline(MAX_RECORD):
         length = len(line)
         while length >= MAX_RECORD and not line.endswith(b"\n"):
@@ -346,11 +341,11 @@ def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):  # a torn line may still be valid JSON: a number cut short, say
+    if not line.endswith(b"\n"):  # a torn line may still be valid JSON, for example a number cut short
         return None
     try:
-        record = from_json(line)  # in a third of json's time
-    except ValueError:  # or JSON that it does not take: half a surrogate pair, brackets inside each other
+        record = from_json(line)  # takes a third of the time of json
+    except ValueError:  # it also refuses some valid JSON: half a surrogate pair, deep nesting
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
@@ -363,7 +358,5 @@ def _last_byte(handle: int, end: int) -> bytes:
 
 
 def _no_record(path: Path, line: int) -> ManifestError:
-    remedy = "remove the line, and its item is edited again; or restore the file; or choose another output folder"
-    return ManifestError(
-        [Problem(file=str(path), line=line, message="this line is no record of joyedit", remedy=remedy)]
-    )
+    remedy = "remove this line to edit its item again, or restore the file, or choose another output folder"
+    return ManifestError([Problem("this line is no record of joyedit", remedy).at(str(path), line)])

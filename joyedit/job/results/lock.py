@@ -1,7 +1,7 @@
-"""One run at a time in an output folder: a kernel lock, which ends with its process however that ends.
+"""One run at a time in an output folder: a lock of the kernel, which ends when its process ends, in any way.
 
-The lock file names its holder, for the message to whoever comes second. It is removed at the end of a
-run; one that a killed run left behind is locked by nobody, stops nobody, and goes with the next run.
+The lock file names its holder, so that a second run can say who has the lock. A run removes the file at its
+end. A killed run may leave the file behind: nobody holds its lock then, and the next run removes it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import errno
 import json
 import os
 import socket
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
-from joyedit.errors import OutputError
+from joyedit.errors import OutputError, os_reason
 from joyedit.job import failpoints
+from joyedit.job.clock import utc_now
 
 try:
     import fcntl
-except ImportError:  # not on Windows: there a second run is not kept out
+except ImportError:  # Windows has no such lock: there joyedit cannot stop a second run
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".joyedit.lock"
@@ -35,9 +35,9 @@ class OutputLock:
         self._handle: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises `OutputError`, naming the holder, if another process has it.
+        """Take the lock. Raises `OutputError` with the name of the holder if another process has it.
 
-        On a file system without locks the run goes on, and `note` says so.
+        If the file system has no locks, the run goes on, and `note` says so.
         """
         if self._handle is not None or fcntl is None:
             return
@@ -46,7 +46,7 @@ class OutputLock:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
                 try:
                     self._lock(handle)
-                    if self._is_current(handle):  # else its holder has removed it since it was opened
+                    if self._is_current(handle):  # else its holder removed the file after it was opened here
                         self._handle = handle
                 finally:
                     if self._handle != handle:
@@ -56,7 +56,7 @@ class OutputLock:
             os.write(self._handle, json.dumps(_me()).encode())
         except OSError as error:
             self.release()
-            raise OutputError(f"cannot lock the output folder: {self.path}: {error.strerror or error}") from error
+            raise OutputError(f"cannot lock the output folder: {self.path}: {os_reason(error)}") from error
 
     def release(self) -> None:
         """Give the lock back and remove its file. A second call does nothing."""
@@ -66,7 +66,7 @@ class OutputLock:
         try:
             if self._is_current(handle):
                 os.unlink(self.path)
-        except OSError:  # the lock itself ends below; its file stops nobody
+        except OSError:  # the lock itself ends below; a file without a lock stops nobody
             return
         finally:
             os.close(handle)
@@ -75,12 +75,12 @@ class OutputLock:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            message = f"another run writes into {self.path.parent}: {holder_text(_read(handle))}"
+            message = f"another run writes to {self.path.parent}: {holder_text(_read(handle))}"
             raise OutputError(f"{message}; wait for it, stop it, or choose another output folder") from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            self.note = "the file system of the output folder has no locks: take care that no second run writes there"
+            self.note = "the file system of the output folder has no locks: make sure that no second run writes there"
 
     def _is_current(self, handle: int) -> bool:
         try:
@@ -98,7 +98,7 @@ class OutputLock:
 
 
 def holder(folder: Path) -> dict[str, object] | None:
-    """Who writes into the folder just now (pid, host, since); None if nobody does, or nobody can tell."""
+    """Who writes to the folder now (pid, host, since); None if nobody does, or if joyedit cannot tell."""
     if fcntl is None:
         return None
     try:
@@ -117,20 +117,19 @@ def holder(folder: Path) -> dict[str, object] | None:
 
 
 def holder_text(who: dict[str, object]) -> str:
-    """The holder for people."""
+    """The holder in words."""
     if not who:
-        return "a process that has not given its name yet"
+        return "a process that has not written its name yet"
     return f"process {who.get('pid')} on {who.get('host')}, since {who.get('since')}"
 
 
 def _me() -> dict[str, object]:
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
 
 
 def _read(handle: int) -> dict[str, object]:
     try:
-        message = json.loads(os.pread(handle, 4096, 0))
+        read = json.loads(os.pread(handle, 4096, 0))
     except (OSError, ValueError):
         return {}
-    return message if isinstance(message, dict) else {}
+    return read if isinstance(read, dict) else {}

@@ -1,7 +1,7 @@
-"""The output folder: names that stay inside it, and files that are complete or not there.
+"""The output folder: names that stay inside it, and files that are complete or do not exist.
 
-A file is written under a temporary name in its final folder, flushed to the disk, renamed, and the
-folder flushed too; so whatever stands under a final name is whole, even after a power cut.
+joyedit writes a file under a temporary name in its final folder, flushes it to the disk, renames it, and
+flushes the folder. So every file with a final name is complete, even after a power cut.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from joyedit.errors import ItemError, OutputError, UsageError
+from joyedit.errors import ItemError, OutputError, UsageError, os_reason
 from joyedit.job import failpoints
 
 TEMPORARY_SUFFIX = ".joyedit-tmp"
 """How the name of every unfinished file ends."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))
 
-# Faults of one name. Every other OSError (no space, quota, read-only, input/output) concerns the folder.
-_NAME_FAULTS = frozenset(
+# Errors that concern one name. Every other OSError (no space, quota, read-only, input/output) concerns the folder.
+_NAME_ERRORS = frozenset(
     {
         errno.ENAMETOOLONG,
         errno.ENOTDIR,
@@ -44,37 +44,37 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._root: Path | None = None  # set by prepare()
-        self._known: set[Path] = set()  # parents that were made and found inside
+        self._known: set[Path] = set()  # parent folders that exist and lie inside
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Refuse early what could not work later; nothing is created.
+        """Refuse a folder that could not work later. Creates nothing.
 
-        Raises `UsageError` if the path is not a folder, `OutputError` if it cannot be written.
+        Raises `UsageError` if the path is no folder, `OutputError` if it cannot be written.
         """
         nearest = self.path
         while not nearest.exists() and not nearest.is_symlink() and nearest != nearest.parent:
             nearest = nearest.parent
         if not nearest.is_dir():
-            raise UsageError(f"the output {self.path} cannot be a folder: {nearest} is not one (change --output)")
+            raise UsageError(f"the output {self.path} cannot be a folder: {nearest} is no folder (change --output)")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise OutputError(f"the output folder {self.path} cannot be written: no permission on {nearest}")
 
     def prepare(self) -> None:
-        """Create the folder where it is missing. Raises `OutputError`."""
+        """Create the folder if it is missing. Raises `OutputError`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._root = self.path.resolve(strict=True)
         except OSError as error:
-            raise OutputError(f"cannot make the output folder {self.path}: {_reason(error)}") from error
+            raise OutputError(f"cannot create the output folder {self.path}: {os_reason(error)}") from error
         self._known.clear()
 
     def resolve(self, relative: str) -> Path:
-        """The place of `relative` (`/` between its parts), its parent folders made.
+        """The path of `relative` (`/` between its parts). Creates its parent folders.
 
-        Raises `ItemError("output_outside")` for a name that leads out of the folder, also through a
-        symbolic link, `ItemError("output_name")` for one that the file system refuses, and
-        `OutputError` where the folder itself cannot be written.
+        Raises `ItemError("output_outside")` if the name leads out of the folder, also through a symbolic
+        link, `ItemError("output_name")` if the file system refuses the name, and `OutputError` if the
+        folder itself cannot be written.
         """
         if self._root is None:
             raise RuntimeError("prepare() comes first")
@@ -85,19 +85,19 @@ class OutputFolder:
         try:
             self._make_parent(target.parent, relative)
             if target.is_dir():
-                raise ItemError("output_name", f"the output name {relative!r} is a folder already")
+                raise ItemError("output_name", f"the output name {relative!r} is already a folder")
         except OSError as error:
             raise self._typed(error, relative) from error
         return target
 
     def write(self, relative: str, fill: Callable[[BinaryIO], None]) -> Path:
-        """Write one file whole: `fill` gets the open temporary file. Gives the final path.
+        """Write one complete file: `fill` gets the open temporary file. Returns the final path.
 
-        Errors as in `resolve`, and `ItemError("write_failed")` where Pillow refuses; whatever else `fill`
-        raises passes through. No error leaves a file.
+        Errors as in `resolve`, and `ItemError("write_failed")` if Pillow refuses. Other errors of `fill` pass
+        through. After an error there is no file.
         """
         target = self.resolve(relative)
-        # Not the item's own name with a suffix: a name of 255 bytes is legal and leaves no room for one.
+        # A name of its own: the item's name may have 255 bytes, which leaves no room for a suffix.
         temporary = target.parent / f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
         try:
             try:
@@ -123,7 +123,7 @@ class OutputFolder:
         return target
 
     def write_bytes(self, relative: str, data: bytes | memoryview) -> Path:
-        """Write one file whole. Errors as in `write`."""
+        """Write one complete file. Errors as in `write`."""
 
         def fill(file: BinaryIO) -> None:
             rest = memoryview(data)
@@ -137,13 +137,13 @@ class OutputFolder:
         return self.write(relative, fill)
 
     def write_text(self, relative: str, text: str) -> Path:
-        """Write one UTF-8 text file whole. Errors as in `write`."""
+        """Write one complete text file in UTF-8. Errors as in `write`."""
         return self.write_bytes(relative, text.encode("utf-8", "backslashreplace"))
 
     def clean(self) -> int:
-        """Remove the unfinished files that a killed run left behind; gives their number.
+        """Remove the unfinished files that a killed run left behind. Returns their number.
 
-        Only with the lock held: another run's files look the same. Raises `OutputError`.
+        Call it only with the lock held: another run's files look the same. Raises `OutputError`.
         """
         count = 0
         try:
@@ -153,7 +153,7 @@ class OutputFolder:
                         os.unlink(os.path.join(folder, name))
                         count += 1
         except OSError as error:
-            raise OutputError(f"cannot clean {self.path}: {_reason(error)}") from error
+            raise OutputError(f"cannot clean {self.path}: {os_reason(error)}") from error
         return count
 
     def _make_parent(self, parent: Path, relative: str) -> None:
@@ -161,7 +161,7 @@ class OutputFolder:
             if parent in self._known:
                 return
             assert self._root is not None
-            # The deepest folder that exists is looked at before anything is made behind a link in it.
+            # Check the deepest folder that exists first: nothing may be created behind a link in it.
             existing = parent
             while not existing.exists():
                 existing = existing.parent
@@ -172,24 +172,24 @@ class OutputFolder:
             parent.mkdir(parents=True, exist_ok=True)
             if existing != parent:
                 sync_folder(existing)
-            if len(self._known) < 10_000:  # a memory, not a limit: further folders are looked at again
+            if len(self._known) < 10_000:  # joyedit checks further folders each time
                 self._known.add(parent)
 
     def _typed(self, error: OSError, relative: str) -> ItemError | OutputError:
-        if error.errno is None:  # Pillow tells its own faults as OSError, without a number
+        if error.errno is None:  # Pillow raises its own errors as OSError without a number
             return ItemError("write_failed", f"cannot write {relative!r}: {error}")
-        if error.errno in _NAME_FAULTS:
-            return ItemError("output_name", f"cannot write {relative!r}: {_reason(error)}")
-        return OutputError(f"cannot write {relative!r} in {self.path}: {_reason(error)}")
+        if error.errno in _NAME_ERRORS:
+            return ItemError("output_name", f"cannot write {relative!r}: {os_reason(error)}")
+        return OutputError(f"cannot write {relative!r} in {self.path}: {os_reason(error)}")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of this name is one of joyedit's unfinished ones."""
+    """Whether this is the name of an unfinished file of joyedit."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries to the disk, where the system can."""
+    """Flush the entries of a folder to the disk, if the system can."""
     if os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -200,7 +200,3 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)

@@ -1,7 +1,7 @@
-"""What a run did: counted as it goes (`Tally`), then one object (`Report`) for the table and report.json.
+"""What a run did, as one object (`Report`) for the table and for report.json.
 
-Warm-up is the first batch that went through the networks: it pays for compiling, for the choice of
-kernels and for the first use of memory. Steady figures leave it out, and are null when it was alone.
+The warm-up is the first batch: it includes compiling, the choice of kernels and the first use of memory.
+Steady figures leave it out; they are null if there was no other batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REPORT = "report.json"
 LOG = "joyedit.log"
 
 State = Literal["running", "complete", "interrupted", "out_of_time", "stopped"]
-"""A report that says `running` while nobody does was left by a run that was killed."""
+"""A report that says `running` while no run is going on comes from a killed run."""
 
 
 @lru_cache
@@ -40,9 +40,10 @@ def joyedit_version() -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageWork:
-    """What the device did in one stage: operations by formula (10^12), a second, as a share of the matmul ceiling.
+    """What the device did in one stage.
 
-    `seconds` are those of the batches that went through.
+    `tflop` are 10^12 operations by formula, `seconds` the time of the batches that were finished, `tflops`
+    the operations a second, `share` their share of the measured matmul ceiling.
     """
 
     tflop: float
@@ -60,7 +61,7 @@ class StageWork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Idle:
-    """Seconds for which the device had no batch to work on, and their share of `of_seconds`, all after loading."""
+    """Seconds without a batch on the device, and their share of `of_seconds`, the time after loading."""
 
     seconds: float
     of_seconds: float
@@ -74,19 +75,17 @@ class Idle:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """One run, whole. Times are seconds, memory is bytes, timestamps are UTC in ISO 8601.
+    """One complete run. Times are seconds, memory is bytes, timestamps are UTC in ISO 8601.
 
-    `items` are those of the source that have a record now; of the `ok` ones, `skipped` were done by an
-    earlier run. `left` are those without a record (null: only the end of the source would tell).
-    `images_per_second` and `batches` count this run alone. `asked` is what the items' ids depend on.
+    `items` have a record now. An earlier run did `skipped` of the `ok` ones. `left` have no record (null: only
+    the end of the source would tell). `batches` and `images_per_second` count this run alone; the latter is
+    all finished pictures over all the time after loading. `asked` is what the ids of the items depend on.
 
-    `seconds` is the time on the wall, `stages` the time in each stage (reading and writing added up
-    over their threads), `waited` the time for which the device stood still for pictures to be read
-    or written. The encoder of a batch shares the device with the batch before, so stages overlap.
-    `device_work` holds operations by stage, where the backend counts them, `matmul_tflops` the measured
-    ceiling. `predicted_peak` is what the memory model expected of the device. `images_per_second` is all
-    finished pictures over all time after loading. `compile_seconds` is the part of the stage `load` that
-    went into compiling.
+    `seconds` is the time by the clock, `stages` the time in each stage (the sum over all threads for reading
+    and writing), `waited` the time in which the device waited for pictures to be read or written. Stages
+    overlap, because the device encodes one batch while it works on another. `compile_seconds` is part of the
+    stage `load`. `device_work` holds the operations of each stage if the backend counts them, `matmul_tflops`
+    the measured ceiling. `predicted_peak` is the device memory that the memory model expected.
     """
 
     state: State
@@ -130,7 +129,7 @@ class Report:
     versions: Mapping[str, str | None]
 
     def __post_init__(self) -> None:
-        assert self.items == self.ok + self.failed, "items and records do not add up"
+        assert self.items == self.ok + self.failed, "the counts of items do not add up"
         assert self.failed == sum(self.failed_by_code.values()), "failed items and their codes do not add up"
 
     def to_json(self) -> str:
@@ -138,7 +137,7 @@ class Report:
         return json.dumps(_rounded(asdict(self)), indent=2, ensure_ascii=False) + "\n"
 
     def rows(self) -> list[tuple[str, str]]:
-        """The same for people: label and text."""
+        """The rows of the table: label and text."""
         failures = ", ".join(f"{code} {count}" for code, count in sorted(self.failed_by_code.items()))
         rows = [
             (
@@ -149,7 +148,7 @@ class Report:
         if self.skipped:
             rows.append(("done before", f"{self.skipped} of them"))
         if self.left:
-            rows.append(("left", f"{self.left} (the same command goes on)"))
+            rows.append(("left", f"{self.left} (run the same command again to go on)"))
         if self.passed_over:
             rows.append(("passed over", f"{self.passed_over} files that are no pictures"))
         rows.append(("batches", str(self.batches)))
@@ -170,7 +169,7 @@ class Report:
         if self.steady is not None:
             rows.append(("steady", _steady(self.steady)))
         elif self.warm_up is not None:
-            rows.append(("steady", "no figure: the warm-up was the only batch"))
+            rows.append(("steady", "no figure: there was only the warm-up batch"))
         memory = ", ".join(f"{where} {_bytes(count)}" for where, count in self.peak_memory.items() if count is not None)
         if self.predicted_peak is not None:
             memory += f" (device predicted {_bytes(self.predicted_peak)})"
@@ -185,7 +184,7 @@ class Report:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of what takes part in a picture; None for what is not installed."""
+    """Versions of the packages that make a picture; None for a package that is not installed."""
     return {
         "joyedit": joyedit_version(),
         "python": platform.python_version(),
@@ -196,7 +195,7 @@ def versions() -> dict[str, str | None]:
 
 
 def host_peak_memory() -> int | None:
-    """The most memory that this process held, in bytes; None where the system does not say."""
+    """The most memory that this process has used, in bytes; None if the system does not say."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -206,7 +205,7 @@ def host_peak_memory() -> int | None:
 
 
 def seconds_text(seconds: float | None) -> str:
-    """A duration for people: `0.012 s`, `3.2 s`, `4 min 10 s`, `2 h 5 min`."""
+    """A duration in words: `0.012 s`, `3.2 s`, `4 min 10 s`, `2 h 5 min`."""
     if seconds is None:
         return "unknown"
     if seconds < 1:
@@ -242,7 +241,7 @@ def _bytes(count: int) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """`value` with every float at microseconds: more digits are noise."""
+    """`value` with every float rounded to microseconds."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""What an earlier run has done already, and need not be done again.
+"""Decides which items are already done, so that a run skips them.
 
-An item is done if its last record says so, with the fingerprint that it has now, and its picture lies
-there as it was recorded. Whatever is in doubt is edited.
+An item is done if its last record says so, if the record has the item's present fingerprint, and if the
+picture is the recorded one. In doubt joyedit edits the item.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Decision = Literal["edit", "done", "leave"]
 
 
 class Resume:
-    """Decides for each item of a run; may be asked from any thread.
+    """Decides for each item of a run. Any thread may call it.
 
-    `redo` and `trust` as in `RunConfig`. With `trust`, the hash of an input is taken from its record if
-    its size and times are those of then, and a picture is as recorded if it has the size of then.
+    `redo` is that of `RunConfig`, and `trust` its `trust_journal`. With `trust`, an input whose size and times
+    are the recorded ones counts as unchanged, and so does a picture that has the recorded size.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Resume:
         self._trust = trust
 
     def decide(self, item: EditItem) -> Decision:
-        """`edit` it, it is `done`, or `leave` it as it is: neither done nor to be done in this run."""
+        """`edit` the item, it is `done`, or `leave` it: it is not done, and this run does not edit it."""
         if self._redo == "all" or (self._redo == "changed" and not len(self._journal)):
             return "edit"
         record = self._journal.final(item.id)
@@ -68,7 +68,7 @@ class Resume:
                 return True
             with open(path, "rb", buffering=0) as file:
                 return sha256_of(file) == record.get("output_sha256")
-        except (OSError, ValueError):  # gone, or not to be read: the edit will tell why
+        except (OSError, ValueError):  # missing or unreadable: the edit will say why
             return False
 
     def _inputs(self, item: EditItem, record: dict[str, Any]) -> list[str]:

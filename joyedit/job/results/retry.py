@@ -1,7 +1,7 @@
-"""failed.jsonl: the items whose last record is a failure, as a manifest that edits just them again.
+"""failed.jsonl: a manifest of the items whose last record is a failure, so that a run can edit them again.
 
-Each line holds all of the item: its instruction with any template filled in, its settings, absolute
-paths of its pictures. Only a line of the source that never was an item has no place in it.
+Each line holds the complete item: the instruction with any template filled in, the settings, absolute paths
+of the pictures. It leaves out lines of the source that are no items.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SETTINGS = ("negative_prompt", "seed", "steps", "guidance_scale", "basesize")
 
 
 def write_failed(folder: OutputFolder, journal: Journal) -> int:
-    """Write failed.jsonl, or remove it if nothing failed; gives the number of its lines.
+    """Write failed.jsonl, or remove it if nothing failed. Returns the number of its lines.
 
     Raises `OutputError`.
     """
@@ -41,7 +41,7 @@ def write_failed(folder: OutputFolder, journal: Journal) -> int:
 
 
 def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The item of a failed record as a line of a manifest; None if it cannot be written as one."""
+    """The item of a failed record as a line of a manifest; None if the record holds no complete item."""
     settings, output = record.get("settings"), record.get("planned_output")
     if not isinstance(settings, dict) or not settings or not isinstance(output, str):
         return None

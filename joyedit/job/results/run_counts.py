@@ -1,4 +1,4 @@
-"""The counts of a run while it goes."""
+"""The counts of a run while it is going on."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 class Tally:
-    """The counts of a run while it goes. Not locked: the caller takes care that calls do not overlap."""
+    """The counts of a run while it is going on. It has no lock: the caller must not let calls overlap."""
 
     def __init__(self) -> None:
         self.ok = 0
         self.skipped = 0  # done by an earlier run
-        self.left = 0  # not done, and not asked for
+        self.left = 0  # not done, and this run does not edit them
         self.failed: Counter[str] = Counter()
         self.batches = 0
         self.warm_up_images = 0
         self.warm_up_seconds = 0.0
         self.warm_up_ended: float | None = None
         self.last_ended: float | None = None
-        self.steady_seconds = array("d")  # one figure an image: eight bytes, also for a million of them
+        self.steady_seconds = array("d")  # one figure an image, in eight bytes: there may be a million
 
     def result(self, result: ItemResult) -> None:
-        """Count one item in its final state."""
+        """Count one item that reached its final state."""
         if result.error is None:
             self.ok += 1
         else:
@@ -55,17 +55,17 @@ class Tally:
 
     @property
     def recorded(self) -> int:
-        """Items with a record, those of earlier runs too."""
+        """Items that have a record, also from earlier runs."""
         return self.ok + self.skipped + self.failed.total()
 
     def warm_up(self) -> dict[str, Any] | None:
-        """Images and seconds of the first batch; None before there was one."""
+        """Images and seconds of the first batch; None before it is done."""
         if self.warm_up_ended is None:
             return None
         return {"images": self.warm_up_images, "seconds": self.warm_up_seconds}
 
     def steady(self) -> dict[str, Any] | None:
-        """Speed without the warm-up, on the wall from its end to the end of the last batch."""
+        """Speed without the warm-up: from the end of the first batch to the end of the last one, by the clock."""
         if self.warm_up_ended is None or self.last_ended is None or not self.steady_seconds:
             return None
         seconds = self.last_ended - self.warm_up_ended

@@ -1,4 +1,4 @@
-"""How far a run is, from its folder alone: also while it goes on, and after it was killed."""
+"""How far a run is, from its output folder alone: also while it is going on, and after a kill."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from joyedit.job.results.lock import holder
 from joyedit.job.results.verify import expected_items, read_report, require_journal
 
 _RATE_OVER = 200
-"""The rate is that of the last so many items."""
+"""The number of last items that give the rate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """`state` as in report.json; `running` while a process holds the folder, `killed` if none does that should.
+    """How far a run is.
 
-    `left` is None where the source did not tell its length, `rate` (items a second) where too few items tell.
+    `state` is that of report.json, but `running` while a process holds the lock of the folder, and `killed` if
+    the report says `running` and no process holds the lock. `left` is None if the length of the source is
+    unknown, `rate` (items a second) if there are too few items.
     """
 
     state: str
@@ -33,12 +35,15 @@ class Status:
 
     @property
     def is_off(self) -> bool:
-        """Whether somebody has to do something."""
+        """Whether items failed, or are left while no run edits them."""
         return bool(self.failed) or (bool(self.left) and self.holder is None)
 
 
 def status(folder: Path) -> Status:
-    """Raises `UsageError` for what is no output folder, `ManifestError` for a damaged journal."""
+    """How far the run of this folder is.
+
+    Raises `UsageError` if it is no output folder, `ManifestError` for a damaged journal.
+    """
     require_journal(folder)
     who, report = holder(folder), read_report(folder)
     done, failed = 0, Counter[str]()
@@ -74,5 +79,5 @@ def _rate(times: deque[object]) -> float | None:
         first, last = (datetime.fromisoformat(str(at)).timestamp() for at in (times[0], times[-1]))
     except (IndexError, ValueError):
         return None
-    # A clock that was set back gives no rate, rather than a wrong one.
+    # If somebody set the clock back, no rate is better than a wrong one.
     return (len(times) - 1) / (last - first) if last > first else None

@@ -1,7 +1,7 @@
-"""Is what the records say true? Every record against its file, every file against a record, every item of the source
+"""Checks an output folder: every record against its file, every file against a record, every item of the source
 against a record.
 
-Nothing is changed. Memory does not grow with the number of problems: they come as a stream.
+It changes nothing. The mismatches come as a stream; in memory are the names that the records hold.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from joyedit.errors import ItemError, UsageError
+from joyedit.errors import ItemError, UsageError, first_line, os_reason, place
 from joyedit.job.hashing import sha256_of
 from joyedit.job.pictures.decode import load_picture
 from joyedit.job.results.journal import CUT, RESULTS, error_code, final_records, torn_bytes
@@ -23,7 +23,7 @@ from joyedit.job.results.lock import LOCK
 from joyedit.job.results.output_folder import is_temporary
 from joyedit.job.results.report import LOG, REPORT
 from joyedit.job.results.retry import FAILED
-from joyedit.job.source.names import EXTENSIONS, HashTable
+from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.sources import Source, reopen
 
 OWN_FILES = frozenset((RESULTS, CUT, REPORT, FAILED, LOG, LOCK))
@@ -33,8 +33,8 @@ _NO_LIMIT = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One thing that is off. `kind` is a stable word; `id` and `file` as far as there are any."""
+class Mismatch:
+    """One thing that does not match. `kind` is a stable word; `id` and `file` are None if it has none."""
 
     kind: str
     message: str
@@ -44,10 +44,11 @@ class Finding:
 
 @dataclass(kw_only=True, slots=True)
 class Counts:
-    """What was looked at. `expected` is the length of the source, where it is known.
+    """How much was checked.
 
-    `left` are its items without a record, `unknown` the records of ids that are not in it (None: the
-    source could not be read, and `unread` says why). An output folder may serve several sources.
+    `expected` is the number of items in the source, `left` how many of them have no record, `unknown` how
+    many records have an id that the source lacks. They are None if nobody knows; `unread` says why the
+    source could not be read. An output folder may serve several sources.
     """
 
     records: int = 0
@@ -58,22 +59,22 @@ class Counts:
     unknown: int | None = None
     unread: str | None = None
     files: int = 0
-    findings: Counter[str] = field(default_factory=Counter)
+    mismatches: Counter[str] = field(default_factory=Counter)
 
 
 def require_journal(folder: Path) -> None:
     """Raises `UsageError` for what is no output folder of joyedit."""
     if not (folder / RESULTS).is_file():
-        raise UsageError(f"{folder}: no output folder of joyedit (there is no {RESULTS} in it)")
+        raise UsageError(f"{folder}: this is no output folder of joyedit (it has no {RESULTS})")
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """report.json as it stands; empty if there is none, or none that can be read."""
+    """The content of report.json; empty if the file is missing or cannot be read."""
     try:
-        message = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        read = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return message if isinstance(message, dict) else {}
+    return read if isinstance(read, dict) else {}
 
 
 def expected_items(report: dict[str, Any]) -> int | None:
@@ -83,29 +84,31 @@ def expected_items(report: dict[str, Any]) -> int | None:
 
 
 def asked_of(source: Source, folder: Path) -> dict[str, Any]:
-    """What the report of a run of `source` keeps for `verify`: of a retry, what the run before it kept."""
+    """What the report keeps about `source` for `verify`. A retry keeps what the run before it kept."""
     asked = source.asked()
     before = read_report(folder).get("asked")
     is_retry = asked.get("path") == os.path.abspath(folder / FAILED)
     return before if is_retry and isinstance(before, dict) else asked
 
 
-def verify(folder: Path, counts: Counts, source: str | None = None) -> Iterator[Finding]:
-    """Everything that is off, as it is found; `counts` is filled on the way.
+def verify(folder: Path, counts: Counts, source: str | None = None) -> Iterator[Mismatch]:
+    """Everything that does not match, as a stream; `counts` grows on the way.
 
-    The source is that of the last run; or `source`, and then an id that is not in it is off too. Raises
-    `UsageError` for what is no output folder or no source, `ManifestError` for a damaged journal.
+    The source is that of the last run. If `source` names another one, a record that this one lacks is a
+    mismatch too. Raises `UsageError` if the folder is no output folder or the source cannot be read,
+    `ManifestError` for a damaged journal.
     """
     require_journal(folder)
-    for finding in _findings(folder, counts, source):
-        counts.findings[finding.kind] += 1
-        yield finding
+    for mismatch in _mismatches(folder, counts, source):
+        counts.mismatches[mismatch.kind] += 1
+        yield mismatch
 
 
-def _findings(folder: Path, counts: Counts, source: str | None) -> Iterator[Finding]:
+def _mismatches(folder: Path, counts: Counts, source: str | None) -> Iterator[Mismatch]:
     torn = torn_bytes(folder / RESULTS)
     if torn:
-        yield Finding(kind="torn_journal", message=f"{torn} bytes behind the last record", file=RESULTS)
+        message = f"{torn} bytes follow the last complete record"
+        yield Mismatch(kind="torn_journal", message=message, file=RESULTS)
     names = _Names()
     yield from _records(folder, counts, names)
     yield from _files(folder, counts, names)
@@ -114,51 +117,54 @@ def _findings(folder: Path, counts: Counts, source: str | None) -> Iterator[Find
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """All names that the records hold, as hashes: ids, outputs, and inputs by their absolute paths."""
+    """All names that the records hold: ids (and whether the source has them), outputs, absolute paths of inputs."""
 
-    ids: HashTable = field(default_factory=HashTable)
-    outputs: HashTable = field(default_factory=HashTable)
-    inputs: HashTable = field(default_factory=HashTable)
+    ids: dict[str, bool] = field(default_factory=dict)
+    outputs: set[str] = field(default_factory=set)
+    inputs: set[str] = field(default_factory=set)
 
 
-def _items(folder: Path, counts: Counts, names: _Names, source: str | None) -> Iterator[Finding]:
+def _items(folder: Path, counts: Counts, names: _Names, source: str | None) -> Iterator[Mismatch]:
     report = read_report(folder)
     asked = report.get("asked")
     if source is not None:
         before = asked if isinstance(asked, dict) else {}
         asked = {"format": _format(folder), **before, "path": os.path.abspath(source), "limit": None}
     try:
-        items = reopen(asked, folder)
         expected = left = 0
-        in_source = 2
-        for item in items.items():
+        for item in reopen(asked, folder).items():
             expected += 1
-            if names.ids.get(item.id):
-                names.ids.put(item.id, in_source)
+            if item.id in names.ids:
+                names.ids[item.id] = True
                 continue
             left += 1
-            where = item.origin.file if item.origin.line is None else f"{item.origin.file}:{item.origin.line}"
-            yield Finding(kind="no_record", message=f"no record of this item ({where})", id=item.id)
+            message = f"this item has no record ({place(item.origin.file, item.origin.line)})"
+            yield Mismatch(kind="no_record", message=message, id=item.id)
     except (UsageError, OSError) as error:
         if source is not None:
             raise UsageError(str(error)) from error
-        counts.unread = str(error).splitlines()[0]
-        counts.expected = expected_items(report)
-        if counts.expected is not None:
-            counts.left = max(0, counts.expected - counts.records)
-            if counts.left:
-                yield Finding(kind="no_record", message=f"{counts.left} of {counts.expected} items have no record")
+        counts.unread = first_line(error)
+        yield from _items_by_number(report, counts)
         return
     counts.expected, counts.left = expected, left
-    counts.unknown = sum(number != in_source for number in names.ids.numbers())
+    counts.unknown = sum(not in_source for in_source in names.ids.values())
     if source is not None and counts.unknown:
         for record in final_records(folder / RESULTS):
-            if names.ids.get(record["id"]) != in_source:
-                yield Finding(kind="unknown_id", message="the source has no item of this id", id=record["id"])
+            if not names.ids.get(record["id"]):
+                yield Mismatch(kind="unknown_id", message="the source has no item of this id", id=record["id"])
+
+
+def _items_by_number(report: dict[str, Any], counts: Counts) -> Iterator[Mismatch]:
+    """Compares numbers only, because the source cannot be read."""
+    counts.expected = expected_items(report)
+    if counts.expected is not None:
+        counts.left = max(0, counts.expected - counts.records)
+        if counts.left:
+            yield Mismatch(kind="no_record", message=f"{counts.left} of {counts.expected} items have no record")
 
 
 def _format(folder: Path) -> str:
-    """The format of the pictures, told by their endings."""
+    """The format of the pictures, by the ending of the first one."""
     for record in final_records(folder / RESULTS):
         output = record.get("output") or record.get("planned_output")
         suffix = PurePosixPath(str(output)).suffix.lower()
@@ -168,69 +174,71 @@ def _format(folder: Path) -> str:
     return "png"
 
 
-def _records(folder: Path, counts: Counts, names: _Names) -> Iterator[Finding]:
-    waiting: deque[Future[Finding | None]] = deque()
+def _records(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
+    waiting: deque[Future[Mismatch | None]] = deque()
     with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="joyedit-verify") as pool:
         for record in final_records(folder / RESULTS):
             counts.records += 1
-            names.ids.put(record["id"], 1)
+            names.ids[record["id"]] = False
             given = record.get("inputs")
             for path in given if isinstance(given, list) else ():
-                names.inputs.put(str(path), 1)
+                names.inputs.add(str(path))
             code = error_code(record)
             if code is not None:
                 counts.failed[code] += 1
                 continue
             counts.ok += 1
-            names.outputs.put(str(record.get("output")), 1)
+            names.outputs.add(str(record.get("output")))
             waiting.append(pool.submit(check_record, folder, record))
-            if len(waiting) >= _AHEAD and (finding := waiting.popleft().result()) is not None:
-                yield finding
+            if len(waiting) >= _AHEAD and (mismatch := waiting.popleft().result()) is not None:
+                yield mismatch
         for future in waiting:
-            if (finding := future.result()) is not None:
-                yield finding
+            if (mismatch := future.result()) is not None:
+                yield mismatch
 
 
-def check_record(folder: Path, record: dict[str, Any]) -> Finding | None:
-    """A finished item's record against its file."""
+def check_record(folder: Path, record: dict[str, Any]) -> Mismatch | None:
+    """Compares the record of a finished item with its file; None if they match."""
     name, output = record["id"], record.get("output")
     relative = PurePosixPath(output) if isinstance(output, str) and "\0" not in output else None
     if relative is None or relative.is_absolute() or ".." in relative.parts or not relative.parts:
-        return Finding(kind="bad_record", message=f"its output {output!r} is no name inside the folder", id=name)
+        return Mismatch(kind="bad_record", message=f"its output {output!r} lies outside the folder", id=name)
 
-    def finding(kind: str, message: str) -> Finding:
-        return Finding(kind=kind, message=message, id=name, file=str(relative))
+    def mismatch(kind: str, message: str) -> Mismatch:
+        return Mismatch(kind=kind, message=message, id=name, file=str(relative))
 
     path = folder.joinpath(*relative.parts)
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size != record.get("output_bytes"):
-                return finding("wrong_size", f"{size} bytes, recorded are {record.get('output_bytes')}")
+                return mismatch(
+                    "wrong_size", f"the file has {size} bytes, the record says {record.get('output_bytes')}"
+                )
             if sha256_of(file) != record.get("output_sha256"):
-                return finding("wrong_content", "its sha256 is not the recorded one")
+                return mismatch("wrong_content", "the sha256 of the file differs from the recorded one")
         load_picture(path, _NO_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
-        return finding("missing_file", "no such file")
+        return mismatch("missing_file", "no such file")
     except ItemError as error:
-        return finding("no_picture", str(error))
+        return mismatch("no_picture", str(error))
     except OSError as error:
-        return finding("unreadable_file", error.strerror or str(error))
+        return mismatch("unreadable_file", os_reason(error))
     return None
 
 
-def _files(folder: Path, counts: Counts, names: _Names) -> Iterator[Finding]:
+def _files(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
     root = os.path.abspath(folder)
-    for place, folders, files in os.walk(root):
+    for parent, folders, files in os.walk(root):
         folders.sort()
         for name in sorted(files):
-            path = os.path.join(place, name)
+            path = os.path.join(parent, name)
             relative = os.path.relpath(path, root).replace(os.sep, "/")
             if relative in OWN_FILES:
                 continue
             if is_temporary(name):
-                yield Finding(kind="unfinished_file", message="left by a run that was killed", file=relative)
+                yield Mismatch(kind="unfinished_file", message="a killed run left this file", file=relative)
             elif not name.startswith("."):
                 counts.files += 1
-                if not names.outputs.get(relative) and not names.inputs.get(path):
-                    yield Finding(kind="stray_file", message="no record names this file", file=relative)
+                if relative not in names.outputs and path not in names.inputs:
+                    yield Mismatch(kind="stray_file", message="no record names this file", file=relative)

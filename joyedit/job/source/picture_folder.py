@@ -1,4 +1,4 @@
-"""A folder of pictures, walked in a fixed order."""
+"""Walks a folder of pictures in a fixed order."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ PICTURE_SUFFIXES = SUPPORTED_SUFFIXES | UNREADABLE_SUFFIXES
 
 
 class Entry(NamedTuple):
-    """A file below the folder, as a path with `/` between its parts; a picture by its ending, or not."""
+    """A file below the folder: its path with `/` between its parts, and whether it has the ending of a picture."""
 
     path: str
     is_picture: bool
 
 
 def walk(root: str, *, skip: str, format: str) -> Iterator[Entry]:
-    """Every file below `root` that is not in a hidden folder, nor in the folder `skip`.
+    """Every file below `root`, except in hidden folders and in the folder `skip`.
 
-    In each folder the order is by name without case and ending; of names that differ in the ending
-    only, the one that has the ending of `format` comes first. Links to folders are followed, but
-    not round in a circle. Raises OSError for a folder that cannot be read.
+    Each folder is sorted by name without case and ending. If names differ only in the ending, the one with
+    the ending of `format` comes first. It follows links to folders, unless they lead round in a circle.
+    Raises OSError for a folder that cannot be read.
     """
     skipped = _identity(skip)
     first = _identity(root)
-    assert first is not None, "the caller has seen this folder"
-    # Each open folder: its path below root, what is left of it, and who it is.
+    assert first is not None, "the caller checked that this is a folder"
+    # Each open folder: its path below root, the rest of its entries, and its identity.
     levels = [("", iter(_listing(root, format)), first)]
     while levels:
         below, entries, _ = levels[-1]
@@ -52,7 +52,7 @@ def walk(root: str, *, skip: str, format: str) -> Iterator[Entry]:
 
 
 def _listing(folder: str, format: str) -> list[tuple[str, bool]]:
-    """The (name, is it a folder) of all in `folder`, in order."""
+    """Name and whether it is a folder, for each entry of `folder`, sorted."""
     wanted = EXTENSIONS[format]
 
     def order(entry: tuple[str, bool]) -> tuple[str, bool, str]:
@@ -66,12 +66,12 @@ def _listing(folder: str, format: str) -> list[tuple[str, bool]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link round in a circle is no folder
+    except OSError:  # a link that leads round in a circle is no folder
         return False
 
 
 def _identity(folder: str) -> tuple[int, int] | None:
-    """(device, inode) of a folder; None where there is none."""
+    """(device, inode) of a folder; None if there is none."""
     try:
         status = os.stat(folder)
     except OSError:

@@ -1,6 +1,6 @@
-"""The keys that a manifest, its `defaults:` and a recipe's `settings:` may hold, and their values.
+"""The keys that a manifest, its `defaults:` and a recipe's `settings:` may have, and their values.
 
-This is the border where pydantic stands: what passes it has the right types and is in range.
+Here pydantic checks what users write: behind this border every value has the right type and is in range.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from joyedit.job.source.problems import Fault, Table, nearest, shown
+from joyedit.errors import Problem
+from joyedit.job.source.problems import Table, nearest, repeated_key, shown
 from joyedit.job.spec import BASE_SIZES, Settings
 
 ALIASES: Mapping[str, str] = {
@@ -22,7 +23,7 @@ ALIASES: Mapping[str, str] = {
     "input_image": "image",
     "source": "image",
 }
-"""Names that users know from elsewhere -> ours."""
+"""Names that users know from other tools -> joyedit's keys."""
 
 ITEM_KEYS = (
     "image", "images", "instruction", "id", "negative_prompt", "seed",
@@ -49,7 +50,7 @@ RULES: Mapping[str, str] = {
     "height": "a whole number from 16 to 16384",
     "output": "text",
 }
-"""What each key must be, as the messages say it. The models below hold the same rules."""
+"""What each key must be, in the words of the messages. The models below check the same rules."""
 
 
 class _Strict(BaseModel):
@@ -78,6 +79,7 @@ class Defaults(_Strict):
     """The `defaults:` of a YAML manifest, or the `settings:` of a recipe (those have no instruction)."""
 
     def settings(self) -> Settings:
+        """The same settings as a plain record."""
         return Settings(**{key: getattr(self, key) for key in SETTINGS_KEYS})
 
 
@@ -85,7 +87,7 @@ Model = TypeVar("Model", Line, Defaults)
 
 
 class Schema:
-    """The keys that one kind of table may hold: ours, their aliases and the parameters of a recipe."""
+    """The keys that one kind of table may have: joyedit's own, their aliases, and the parameters of a recipe."""
 
     def __init__(self, keys: Iterable[str], parameters: Iterable[str] = ()) -> None:
         self.keys = tuple(keys)
@@ -97,30 +99,36 @@ class Schema:
         """The key that `written` stands for; None if it is unknown."""
         return self._names.get(written)
 
-    def unknown(self, written: str) -> Fault:
-        return Fault(f"unknown key {shown(written)}", nearest(written, self._names), written)
+    def unknown(self, written: str) -> Problem:
+        """The problem of a key that this table cannot hold."""
+        return Problem(f"unknown key {shown(written)}", nearest(written, self._names), key=written)
 
-    def read(self, model: type[Model], table: Mapping[str, object]) -> tuple[Model | None, dict[str, str], list[Fault]]:
-        """The checked fields, the values of the recipe's parameters, and every fault.
+    @staticmethod
+    def two_spellings(first: str, second: str) -> Problem:
+        """The problem of a table that gives one key under two names."""
+        return Problem(f"'{first}' and '{second}' mean the same key", "keep one of them", key=second)
 
-        A null counts as a key that is not given. The fields are None where they have a fault.
+    def read(
+        self, model: type[Model], table: Mapping[str, object]
+    ) -> tuple[Model | None, dict[str, str], list[Problem]]:
+        """The checked fields (None if they have a problem), the values of the recipe's parameters, all problems.
+
+        A null counts as a key that is not given.
         """
-        faults: list[Fault] = []
+        problems: list[Problem] = []
         fields: dict[str, object] = {}
         values: dict[str, str] = {}
         written: dict[str, str] = {}
         if isinstance(table, Table):
-            for twice in table.doubled:
-                faults.append(Fault(f"the key {shown(twice)} stands twice", "keep one of them", twice))
+            problems += [repeated_key(key) for key in table.doubled]
         names = self._names
         for name, value in table.items():
             key = names.get(name)
             if key is None:
-                faults.append(self.unknown(name))
+                problems.append(self.unknown(name))
                 continue
             if key in written:
-                message = f"'{written[key]}' and '{name}' are two spellings of one key"
-                faults.append(Fault(message, "keep one of them", name))
+                problems.append(self.two_spellings(written[key], name))
                 continue
             written[key] = name
             if value is None:
@@ -129,41 +137,40 @@ class Schema:
                 text = parameter_text(value)
                 if text is None:
                     message = f"{name} must be text or a number, not {shown(value)}"
-                    faults.append(Fault(message, "write it in quotes", name))
+                    problems.append(Problem(message, "write it in quotes", key=name))
                 else:
                     values[key] = text
             else:
                 fields[key] = value
         checked, more = _check(model, fields, written)
-        return checked, values, faults + more
+        return checked, values, problems + more
 
 
 def _check(
     model: type[Model], fields: dict[str, object], written: Mapping[str, str]
-) -> tuple[Model | None, list[Fault]]:
+) -> tuple[Model | None, list[Problem]]:
     try:
         checked = model.model_validate(fields)
     except ValidationError as error:
-        faults: dict[str, Fault] = {}
+        problems: dict[str, Problem] = {}
         for detail in error.errors(include_url=False, include_context=False):
             key = str(detail["loc"][0])
             name = written.get(key, key)
             message = f"{name} must be {RULES[key]}, not {shown(detail['input'])}"
             message += " in the list" if len(detail["loc"]) > 1 else ""
-            faults.setdefault(key, Fault(message, _remedy(key, fields[key]), name))
-        return None, list(faults.values())
+            problems.setdefault(key, Problem(message, _remedy(key, fields[key]), key=name))
+        return None, list(problems.values())
     if checked.basesize is not None and checked.basesize not in BASE_SIZES:
         message = f"{written.get('basesize', 'basesize')} must be {RULES['basesize']}, not {checked.basesize}"
-        fault = Fault(message, "", "basesize")
-        return None, [fault]
+        return None, [Problem(message, key="basesize")]
     return checked, []
 
 
 def _remedy(key: str, value: object) -> str:
     if key == "image" and isinstance(value, list):
-        return "several pictures go under 'images'"
+        return "write several pictures under 'images'"
     if key == "images" and isinstance(value, str):
-        return "one picture goes under 'image'"
+        return "write one picture under 'image'"
     if key in ("id", "output") and isinstance(value, (int, float)):
         return "write it in quotes"
     return ""
@@ -190,7 +197,7 @@ _NUMBERS = ("seed", "steps", "basesize", "width", "height")
 def from_cell(key: str, cell: str) -> object:
     """The value of a CSV cell for `key`: a number, a list of paths, or the text itself; None if empty.
 
-    What is no number stays text, and the check of its type tells it.
+    Text that should be a number and is none stays text; the check of its type reports it.
     """
     if cell == "":
         return None

@@ -1,256 +1,250 @@
-"""YAML from strangers, read event by event: plain data with line numbers, one item in memory at a time.
+"""YAML from strangers -> plain data with line numbers, by PyYAML's own composer and safe constructors.
 
-Plain YAML only: tags are refused, an alias may not expand without end, a key may not stand twice.
-Dates stay the text that was written.
+Plain YAML only: joyedit refuses tags, aliases that expand without end, and keys that are no text. Dates
+and merge keys stay the text that was written. A file is read as a whole, up to `MAX_YAML`; a manifest's
+items are composed one after the other, so that only one of them is in memory as nodes.
 """
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent, SequenceStartEvent
 
-from joyedit.job.source.problems import Fault, Table, shown
+from joyedit.errors import Problem
+from joyedit.job.source.problems import Table, shown
+from joyedit.job.source.text import NOT_UTF8, UNDECODED, BrokenFileError, line_at, whole_text
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_YAML = 16 << 20
+"""The most bytes that a YAML file may have."""
+
 _MAX_DEPTH = 20
 _MAX_SKIPPED = 200
 """Nesting beyond this ends the reading: the parser's time grows with the square of it."""
 _MAX_VALUES = 10_000
-"""The most values one item may hold, with its aliases expanded."""
-_MAX_ANCHORS = 10_000
+"""The most values of one item, with its aliases expanded."""
+_MAX_ANCHORED = 100_000
+"""The most values under all anchors together: these stay in memory to the end of the file."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_CHUNK = 1 << 16
 _TAG = "tag:yaml.org,2002:"
+_NO_ANCHOR: Any = None
+"""Tells the library to keep no anchors: `_Limits` keeps them, with their sizes."""
 
 
-class YamlError(Exception):
-    """The file is no YAML from this line on; nothing after it can be read."""
-
-    def __init__(self, line: int, fault: Fault) -> None:
-        self.line = line
-        self.fault = fault
-        super().__init__(fault.message)
+class _TooMuchError(Exception):
+    """A value is too deep or has too many parts. The rest of it is skipped."""
 
 
-class YamlReader:
-    """One YAML document as a stream of values.
+class _Limits(Composer, SafeConstructor):
+    """Composes the nodes of one value at a time, within limits, and constructs plain data from them.
 
-    `faults` gathers (line, fault) of what was refused inside the values read so far; whoever
-    takes a value empties it. Every method may raise YamlError.
+    `problems` collects what is wrong inside the values; each problem has its line.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self.faults: list[tuple[int, Fault]] = []
-        self._anchors: dict[str, tuple[object, int]] = {}
-        self._event: Any = None
-        self._loader = self._guarded(lambda: _LOADER(_Utf8(stream)))
-        self._take()  # the start of the stream
-        self.empty = self._kind() == "StreamEndEvent"
-        if not self.empty:
-            self._take()  # the start of the document
+    get_event: Any  # these two belong to the parser, which is libyaml's or PyYAML's own
+    peek_event: Any
 
-    def close(self) -> None:
-        self._loader.dispose()
-
-    @property
-    def line(self) -> int:
-        """The line of what comes next."""
-        return int(self._peek().start_mark.line) + 1
-
-    def opens(self) -> str:
-        """What comes next: "list", "mapping" or "value" ("" at the end of a list or mapping)."""
-        return {
-            "SequenceStartEvent": "list",
-            "MappingStartEvent": "mapping",
-            "SequenceEndEvent": "",
-            "MappingEndEvent": "",
-        }.get(self._kind(), "value")
-
-    def enter(self) -> None:
-        """Step into the list or mapping that comes next, or out of the one that ends here."""
-        event = self._take()
-        if type(event).__name__.endswith("StartEvent"):
-            self._check_tag(event)
+    def __init__(self) -> None:
+        self.anchors: dict[str, Any] = {}  # the library's attribute; stays empty, `_anchored` takes its place
+        self.problems: list[Problem] = []
+        self._anchored: dict[str, tuple[Any, int]] = {}  # the composed node of an anchor, and its number of values
+        self._anchored_values = 0
+        self._values = 0
+        self._depth = 0
 
     def value(self) -> object:
         """The whole value that comes next: a Table, a list, text, a number, True, False or None."""
-        return self._build(0)[0]
-
-    def end(self) -> None:
-        """Nothing may follow the document's one value."""
-        self._take()
-        if self._kind() != "StreamEndEvent":
-            raise YamlError(self.line, Fault("a second YAML document begins here", "keep one in each file"))
-
-    def _kind(self) -> str:
-        return type(self._peek()).__name__
-
-    def _peek(self) -> Any:
-        if self._event is None:
-            self._event = self._guarded(self._loader.get_event)
-        return self._event
-
-    def _take(self) -> Any:
-        event, self._event = self._peek(), None
-        return event
-
-    @staticmethod
-    def _guarded(step: Any) -> Any:
+        self._values = self._depth = 0
         try:
-            return step()
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            message = " ".join(part for part in (error.context, error.problem) if part)
-            line = mark.line + 1 if mark is not None else 1
-            raise YamlError(line, Fault(f"broken YAML: {message}")) from error
-        except yaml.YAMLError as error:
-            raise YamlError(1, Fault(f"broken YAML: {shown(str(error))}")) from error
-        except (ValueError, RecursionError) as error:  # number of a %YAML directive, odd escapes
-            raise YamlError(1, Fault(f"broken YAML: {error}")) from error
+            node = self.compose_node(None, None)
+        except _TooMuchError:
+            self._skip(self._depth)
+            return None
+        return self.construct_document(node)
 
-    def _check_tag(self, event: Any) -> None:
+    def report(self, mark: Any, message: str, remedy: str = "") -> None:
+        self.problems.append(Problem(message, remedy, line=int(mark.line) + 1))
+
+    def refuse_tag(self, event: Any) -> None:
+        """Reports the tag of a node, if it has one, and takes it away."""
         if event.tag is not None:
-            self._fault(event, Fault(f"the tag {shown(event.tag)} is refused", "plain YAML has no tags"))
+            self.report(event.start_mark, f"the tag {shown(event.tag)} is refused", "plain YAML has no tags")
+            event.tag, event.implicit = None, (True, False) if isinstance(event, ScalarEvent) else True
 
-    def _fault(self, event: Any, fault: Fault) -> None:
-        self.faults.append((int(event.start_mark.line) + 1, fault))
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The node of the next value, as the library's method of this name; `_values` counts its parts.
 
-    def _build(self, depth: int) -> tuple[object, int]:
-        """The next value and the number of values in it, aliases expanded."""
-        event = self._take()
-        kind = type(event).__name__
-        if kind == "AliasEvent":
-            if event.anchor not in self._anchors:
-                self._fault(event, Fault(f"the alias *{event.anchor} names no anchor that is complete here"))
-                return None, 1
-            return self._anchors[event.anchor]
-        self._check_tag(event)
-        value: object
-        if kind == "ScalarEvent":
-            value, weight = self._scalar(event), 1
-        elif depth >= _MAX_DEPTH:
-            self._fault(event, Fault(f"more than {_MAX_DEPTH} lists or mappings inside each other"))
-            self._skip()
-            value, weight = None, 1
-        elif kind == "SequenceStartEvent":
-            value, weight = self._list(event, depth)
+        Raises _TooMuchError where the value passes a limit.
+        """
+        event = self.peek_event()
+        if isinstance(event, AliasEvent):
+            return self._alias(event)
+        if event.tag is not None:
+            self.refuse_tag(event)
+        before = self._values
+        self._count(event, 1)
+        if event.anchor is None:
+            return self._compose(event)
+        node, size = _nothing(event), _MAX_VALUES + 1
+        try:
+            node, size = self._compose(event), self._values - before
+        finally:  # an alias of a value that is too large is too large itself
+            self._keep(event, node, size)
+        return node
+
+    def _compose(self, event: Any) -> Any:
+        if isinstance(event, ScalarEvent):
+            return self.compose_scalar_node(_NO_ANCHOR)
+        if self._depth >= _MAX_DEPTH:
+            self.report(event.start_mark, f"more than {_MAX_DEPTH} lists or mappings inside each other")
+            raise _TooMuchError
+        self._depth += 1
+        is_list = isinstance(event, SequenceStartEvent)
+        node = self.compose_sequence_node(_NO_ANCHOR) if is_list else self.compose_mapping_node(_NO_ANCHOR)
+        self._depth -= 1
+        return node
+
+    def _alias(self, event: Any) -> Any:
+        self.get_event()
+        if event.anchor not in self._anchored:
+            self.report(event.start_mark, f"the alias *{event.anchor} names no anchor that is complete here")
+            return _nothing(event)
+        node, size = self._anchored[event.anchor]
+        self._count(event, size)
+        return node
+
+    def _count(self, event: Any, values: int) -> None:
+        self._values += values
+        if self._values > _MAX_VALUES:
+            self.report(event.start_mark, f"more than {_MAX_VALUES} values in one item, with aliases expanded")
+            raise _TooMuchError
+
+    def _keep(self, event: Any, node: Any, size: int) -> None:
+        if self._anchored_values + size > _MAX_ANCHORED:
+            self.report(event.start_mark, f"more than {_MAX_ANCHORED} values under anchors")
         else:
-            value, weight = self._mapping(event, depth)
-        if event.anchor is not None:
-            if len(self._anchors) >= _MAX_ANCHORS:
-                self._fault(event, Fault(f"more than {_MAX_ANCHORS} anchors"))
-            else:
-                self._anchors[event.anchor] = (value, weight)
-        return value, weight
+            self._anchored[event.anchor] = node, size
+            self._anchored_values += 1 if size > _MAX_VALUES else size
 
-    def _list(self, event: Any, depth: int) -> tuple[object, int]:
-        values: list[object] = []
-        weight = 1
-        while self.opens():
-            value, more = self._build(depth + 1)
-            weight = self._weigh(event, weight, more)
-            if weight <= _MAX_VALUES:
-                values.append(value)
-        self._take()
-        return values, min(weight, _MAX_VALUES + 1)
-
-    def _mapping(self, event: Any, depth: int) -> tuple[object, int]:
-        table = Table()
-        doubled: list[str] = []
-        weight = 1
-        while self.opens():
-            line, start = self.line, self._peek()
-            key, _ = self._build(depth + 1)
-            value, more = self._build(depth + 1)
-            weight = self._weigh(event, weight, more)
-            if not isinstance(key, str):
-                self._fault(start, Fault(f"a key must be text, not {shown(key)}", "write it in quotes"))
-            elif key in table:
-                doubled.append(key)
-            elif weight <= _MAX_VALUES:
-                table[key] = value
-                table.lines[key] = line
-        self._take()
-        table.doubled = tuple(doubled)
-        return table, min(weight, _MAX_VALUES + 1)
-
-    def _weigh(self, event: Any, weight: int, more: int) -> int:
-        """The sum; told once, where it passes the limit."""
-        if weight <= _MAX_VALUES < weight + more:
-            self._fault(event, Fault(f"more than {_MAX_VALUES} values in one item, with aliases expanded"))
-        return weight + more
-
-    def _skip(self) -> None:
-        """Pass over the rest of a list or mapping whose start was taken. Raises YamlError where that has no end."""
-        level = 1
+    def _skip(self, level: int) -> None:
+        """Reads to the end of the value, `level` lists or mappings up. Raises BrokenFileError if it nests too deep."""
         while level:
             if level > _MAX_SKIPPED:
-                message = f"more than {_MAX_SKIPPED} lists or mappings inside each other"
-                raise YamlError(self.line, Fault(message, "nothing after this line is read"))
-            kind = type(self._take()).__name__
-            level += kind.endswith("StartEvent")
-            level -= kind.endswith("EndEvent")
+                raise BrokenFileError(
+                    Problem(
+                        f"more than {_MAX_SKIPPED} lists or mappings inside each other",
+                        "joyedit reads nothing after this line",
+                        line=int(self.peek_event().start_mark.line) + 1,
+                    )
+                )
+            event = self.get_event()
+            level += isinstance(event, CollectionStartEvent)
+            level -= isinstance(event, CollectionEndEvent)
 
-    def _scalar(self, event: Any) -> object:
-        tag = self._loader.resolve(yaml.ScalarNode, event.value, event.implicit)
-        node = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark)
+    def construct_table(self, node: Any) -> Table:
+        """A mapping as a Table. Reports keys that are no text."""
+        table = Table()
+        doubled: list[str] = []
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            value = self.construct_object(value_node, deep=True)
+            if not isinstance(key, str):
+                self.report(key_node.start_mark, f"a key must be text, not {shown(key)}", "write it in quotes")
+            elif key in table:
+                doubled.append(key)
+            else:
+                table[key] = value
+                table.lines[key] = int(key_node.start_mark.line) + 1
+        table.doubled = tuple(doubled)
+        return table
+
+    def construct_list(self, node: Any) -> list[object]:
+        return [self.construct_object(child, deep=True) for child in node.value]
+
+    def construct_number(self, node: Any) -> object:
+        """A whole number or a float. Reports text that looks like a number and is none ("0b_")."""
         try:
-            if tag == _TAG + "int":
-                return self._loader.construct_yaml_int(node)
-            if tag == _TAG + "float":
-                return self._loader.construct_yaml_float(node)
+            return self.construct_yaml_int(node) if node.tag == _TAG + "int" else self.construct_yaml_float(node)
         except (ValueError, OverflowError):
-            self._fault(event, Fault(f"{shown(event.value)} is no number that can be read"))
+            self.report(node.start_mark, f"{shown(node.value)} is no number that can be read")
             return None
-        if tag == _TAG + "bool":
-            return self._loader.construct_yaml_bool(node)
-        return None if tag == _TAG + "null" else event.value
+
+    def construct_text(self, node: Any) -> object:
+        return node.value
 
 
-def read_document(stream: BinaryIO) -> tuple[object, list[tuple[int, Fault]]]:
-    """A whole small file (a recipe): its one value and the faults in it. Raises YamlError."""
-    reader = YamlReader(stream)
+def _nothing(event: Any) -> Any:
+    return yaml.ScalarNode(_TAG + "null", "", event.start_mark, event.end_mark)
+
+
+def loader_class(base: Any) -> Any:
+    """`base` (one of PyYAML's safe loaders) with the limits and constructors from above."""
+
+    class Loader(_Limits, base):  # type: ignore[misc]
+        def __init__(self, text: str) -> None:
+            base.__init__(self, text)
+            _Limits.__init__(self)
+
+    made: Any = Loader
+    made.add_constructor(_TAG + "map", Loader.construct_table)
+    made.add_constructor(_TAG + "seq", Loader.construct_list)
+    for kind in ("int", "float"):
+        made.add_constructor(_TAG + kind, Loader.construct_number)
+    for kind in ("str", "timestamp", "merge", "value"):
+        made.add_constructor(_TAG + kind, Loader.construct_text)
+    return made
+
+
+_Loader = loader_class(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+@contextmanager
+def open_yaml(stream: BinaryIO, remedy: str) -> Iterator[Any]:
+    """The loader of a YAML file, before the first event of its document; None for an empty file.
+
+    Whatever the library raises inside becomes a BrokenFileError with its line. `remedy` is for a file that
+    is too large.
+    """
+    text = whole_text(stream, limit=MAX_YAML, kind="a YAML file", remedy=remedy)
+    odd = _UNPRINTABLE.search(text)
+    if odd is not None:
+        message = f"the control character {shown(odd[0])} is not allowed in YAML"
+        problem = NOT_UTF8 if UNDECODED.match(odd[0]) else Problem(message, "remove it")
+        raise BrokenFileError(Problem(problem.message, problem.remedy, line=line_at(text, odd.start())))
+    loader = None
     try:
-        if reader.empty:
-            return None, []
-        value = reader.value()
-        reader.end()
-        return value, reader.faults
+        loader = _Loader(text)
+        loader.get_event()  # the start of the stream
+        if loader.check_event(yaml.StreamEndEvent):
+            yield None
+            return
+        loader.get_event()  # the start of the document
+        yield loader
+        loader.get_event()  # the end of the document
+        if not loader.check_event(yaml.StreamEndEvent):
+            line = int(loader.peek_event().start_mark.line) + 1
+            raise BrokenFileError(Problem("a second YAML document begins here", "keep one in each file", line=line))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message = " ".join(part for part in (error.context, error.problem) if part)
+        line = int(mark.line) + 1 if mark is not None else 1
+        raise BrokenFileError(Problem(f"broken YAML: {message}", line=line)) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of a %YAML directive, odd escapes
+        raise BrokenFileError(Problem(f"broken YAML: {shown(str(error))}", line=1)) from error
     finally:
-        reader.close()
+        if loader is not None:
+            loader.dispose()
 
 
-class _Utf8:
-    """Decodes for the parser, so that bytes that are no text are told with their line."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._texts = self._decode(stream)
-
-    def read(self, _size: int = -1) -> str:
-        return next(self._texts, "")
-
-    @staticmethod
-    def _decode(stream: BinaryIO) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        line = 1
-        while True:
-            chunk = stream.read(_CHUNK)
-            try:
-                text = decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                line += bytes(error.object[: error.start]).count(b"\n")
-                raise YamlError(line, Fault("not valid UTF-8", "save the file as UTF-8")) from error
-            odd = _UNPRINTABLE.search(text)
-            if odd is not None:
-                line += text.count("\n", 0, odd.start())
-                fault = Fault(f"the control character {shown(odd[0])} is not allowed in YAML", "remove it")
-                raise YamlError(line, fault)
-            line += text.count("\n")
-            if text:
-                yield text
-            if not chunk:
-                return
+def read_document(stream: BinaryIO) -> tuple[object, list[Problem]]:
+    """A whole small file (a recipe): its one value, and the problems in it. Raises BrokenFileError."""
+    with open_yaml(stream, "a recipe is a short file") as loader:
+        if loader is None:
+            return None, []
+        return loader.value(), loader.problems

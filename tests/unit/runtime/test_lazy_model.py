@@ -11,7 +11,7 @@ from PIL import Image
 
 from joyedit.errors import DeviceError, ManifestError
 from joyedit.job.results.journal import read_journal
-from joyedit.job.source.item_builder import SourceOptions
+from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.sources import open_source
 from joyedit.job.spec import ItemResult, RunConfig
 from joyedit.runtime.fake import FakeBackend

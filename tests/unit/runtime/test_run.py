@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from joyedit.errors import DeviceError, ManifestError, OutputError, Problem, UsageError
-from joyedit.job.pictures.encode import read_metadata
 from joyedit.job.results import output_folder as output_module
 from joyedit.job.results.journal import read_journal
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Origin, RunConfig, Sampling, Settings
@@ -24,6 +23,7 @@ from joyedit.runtime.pipeline import write as writing
 from joyedit.runtime.pipeline.progress import NoProgress
 from joyedit.runtime.protocol import ReadyBatch
 from joyedit.runtime.run import RunOutcome, run
+from support.pictures import read_metadata
 
 
 class Summary:

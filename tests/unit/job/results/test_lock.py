@@ -78,4 +78,4 @@ def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_holder_without_a_name(tmp_path: Path) -> None:
-    assert holder_text({}) == "a process that has not given its name yet"
+    assert holder_text({}) == "a process that has not written its name yet"

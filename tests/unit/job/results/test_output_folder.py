@@ -32,9 +32,9 @@ def test_check_creates_nothing(tmp_path: Path) -> None:
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("x")
     for path in (tmp_path / "out", tmp_path / "out" / "deeper"):
-        with pytest.raises(UsageError, match="out is not one"):
+        with pytest.raises(UsageError, match="out is no folder"):
             OutputFolder(path).check()
-    with pytest.raises(OutputError, match="cannot make the output folder"):
+    with pytest.raises(OutputError, match="cannot create the output folder"):
         OutputFolder(tmp_path / "out").prepare()
 
 

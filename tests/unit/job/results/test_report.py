@@ -104,7 +104,7 @@ def test_one_batch_gives_no_steady_figure() -> None:
     assert counted(batches=0).warm_up() is None
     tally = counted(batches=1)
     assert tally.steady() is None
-    assert ("steady", "no figure: the warm-up was the only batch") in report(tally).rows()
+    assert ("steady", "no figure: there was only the warm-up batch") in report(tally).rows()
 
 
 def test_the_table_and_the_json_tell_the_same() -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from joyedit.errors import ManifestError, UsageError
-from joyedit.job.source.recipe import load_recipe
+from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
 
@@ -308,8 +308,8 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
         "unknown key 'qqqqqq' (valid: image, images, instruction, id, negative_prompt, seed, steps, "
         "guidance_scale, basesize, width, height, output, prompt, edit_prompt, file_name, input_image, source)",
     ),
-    ({"prompt": "x"}, "'instruction' and 'prompt' are two spellings of one key (keep one of them)"),
-    ({"source": "a.png"}, "'image' and 'source' are two spellings of one key (keep one of them)"),
+    ({"prompt": "x"}, "'instruction' and 'prompt' mean the same key (keep one of them)"),
+    ({"source": "a.png"}, "'image' and 'source' mean the same key (keep one of them)"),
     ({"images": ["a.png"]}, "'image' and 'images' are both given (keep one of them)"),
     ({"instruction": ""}, "instruction must be text that is not empty, not ''"),
     ({"instruction": " \n"}, "instruction must be text that is not empty, not ' \\n'"),
@@ -341,7 +341,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"width": 64}, "width and height go together (give both or none)"),
     (
         {"image": ["a.png"]},
-        "image must be the path of one picture, not a list (several pictures go under 'images')",
+        "image must be the path of one picture, not a list (write several pictures under 'images')",
     ),
     ({"image": ""}, "image must be the path of one picture, not ''"),
     ({"image": "a\0.png"}, "image must be the path of one picture, not 'a\\x00.png'"),
@@ -357,10 +357,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"id": "../x"}, "the id '../x' has the part '..' (it becomes the name of a file)"),
     ({"id": "/x"}, "the id '/x' is absolute (it becomes the name of a file)"),
     ({"id": "a//b"}, "the id 'a//b' has an empty part (it becomes the name of a file)"),
-    ({"id": "a\0b"}, "the id 'a\\x00b' holds a control character (it becomes the name of a file)"),
-    ({"id": "a\nb"}, "the id 'a\\nb' holds a control character (it becomes the name of a file)"),
-    ({"id": "a\\b"}, "the id 'a\\\\b' holds a backslash (it becomes the name of a file)"),
-    ({"id": "C:x"}, "the id 'C:x' holds a colon (it becomes the name of a file)"),
+    ({"id": "a\0b"}, "the id 'a\\x00b' contains a control character (it becomes the name of a file)"),
+    ({"id": "a\nb"}, "the id 'a\\nb' contains a control character (it becomes the name of a file)"),
+    ({"id": "a\\b"}, "the id 'a\\\\b' contains a backslash (it becomes the name of a file)"),
+    ({"id": "C:x"}, "the id 'C:x' contains a colon (it becomes the name of a file)"),
     ({"id": "x."}, "the id 'x.' has a part that ends with a dot or a space (it becomes the name of a file)"),
     (
         {"id": "x /y"},
@@ -377,9 +377,9 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"output": "../x.png"}, f"the output '../x.png' has the part '..' ({OUTPUT})"),
     ({"output": "a/../../x.png"}, f"the output 'a/../../x.png' has the part '..' ({OUTPUT})"),
     ({"output": "/tmp/x.png"}, f"the output '/tmp/x.png' is absolute ({OUTPUT})"),
-    ({"output": "C:/x.png"}, f"the output 'C:/x.png' holds a colon ({OUTPUT})"),
-    ({"output": "..\\x.png"}, f"the output '..\\\\x.png' holds a backslash ({OUTPUT})"),
-    ({"output": "x\0.png"}, f"the output 'x\\x00.png' holds a control character ({OUTPUT})"),
+    ({"output": "C:/x.png"}, f"the output 'C:/x.png' contains a colon ({OUTPUT})"),
+    ({"output": "..\\x.png"}, f"the output '..\\\\x.png' contains a backslash ({OUTPUT})"),
+    ({"output": "x\0.png"}, f"the output 'x\\x00.png' contains a control character ({OUTPUT})"),
     ({"output": "con.png"}, f"the output 'con.png' has the part 'con', which Windows reserves ({OUTPUT})"),
     ({"output": "x.jpg"}, "the output 'x.jpg' does not fit the format png (it ends with .png)"),
     ({"output": "x"}, "the output 'x' does not fit the format png (it ends with .png)"),
@@ -407,7 +407,7 @@ def test_faults_of_images() -> None:
             {"images": ["a.png", "gone.png", "lost.png"], "instruction": "x"},
         )
     ) == [
-        "m.jsonl:1: images must be a list of paths, not 'a.png' (one picture goes under 'image')",
+        "m.jsonl:1: images must be a list of paths, not 'a.png' (write one picture under 'image')",
         "m.jsonl:2: images must be a list of paths, not 3 in the list",
         f"m.jsonl:3: no such picture: 'gone.png' (paths are relative to '{os.getcwd()}')",
         f"m.jsonl:3: no such picture: 'lost.png' (paths are relative to '{os.getcwd()}')",
@@ -449,7 +449,7 @@ def test_a_hundred_faults_are_kept_and_all_are_counted() -> None:
             {"id": "X.png/y"},
             f"the output 'X.png/y.png' lies in a folder that is the output of line 1 ({NAMES})",
         ),
-        ({"id": "x.png/y"}, {"id": "x"}, f"the output 'x.png' is a folder for line 1 ({NAMES})"),
+        ({"id": "x.png/y"}, {"id": "x"}, f"line 1 uses the output 'x.png' as a folder ({NAMES})"),
     ],
 )
 def test_names_that_are_taken(first: dict[str, Any], second: dict[str, Any], message: str) -> None:
@@ -463,7 +463,7 @@ def test_an_output_must_not_overwrite_an_input() -> None:
     ]
     lines = [{"image": "b.jpg", "instruction": "x", "output": "a.png"}, {**LINE, "id": "z"}]
     assert refused(jsonl(*lines), output=Path(".")) == [
-        f"m.jsonl:2: the picture 'a.png' in the output folder would be overwritten by line 1 {message}"
+        f"m.jsonl:2: line 1 would overwrite the picture 'a.png' in the output folder {message}"
     ]
     assert [item.output for item in items(jsonl(LINE), output=Path("."))] == ["a-2.png"]
 
@@ -488,16 +488,16 @@ def test_broken_jsonl(text: str, message: str) -> None:
     ("text", "message"),
     [
         (b'{"image": "\xff"}', "not valid UTF-8 (byte 0xff at column 12) (save the file as UTF-8)"),
-        (b'{"seed": ' + b"9" * 5000 + b"}", "broken JSON: a number with too many digits"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "broken JSON: a number has too many digits"),
         (b"[" * 200_000, "broken JSON: too many brackets inside each other"),
         (b'["a.png"]', "an item is a mapping of keys, not a list (for example image and instruction)"),
         (b'"a.png"', "an item is a mapping of keys, not 'a.png' (for example image and instruction)"),
         (
             b'{"image": "a.png", "prompt": "x", "image": "b.jpg", "steps": 0}',
-            "the key 'image' stands twice (keep one of them)\n"
+            "the key 'image' is given twice (keep one of them)\n"
             "m.jsonl:1: steps must be a whole number from 1 to 1000, not 0",
         ),
-        (b'"' + b"x" * (5 << 20) + b'"', "longer than 4 MiB (one item stands on one line)"),
+        (b'"' + b"x" * (5 << 20) + b'"', "this line is longer than 4 MiB (write each item on a line of its own)"),
     ],
 )
 def test_hostile_jsonl(text: bytes, message: str) -> None:
@@ -511,7 +511,7 @@ def test_hostile_jsonl(text: bytes, message: str) -> None:
 @pytest.mark.parametrize("name", ["m.jsonl", "m.json", "m.yaml", "m.csv"])
 def test_an_empty_manifest(name: str) -> None:
     text = {"m.json": "[ ]", "m.csv": "image,instruction\n", "m.yaml": "# nothing\n"}.get(name, "\n\n")
-    assert refused(manifest(text, name)) == [f"{name}: no items in this manifest"]
+    assert refused(manifest(text, name)) == [f"{name}: this manifest has no items"]
 
 
 # ---- JSON lists ----
@@ -528,13 +528,13 @@ def test_an_empty_manifest(name: str) -> None:
         ('[\n{good},\n\n{"image": \n nope}]', "m.json:5: broken JSON: Expecting value"),
         ("[{good}]\n\n[]", "m.json:3: broken JSON: something follows the end of the list"),
         ("[\n" + "[" * 100_000, "m.json:2: broken JSON: too many brackets inside each other"),
-        ("[\n" + "9" * 5000 + "]", "m.json:2: broken JSON: a number with too many digits"),
+        ("[\n" + "9" * 5000 + "]", "m.json:2: broken JSON: a number has too many digits"),
         (b'[\n{good},\n"\xff"]', "m.json:3: not valid UTF-8 (save the file as UTF-8)"),
         (
             "[\n12, {good}]",
             "m.json:2: an item is a mapping of keys, not 12 (for example image and instruction)",
         ),
-        ('[\n"' + "x" * (5 << 20) + '"]', "m.json:2: an item is longer than 4 MiB"),
+        ('[\n"' + "x" * (5 << 20) + '"]', "m.json:2: this item is longer than 4 MiB"),
     ],
 )
 def test_broken_json_lists(text: str | bytes, message: str) -> None:
@@ -542,8 +542,44 @@ def test_broken_json_lists(text: str | bytes, message: str) -> None:
     assert refused(manifest(data.replace(b"{good}", json.dumps(LINE).encode()), "m.json")) == [message]
 
 
-def test_a_json_list_is_read_in_pieces() -> None:
-    """Elements that lie across the borders of the chunks, and their lines."""
+@pytest.mark.parametrize("name", ["m.json", "m.yaml"])
+def test_what_is_read_as_a_whole_has_a_limit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from joyedit.job.source import readers, yaml_reader
+
+    monkeypatch.setattr(readers, "MAX_JSON", 1 << 20)
+    monkeypatch.setattr(yaml_reader, "MAX_YAML", 1 << 20)
+    text = f"[{json.dumps(LINE)}]"
+    kind = {"m.json": "a JSON list", "m.yaml": "a YAML file"}[name]
+    message = f"{kind} can have 1 MiB at most, and this file is larger (write JSONL, which has no limit)"
+    assert refused(manifest(text.ljust((1 << 20) + 1), name)) == [f"{name}: {message}"]
+    assert len(items(manifest(text.ljust(1 << 20), name))) == 1
+
+
+def test_the_limits_are_those_of_the_documents() -> None:
+    from joyedit.job.source import readers, yaml_reader
+
+    assert (readers.MAX_JSON, yaml_reader.MAX_YAML) == (64 << 20, 16 << 20)
+
+
+def test_json_items_after_a_bad_one_are_checked_too() -> None:
+    bad = b'{"image": "a.png"}'
+    text = b'[\n"\xff",\n\n{"instruction": "\n",\n"' + b"x" * (5 << 20) + b'", ' + bad + b",\n" + bad + b"]"
+    text = text.replace(b'{"instruction": "\n",', b'{"instruction": "x"},')
+    remedy = "no instruction (give it with -p, or as 'instruction' of the item)"
+    assert refused(manifest(text, "m.json")) == [
+        "m.json:2: not valid UTF-8 (save the file as UTF-8)",
+        "m.json:5: this item is longer than 4 MiB",
+        f"m.json:5: {remedy}",
+        f"m.json:6: {remedy}",
+    ]
+
+
+def test_a_bad_byte_between_the_items_of_a_json_list() -> None:
+    text = b"[\n" + json.dumps(LINE).encode() + b',\n\xff{"image": 1}]'
+    assert refused(manifest(text, "m.json")) == ["m.json:3: not valid UTF-8 (save the file as UTF-8)"]
+
+
+def test_long_items_of_a_json_list_and_their_lines() -> None:
     lines = [{**LINE, "id": f"i{n}", "instruction": "天" * (n * 37 % 5000) + "x"} for n in range(200)]
     text = "[" + ",\n".join(json.dumps(line, ensure_ascii=n % 2 == 0, indent=1) for n, line in enumerate(lines)) + "]"
     got = items(manifest(text, "m.json"))
@@ -582,33 +618,33 @@ def test_csv_cells() -> None:
             "imge,prompt,instruction,,steps,steps\na.png,x,,,3,\n",
             [
                 "m.csv:1: unknown key 'imge' (did you mean 'image'?)",
-                "m.csv:1: 'prompt' and 'instruction' are two spellings of one key (keep one of them)",
+                "m.csv:1: 'prompt' and 'instruction' mean the same key (keep one of them)",
                 "m.csv:1: column 4 has no name (the first line names the keys)",
-                "m.csv:1: the key 'steps' stands twice (keep one of them)",
+                "m.csv:1: the key 'steps' is given twice (keep one of them)",
             ],
         ),
         (
             "image,instruction\na.png,x,y\nb.jpg\n",
             [
-                "m.csv:2: this row has 3 cells, the header has 2 (a cell with a comma in it is quoted)",
-                "m.csv:3: this row has 1 cells, the header has 2 (a cell with a comma in it is quoted)",
+                "m.csv:2: this row has 3 cells, the header has 2 (put a cell with a comma in it between quotes)",
+                "m.csv:3: this row has 1 cells, the header has 2 (put a cell with a comma in it between quotes)",
             ],
         ),
         (
             "image;instruction\na.png;x\n",
-            ["m.csv:1: the header has one column only (the cells are separated by commas)",
+            ["m.csv:1: the header has one column only (separate the cells with commas)",
              "m.csv:2: no instruction (give it with -p, or as 'instruction' of the item)"],
         ),
         (
             'image,instruction\na.png,"x\ny"\na.png,\na.png,x"y"\na.png,"x" y\n',
             [
                 "m.csv:4: no instruction (give it with -p, or as 'instruction' of the item)",
-                "m.csv:6: broken CSV: ',' expected after '\"' (a cell with quotes in it is quoted itself)",
+                "m.csv:6: broken CSV: ',' expected after '\"' (put a cell with quotes in it between quotes)",
             ],
         ),
         (
             'image,instruction\na.png,"never closed\n',
-            ["m.csv:2: broken CSV: unexpected end of data (a cell with quotes in it is quoted itself)"],
+            ["m.csv:2: broken CSV: unexpected end of data (put a cell with quotes in it between quotes)"],
         ),
         (
             "image,instruction,steps,guidance_scale,images\na.png,x,1.5,much,\n,x,,nan,[3\n",
@@ -616,7 +652,7 @@ def test_csv_cells() -> None:
                 "m.csv:2: steps must be a whole number from 1 to 1000, not '1.5'",
                 "m.csv:2: guidance_scale must be a number from 0 to 100, not 'much'",
                 "m.csv:3: guidance_scale must be a number from 0 to 100, not nan",
-                "m.csv:3: images must be a list of paths, not '[3' (one picture goes under 'image')",
+                "m.csv:3: images must be a list of paths, not '[3' (write one picture under 'image')",
             ],
         ),
         (b"image,instruction\na.png,\xff\n", ["m.csv:2: not valid UTF-8 (save the file as UTF-8)"]),
@@ -656,7 +692,7 @@ def test_yaml_list_with_its_lines_and_aliases() -> None:
             "m.yaml:1: no instruction (give it with -p, or as 'instruction' of the item)"
         ]),
         ("- {image: a.png, prompt: x,\n   image: b.jpg}\n", [
-            "m.yaml:1: the key 'image' stands twice (keep one of them)"
+            "m.yaml:1: the key 'image' is given twice (keep one of them)"
         ]),
         ("- !!python/object/apply:os.system ['true']\n- {image: a.png}\n", [
             "m.yaml:1: the tag 'tag:yaml.org,2002:python/object/apply:os.system' is refused "
@@ -686,7 +722,7 @@ def test_yaml_list_with_its_lines_and_aliases() -> None:
         ]),
         ("items: []\nitem: []\nitems: []\n", [
             "m.yaml:2: unknown key 'item' (did you mean 'items'?)",
-            "m.yaml:3: the key 'items' stands twice (keep one of them)",
+            "m.yaml:3: the key 'items' is given twice (keep one of them)",
         ]),
         ("defaults: 3\nitems:\n- {image: a.png, prompt: x}\n", [
             "m.yaml:1: defaults must be a mapping, not 3"
@@ -721,13 +757,52 @@ def test_an_alias_bomb_is_refused_at_once() -> None:
     assert "m.yaml:5: more than 10000 values in one item, with aliases expanded" in got
 
 
+NO_TEXT = "no instruction (give it with -p, or as 'instruction' of the item)"
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("[" + "x, " * 10_000 + "]", "more than 10000 values in one item, with aliases expanded"),
+        ("{image: [" + "[" * 60 + "]" * 60 + ", x], steps: 0}", "more than 20 lists or mappings inside each other"),
+        ("{image: a.png, steps: [*none]}", "the alias *none names no anchor that is complete here"),
+        ("&b {image: &b [*b]}", "the alias *b names no anchor that is complete here"),
+        ("{image: *a, steps: &c [*a, *a, *b]}", "the alias *b names no anchor that is complete here"),
+    ],
+)
+def test_a_yaml_item_beyond_the_limits_hides_no_other(item: str, message: str) -> None:
+    text = f"- {{image: &a a.png, instruction: x}}\n- {item}\n-\n  image: *a\n"
+    assert refused(manifest(text, "m.yaml")) == [f"m.yaml:2: {message}", f"m.yaml:4: {NO_TEXT}"]
+
+
+def test_yaml_that_nests_without_end_is_not_read_to_its_end() -> None:
+    text = "- {image: a.png}\n- " + "[" * 300 + "]" * 300 + "\n- {image: a.png}\n"
+    assert refused(manifest(text, "m.yaml")) == [
+        f"m.yaml:1: {NO_TEXT}",
+        "m.yaml:2: more than 200 lists or mappings inside each other (joyedit reads nothing after this line)",
+    ]
+
+
+def test_values_under_anchors_have_a_limit_for_the_file() -> None:
+    """They stay in memory; twelve lists of 9,000 values are too many, and the item with the last is refused."""
+    text = "".join(f"- &a{n} [{'x, ' * 9_000}]\n" for n in range(12))
+    got = refused(manifest(text, "m.yaml"))
+    assert got[11:] == ["m.yaml:12: more than 100000 values under anchors"]
+    assert got[0] == "m.yaml:1: an item is a mapping of keys, not a list (for example image and instruction)"
+
+
+def test_an_anchor_may_be_given_anew() -> None:
+    text = "- {image: &p a.png, instruction: x}\n- {image: &p b.jpg, instruction: x}\n- {image: *p, instruction: x}\n"
+    assert [str(item.images[0]) for item in items(manifest(text, "m.yaml"))] == ["a.png", "b.jpg", "b.jpg"]
+
+
 @pytest.mark.parametrize("loader", ["CSafeLoader", "SafeLoader"])
 def test_both_yaml_loaders_read_alike(monkeypatch: pytest.MonkeyPatch, loader: str) -> None:
     import yaml
 
-    from joyedit.job.source import yaml_reader as yamlfile
+    from joyedit.job.source import yaml_reader
 
-    monkeypatch.setattr(yamlfile, "_LOADER", getattr(yaml, loader))
+    monkeypatch.setattr(yaml_reader, "_Loader", yaml_reader.loader_class(getattr(yaml, loader)))
     text = "defaults: {seed: 0x10}\nitems:\n- image: a.png\n  instruction: 'x'\n"
     text += '- {image: b.jpg, prompt: "天\\n"}\n'
     got = items(manifest(text, "m.yaml"))
@@ -747,17 +822,16 @@ def test_both_yaml_loaders_read_alike(monkeypatch: pytest.MonkeyPatch, loader: s
     ("source", "message"),
     [
         ("gone.jsonl", "gone.jsonl: no such file or folder"),
-        ("", "'' is no name of a file or folder"),
-        ("a\0b", "'a\\x00b' is no name of a file or folder"),
+        ("", "'' cannot be the name of a file or folder"),
+        ("a\0b", "'a\\x00b' cannot be the name of a file or folder"),
         (
             "m.jsnl",
-            "m.jsnl: neither a manifest nor a picture by its ending "
-            "(did you mean '.jsonl'?; a list of paths goes to '-')",
+            "m.jsnl: no manifest and no picture ends like this (did you mean '.jsonl'?; use '-' for a list of paths)",
         ),
         (
             "list",
-            "list: neither a manifest nor a picture by its ending "
-            "(valid: .jsonl, .ndjson, .json, .yaml, .yml, .csv; a list of paths goes to '-')",
+            "list: no manifest and no picture ends like this "
+            "(valid: .jsonl, .ndjson, .json, .yaml, .yml, .csv; use '-' for a list of paths)",
         ),
     ],
 )

@@ -15,8 +15,8 @@ from PIL import Image
 from joyedit.errors import ItemError, ManifestError
 from joyedit.job.pictures import decode as images
 from joyedit.job.pictures.decode import header_size, load_picture
-from joyedit.job.source.names import fold, name_fault
-from joyedit.job.source.recipe import load_recipe
+from joyedit.job.source.names import fold, name_problem
+from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.sources import SourceOptions, open_source
 from joyedit.job.spec import EditItem, FailedItem
 
@@ -78,10 +78,10 @@ def holds(folder: Path, name: str, data: bytes) -> None:
     outputs = [item.output for item in got if isinstance(item, EditItem)]
     assert len({fold(output) for output in outputs}) == len(outputs)
     for item in got:
-        assert name_fault(item.id) is None
+        assert name_problem(item.id) is None
         assert item.origin.file == str(file)
         if isinstance(item, EditItem):
-            assert name_fault(item.output) is None
+            assert name_problem(item.output) is None
             assert item.output.lower().endswith(".png")
             assert item.instruction.strip()
             item.instruction.encode()
@@ -202,7 +202,7 @@ def test_pictures_with_a_wrong_byte(
 
 
 PROBE = """
-import json, sys, time
+import json, sys
 from joyedit.job.source.sources import SourceOptions, open_source
 from joyedit.job.pictures import decode as images
 from joyedit.job.pictures.decode import header_size
@@ -210,18 +210,17 @@ source = open_source(sys.argv[1], SourceOptions(output="out", prompt="go"))
 def peak():  # in KiB, of this program alone: getrusage would tell that of the parent as well
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 header_size(next(source.items()).images[0])
-before, start = peak(), time.perf_counter()
+before = peak()
 count = source.check().items
 for item in source.items():
     header_size(item.images[0])
-seconds = time.perf_counter() - start
-print(json.dumps({"items": count, "seconds": seconds, "kib": peak() - before, "peak": peak()}))
+print(json.dumps({"items": count, "kib": peak() - before, "peak": peak()}))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
-def test_many_lines_are_quick_and_take_little_memory(folder: Path) -> None:
-    """40,000 lines: above 5,000 a second for check and stream together, and below 600 bytes for each."""
+def test_many_lines_take_little_memory(folder: Path) -> None:
+    """40,000 lines: below 600 bytes for each. benchmarks/durability.py measures the speed."""
     count = 40_000
     with (folder / "many.jsonl").open("w") as file:
         for number in range(count):
@@ -236,6 +235,5 @@ def test_many_lines_are_quick_and_take_little_memory(folder: Path) -> None:
     )
     message = json.loads(done.stdout)
     assert message["items"] == count
-    assert count / message["seconds"] > 5000
     assert message["kib"] * 1024 / count < 600
     assert message["peak"] < 250 * 1024

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from joyedit.errors import ManifestError, UsageError
-from joyedit.job.source.recipe import Recipe, list_recipes, load_recipe
+from joyedit.job.source.recipe import Recipe
+from joyedit.job.source.recipe_reader import list_recipes, load_recipe
 from joyedit.job.spec import Settings
 
 GOOD = """\
@@ -90,7 +91,7 @@ def test_values_are_checked_all_at_once(tmp_path: Path) -> None:
         "r.yaml: the recipe 'paint' has no parameter 'color' (did you mean 'colour'?)",
         "r.yaml: colour must be one of 'red', 'blue', '7', not 'bleu' (did you mean 'blue'?)",
         "r.yaml: the recipe 'paint' needs a value for 'thing' (give it with --set thing=..., or as a key of the item)",
-        "r.yaml: the recipe 'paint' needs an instruction of the item's own (give it with -p, or as 'instruction')",
+        "r.yaml: the recipe 'paint' needs an instruction from each item (give it with -p, or as 'instruction')",
     ]
 
 
@@ -99,11 +100,11 @@ def test_values_are_checked_all_at_once(tmp_path: Path) -> None:
     [
         (
             "camra",
-            "no recipe is named 'camra' (did you mean 'camera'?; a file needs its ending .yaml)",
+            "no recipe is named 'camra' (did you mean 'camera'?; a recipe file ends in .yaml)",
         ),
         (
             "zzz",
-            "no recipe is named 'zzz' (valid: camera, draft, object-rotate; a file needs its ending .yaml)",
+            "no recipe is named 'zzz' (valid: camera, draft, object-rotate; a recipe file ends in .yaml)",
         ),
         ("no/such.yaml", "no/such.yaml: cannot read this recipe: No such file or directory"),
         ("a\0.yaml", "'a\\x00.yaml': cannot read this recipe: embedded null byte"),
@@ -128,7 +129,7 @@ PLACE = "a place is {name}; braces are written {{ and }}"
             "name: x\ninstructions: y\n",
             ["r.yaml:2: unknown key 'instructions' (did you mean 'instruction'?)"],
         ),
-        ("name: x\nname: y\n", ["r.yaml:1: the key 'name' stands twice (keep one of them)"]),
+        ("name: x\nname: y\n", ["r.yaml:1: the key 'name' is given twice (keep one of them)"]),
         ("name: [x]\n", ["r.yaml:1: name must be text that is not empty, not a list"]),
         (
             "settings:\n  step: 4\n  guidance_scale: .nan\n  basesize: 500\n",
@@ -147,11 +148,11 @@ PLACE = "a place is {name}; braces are written {{ and }}"
         (
             "instruction: go {there.x} {0} {a!r} {a:3} {}\nparameters: {a: }\n",
             [
-                f"r.yaml:1: the place '{{there.x}}' is refused ({PLACE})",
-                f"r.yaml:1: the place '{{0}}' is refused ({PLACE})",
-                f"r.yaml:1: the place '{{a!r}}' is refused ({PLACE})",
-                f"r.yaml:1: the place '{{a:3}}' is refused ({PLACE})",
-                f"r.yaml:1: the place '{{}}' is refused ({PLACE})",
+                f"r.yaml:1: the instruction cannot have the place '{{there.x}}' ({PLACE})",
+                f"r.yaml:1: the instruction cannot have the place '{{0}}' ({PLACE})",
+                f"r.yaml:1: the instruction cannot have the place '{{a!r}}' ({PLACE})",
+                f"r.yaml:1: the instruction cannot have the place '{{a:3}}' ({PLACE})",
+                f"r.yaml:1: the instruction cannot have the place '{{}}' ({PLACE})",
             ],
         ),
         (
@@ -166,20 +167,20 @@ PLACE = "a place is {name}; braces are written {{ and }}"
             "instruction: see {vew}\nparameters:\n  view: {}\n",
             [
                 "r.yaml:1: the instruction names an unknown parameter 'vew' (did you mean 'view'?)",
-                "r.yaml:3: the parameter 'view' is not in the instruction (write {view} where it belongs)",
+                "r.yaml:3: the instruction has no place for the parameter 'view' (write {view} where it belongs)",
             ],
         ),
         (
             "instruction: '{seed}'\nparameters:\n  seed: {}\n",
-            ["r.yaml:3: a parameter cannot be named 'seed' (that is a key of manifests)"],
+            ["r.yaml:3: a parameter cannot have the name 'seed' (manifests have a key of that name)"],
         ),
         (
             "instruction: '{a} {b}'\nparameters:\n  a: 3\n  b:\n    defalt: 4\n  c d: {}\n",
             [
                 "r.yaml:3: a parameter is a mapping, not 3 (its keys: description, default, choices)",
                 "r.yaml:5: unknown key 'defalt' (did you mean 'default'?)",
-                "r.yaml:6: 'c d' cannot be a parameter's name (letters, digits, _ and - can be in it)",
-                "r.yaml:6: the parameter 'c d' is not in the instruction (write {c d} where it belongs)",
+                "r.yaml:6: 'c d' cannot be the name of a parameter (it can have letters, digits, _ and -)",
+                "r.yaml:6: the instruction has no place for the parameter 'c d' (write {c d} where it belongs)",
             ],
         ),
         (

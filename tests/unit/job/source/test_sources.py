@@ -14,7 +14,7 @@ from PIL import Image
 
 from joyedit.errors import ItemError, ManifestError, UsageError
 from joyedit.job.pictures.decode import header_size
-from joyedit.job.source.recipe import load_recipe
+from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
 
@@ -205,7 +205,7 @@ def test_refusals_of_a_folder() -> None:
         "in: the recipe 'object-rotate' needs a value for 'object' "
         "(give it with --set object=..., or as a key of the item)"
     ]
-    assert refused(source("in", flags=Settings(width=64))) == ["in: width and height go together"]
+    assert refused(source("in", flags=Settings(width=64))) == ["in: width and height go together (give both or none)"]
 
 
 def test_a_folder_with_a_recipe() -> None:
@@ -293,8 +293,8 @@ def test_paths_on_standard_input() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "-: nothing came on standard input"),
-        (b"\n \n", "-: nothing came on standard input"),
+        (b"", "-: standard input is empty"),
+        (b"\n \n", "-: standard input is empty"),
         (b"\ngone.png\n", "-:2: no such picture: 'gone.png' (paths are relative to '{here}')"),
         (b'{"image": 3}', "-:1: image must be the path of one picture, not 3"),
         (b"{nonsense", "-:1: broken JSON: Expecting property name enclosed in double quotes (column 2) "

@@ -1,0 +1,127 @@
+"""Sources that somebody wrote down: a manifest file, and lines on standard input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import chain
+from typing import BinaryIO
+
+from joyedit.errors import ManifestError, Problem, UsageError, os_reason
+from joyedit.job.source.item_builder import ItemBuilder
+from joyedit.job.source.problems import Problems, Record, Records
+from joyedit.job.source.readers import json_line, read_csv, read_json, read_jsonl
+from joyedit.job.source.source import Source, SourceSummary
+from joyedit.job.source.source_options import RunDefaults, SourceOptions, read_defaults
+from joyedit.job.source.text import lines_of
+from joyedit.job.source.yaml_manifest import read_yaml, read_yaml_defaults
+from joyedit.job.spec import EditItem, FailedItem
+
+KINDS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".csv": "csv",
+}
+"""The file endings of manifests."""
+
+_READERS = {"jsonl": read_jsonl, "json": read_json, "yaml": read_yaml}
+
+
+class ManifestSource(Source):
+    """A manifest file. Each pass reads the file again; in memory are only the names of the items."""
+
+    def check(self) -> SourceSummary:
+        problems = Problems()
+        defaults, wrong = self._defaults()
+        problems.add(wrong)
+        builder = self._builder(defaults, look=self.options.look)
+        count = 0
+        for got in self._records():
+            count += 1
+            problems.add([got] if isinstance(got, Problem) else builder.problems(got))
+        if not count and not problems.total:
+            problems.add([Problem("this manifest has no items").at(self.name)])
+        problems.raise_any()
+        return self._summary(count, builder.settings)
+
+    def outline(self) -> SourceSummary:
+        return self._summary(None, self._checked_builder().settings)
+
+    def _items(self) -> Iterator[EditItem | FailedItem]:
+        builder = self._checked_builder()
+        for got in self._records():
+            yield builder.failed(got) if isinstance(got, Problem) else builder.item(got)
+
+    def _checked_builder(self) -> ItemBuilder:
+        """A builder that does not look at pictures: whoever reads a picture will. Raises ManifestError."""
+        defaults, wrong = self._defaults()
+        if wrong:
+            raise ManifestError(wrong)
+        return self._builder(defaults, look=False)
+
+    def _builder(self, defaults: RunDefaults, *, look: bool) -> ItemBuilder:
+        base = os.path.dirname(self.name)
+        return ItemBuilder(file=self.name, base=base, options=self.options, defaults=defaults, look=look)
+
+    def _defaults(self) -> tuple[RunDefaults, list[Problem]]:
+        if self.kind != "yaml":
+            return RunDefaults(), []
+        with self._open() as file:
+            record = read_yaml_defaults(file, self.name)
+        return read_defaults(record, self.options, self.name)
+
+    def _records(self) -> Records:
+        with self._open() as file:
+            if self.kind == "csv":
+                yield from read_csv(file, self.name, self.options.item_schema())
+            else:
+                yield from _READERS[self.kind](file, self.name)
+
+    def _open(self) -> BinaryIO:
+        try:
+            return open(self.name, "rb")
+        except OSError as error:
+            raise UsageError(f"{self.name}: cannot read this manifest: {os_reason(error)}") from error
+
+
+class StdinSource(Source):
+    """Standard input: JSONL if its first line begins with "{", else the path of a picture on each line."""
+
+    def __init__(self, options: SourceOptions, stream: BinaryIO) -> None:
+        super().__init__("-", "stdin", options)
+        self._lines = lines_of(stream, "-")
+        self._builder = ItemBuilder(file="-", base="", options=options, defaults=RunDefaults(), look=True)
+        self._is_json = False
+        self._first: EditItem | None = None
+
+    def check(self) -> SourceSummary:
+        if self._first is None:
+            first = next(self._lines, None)
+            if first is None:
+                raise ManifestError([Problem("standard input is empty").at("-")])
+            if not isinstance(first, Problem):
+                self._is_json = first[1].lstrip().startswith("{")
+            got = self._record(first)
+            if isinstance(got, Problem):
+                raise ManifestError([got])
+            item, problems = self._builder.build(got)  # only once: it takes the names of the item
+            if item is None:
+                raise ManifestError(problems)
+            self._first = item
+        return self._summary(None, self._builder.settings)
+
+    def _items(self) -> Iterator[EditItem | FailedItem]:
+        self.check()
+        assert self._first is not None
+        rest = map(self._record, self._lines)
+        made = (self._builder.failed(got) if isinstance(got, Problem) else self._builder.item(got) for got in rest)
+        return chain([self._first], made)
+
+    def _record(self, got: tuple[int, str] | Problem) -> Record | Problem:
+        if isinstance(got, Problem):
+            return got
+        number, text = got
+        return json_line("-", number, text) if self._is_json else Record(number, {"image": text})

@@ -1,0 +1,206 @@
+"""Recipe files (YAML) -> recipes: the packaged ones by name, others by path. Every problem is told at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections.abc import Mapping
+from pathlib import Path
+
+from joyedit.errors import ManifestError, Problem, UsageError, os_reason
+from joyedit.job.source.problems import Problems, Table, nearest, one_of, repeated_key, shown
+from joyedit.job.source.recipe import OWN_TEXT, Parameter, Recipe
+from joyedit.job.source.schema import (
+    ALIASES,
+    DEFAULTS_KEYS,
+    ITEM_KEYS,
+    SETTINGS_KEYS,
+    Defaults,
+    Schema,
+    parameter_text,
+)
+from joyedit.job.source.text import BrokenFileError
+from joyedit.job.source.yaml_reader import read_document
+from joyedit.job.spec import Settings
+
+_KEYS = ("name", "description", "instruction", "parameters", "settings")
+_PARAMETER_KEYS = ("description", "default", "choices")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_TAKEN = frozenset((*ITEM_KEYS, *DEFAULTS_KEYS, *ALIASES))
+_PLACE = "a place is {name}; braces are written {{ and }}"
+
+
+def load_recipe(name_or_file: str) -> Recipe:
+    """The recipe of a file (it ends in .yaml or .yml, or has a folder in its name), or the packaged recipe.
+
+    Raises UsageError if there is none, ManifestError with all problems of the recipe.
+    """
+    text = os.fspath(name_or_file)
+    if text.lower().endswith((".yaml", ".yml")) or "/" in text or os.sep in text:
+        return _read(Path(text), text)
+    names = _packaged()
+    if text not in names:
+        raise UsageError(f"no recipe is named {shown(text)} ({nearest(text, names)}; a recipe file ends in .yaml)")
+    return _read(names[text], text + ".yaml")
+
+
+def list_recipes() -> list[Recipe]:
+    """The packaged recipes, by name."""
+    return [load_recipe(name) for name in _packaged()]
+
+
+def _packaged() -> dict[str, Path]:
+    """Name -> file. In a wheel the recipes lie inside the package, in a checkout beside it."""
+    package = Path(__file__).resolve().parents[2]
+    inside, beside = package / "recipes", package.parent / "recipes"
+    folder = inside if inside.is_dir() else beside
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def _read(path: Path, label: str) -> Recipe:
+    try:
+        with path.open("rb") as file:
+            value, problems = read_document(file)
+    except OSError as error:
+        raise UsageError(f"{label}: cannot read this recipe: {os_reason(error)}") from error
+    except ValueError as error:  # a NUL in the name
+        raise UsageError(f"{shown(label)}: cannot read this recipe: {error}") from error
+    except BrokenFileError as error:
+        raise ManifestError([error.problem.at(label)]) from error
+    return _Reader(label).recipe(value, path.stem, problems)
+
+
+class _Reader:
+    """Checks one recipe file. It collects all problems before it refuses the file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems = Problems()
+
+    def recipe(self, value: object, stem: str, problems: list[Problem]) -> Recipe:
+        """The recipe that the file holds as `value`. Raises ManifestError with `problems` and what else is wrong."""
+        self.problems.add(problem.at(self.file) for problem in problems)
+        if not isinstance(value, Table):
+            message = f"a recipe is a mapping, not {shown(value)}"
+            self._add(1, Problem(message, f"its keys: {', '.join(_KEYS)}"))
+            self.problems.raise_any()
+            raise AssertionError("the problem above was raised")
+        self._keys(value, _KEYS)
+        parameters = self._parameters(value)
+        template = self._text(value, "instruction")
+        parts = self._template(value, template, parameters)
+        recipe = Recipe(
+            name=self._text(value, "name") or stem,
+            description=self._text(value, "description") or "",
+            instruction=template,
+            parameters=parameters,
+            settings=self._settings(value),
+            file=self.file,
+            parts=parts,
+        )
+        self.problems.raise_any()
+        return recipe
+
+    def _add(self, line: int | None, problem: Problem) -> None:
+        self.problems.add([problem.at(self.file, line)])
+
+    def _keys(self, table: Table, valid: tuple[str, ...]) -> None:
+        for key in table.doubled:
+            self._add(table.lines.get(key), repeated_key(key))
+        for key in table:
+            if key not in valid:
+                self._add(table.lines.get(key), Problem(f"unknown key {shown(key)}", nearest(key, valid)))
+
+    def _text(self, table: Table, key: str) -> str | None:
+        value = table.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value.strip():
+            self._add(table.lines.get(key), Problem(f"{key} must be text that is not empty, not {shown(value)}"))
+            return None
+        return value
+
+    def _inner(self, table: Table, key: str) -> Table:
+        value = table.get(key)
+        if isinstance(value, Table):
+            return value
+        if value is not None:
+            self._add(table.lines.get(key), Problem(f"{key} must be a mapping, not {shown(value)}"))
+        return Table()
+
+    def _settings(self, table: Table) -> Settings:
+        inner = self._inner(table, "settings")
+        checked, _, problems = Schema(SETTINGS_KEYS).read(Defaults, inner)
+        for problem in problems:
+            self._add(inner.lines.get(problem.key or ""), problem)
+        return checked.settings() if checked is not None else Settings()
+
+    def _parameters(self, table: Table) -> dict[str, Parameter]:
+        inner = self._inner(table, "parameters")
+        for name in inner.doubled:
+            self._add(inner.lines.get(name), Problem(f"the parameter {shown(name)} is given twice", "keep one of them"))
+        parameters = {}
+        for name, value in inner.items():
+            line = inner.lines.get(name)
+            if not _NAME.fullmatch(name):
+                message = f"{shown(name)} cannot be the name of a parameter"
+                self._add(line, Problem(message, "it can have letters, digits, _ and -"))
+            elif name in _TAKEN:
+                self._add(
+                    line, Problem(f"a parameter cannot have the name '{name}'", "manifests have a key of that name")
+                )
+            elif value is not None and not isinstance(value, Table):
+                keys = ", ".join(_PARAMETER_KEYS)
+                self._add(line, Problem(f"a parameter is a mapping, not {shown(value)}", f"its keys: {keys}"))
+            parameters[name] = self._parameter(name, value if isinstance(value, Table) else Table())
+        return parameters
+
+    def _parameter(self, name: str, table: Table) -> Parameter:
+        self._keys(table, _PARAMETER_KEYS)
+        default = self._value(table, "default", table.get("default"))
+        held = table.get("choices")
+        choices: tuple[str, ...] = ()
+        if isinstance(held, list) and held:
+            made = [self._value(table, "choices", choice) for choice in held]
+            choices = tuple(choice for choice in made if choice is not None)
+        elif held is not None:
+            self._add(table.lines.get("choices"), Problem(f"choices must be a list, not {shown(held)}"))
+        if default is not None and choices and default not in choices:
+            message = f"the default of '{name}' must be {one_of(choices)}, not {shown(default)}"
+            self._add(table.lines.get("default"), Problem(message, nearest(default, choices)))
+        return Parameter(description=self._text(table, "description") or "", default=default, choices=choices)
+
+    def _value(self, table: Table, key: str, value: object) -> str | None:
+        text = parameter_text(value)
+        if text is None and (value is not None or key == "choices"):
+            message = f"{key} must be text or a number, not {shown(value)}"
+            self._add(table.lines.get(key), Problem(message, "write it in quotes"))
+        return text
+
+    def _template(
+        self, table: Table, template: str | None, parameters: Mapping[str, Parameter]
+    ) -> tuple[tuple[str, str | None], ...]:
+        line = table.lines.get("instruction")
+        parts: list[tuple[str, str | None]] = []
+        try:
+            for literal, place, spec, conversion in string.Formatter().parse(template or ""):
+                if place is not None and (spec or conversion or not _NAME.fullmatch(place)):
+                    written = place + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+                    message = f"the instruction cannot have the place {shown('{' + written + '}')}"
+                    self._add(line, Problem(message, _PLACE))
+                elif place is not None and place != OWN_TEXT and place not in parameters:
+                    near = nearest(place, [*parameters, OWN_TEXT])
+                    self._add(line, Problem(f"the instruction names an unknown parameter '{place}'", near))
+                parts.append((literal, place))
+        except ValueError as error:
+            message = f"the braces of the instruction do not match: {error}"
+            self._add(line, Problem(message, _PLACE))
+            return ()
+        used = {place for _, place in parts}
+        inner = self._inner(table, "parameters") if isinstance(table.get("parameters"), Table) else Table()
+        for name in parameters:
+            if name not in used:
+                message = f"the instruction has no place for the parameter '{name}'"
+                self._add(inner.lines.get(name), Problem(message, f"write {{{name}}} where it belongs"))
+        return tuple(parts)

@@ -1,0 +1,66 @@
+"""A source: a checked stream of items. What every kind of source has in common."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from joyedit.job.source.source_options import SourceOptions
+from joyedit.job.spec import EditItem, FailedItem, Settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceSummary:
+    """What a check found.
+
+    `items` is the number of items (None: only the end of the source will tell), `passed_over` the number of
+    files in a folder that are no pictures, `settings` those in force for items without any of their own.
+    """
+
+    items: int | None
+    passed_over: int
+    settings: Settings
+
+
+class Source(ABC):
+    """A checked stream of items. `kind`: jsonl, yaml, json, csv, folder, picture or stdin."""
+
+    def __init__(self, name: str, kind: str, options: SourceOptions) -> None:
+        self.name = name
+        self.kind = kind
+        self.options = options
+
+    @abstractmethod
+    def check(self) -> SourceSummary:
+        """Reads the whole source (standard input: its first line). Raises ManifestError with all problems."""
+
+    def outline(self) -> SourceSummary:
+        """The part of the summary that needs no pass over a manifest. Raises ManifestError."""
+        return self.check()
+
+    def asked(self) -> dict[str, Any]:
+        """Everything that the ids of the items depend on, as JSON. `reopen` makes a source with the same ids of it."""
+        recipe = self.options.recipe
+        return {
+            "path": "-" if self.kind == "stdin" else os.path.abspath(self.name),
+            "format": self.options.format,
+            "limit": self.options.limit,
+            "keys": [] if recipe is None else sorted(recipe.parameters),
+        }
+
+    def items(self) -> Iterator[EditItem | FailedItem]:
+        """The items in order, at most `limit`. An item that has become wrong since the check is a failed item."""
+        return islice(self._items(), self.options.limit)
+
+    @abstractmethod
+    def _items(self) -> Iterator[EditItem | FailedItem]: ...
+
+    def _summary(self, items: int | None, settings: Settings, passed_over: int = 0) -> SourceSummary:
+        limit = self.options.limit
+        if items is not None and limit is not None:
+            items = min(items, limit)
+        return SourceSummary(items=items, passed_over=passed_over, settings=settings)

@@ -1,0 +1,120 @@
+"""What holds for every item of a source: options, `defaults:`, and the settings and instruction in force.
+
+Precedence: item > command line > recipe > a manifest's `defaults:` > checkpoint > built in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from joyedit.errors import Problem, UsageError
+from joyedit.job.source.names import EXTENSIONS
+from joyedit.job.source.problems import Record, Table, shown
+from joyedit.job.source.recipe import Recipe
+from joyedit.job.source.schema import DEFAULTS_KEYS, ITEM_KEYS, SETTINGS_KEYS, Defaults, Schema
+from joyedit.job.spec import Sampling, Settings
+
+BUILT_IN = Settings(
+    steps=Sampling().steps,
+    guidance_scale=Sampling().guidance_scale,
+    seed=Sampling().seed,
+    negative_prompt=Sampling().negative_prompt,
+    basesize=1024,
+)
+"""The settings that hold if nobody gives any."""
+
+_NO_TEXT = Problem("no instruction", "give it with -p, or as 'instruction' of the item")
+PAIR = Problem("width and height go together", "give both or none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceOptions:
+    """What the command line, a recipe and the checkpoint say about every item of a source."""
+
+    prompt: str | None = None
+    flags: Settings = field(default_factory=Settings)
+    recipe: Recipe | None = None
+    recipe_values: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: Settings = field(default_factory=Settings)
+    format: str = "png"
+    output: Path | None
+    """The output folder; None for items that go into none."""
+    limit: int | None = None
+    keys: tuple[str, ...] = ()
+    """Keys that an item may have besides those of joyedit and of the recipe."""
+    look: bool = True
+    """Whether all pictures of a manifest must exist at the start. If not, an item without its picture fails."""
+
+    def check(self) -> None:
+        """Raises UsageError for options that cannot work with any source."""
+        if self.format not in EXTENSIONS:
+            raise UsageError(f"--format is one of {', '.join(EXTENSIONS)}, not {shown(self.format)}")
+        if self.prompt is not None and not self.prompt.strip():
+            raise UsageError("the instruction given with -p is empty")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit is a whole number from 1, not {self.limit}")
+        given = {key: getattr(self.flags, key) for key in SETTINGS_KEYS}
+        problems = Schema(DEFAULTS_KEYS).read(Defaults, given)[2]
+        if self.recipe is not None:
+            problems += self.recipe.unknown_problems(self.recipe_values)
+            problems += self.recipe.choice_problems(self.recipe_values)
+        elif self.recipe_values:
+            problems.append(Problem(f"--set {next(iter(self.recipe_values))} needs a recipe", "give it with --recipe"))
+        if problems:
+            raise UsageError("\n".join(problem.text for problem in problems))
+
+    def item_schema(self) -> Schema:
+        """The keys that an item may have, those of the recipe included."""
+        parameters = () if self.recipe is None else tuple(self.recipe.parameters)
+        return Schema(ITEM_KEYS, (*parameters, *self.keys))
+
+    def settings(self, defaults: Settings) -> Settings:
+        """The settings in force for an item without any of its own; `defaults` are the manifest's."""
+        recipe = self.recipe.settings if self.recipe is not None else Settings()
+        return self.flags.over(recipe).over(defaults).over(self.checkpoint).over(BUILT_IN)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunDefaults:
+    """What a manifest says for all its items (`defaults:`)."""
+
+    settings: Settings = field(default_factory=Settings)
+    instruction: str | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_defaults(record: Record | None, options: SourceOptions, file: str) -> tuple[RunDefaults, list[Problem]]:
+    """The checked `defaults:` of a manifest, and their problems."""
+    if record is None or record.data is None:
+        return RunDefaults(), []
+    if not isinstance(record.data, Table):
+        message = f"defaults must be a mapping, not {shown(record.data)}"
+        return RunDefaults(), [Problem(message).at(file, record.line)]
+    parameters = options.recipe.parameters if options.recipe is not None else ()
+    checked, values, problems = Schema(DEFAULTS_KEYS, parameters).read(Defaults, record.data)
+    if options.recipe is not None:
+        problems += options.recipe.choice_problems(values)
+    placed = [record.place(problem, file) for problem in problems]
+    if checked is None:
+        return RunDefaults(values=values), placed
+    return RunDefaults(settings=checked.settings(), instruction=checked.instruction, values=values), placed
+
+
+def compose_instruction(
+    recipe: Recipe | None, values: Mapping[str, str], *, own: str | None, prompt: str | None, default: str | None
+) -> tuple[str, list[Problem]]:
+    """The instruction in force; without one, an empty text and the problems that say why.
+
+    `own` is the item's text, `prompt` the command line's, `default` the manifest's. If the recipe's template has a
+    place for the item's own text, the first of these that is given fills it. Any other template comes after `prompt`
+    and before `default`.
+    """
+    text = own if own is not None else prompt
+    if recipe is not None and recipe.instruction is not None and (text is None or recipe.takes_own_text):
+        text = default if text is None else text
+        problems = recipe.missing_problems(values, text)
+        return ("", problems) if problems else (recipe.fill(values, text), [])
+    text = default if text is None else text
+    return ("", [_NO_TEXT]) if text is None else (text, [])

@@ -1,0 +1,89 @@
+"""The bytes of an input file -> text: line by line without a limit, or as a whole up to a limit.
+
+Bytes that are not UTF-8 never raise an exception here: they become a problem, or lone surrogates
+(`UNDECODED` finds them) where a reader wants to go on after them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from joyedit.errors import Problem
+
+MAX_ITEM = 4 << 20
+"""The most bytes that one item may have. One endless line must not fill the memory."""
+
+UNDECODED = re.compile("[\udc80-\udcff]")
+"""A byte that is not UTF-8, decoded with `surrogateescape`."""
+
+NOT_UTF8 = Problem("not valid UTF-8", "save the file as UTF-8")
+_BOM = codecs.BOM_UTF8
+_TOO_LONG = Problem(f"this line is longer than {MAX_ITEM >> 20} MiB", "write each item on a line of its own")
+
+
+class BrokenFileError(Exception):
+    """The rest of the file cannot be read. `problem` says why, and its line; it does not name the file."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(str(problem))
+
+
+def lines_of(stream: BinaryIO, file: str) -> Iterator[tuple[int, str] | Problem]:
+    """Number and text of each line that is not blank, without its end; a Problem for a line that is no text."""
+    number = 0
+    while raw := stream.readline(MAX_ITEM + 1):
+        number += 1
+        if len(raw) > MAX_ITEM:
+            yield _TOO_LONG.at(file, number)
+            while raw and not raw.endswith(b"\n"):
+                raw = stream.readline(MAX_ITEM)
+            continue
+        if number == 1:
+            raw = raw.removeprefix(_BOM)
+        if raw.isspace() or not raw:
+            continue
+        try:
+            yield number, raw.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            message = f"{NOT_UTF8.message} (byte 0x{raw[error.start]:02x} at column {error.start + 1})"
+            yield Problem(message, NOT_UTF8.remedy).at(file, number)
+
+
+class CsvLines:
+    """The lines for the csv module, with the number of the last one. A byte that is not UTF-8 is a lone surrogate."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.number = 0
+
+    def __iter__(self) -> CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        raw = self.stream.readline(MAX_ITEM)
+        if not raw:
+            raise StopIteration
+        if self.number == 0:
+            raw = raw.removeprefix(_BOM)
+        self.number += raw.endswith(b"\n") or len(raw) < MAX_ITEM
+        return raw.decode("utf-8", "surrogateescape")
+
+
+def whole_text(stream: BinaryIO, *, limit: int, kind: str, remedy: str) -> str:
+    """The whole file. A byte that is not UTF-8 is a lone surrogate in it.
+
+    Raises BrokenFileError for a file of more than `limit` bytes; `kind` names such files in the message.
+    """
+    data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise BrokenFileError(Problem(f"{kind} can have {limit >> 20} MiB at most, and this file is larger", remedy))
+    return data.removeprefix(_BOM).decode("utf-8", "surrogateescape")
+
+
+def line_at(text: str, position: int) -> int:
+    """The number of the line at `position`, counted from 1."""
+    return text.count("\n", 0, position) + 1

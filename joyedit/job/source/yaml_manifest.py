@@ -1,0 +1,119 @@
+"""A YAML manifest -> its records and its `defaults:`.
+
+The file is a list of items, or a mapping with `items:` and, before or after them, `defaults:`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import yaml
+
+from joyedit.errors import Problem
+from joyedit.job.source.problems import Record, Records, repeated_key, shown
+from joyedit.job.source.schema import Schema
+from joyedit.job.source.text import BrokenFileError
+from joyedit.job.source.yaml_reader import open_yaml
+
+_SECTIONS = Schema(("items", "defaults"))
+
+
+class _Defaults:
+    """The `defaults:` on their way through the stream."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+
+_Parts = Iterator[Record | Problem | _Defaults]
+
+
+def read_yaml(stream: BinaryIO, file: str) -> Records:
+    """The items of the manifest. After broken YAML nothing more is read."""
+    for got in _parts(stream, file):
+        if not isinstance(got, _Defaults):
+            yield got
+
+
+def read_yaml_defaults(stream: BinaryIO, file: str) -> Record | None:
+    """The `defaults:` of the manifest; None if it has none. The problems of the rest are for `read_yaml`."""
+    for got in _parts(stream, file):
+        if isinstance(got, _Defaults):
+            return got.record
+    return None
+
+
+def _parts(stream: BinaryIO, file: str) -> _Parts:
+    try:
+        with open_yaml(stream, "write JSONL, which has no limit") as loader:
+            if loader is not None:
+                for got in _document(loader):
+                    yield got.at(file) if isinstance(got, Problem) else got
+    except BrokenFileError as error:
+        yield error.problem.at(file)
+
+
+def _document(loader: Any) -> _Parts:
+    if loader.check_event(yaml.SequenceStartEvent):
+        yield from _items(loader)
+    elif loader.check_event(yaml.MappingStartEvent):
+        yield from _sections(loader)
+    else:
+        line = _line(loader)
+        value = loader.value()
+        if value is not None:
+            message = f"a YAML manifest is a list of items, not {shown(value)}"
+            yield Problem(message, "or a mapping with 'items:' and 'defaults:'", line=line)
+
+
+def _sections(loader: Any) -> _Parts:
+    seen: set[str] = set()
+    first = _line(loader)
+    loader.refuse_tag(loader.get_event())
+    while not loader.check_event(yaml.MappingEndEvent):
+        line, name = _line(loader), loader.value()
+        is_list = loader.check_event(yaml.SequenceStartEvent)
+        if name in ("items", "defaults") and name in seen:
+            problem = repeated_key(name)
+            loader.value()
+            yield problem.at(line=line)
+        elif name == "items" and is_list:
+            yield from _items(loader)
+        elif name == "items":
+            message = f"items must be a list, not {shown(loader.value())}"
+            yield Problem(message, "each item begins with '- '", line=line)
+        elif name == "defaults":
+            yield _Defaults(Record(line, loader.value()))
+        else:
+            loader.value()
+            unknown = _SECTIONS.unknown(name) if isinstance(name, str) else Problem(f"unknown key {shown(name)}")
+            yield unknown.at(line=line)
+        if isinstance(name, str):
+            seen.add(name)
+        yield from _problems(loader)
+    loader.get_event()
+    if "items" not in seen:
+        yield Problem("there is no 'items:'", "the list of items stands under it", line=first)
+
+
+def _items(loader: Any) -> Iterator[Record | Problem]:
+    loader.refuse_tag(loader.get_event())
+    yield from _problems(loader)
+    while not loader.check_event(yaml.SequenceEndEvent):
+        line, value = _line(loader), loader.value()
+        if loader.problems:
+            yield from _problems(loader)
+        else:
+            yield Record(line, value)
+    loader.get_event()
+
+
+def _problems(loader: Any) -> Iterator[Problem]:
+    yield from loader.problems
+    loader.problems.clear()
+
+
+def _line(loader: Any) -> int:
+    """The line of what comes next."""
+    return int(loader.peek_event().start_mark.line) + 1
