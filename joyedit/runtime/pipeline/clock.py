@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 
 from joyedit.runtime.protocol import DeviceStage
 
@@ -75,8 +74,3 @@ class Busy:
         self.seconds += new
         self._until = max(self._until, end)
         return new
-
-
-def utc_now() -> str:
-    """The time now, as UTC in ISO 8601 to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

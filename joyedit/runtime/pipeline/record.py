@@ -7,12 +7,12 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from joyedit.errors import ItemError, OutputError
+from joyedit.errors import ItemError, OutputError, first_line
+from joyedit.job.clock import utc_now
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.report import LOG, joyedit_version
 from joyedit.job.results.run_counts import Tally
@@ -113,8 +113,7 @@ class Recorder:
 
     def log(self, text: str, error: BaseException | None = None) -> None:
         """Append to joyedit.log, with the traceback of `error`."""
-        stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        entry = f"{stamp} {text}\n"
+        entry = f"{utc_now()} {text}\n"
         if error is not None and not (isinstance(error, ItemError) and error.__cause__ is None):
             entry += "".join(traceback.format_exception(error))
         try:
@@ -180,6 +179,5 @@ def fault_of(error: Exception, code: str) -> tuple[str, str]:
     """The stable code and the one-line message of an error; `code` if it brings none of its own."""
     if isinstance(error, ItemError):
         return error.code, " ".join(str(error).splitlines())
-    text = str(error).strip()
-    first = text.splitlines()[0] if text else ""
-    return code, f"{type(error).__name__}: {first}" if first else type(error).__name__
+    name, line = type(error).__name__, first_line(error)
+    return code, name if line == name else f"{name}: {line}"

@@ -19,11 +19,12 @@ from joyedit.errors import (
     EXIT_SOME_FAILED,
     JoyeditError,
 )
+from joyedit.job.clock import utc_now
 from joyedit.job.results.report import Idle, Report, StageWork, State, host_peak_memory, versions
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.source.sources import SourceSummary
 from joyedit.job.spec import RunConfig
-from joyedit.runtime.pipeline.clock import Busy, StageClock, utc_now
+from joyedit.runtime.pipeline.clock import Busy, StageClock
 from joyedit.runtime.protocol import Backend, BackendInfo, DeviceStage
 
 T = TypeVar("T")
