@@ -53,14 +53,14 @@ class _Limits(Composer, SafeConstructor):
     def __init__(self) -> None:
         self.anchors: dict[str, Any] = {}  # the library's attribute; stays empty, `_anchored` takes its place
         self.problems: list[Problem] = []
-        self._anchored: dict[str, tuple[Any, int]] = {}  # the composed node of an anchor, and its number of values
+        self._anchored: dict[str, tuple[Any, int, int]] = {}  # of an anchor: its node, number of values, and height
         self._anchored_values = 0
         self._values = 0
-        self._depth = 0
+        self._depth = self._deepest = 0
 
     def value(self) -> object:
         """The whole value that comes next: a Table, a list, text, a number, True, False or None."""
-        self._values = self._depth = 0
+        self._values = self._depth = self._deepest = 0
         try:
             node = self.compose_node(None, None)
         except _TooMuchError:
@@ -92,18 +92,18 @@ class _Limits(Composer, SafeConstructor):
         if event.anchor is None:
             return self._compose(event)
         node, size = _nothing(event), _MAX_VALUES + 1
+        outer, self._deepest = self._deepest, self._depth
         try:
             node, size = self._compose(event), self._values - before
         finally:  # an alias of a value that is too large is too large itself
             self._keep(event, node, size)
+            self._deepest = max(self._deepest, outer)
         return node
 
     def _compose(self, event: Any) -> Any:
         if isinstance(event, ScalarEvent):
             return self.compose_scalar_node(_NO_ANCHOR)
-        if self._depth >= _MAX_DEPTH:
-            self.report(event.start_mark, f"more than {_MAX_DEPTH} lists or mappings inside each other")
-            raise _TooMuchError
+        self._reach(event, self._depth + 1)
         self._depth += 1
         is_list = isinstance(event, SequenceStartEvent)
         node = self.compose_sequence_node(_NO_ANCHOR) if is_list else self.compose_mapping_node(_NO_ANCHOR)
@@ -115,9 +115,16 @@ class _Limits(Composer, SafeConstructor):
         if event.anchor not in self._anchored:
             self.report(event.start_mark, f"the alias *{event.anchor} names no anchor that is complete here")
             return _nothing(event)
-        node, size = self._anchored[event.anchor]
+        node, size, height = self._anchored[event.anchor]
         self._count(event, size)
+        self._reach(event, self._depth + height)
         return node
+
+    def _reach(self, event: Any, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            self.report(event.start_mark, f"more than {_MAX_DEPTH} lists or mappings inside each other")
+            raise _TooMuchError
+        self._deepest = max(self._deepest, depth)
 
     def _count(self, event: Any, values: int) -> None:
         self._values += values
@@ -129,7 +136,7 @@ class _Limits(Composer, SafeConstructor):
         if self._anchored_values + size > _MAX_ANCHORED:
             self.report(event.start_mark, f"more than {_MAX_ANCHORED} values under anchors")
         else:
-            self._anchored[event.anchor] = node, size
+            self._anchored[event.anchor] = node, size, self._deepest - self._depth
             self._anchored_values += 1 if size > _MAX_VALUES else size
 
     def _skip(self, level: int) -> None:

@@ -791,6 +791,15 @@ def test_values_under_anchors_have_a_limit_for_the_file() -> None:
     assert got[0] == "m.yaml:1: an item is a mapping of keys, not a list (for example image and instruction)"
 
 
+def test_aliases_that_nest_deeper_and_deeper_are_refused() -> None:
+    text = "- &a0 [x]\n" + "".join(f"- &a{n} [*a{n - 1}]\n" for n in range(1, 2_000))
+    with pytest.raises(ManifestError) as error:
+        open_source(manifest(text, "m.yaml"), options()).check()
+    assert error.value.total == 2_000
+    assert str(error.value.problems[19]).startswith("m.yaml:20: an item is a mapping of keys, not a list")
+    assert str(error.value.problems[20]) == "m.yaml:21: more than 20 lists or mappings inside each other"
+
+
 def test_an_anchor_may_be_given_anew() -> None:
     text = "- {image: &p a.png, instruction: x}\n- {image: &p b.jpg, instruction: x}\n- {image: *p, instruction: x}\n"
     assert [str(item.images[0]) for item in items(manifest(text, "m.yaml"))] == ["a.png", "b.jpg", "b.jpg"]
