@@ -11,8 +11,6 @@ import pytest
 
 from durability.harness import (
     FAKE,
-    FIGURES,
-    SOAK,
     Forks,
     check_after_kill,
     check_whole,
@@ -21,6 +19,7 @@ from durability.harness import (
     program,
     records,
 )
+from support.figures import FIGURES, SOAK
 
 KILLED = -signal.SIGKILL
 ITEMS = 14

@@ -9,13 +9,13 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from durability.harness import FIGURES, SOAK
 from joyedit.errors import ManifestError, UsageError
 from joyedit.job.results.journal import RESULTS, Journal, final_records, read_journal
 from joyedit.job.source.item_builder import SourceOptions
 from joyedit.job.source.names import name_fault
 from joyedit.job.source.sources import open_source
 from joyedit.job.spec import EditItem, FailedItem, ItemResult
+from support.figures import FIGURES, SOAK
 
 MANY = settings(max_examples=150 * SOAK, deadline=None, derandomize=SOAK == 1)
 

@@ -16,8 +16,6 @@ from PIL import Image
 
 from durability.harness import (
     FAKE,
-    FIGURES,
-    SOAK,
     Forks,
     check_whole,
     findings,
@@ -26,6 +24,7 @@ from durability.harness import (
     records,
 )
 from joyedit.job.results.journal import read_journal
+from support.figures import FIGURES, SOAK
 
 ITEMS = 8
 RUN = ("run", "m.jsonl", *FAKE, "-o", "out")
