@@ -19,9 +19,10 @@ from joyedit.job.source.names import fold, name_fault
 from joyedit.job.source.recipe import load_recipe
 from joyedit.job.source.sources import SourceOptions, open_source
 from joyedit.job.spec import EditItem, FailedItem
+from support.figures import EXHAUSTIVE
 
 FEW = settings(
-    max_examples=60,
+    max_examples=60 if EXHAUSTIVE else 25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -202,7 +203,7 @@ def test_pictures_with_a_wrong_byte(
 
 
 PROBE = """
-import json, sys, time
+import json, sys
 from joyedit.job.source.sources import SourceOptions, open_source
 from joyedit.job.pictures import decode as images
 from joyedit.job.pictures.decode import header_size
@@ -210,19 +211,18 @@ source = open_source(sys.argv[1], SourceOptions(output="out", prompt="go"))
 def peak():  # in KiB, of this program alone: getrusage would tell that of the parent as well
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 header_size(next(source.items()).images[0])
-before, start = peak(), time.perf_counter()
+before = peak()
 count = source.check().items
 for item in source.items():
     header_size(item.images[0])
-seconds = time.perf_counter() - start
-print(json.dumps({"items": count, "seconds": seconds, "kib": peak() - before, "peak": peak()}))
+print(json.dumps({"items": count, "kib": peak() - before, "peak": peak()}))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
-def test_many_lines_are_quick_and_take_little_memory(folder: Path) -> None:
-    """40,000 lines: above 5,000 a second for check and stream together, and below 600 bytes for each."""
-    count = 40_000
+def test_many_lines_take_little_memory(folder: Path) -> None:
+    """20,000 lines: below 600 bytes for each."""
+    count = 20_000
     with (folder / "many.jsonl").open("w") as file:
         for number in range(count):
             line = {
@@ -236,6 +236,5 @@ def test_many_lines_are_quick_and_take_little_memory(folder: Path) -> None:
     )
     message = json.loads(done.stdout)
     assert message["items"] == count
-    assert count / message["seconds"] > 5000
     assert message["kib"] * 1024 / count < 600
     assert message["peak"] < 250 * 1024
