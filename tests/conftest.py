@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from support.figures import FIGURES, SOAK
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not os.path.exists("/dev/nvidiactl"):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is imported: kernels run on the CPU
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: one thread each, in their children too
+    for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 # Started in the background, a test run may have been told to ignore these, and so would the commands that
 # the tests start and then interrupt.
@@ -54,3 +61,22 @@ def original_checkpoint(tmp_path_factory: pytest.TempPathFactory, diffusers_chec
     from support.checkpoints import write_original
 
     return write_original(tmp_path_factory.mktemp("checkpoints") / "original", diffusers_checkpoint)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add the figures of a worker of pytest-xdist to those of this process."""
+    FIGURES.update(getattr(node, "workeroutput", {}).get("figures", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the figures of this worker to the process that started it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = dict(FIGURES)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What was tried and survived."""
+    if FIGURES:
+        message = ", ".join(f"{name} {count}" for name, count in sorted(FIGURES.items()))
+        terminalreporter.write_line(f"durability (x{SOAK}): {message}")

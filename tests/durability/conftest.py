@@ -1,4 +1,4 @@
-"""Fixtures of the durability suite, and its figures at the end of the run."""
+"""Fixtures of the durability suite."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from durability.harness import FIGURES, SOAK, Forks
+from durability.harness import Forks
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +31,3 @@ def memory(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=shared, prefix="joyedit-") as folder:
         yield Path(folder)
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What was tried and survived."""
-    if FIGURES:
-        message = ", ".join(f"{name} {count}" for name, count in FIGURES.items())
-        terminalreporter.write_line(f"durability (x{SOAK}): {message}")

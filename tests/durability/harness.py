@@ -17,14 +17,9 @@ from joyedit.job.pictures.decode import load_picture
 from joyedit.job.results.journal import RESULTS, final_records, read_journal
 from joyedit.job.results.output_folder import TEMPORARY_SUFFIX
 from joyedit.job.results.verify import OWN_FILES, Counts, verify
+from support.figures import FIGURES
 
 ROOT = Path(__file__).resolve().parents[2]
-SOAK = max(1, int(os.environ.get("JOYEDIT_SOAK", "1")))
-"""How many times as much is tried: `make soak` sets 10."""
-
-FIGURES: Counter[str] = Counter()
-"""What was tried and survived; printed at the end."""
-
 FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1", "-q")
 
 

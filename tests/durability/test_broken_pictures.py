@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from durability.harness import FAKE, FIGURES, SOAK, check_decodes, findings, pictures, program, records
+from durability.harness import FAKE, check_decodes, findings, pictures, program, records
+from support.figures import FIGURES, SOAK
 
 CODES = {
     "unreadable_picture", "truncated_picture", "empty_picture", "picture_too_large", "missing_picture",

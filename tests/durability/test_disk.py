@@ -11,7 +11,6 @@ import pytest
 
 from durability.harness import (
     FAKE,
-    FIGURES,
     Forks,
     check_after_kill,
     check_whole,
@@ -19,6 +18,7 @@ from durability.harness import (
     pictures,
     records,
 )
+from support.figures import FIGURES
 
 ITEMS = 12
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from durability.harness import FAKE, FIGURES, Forks, records
+from durability.harness import FAKE, Forks, records
+from support.figures import FIGURES
 
 
 @pytest.fixture

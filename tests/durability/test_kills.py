@@ -11,8 +11,6 @@ import pytest
 
 from durability.harness import (
     FAKE,
-    FIGURES,
-    SOAK,
     Forks,
     check_after_kill,
     check_whole,
@@ -21,9 +19,12 @@ from durability.harness import (
     program,
     records,
 )
+from support.figures import EXHAUSTIVE, FIGURES, SOAK
 
 KILLED = -signal.SIGKILL
 ITEMS = 14
+RUNS = 20 * SOAK if EXHAUSTIVE else 6
+"""How many runs are killed again and again."""
 
 
 def run(forks: Forks, place: Path, out: str, fault: str | None = None, batch: int = 3) -> int:
@@ -88,7 +89,7 @@ def test_killed_again_and_again(place: Path) -> None:
             check_whole(place / name, whole, ids)
             return kills
 
-        for numbers in zip(range(0, 20 * SOAK, 2), range(1, 20 * SOAK, 2), strict=True):
+        for numbers in zip(range(0, RUNS, 2), range(1, RUNS, 2), strict=True):
             with ThreadPoolExecutor(2) as pool:
                 FIGURES["kills survived"] += sum(pool.map(torture, numbers))
     finally:

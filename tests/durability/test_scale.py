@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from durability.harness import FAKE, FIGURES, Forks, environment, make_manifest, program, records
+from durability.harness import FAKE, Forks, environment, make_manifest, program, records
+from support.figures import FIGURES
 
 PEAK = """
 import resource, sys

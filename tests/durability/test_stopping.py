@@ -16,7 +16,6 @@ import pytest
 
 from durability.harness import (
     FAKE,
-    FIGURES,
     Forks,
     check_whole,
     make_manifest,
@@ -25,6 +24,7 @@ from durability.harness import (
     records,
     start,
 )
+from support.figures import FIGURES
 
 SLOW = ("run", "m.jsonl", "-m", "fake", "--basesize", "256", "--steps", "1", "-o", "out", "--batch-size", "1")
 

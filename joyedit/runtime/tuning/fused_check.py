@@ -29,6 +29,9 @@ TOLERANCE = {torch.bfloat16: 0.025, torch.float32: 5e-3}
 GRIDS = ((4, 6), (32, 32))
 """Rows and columns of tokens of pictures that the DiT is checked on: small, and large enough to be joined in place."""
 
+LATENT = (8, 12)
+"""Rows and columns of the latent that the VAE's decoder is checked on."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fusion:
@@ -97,7 +100,7 @@ def _vae_error(device: torch.device, dtype: torch.dtype) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     vae = _random(VAE(VAEConfig(base_dim=24, decoder_base_dim=96, num_res_blocks=1)), generator).to(device, dtype)
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    latent = torch.randn(1, vae.cfg.z_dim, 8, 12, generator=generator).to(device)
+    latent = torch.randn(1, vae.cfg.z_dim, *LATENT, generator=generator).to(device)
     return _apart(partial(vae.decode, latent), vae.plain, vae.fuse)
 
 

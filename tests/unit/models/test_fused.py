@@ -17,6 +17,7 @@ from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
 from joyedit.models.rope import apply_rope, rope_table
 from joyedit.models.vae import VAE, ChannelNorm
+from support.figures import EXHAUSTIVE
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="without Triton's interpreter"),
@@ -26,6 +27,15 @@ pytestmark = [
 EPS = 1e-6
 DTYPES = [torch.float32, torch.bfloat16]
 CFG = DiTConfig(hidden_size=96, num_heads=3, num_layers=3, text_dim=16, rope_dims=(8, 12, 12), mlp_ratio=2)
+
+# Each number of references, of texts and each way to join the streams is met; `make soak` combines them all.
+SHAPES = [
+    (references, lengths, large)
+    for references in (0, 1, 2)
+    for lengths in ([5], [4, 9])
+    for large in (1, 2048)
+    if EXHAUSTIVE or (references, len(lengths), large) in ((0, 1, 1), (1, 2, 2048), (2, 2, 1))
+]
 
 
 def close(got: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
@@ -95,9 +105,7 @@ def dits() -> tuple[DiT, DiT]:
     return plain, fused
 
 
-@pytest.mark.parametrize("large", [1, 2048])
-@pytest.mark.parametrize("lengths", [[5], [4, 9]])
-@pytest.mark.parametrize("references", [0, 1, 2])
+@pytest.mark.parametrize(("references", "lengths", "large"), SHAPES)
 def test_the_dit(references: int, lengths: list[int], large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused_blocks, "LARGE", large)
     plain, fused = dits()

@@ -19,9 +19,10 @@ from joyedit.job.source.names import fold, name_problem
 from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.sources import SourceOptions, open_source
 from joyedit.job.spec import EditItem, FailedItem
+from support.figures import EXHAUSTIVE
 
 FEW = settings(
-    max_examples=60,
+    max_examples=60 if EXHAUSTIVE else 25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -220,8 +221,8 @@ print(json.dumps({"items": count, "kib": peak() - before, "peak": peak()}))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 def test_many_lines_take_little_memory(folder: Path) -> None:
-    """40,000 lines: below 600 bytes for each. benchmarks/durability.py measures the speed."""
-    count = 40_000
+    """20,000 lines: below 600 bytes for each. benchmarks/durability.py measures the speed."""
+    count = 20_000
     with (folder / "many.jsonl").open("w") as file:
         for number in range(count):
             line = {
