@@ -235,6 +235,8 @@ def test_workflow_and_hooks() -> None:
         for version in job.get("strategy", {"matrix": {"python": []}})["matrix"]["python"]
     }
     assert pythons >= {"3.10", "3.11", "3.12", "3.13"}
+    (oldest,) = re.findall(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert any(f'"torch=={oldest}.0"' in step.get("run", "") for step in jobs["oldest"]["steps"])
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert {"ruff-check", "ruff-format", "end-of-file-fixer", "check-yaml", "mypy"} <= {
         hook["id"] for repo in hooks for hook in repo["hooks"]
