@@ -21,11 +21,12 @@ from PIL import Image
 from joyedit.cli.main import app
 from joyedit.weights.defaults import nano_folder
 
-CHECKPOINTS = ("path/to/checkpoint", "jdopensource/JoyAI-Image-Edit-Diffusers", "JoyAI-Image-Edit")
-"""What readers type for their own checkpoint. The backend without networks stands in for it, at the smallest size."""
+CHECKPOINTS = ("path/to/checkpoint", "jdopensource/JoyAI-Image-Edit-Diffusers", "JoyAI-Image-Edit", "nano")
+"""What readers type for a checkpoint. For a command, the backend without networks stands in, at the smallest size; for
+Python, nano itself with one step."""
 
 _CHECKPOINT = re.compile(rf"(?<=-m |el )(?:{'|'.join(map(re.escape, CHECKPOINTS))})(?=\s|$)", re.MULTILINE)
-_NANO = re.compile(r"""(?<=--model )nano\b|(?<=load\(")nano(?=")|(?<=model=")nano(?=")""")
+_NANO = re.compile(r"""(?<=load\(")nano(?=")|(?<=model=")nano(?=")""")
 
 _BENCH = re.compile(r"(?<=joyedit bench )")
 """A benchmark takes its time; here one step shows that it runs."""
@@ -35,11 +36,6 @@ PROGRAMS = {"joyedit", "hf", "make", "pip", "python", "find"}
 
 OTHER_FLAGS = {"--help"}
 """Flags in running text that no command of joyedit lists."""
-
-
-def runnable(kind: str) -> list[Any]:
-    """The pages that have blocks of this kind."""
-    return [pytest.param(page, id=name_of(page)) for page in PAGES if any(b.kind == kind for b in blocks(page))]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +89,7 @@ def run_block(block: Block, folder: Path, nano: Path) -> None:
     assert done.returncode == block.exit_code, told
 
 
-@pytest.mark.parametrize("page", runnable("sh"))
+@pytest.mark.parametrize("page", [page for page in PAGES if any(b.kind == "sh" for b in blocks(page))], ids=name_of)
 def test_commands_run(page: Path, reader: Path, quick_nano: Path) -> None:
     for block in blocks(page):
         if block.file is not None:
@@ -102,10 +98,9 @@ def test_commands_run(page: Path, reader: Path, quick_nano: Path) -> None:
             run_block(block, reader, quick_nano)
 
 
-@pytest.mark.parametrize("page", runnable("python"))
-def test_python_runs(page: Path, reader: Path, quick_nano: Path) -> None:
-    """All blocks of a page in one process: torch takes long to import."""
-    first, *rest = (block for block in blocks(page) if block.kind == "python" and block.runs)
+def test_python_runs(reader: Path, quick_nano: Path) -> None:
+    """All blocks of all pages in one process: torch takes long to import."""
+    first, *rest = (block for page in PAGES for block in blocks(page) if block.kind == "python" and block.runs)
     run_block(replace(first, text="\n".join(block.text for block in (first, *rest))), reader, quick_nano)
 
 
@@ -171,13 +166,13 @@ def options() -> set[str]:
     return {name for command in [root, *root.commands.values()] for p in command.params for name in p.opts}
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_flags_in_the_text_exist(page: Path) -> None:
     named = {word for code in coded(prose(page)) for word in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)}
     assert named - options() - OTHER_FLAGS == set()
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_blocks_are_marked(page: Path) -> None:
     """Indented code would slip past these tests, and so would a comment that is misspelled."""
     known = re.compile(r"file: [\w.]+|not run: \w.*|exit code \d+|")

@@ -37,7 +37,7 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert {page for page in PAGES if page.name != "README.md"} <= linked
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in links(page):
         if link.startswith("https://"):
@@ -151,7 +151,7 @@ NAMED = re.compile(r"\]\((\S+?\.py)\)\s+`([A-Za-z_.]+)`")
 """A link to a source file, and a name in that file."""
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_names_stand_in_the_files_that_are_linked(page: Path) -> None:
     for path, name in NAMED.findall(prose(page)):
         assert name in names_in(tree_of((page.parent / path).resolve())), f"{name_of(page)}: no {name} in {path}"
