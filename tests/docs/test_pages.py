@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pages import PAGES, ROOT, Block, anchors, blocks, coded, links, name_of, prose, table_words, tables
 
+import joyedit
 from joyedit import errors
 from joyedit.job.results import verify
 from joyedit.job.results.report import Report
@@ -58,11 +59,9 @@ def test_every_option_is_in_the_reference() -> None:
     page = command_reference.page()
     spelled = {
         node.value
-        for path in (PACKAGE / "cli").glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and re.fullmatch(r"--?[a-z][a-z-]*", node.value)
+        for path in [PACKAGE / "options.py", *(PACKAGE / "cli").glob("*.py")]
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and re.fullmatch(r"--?[a-z][a-z-]*", str(node.value))
     }
     assert "--trust-journal" in spelled
     assert {name for name in spelled if f"`{name}`" not in page} <= {"-h", "--help"}
@@ -136,6 +135,7 @@ def test_rows_of_the_report() -> None:
 
 def test_errors_from_python() -> None:
     named = set(table_words(DOCS / "python.md", "error"))
+    assert named <= set(joyedit.__all__)
     tree = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
     assert named == tree - {"JoyeditError"}
 
