@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,24 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if FIGURES:
         message = ", ".join(f"{name} {count}" for name, count in sorted(FIGURES.items()))
         terminalreporter.write_line(f"durability (x{SOAK}): {message}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    """Skip what needs diffusers where it is not installed: it takes no Python 3.10, and no old dependencies."""
+    yield from _without_diffusers()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """As above, for tests that import it themselves."""
+    yield from _without_diffusers()
+
+
+def _without_diffusers() -> Generator[None, None, None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "diffusers":
+            raise
+        pytest.skip("diffusers is not installed")
