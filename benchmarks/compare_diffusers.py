@@ -32,6 +32,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from differences import Difference, differences
 
@@ -48,7 +49,7 @@ from joyedit.runtime.tuning.compile import keep_compiled_code
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.runtime.tuning.matmul_peak import matmul_tflops
 from joyedit.weights.defaults import nano_folder
-from joyedit.weights.export import dit_json, dit_tensors, vae_json, vae_tensors
+from nano.export import dit_json, dit_tensors, vae_json, vae_tensors
 
 OURS, THEIRS = "joyedit", "diffusers"
 COMPILED = " compiled"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from joyedit.models.attention import TextLengths, sdpa_attention
 from joyedit.models.blocks import DoubleBlock
 from joyedit.models.dit import DiT
+from joyedit.models.strategies import ForwardPass, InPlaceBlocks, RunBlock
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.conditioning import Conditioner
@@ -191,19 +192,20 @@ def widened(network: nn.Module, blocks: Iterable[nn.Module]) -> Iterator[Widenin
 def written(dit: DiT, turns: Widening, fused: bool) -> Iterator[None]:
     """Blocks and attention as they are written; afterwards fused, if they were."""
 
-    def part(call: Callable[..., Any]) -> Callable[..., Any]:
-        def inside(block: nn.Module, *args: Any) -> Any:
-            with turns.of(block):
-                return call(block, *args)
+    def strategy(forward: ForwardPass) -> RunBlock:
+        run = InPlaceBlocks(forward)
 
-        return inside
+        def block_of(
+            block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
+        ) -> tuple[Tensor, Tensor]:
+            with turns.of(block):
+                return run(block, layer, img, txt, target)
+
+        return block_of
 
     attend = dit.attend
-    dit.plain_blocks()
+    dit.strategy = strategy
     dit.attend = sdpa_attention
-    dit._before = part(DoubleBlock.before_attention)
-    dit._after = part(DoubleBlock.after_attention)
-    dit._finish = part(DoubleBlock.finish)
     try:
         yield
     finally:

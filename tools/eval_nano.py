@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.models.dit import DiT
-from joyedit.models.rope import Grid, rope_table
+from joyedit.models.rope import TokenGrid, rope_table
 from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.joyimage.pixels import pixels_of
@@ -238,7 +239,7 @@ def features_changed(backend: JoyImageBackend, change: Callable[[Tensor], Tensor
 def after_norm(backend: JoyImageBackend) -> Any:
     """Text features as newer transformers hand them out: after the final norm, which goes token by token."""
     norm = backend.conditioner._encoder.model.language_model.norm
-    return features_changed(backend, norm.normed)
+    return features_changed(backend, lambda x: F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps))
 
 
 def instruction_dropped(backend: JoyImageBackend) -> Any:
@@ -259,7 +260,7 @@ def sides_swapped(backend: JoyImageBackend) -> Any:
     return replaced(dit, "position_table", lambda grids, device: _swapped_table(dit, grids, device))
 
 
-def _swapped_table(dit: DiT, grids: Sequence[Grid], device: torch.device) -> tuple[Tensor, Tensor]:
+def _swapped_table(dit: DiT, grids: Sequence[TokenGrid], device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows take the width's positions and columns the height's."""
     turned = [(columns, rows) for rows, columns in grids]
     tables = rope_table(turned, dit.cfg.rope_dims, dit.cfg.theta, device)
@@ -274,7 +275,7 @@ def _swapped_table(dit: DiT, grids: Sequence[Grid], device: torch.device) -> tup
     return parts[0], parts[1]
 
 
-def _reversed_table(dit: DiT, grids: Sequence[Grid], device: torch.device) -> tuple[Tensor, Tensor]:
+def _reversed_table(dit: DiT, grids: Sequence[TokenGrid], device: torch.device) -> tuple[Tensor, Tensor]:
     """The target takes the reference's time position, and the reference the target's."""
     first, second = (rows * columns for rows, columns in grids)
     tables = rope_table([grids[1], grids[0]], dit.cfg.rope_dims, dit.cfg.theta, device)

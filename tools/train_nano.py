@@ -26,19 +26,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from joyedit.models.attention import TextLengths
-from joyedit.models.qwen import Grid, load_tokenizer
+from joyedit.models.qwen_loading import load_tokenizer
+from joyedit.models.qwen_prompts import MergedGrid
 from joyedit.models.schedule import TRAIN_TIMESTEPS, sigmas
+from joyedit.models.strategies import CompiledBlocks, PlainBlocks
 from joyedit.runtime.joyimage.conditioning import PromptBuilder
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise
 from joyedit.runtime.joyimage.pixels import picture_of
-from joyedit.weights.export import export_diffusers
 from nano import encoder, networks, scenes, stream
 from nano.data import TrainingBatch, collate, loader
 from nano.edits import sample_edit, split_rng
+from nano.export import export_diffusers
 from nano.losses import Average, change_weight, reconstruction_loss, training_times
 from nano.measure import measure
 from nano.speed import BatchAttention, LaidOut, Recorded, fp32_streams
 from nano.tokenizer import build_tokenizer
+from nano.trainable import PackedBlocks, make_trainable
 from nano.wording import EDITS, corpus
 
 VOCABULARY = 700
@@ -119,10 +122,12 @@ class Trainer:
         if args.start is not None:
             networks.load_exported(args.start, self.vae, self.dit, self.encoder)
         for network in (self.vae, self.dit, self.encoder):
+            make_trainable(network)
             network.to(self.device)
         self.builder = PromptBuilder(self.tokenizer, self.encoder.image_token)
-        self.encoder_tables: dict[Grid, encoder.Tables] = {}
+        self.encoder_tables: dict[MergedGrid, encoder.Tables] = {}
         self.fixed_shapes = False
+        self.dit.strategy = CompiledBlocks if args.compile else PlainBlocks
         if self.device.type == "cuda":
             torch.set_num_threads(2)  # the cores are the loader's
             torch.backends.cuda.matmul.allow_tf32 = True
@@ -130,9 +135,7 @@ class Trainer:
             torch.backends.cudnn.benchmark = True
             self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             attend = BatchAttention(self.device)
-            self.dit.attend = attend
-            self.dit.join_streams = False  # that attention packs a whole batch by itself
-            self.dit.trim_last_block = False  # that attention has a query for every token
+            self.dit.strategy = PackedBlocks(attend, compiled=args.compile)
             fp32_streams(self.dit)
             self.fixed_shapes = attend.name != "padded"
             self.log(stage="start", attention=attend.name)
@@ -263,8 +266,6 @@ class Trainer:
             self.load_vae()
         self.vae.requires_grad_(False).eval()
         encode = torch.compile(self.vae.encode, dynamic=True) if args.compile else self.vae.encode
-        if args.compile:
-            self.dit.compile_blocks()
         parameters = [*self.dit.parameters(), *self.encoder.parameters()]
         average = Average([self.dit, self.encoder], decay=EDIT_DECAY)
         optimizer = self.optimizer(parameters, args.edit_lr, (0.9, 0.98), 0.01)

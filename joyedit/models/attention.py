@@ -1,7 +1,7 @@
 """Joint attention over [image, text] for samples whose texts differ in length, without a mask.
 
-Legend: B samples, S image tokens a sample, T text tokens of all samples together, N tokens of all
-samples together, H heads, D channels a head.
+Legend: B samples, S image tokens a sample, T text tokens of all samples, N image and text tokens of all samples,
+H heads, D channels a head.
 
 Samples are *joined*: image 0, text 0, image 1, text 1, ... along one axis, no padding. Each sample is
 one contiguous view, so nothing of one sample can reach another, and no kernel needs a copy first.
@@ -15,11 +15,14 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from joyedit.models.rope import apply_rope, rotate_into
 
 Packed = tuple[Tensor, Tensor]
 """Both streams of all samples: image (B, S, H, D) and text (T, H, D), the texts one after the other."""
@@ -72,6 +75,56 @@ def separate(samples: Sequence[Tensor], img_tokens: int) -> Packed:
     if len(samples) == 1:
         return samples[0][:img_tokens][None], samples[0][img_tokens:]
     return torch.stack([x[:img_tokens] for x in samples]), torch.cat([x[img_tokens:] for x in samples])
+
+
+class JointSequences:
+    """The image and text tokens of each sample as one sequence. All blocks of one forward share it."""
+
+    def __init__(self, attention: AttentionFn, lengths: tuple[int, ...], pe: tuple[Tensor, Tensor]) -> None:
+        """`lengths`: text tokens of each sample. `pe`: cosine and sine (S, D / 2) of the image tokens, fp32."""
+        self.attention = attention
+        self.lengths = lengths
+        self.pe = pe
+
+    def join(self, img: Tensor, txt: Tensor, *, rotate: bool = False, target: int | None = None) -> Any:
+        """(B, S, H, D) and (T, H, D) -> (N, H, D). `rotate` applies the rotary positions to the image tokens.
+
+        With `target`, img holds the first `target` tokens of each sample and txt none.
+        """
+        if rotate:
+            img = apply_rope(img, self.pe[0][:target], self.pe[1][:target])
+        return join(img, txt, self.text_tokens(target))
+
+    def attend(self, query: Any, key: Any, value: Any, target: int | None = None) -> Packed:
+        """Attention of joined query, key and value: image (B, S, H, D) and text (T, H, D).
+
+        With `target`, the query was joined with it, and so many image tokens a sample and no text come out.
+        """
+        whole = tuple(len(self.pe[0]) + length for length in self.lengths)
+        if target is None:
+            return separate(self.attention(query, key, value, Spans(whole, whole)), len(self.pe[0]))
+        return separate(self.attention(query, key, value, Spans((target,) * len(whole), whole)), target)
+
+    def text_tokens(self, target: int | None) -> tuple[int, ...]:
+        """Text tokens of each sample that have a query."""
+        return self.lengths if target is None else (0,) * len(self.lengths)
+
+
+class InPlaceSequences(JointSequences):
+    """The same, where each value is written once, where the attention reads it. It has no gradient."""
+
+    def join(self, img: Tensor, txt: Tensor, *, rotate: bool = False, target: int | None = None) -> Tensor:
+        lengths = self.text_tokens(target)
+        joined = img.new_empty(img.shape[0] * img.shape[1] + len(txt), *img.shape[2:])
+        parts = joined.split([tokens for length in lengths for tokens in (img.shape[1], length)])
+        for sample, part in zip(img, parts[::2], strict=True):
+            if rotate:
+                rotate_into(part, sample, self.pe[0][:target], self.pe[1][:target])
+            else:
+                part.copy_(sample)
+        for text, part in zip(txt.split(list(lengths)), parts[1::2], strict=True):
+            part.copy_(text)
+        return joined
 
 
 def sdpa_attention(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:

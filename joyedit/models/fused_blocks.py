@@ -1,10 +1,10 @@
 """The DiT's blocks with Triton kernels between the matrix products, for inference on CUDA.
 
-The same sums as `DoubleBlock`, cut elsewhere: residuals and the norm after them are one kernel, the next
-block's first norm included; RMS norm, rotation and joining are one; GELU is the epilogue of its product.
+The same sums as `DoubleBlock.forward`, divided into other kernels: one for the residuals and the norm after them, the
+next block's first norm included; one for RMS norm, rotation and joining; GELU is the epilogue of its product.
 
-Legend: B samples, S image tokens a sample, T text tokens of all samples, H heads, D channels a head, M = H * D
-hidden channels, L blocks.
+Legend: B samples, S image tokens a sample, T text tokens of all samples, N image and text tokens of all samples,
+H heads, D channels a head, M = H * D hidden channels.
 """
 
 from __future__ import annotations
@@ -16,56 +16,68 @@ import torch
 from torch import Tensor, nn
 
 from joyedit.models import triton_kernels as kernels
-from joyedit.models.attention import AttentionFn, Spans
+from joyedit.models.attention import Spans
 from joyedit.models.blocks import MLP, NORM_EPS, DoubleBlock, JointAttention
+from joyedit.models.strategies import ForwardPass, InPlaceBlocks, RunBlock
 
 LARGE = 2048
-"""Rows of an image from which its product alone fills a GPU: then samples are not copied together first."""
+"""From so many image tokens a sample's own product fills a GPU: samples are not copied together first."""
 MOST_ELEMENTS = 2**31
-"""Of query, key and value side by side: attention kernels may count in 32 bits."""
+"""Most elements of query, key and value together: attention kernels may count in 32 bits."""
 
 
-def run_blocks(
-    blocks: Sequence[DoubleBlock],
-    attend: AttentionFn,
-    img: Tensor,
-    txt: Tensor,
-    img_mods: Tensor,
-    txt_mods: Tensor,
-    lengths: tuple[int, ...],
-    pe: tuple[Tensor, Tensor],
-    target: int,
-) -> Tensor:
-    """All blocks over img (B, S, M) and packed txt (T, M), for the first `target` image tokens: (B, target, M).
+def fused_blocks(forward: ForwardPass) -> RunBlock:
+    """The strategy: fused blocks where all samples have one timestep, else the plain ones."""
+    return FusedBlocks(forward) if forward.img_mods.shape[2] == 1 else InPlaceBlocks(forward)
 
-    `img_mods`, `txt_mods`: (L, 6, M), one vector for all tokens. `pe`: cosine and sine (S, D / 2), fp32.
-    """
-    whole = tuple(img.shape[1] + length for length in lengths)
-    everything = Spans(whole, whole)
-    img_normed = kernels.norm_modulate(img, (), img_mods[0, 0], img_mods[0, 1], NORM_EPS)
-    txt_normed = kernels.norm_modulate(txt, (), txt_mods[0, 0], txt_mods[0, 1], NORM_EPS)
-    for layer, block in enumerate(blocks[:-1]):
-        img_mod, txt_mod, img_next, txt_next = (m[n] for n in (layer, layer + 1) for m in (img_mods, txt_mods))
-        joined = _joined(block.attn, img_normed, txt_normed, lengths, pe, None)
-        img_out, txt_out = _projected(block.attn, attend(*joined, everything), img.shape[1])
-        del joined, img_normed, txt_normed  # the MLPs need the room
+
+class FusedBlocks:
+    """Runs the blocks of one forward in order. Each block also computes the first norm of the next one."""
+
+    def __init__(self, forward: ForwardPass) -> None:
+        self._forward = forward
+        whole = tuple(len(forward.pe[0]) + length for length in forward.text.lengths)
+        self._whole = whole
+        self._normed: tuple[Tensor, Tensor] | None = None
+
+    def __call__(
+        self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """img (B, S, M) and packed txt (T, M) after the block. With `target`, (B, target, M) and txt as it was."""
+        forward, attn, whole = self._forward, block.attn, self._whole
+        img_mod, txt_mod = forward.mods(layer)
+        if self._normed is None:
+            self._normed = _first_norm(img, img_mod), _first_norm(txt, txt_mod)
+        img_normed, txt_normed = self._normed
+        self._normed = None
+        joined = _joined(attn, img_normed, txt_normed, forward.text.lengths, forward.pe, target)
+        spans = Spans(whole if target is None else (target,) * len(whole), whole)
+        samples = forward.attend(*joined, spans)
+        if target is not None:
+            del joined, img_normed, txt_normed  # The MLP needs the memory.
+            img = img[:, :target]
+            img_out = _linear_of(attn.img_attn_proj, samples).view_as(img)
+            normed = kernels.norm_modulate(img, [(img_out, img_mod[2])], img_mod[3], img_mod[4], NORM_EPS)
+            img = torch.addcmul(torch.addcmul(img, img_mod[2], img_out), img_mod[5], block.img_mlp(normed))
+            return img, txt
+        img_out, txt_out = _projected(attn, samples, img.shape[1])
+        del joined, samples, img_normed, txt_normed  # The MLPs need the memory.
+        img_next, txt_next = forward.mods(layer + 1)
         img, img_normed = _rest(block.img_mlp, img, img_out, img_mod, img_next)
         txt, txt_normed = _rest(block.txt_mlp, txt, txt_out, txt_mod, txt_next)
-    last, mod = blocks[-1], img_mods[-1]
-    joined = _joined(last.attn, img_normed, txt_normed, lengths, pe, target)
-    samples = attend(*joined, Spans((target,) * len(whole), whole))
-    del joined, img_normed, txt_normed
-    img = img[:, :target]
-    img_out = _linear_of(last.attn.img_attn_proj, samples).view_as(img)
-    img_normed = kernels.norm_modulate(img, [(img_out, mod[2])], mod[3], mod[4], NORM_EPS)
-    return torch.addcmul(torch.addcmul(img, mod[2], img_out), mod[5], last.img_mlp(img_normed))
+        self._normed = img_normed, txt_normed
+        return img, txt
+
+
+def _first_norm(x: Tensor, mod: Tensor) -> Tensor:
+    return kernels.norm_modulate(x, (), mod[0], mod[1], NORM_EPS)
 
 
 def _rest(mlp: MLP, x: Tensor, attended: Tensor, mod: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
     """A stream after the attention: itself at the block's end, and the next block's input.
 
-    Between attention and MLP it is not kept: both updates are added at once, at the cost in bytes of adding
-    one by one, and the stream is rounded once a block. Its roundings are most of what bf16 loses.
+    Both updates are added at once, so the stream between attention and MLP is not stored and is rounded once a block.
+    These roundings are most of what bf16 loses.
     """
     normed = kernels.norm_modulate(x, [(attended, mod[2])], mod[3], mod[4], NORM_EPS)
     updates = [(attended, mod[2]), (mlp(normed), mod[5])]
@@ -80,7 +92,10 @@ def _joined(
     pe: tuple[Tensor, Tensor],
     target: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Query (Nq, H, D), key and value (N, H, D) of normed img and txt. With `target`, only so many tokens ask."""
+    """Query (Nq, H, D), key and value (N, H, D) of normed img and txt.
+
+    With `target`, only the first `target` image tokens of each sample have a query.
+    """
     rows = _sources(img.shape[1], lengths, img.device)
     few = len(rows) * attn.img_attn_qkv.out_features < MOST_ELEMENTS
     if target is None and img.shape[1] >= LARGE and few:
@@ -107,7 +122,7 @@ def _joined_in_place(
     pe: tuple[Tensor, Tensor],
     rows: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A product for each sample writes its rows where attention reads them; query, key and value are strided."""
+    """As `_joined`: one product a sample writes where the attention reads. Query, key and value are strided."""
     qkv = img.new_empty(len(rows), 3, attn.num_heads, img.shape[2] // attn.num_heads)
     places = qkv.flatten(1).split([n for length in lengths for n in (img.shape[1], length)])
     for linear, samples, out in (
@@ -124,7 +139,7 @@ def _joined_in_place(
 
 @functools.lru_cache(maxsize=8)
 def _sources(img_tokens: int, lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """Kept, as every block asks for the same."""
+    """`kernels.sources`, kept: it is the same for every block."""
     return kernels.sources(img_tokens, lengths, device)
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Grid = tuple[int, int]
+TokenGrid = tuple[int, int]
 """(rows, columns) of tokens of one item."""
 
 
 def rope_table(
-    grids: Sequence[Grid], dims: Sequence[int], theta: float, device: torch.device | str | None = None
+    grids: Sequence[TokenGrid], dims: Sequence[int], theta: float, device: torch.device | str | None = None
 ) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every image token's angles.
 

@@ -25,11 +25,6 @@ FLASH_CHANNELS = 256
 """Channels of a head that flash attention takes at most."""
 
 
-def silu(x: Tensor) -> Tensor:
-    """SiLU, in place where no gradient is wanted: at full size a picture's activations are gigabytes."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
-
-
 def side_by_side(x: Tensor) -> bool:
     """Whether the channels of each pixel of (B, C, H, W) lie next to each other in memory."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
@@ -55,23 +50,21 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        if side_by_side(x) and not torch.is_grad_enabled():
+        if side_by_side(x):
             rows = F.rms_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.gamma.flatten(), NORM_FLOOR**2)
             return rows.permute(0, 3, 1, 2)
         wide = x.float()
         # A sum of squares, as torch's vector norm takes many times as long across channels that lie apart.
         inverse = wide.square().sum(1, keepdim=True).clamp_min(NORM_FLOOR**2).rsqrt()  # one number a pixel
-        if torch.is_grad_enabled():
-            scaled: Tensor = (wide * (inverse * self.scale)).type_as(x) * self.gamma
-            return scaled
         return torch.mul(wide, inverse).mul_(self.gamma * self.scale).type_as(x)
 
     def silu(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """SiLU of the norm of `x + bias`, a bias a channel."""
-        if self.kernels is not None and side_by_side(x) and not torch.is_grad_enabled():
+        if self.kernels is not None and side_by_side(x):
             out: Tensor = self.kernels.norm_silu(x, self.gamma.flatten(), NORM_FLOOR**2, bias)
             return out
-        return silu(self(x if bias is None else x + bias.view(1, -1, 1, 1)))
+        # In place: at full size a picture's activations are gigabytes.
+        return F.silu(self(x if bias is None else x + bias.view(1, -1, 1, 1)), inplace=True)
 
 
 class ResidualBlock(nn.Module):
@@ -90,7 +83,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.conv_shortcut(x)
-        if self.kernels is not None and side_by_side(x) and not torch.is_grad_enabled():
+        if self.kernels is not None and side_by_side(x):
             x = unbiased(self.conv1, self.norm1.silu(x))
             x = unbiased(self.conv2, self.norm2.silu(x, self.conv1.bias))
             out: Tensor = self.kernels.biased_sum(x, self.conv2.bias, residual)
@@ -116,7 +109,7 @@ class AttentionBlock(nn.Module):
         # Contiguous, as the fused kernel of the CPU asks for.
         qkv = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # (B, H * W, 3C)
         q, k, v = (part.unsqueeze(1) for part in qkv.chunk(3, dim=-1))
-        wide = q.shape[3] > FLASH_CHANNELS and not torch.is_grad_enabled()
+        wide = q.shape[3] > FLASH_CHANNELS
         if self.kernels is not None and wide and q.shape[2] <= self.kernels.WIDEST:
             out = self.kernels.wide_attention(q[:, 0], k[:, 0], v[:, 0])  # (B, H * W, C)
         else:
@@ -151,7 +144,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         repeat, conv = self.resample
-        if self.kernels is not None and side_by_side(x) and not torch.is_grad_enabled():
+        if self.kernels is not None and side_by_side(x):
             repeat = self.kernels.double
         out: Tensor = conv(repeat(x))
         return out

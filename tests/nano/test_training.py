@@ -19,13 +19,15 @@ from torch import Tensor
 
 from joyedit.job.spec import RunConfig
 from joyedit.models.attention import Spans, TextLengths, join, sdpa_attention, separate
-from joyedit.models.qwen import Prompt, load_image_processor, load_tokenizer
+from joyedit.models.qwen_loading import load_image_processor, load_tokenizer
+from joyedit.models.qwen_prompts import Prompt
 from joyedit.runtime.joyimage.conditioning import PromptBuilder
 from joyedit.runtime.joyimage.loading import load_backend
 from nano import encoder, networks, scenes, speed, stream
 from nano.data import collate, loader, with_layout
 from nano.losses import Average, change_weight, reconstruction_loss
 from nano.tokenizer import build_tokenizer
+from nano.trainable import PackedBlocks, make_trainable
 from nano.wording import corpus
 
 SMALL = ((64, 64),)
@@ -122,6 +124,7 @@ def test_a_blend_lies_between_the_start_and_the_new_weights(trained: Path, tmp_p
 
 def test_steps_lower_the_autoencoders_loss(tokenizer: Path) -> None:
     vae, _, _ = networks.build(load_tokenizer(tokenizer), 0)
+    make_trainable(vae)
     pixels = torch.stack([pixels_of(index) for index in range(4)])
     optimizer = torch.optim.AdamW(vae.parameters(), lr=4e-4)
     losses = []
@@ -167,15 +170,13 @@ def test_a_packed_batch_has_the_same_loss(tmp_path: Path, monkeypatch: pytest.Mo
 
     trainer = train_nano.Trainer(train_nano.parse(["--work", str(tmp_path), "--device", "cpu", "--workers", "0"]))
     torch.nn.init.normal_(trainer.dit.proj_out.weight, std=0.1)
-    trainer.dit.trim_last_block = False
     batch = next(trainer.batches(4, 0, 1))
     losses = []
     for packed in (False, True):
         if packed:
             attend = speed.BatchAttention(trainer.device)
             monkeypatch.setattr(attend, "_kernel", one_by_one)
-            trainer.dit.attend = attend  # type: ignore[assignment]
-            trainer.dit.join_streams = False
+            trainer.dit.strategy = PackedBlocks(attend)
             batch = with_layout(batch)
         inputs = trainer.prepare(batch, trainer.vae.encode)
         torch.manual_seed(3)

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from joyedit.models import qwen
 from joyedit.models.attention import TextLengths
-from joyedit.models.qwen import Prefix
+from joyedit.models.qwen_prompts import Prefix
 from joyedit.models.vae import ChannelNorm
 from joyedit.runtime.joyimage import conditioning
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.conditioning import Conditioner
+from nano.trainable import TrainableNorm, UntrimmedBlocks
 from support.editing import Edit, batch_of, levels_apart, picture, run
 
 TEXTS = ("Red.", "Turn the sky into a red evening and remove the car.", "", "Remove the car.")
@@ -88,22 +89,6 @@ def test_patches_as_one_product(ours: JoyImageBackend) -> None:
     assert (fast(pixels) - plain(pixels)).abs().max() <= 1e-5 * plain(pixels).abs().max()
 
 
-@pytest.mark.parametrize("target", [None, 20])
-@pytest.mark.parametrize("lengths", [(7,), (5, 9, 5)])
-def test_query_key_and_value_written_where_they_are_read(
-    ours: JoyImageBackend, lengths: tuple[int, ...], target: int | None
-) -> None:
-    attn, cfg = ours.dit.blocks()[0].attn, ours.dit.cfg
-    img, txt = torch.randn(len(lengths), 24, cfg.hidden_size), torch.randn(sum(lengths), cfg.hidden_size)
-    pe = ours.dit.position_table([(4, 5), (2, 2)], img.device)
-    with torch.enable_grad():
-        plain = attn.joined_qkv(img, txt, pe, lengths, target)
-    with torch.inference_mode():
-        fast = attn.joined_qkv(img, txt, pe, lengths, target)
-    for a, b in zip(plain, fast, strict=True):
-        assert (a - b).abs().max() <= 1e-5 * a.abs().max()
-
-
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
 def test_the_norm_of_the_vae_in_both_layouts(form: torch.memory_format) -> None:
     norm = ChannelNorm(12)
@@ -114,8 +99,7 @@ def test_the_norm_of_the_vae_in_both_layouts(form: torch.memory_format) -> None:
     plain = x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) * 12**0.5 * norm.gamma
     with torch.inference_mode():
         got = norm(x.to(memory_format=form))
-    with torch.enable_grad():
-        trained = norm(x.to(memory_format=form))
+    trained = TrainableNorm(norm)(x.to(memory_format=form))
     assert got.is_contiguous(memory_format=form)
     assert torch.allclose(got, plain, atol=1e-5)
     assert torch.allclose(trained, plain, atol=1e-5)
@@ -129,7 +113,7 @@ def test_a_last_block_for_the_target_alone(ours: JoyImageBackend, monkeypatch: p
     items = [torch.randn(2, 16, 8, 12), torch.randn(2, 16, 8, 12)]
     txt, mods = torch.randn(14, dit.cfg.hidden_size), dit.modulations(torch.tensor([300.0]))
     fast = dit.predict(items, mods, txt, lengths)
-    monkeypatch.setattr(dit, "trim_last_block", False)
+    monkeypatch.setattr(dit, "strategy", UntrimmedBlocks)
     plain = dit.predict(items, mods, txt, lengths)
     assert (fast - plain).abs().max() <= 1e-5 * plain.abs().max()
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from joyedit.models.qwen import load_image_processor
+from joyedit.models.qwen_loading import load_image_processor
 
 
 class Processor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from joyedit.models.qwen import load_tokenizer
+from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.runtime.joyimage.conditioning import PromptBuilder
 from nano import scenes, stream
 from nano.networks import MERGE, PATCH, TOKEN_SIDE, seen_size

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from joyedit.models.qwen import Grid, TextEncoder, rope_positions
+from joyedit.models.qwen import TextEncoder
+from joyedit.models.qwen_prompts import MergedGrid, rope_positions
 
 Rotation = tuple[Tensor, Tensor]
 
@@ -28,13 +29,13 @@ class Tables:
     `vision`, `text`: cosine and sine, (4P, Dh) and (L, Dh).
     """
 
-    grid: Grid
+    grid: MergedGrid
     places: Tensor
     vision: Rotation
     text: Rotation
 
 
-def tables(encoder: TextEncoder, grid: Grid, before: int, length: int) -> Tables:
+def tables(encoder: TextEncoder, grid: MergedGrid, before: int, length: int) -> Tables:
     """Tables for prompts of `length` tokens whose picture follows the first `before` tokens."""
     text, seen = encoder.config.text_config, encoder.config.vision_config
     device, merge = encoder.device, seen.spatial_merge_size

@@ -136,7 +136,9 @@ class Conditioner:
         """The same as `features` for instructions behind one prefix: a list of (L_i, D)."""
         suffixes = [self.builder.suffix(text, pictures) for text in instructions]
         shared = prefix.features[self.builder.dropped :]
-        return [torch.cat([shared, features])[-MAX_FEATURES:] for features in self._encoder.follow(prefix, suffixes)]
+        return [
+            torch.cat([shared, features])[-MAX_FEATURES:] for features in self._encoder.read_suffixes(prefix, suffixes)
+        ]
 
     def features(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """What the DiT reads of each prompt: a list of (L_i, D), with the leading tokens dropped."""

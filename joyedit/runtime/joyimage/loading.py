@@ -10,7 +10,7 @@ import torch
 
 from joyedit.errors import CheckpointError
 from joyedit.job.spec import RunConfig
-from joyedit.models.qwen import load_tokenizer
+from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.models.schedule import SHIFT
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.networks import DeviceChoice, Networks

@@ -1,7 +1,7 @@
-"""Whether the DiT's blocks are compiled, and the compilation itself, before the first batch and told apart.
+"""Whether the DiT's blocks are compiled, and the compilation itself, which is timed before the first batch.
 
-Compiled code is kept in the user's cache folder, so a second run starts warm. Where no compiler
-works, the blocks run as they are written, and a note says why.
+Compiled code is kept in the user's cache folder, so a second run starts faster. If no compiler works, the plain blocks
+run, and a note says why.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from joyedit.models.dit import DiT
 from joyedit.runtime.tuning.measurements import make_cache_folder
 
 COMPILE_SECONDS = 30.0
-"""What a compilation costs when nothing is kept yet: measured on an H100 with 16 cores beside it."""
+"""Duration of a compilation with an empty cache: measured on an H100 with 16 CPU cores."""
 
 SAVED_SECONDS = 0.065
-"""What compiled blocks save of one step of a 1024-pixel edit with guidance: 0.765 s become 0.70 s on an H100."""
+"""What compiled blocks save in one step of a 1024-pixel edit with guidance: 0.765 s become 0.70 s on an H100."""
 
 INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 TRITON_CACHE = "TRITON_CACHE_DIR"
@@ -30,7 +30,7 @@ FA4_CACHE, FA4_CACHE_ENABLED = "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", "FLASH_ATTE
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compilation:
-    """Whether the blocks are compiled, the seconds that took, and, where it was asked for in vain, why not."""
+    """Whether the blocks are compiled, and in how many seconds. `note` says why not, if compiling failed."""
 
     on: bool
     seconds: float = 0.0
@@ -38,9 +38,9 @@ class Compilation:
 
 
 def worth_compiling(config: RunConfig, device: torch.device, fused: bool = False) -> bool:
-    """`--compile` decided. auto: on CUDA without fused kernels, when the steps to come save more than it costs.
+    """Whether to compile. auto: on CUDA without fused kernels, if the expected steps save more than compiling costs.
 
-    A run whose length is not known counts as short.
+    A run of unknown length counts as short.
     """
     if config.compile != "auto":
         return config.compile == "on"
@@ -48,9 +48,9 @@ def worth_compiling(config: RunConfig, device: torch.device, fused: bool = False
 
 
 def keep_compiled_code(config: RunConfig) -> None:
-    """Have torch, Triton and FlashAttention 4 keep compiled code in joyedit's cache folder, unless the user named one.
+    """Let torch, Triton and FlashAttention 4 keep compiled code in joyedit's cache folder, unless the user named one.
 
-    To be called before anything else imports their compilers, which then settle for other folders.
+    Call it before anything imports their compilers, which read these variables when they are imported.
     """
     folder = make_cache_folder()
     if config.compile != "off":
@@ -61,13 +61,13 @@ def keep_compiled_code(config: RunConfig) -> None:
 
 
 def compile_dit(dit: DiT, device: torch.device) -> Compilation:
-    """Compile the blocks on random input of usual shapes. Raises nothing but what torch says of memory."""
+    """Compile the blocks on random input of usual shapes. Raises torch.OutOfMemoryError only."""
     dit.compile_blocks()
     try:
         first = _seconds(dit, device)
     except torch.OutOfMemoryError:
         raise
-    # A compiler that is missing or broken shows in many ways; all of them are told.
+    # A missing or broken compiler raises any of these. The note passes the reason on.
     except (RuntimeError, ImportError, OSError) as error:
         dit.plain_blocks()
         torch._dynamo.reset()
@@ -77,9 +77,9 @@ def compile_dit(dit: DiT, device: torch.device) -> Compilation:
 
 
 def _seconds(dit: DiT, device: torch.device) -> float:
-    """One forward as a run will ask for: both guidance branches at once on CUDA, one at a time on the CPU."""
+    """Seconds of one forward as in a run: both guidance branches at once on CUDA, one at a time on the CPU."""
     on_cuda = device.type == "cuda"
-    # The compiler tunes its kernels for the sizes that it meets first: on CUDA those of a 1024-pixel edit.
+    # The compiler tunes its kernels for the first sizes: on CUDA those of a 1024-pixel edit.
     lengths, side = ([1060, 1043], 128) if on_cuda else ([9], 8)
     channels = dit.cfg.in_channels
     start = time.perf_counter()

@@ -1,7 +1,7 @@
 """Whether joyedit's own Triton kernels run between the networks' products and convolutions.
 
-They are trusted only after small networks on which they agree with the plain ones, on this device and in
-this dtype. Where they cannot serve, the networks run as they are written, and a note says why.
+They run only after a check: on small networks, on this device and in this dtype, their result must agree with the
+plain one. If it does not, or if the kernels do not run, the plain networks run, and a note says why.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from joyedit.models.dit import DiT
 from joyedit.models.vae import VAE
 
 TOLERANCE = {torch.bfloat16: 0.025, torch.float32: 5e-3}
-"""How far the two may be apart, as a norm in parts of the plain one's: some times what roundings make, in bf16 below
-1%; in fp32 convolutions round to TF32."""
+"""Largest norm of the difference, relative to the norm of the plain result. It is several times what rounding causes:
+below 1% in bf16; in fp32, convolutions round to TF32."""
 
 GRIDS = ((4, 6), (32, 32))
-"""Rows and columns of tokens of pictures that the DiT is checked on: small, and large enough to be joined in place."""
+"""Rows and columns of tokens of the pictures that check the DiT: small, and large enough to be joined in place."""
 
 LATENT = (8, 12)
 """Rows and columns of the latent that the VAE's decoder is checked on."""
@@ -35,16 +35,16 @@ LATENT = (8, 12)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fusion:
-    """Whether the kernels are in force, and why not, where they were wanted."""
+    """Whether the kernels run. `note` says why not, if they were wanted."""
 
     on: bool
     note: str = ""
 
 
 def fuse(wish: SwitchName, dit: DiT, vae: VAE, device: torch.device, dtype: torch.dtype) -> Fusion:
-    """Put the kernels in force in both networks. auto: on CUDA, where they are right.
+    """Switch the kernels on in both networks. auto: on CUDA, if they pass the check.
 
-    Raises DeviceError for "on" where they cannot serve.
+    Raises DeviceError for "on" if they do not.
     """
     if wish == "off" or (wish == "auto" and device.type != "cuda"):
         return Fusion(on=False)
@@ -58,7 +58,7 @@ def fuse(wish: SwitchName, dit: DiT, vae: VAE, device: torch.device, dtype: torc
 
 
 def fault(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> str:
-    """Why the kernels cannot serve a DiT with such heads here; empty if they can, and are right."""
+    """Why the kernels cannot run a DiT with such heads on this device; empty if they pass the check."""
     if device.type != "cuda":
         return "they need a CUDA device"
     try:
@@ -67,18 +67,18 @@ def fault(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> str:
         return f"Triton is not installed ({error})"
     try:
         worst = float(torch.stack([_dit_error(cfg, device, dtype), _vae_error(device, dtype)]).max())
-    # No compiler for Triton's launcher, a GPU or heads that it does not know, another Triton: all of it is told.
+    # Triton has no compiler for its launcher, does not support this GPU or these heads, or is another version.
     except (triton.TritonError, RuntimeError, ValueError, TypeError, OSError, subprocess.SubprocessError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return f"they do not run here ({(str(error).strip() or type(error).__name__).splitlines()[0][:200]})"
-    # NaN is not smaller than anything.
-    return "" if worst <= TOLERANCE[dtype] else f"they are wrong here: off by {worst:.3g}"
+    # A comparison with NaN is false.
+    return "" if worst <= TOLERANCE[dtype] else f"the result differs from the plain networks by {worst:.3g}"
 
 
 @torch.inference_mode()
 def _dit_error(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """For texts of two lengths, pictures that are joined by a kernel and such that are joined by the product."""
+    """Error of a DiT, for texts of two lengths, with pictures that a kernel joins and pictures that a product joins."""
     heads = {"hidden_size": 4 * cfg.head_dim, "num_heads": 4, "num_layers": 2, "mlp_ratio": 2}
     generator = torch.Generator().manual_seed(0)
     draw = partial(torch.randn, generator=generator)
@@ -96,7 +96,7 @@ def _dit_error(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> Tens
 
 @torch.inference_mode()
 def _vae_error(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """With an attention in the decoder that is as wide as the published one's."""
+    """Error of a VAE whose decoder has an attention as wide as the published one's."""
     generator = torch.Generator().manual_seed(1)
     vae = _random(VAE(VAEConfig(base_dim=24, decoder_base_dim=96, num_res_blocks=1)), generator).to(device, dtype)
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,9 +108,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def _random(network: Network, generator: torch.Generator) -> Network:
-    """With weights large enough that every part shows, the same each time.
+    """Fill a network with weights so large that every part changes the result. They depend on `generator` only.
 
-    Queries and keys are drawn larger, as attention that is nearly even hides how they were made.
+    Queries and keys get larger ones: where attention is nearly even, errors in them do not show.
     """
     for name, parameter in network.named_parameters():
         spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.5
@@ -120,7 +120,7 @@ def _random(network: Network, generator: torch.Generator) -> Network:
 
 
 def _apart(call: Callable[[], Tensor], plain: Callable[[], None], fused: Callable[[], None]) -> Tensor:
-    """Norm of the difference in parts of the plain result's."""
+    """Norm of the difference, relative to the norm of the plain result."""
     plain()
     expected = call().float()
     fused()

@@ -11,7 +11,8 @@ from torch._dynamo.utils import counters
 
 from joyedit.models.attention import TextLengths
 from joyedit.models.config import DiTConfig
-from joyedit.models.dit import DiT, _compiled_parts
+from joyedit.models.dit import DiT
+from joyedit.models.strategies import compiled_forward
 
 pytestmark = [
     pytest.mark.skipif(
@@ -36,7 +37,7 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     torch._dynamo.reset()
-    _compiled_parts.cache_clear()
+    compiled_forward.cache_clear()
     counters.clear()
     yield
     torch._dynamo.reset()

@@ -54,7 +54,7 @@ def test_the_text_encoder_and_the_vision_tower(diffusers_checkpoint: Path) -> No
     assert flops.vision_tower(vision, 8, 12) == seen
     text = encoder.config.text_config
     ids = list(range(50))
-    whole = counted(lambda: encoder.open(ids, []))
+    whole = counted(lambda: encoder.read_prefix(ids, []))
     # The counter takes the full square for causal attention; the formula counts what is needed of it.
     queries = text.num_attention_heads * text.head_dim
     spare = text.num_hidden_layers * 4 * queries * (50 * 50 - 50 * 51 // 2)

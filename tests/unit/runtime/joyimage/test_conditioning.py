@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from joyedit.job.buckets import bucket_table
-from joyedit.models.qwen import load_tokenizer, rope_positions
+from joyedit.models.qwen_loading import load_tokenizer
+from joyedit.models.qwen_prompts import rope_positions
 from joyedit.runtime.joyimage.conditioning import PromptBuilder, TokenizerError
 from joyedit.runtime.joyimage.pixels import picture_of, pixels_of
 from support import editing

@@ -14,6 +14,7 @@ from torch import Tensor
 import joyedit
 from joyedit.errors import CheckpointError, DeviceError, JoyeditError
 from joyedit.models.dit import DiT
+from joyedit.models.strategies import ForwardPass, RunBlock
 from joyedit.runtime.joyimage import backend as joyimage
 from joyedit.runtime.tuning.compile import Compilation
 from joyedit.runtime.tuning.fused_check import Fusion
@@ -95,6 +96,10 @@ def test_closing_does_not_wait_for_the_whole_transformer(
     assert all(p.is_meta for p in dit.parameters())
 
 
+def fused_stand_in(_: ForwardPass) -> RunBlock:
+    raise AssertionError("nothing runs here")
+
+
 @pytest.mark.parametrize("compiles", [True, False])
 def test_fused_blocks_give_way_to_a_compiler_that_works(
     compiles: bool, diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
@@ -102,7 +107,7 @@ def test_fused_blocks_give_way_to_a_compiler_that_works(
     """They are back in force where it does not. The report names what runs."""
 
     def fuse(wish: str, dit: DiT, *_: object) -> Fusion:
-        dit._fused = lambda *_: torch.zeros(1)
+        dit.strategy = fused_stand_in
         return Fusion(on=True)
 
     def compile_dit(dit: DiT, *_: object) -> Compilation:

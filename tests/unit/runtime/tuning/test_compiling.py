@@ -13,7 +13,8 @@ import torch
 
 from joyedit.job.spec import RunConfig
 from joyedit.models.config import DiTConfig
-from joyedit.models.dit import DiT, _compiled_parts
+from joyedit.models.dit import DiT
+from joyedit.models.strategies import compiled_forward
 from joyedit.runtime.tuning import compile as compiling
 from joyedit.runtime.tuning.compile import compile_dit, keep_compiled_code, worth_compiling
 
@@ -26,9 +27,9 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     """No compiled parts of another test, least of all broken ones."""
-    _compiled_parts.cache_clear()
+    compiled_forward.cache_clear()
     yield
-    _compiled_parts.cache_clear()
+    compiled_forward.cache_clear()
 
 
 def config(compile_: str = "auto", expected_steps: float | None = None) -> RunConfig:

@@ -13,6 +13,7 @@ from torch import Tensor
 from joyedit.errors import DeviceError
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
+from joyedit.models.strategies import InPlaceBlocks
 from joyedit.models.vae import VAE, ResidualBlock
 from joyedit.runtime.tuning import fused_check as fusing
 from joyedit.runtime.tuning.fused_check import fault, fuse
@@ -39,8 +40,9 @@ def in_force() -> bool:
     dit, vae = NETWORKS
     blocks = [module for module in vae.modules() if isinstance(module, ResidualBlock)]
     assert len({block.kernels for block in blocks} | {None}) <= 2
-    assert (dit._fused is not None) == (blocks[0].kernels is not None)
-    return dit._fused is not None
+    fused = dit.strategy is not InPlaceBlocks
+    assert fused == (blocks[0].kernels is not None)
+    return fused
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +60,11 @@ def test_the_cpu_runs_the_plain_networks() -> None:
 
 
 def test_a_fault_is_told_and_nothing_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusing, "fault", lambda *_: "they are wrong here")
+    monkeypatch.setattr(fusing, "fault", lambda *_: "the results differ")
     found = fuse("auto", *NETWORKS, CUDA, torch.bfloat16)
-    assert (found.on, found.note) == (False, "no fused kernels: they are wrong here")
+    assert (found.on, found.note) == (False, "no fused kernels: the results differ")
     assert not in_force()
-    with pytest.raises(DeviceError, match="--fused on: they are wrong here"):
+    with pytest.raises(DeviceError, match="--fused on: the results differ"):
         fuse("on", *NETWORKS, CUDA, torch.bfloat16)
     assert fuse("off", *NETWORKS, CUDA, torch.bfloat16) == fusing.Fusion(on=False)
 

@@ -8,7 +8,7 @@ import torch
 
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.joyimage.loading import load_backend
-from joyedit.weights.export import export_diffusers
+from nano.export import export_diffusers
 from support.checkpoints import write_tokenizer
 
 

@@ -1,0 +1,71 @@
+"""Configuration, tokenizer and image processor of a Qwen checkpoint, on transformers 4.57 and 5.x."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def load_image_processor(folder: Path) -> Any:
+    """Qwen's image processor on PIL, which needs no torchvision, with the checkpoint's settings."""
+    try:
+        module = importlib.import_module("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+        processor: Any = module.Qwen2VLImageProcessorPil
+    except ImportError:  # transformers 4.57
+        processor = importlib.import_module("transformers").Qwen2VLImageProcessor
+    # 4.57 ignores `size` and has limits of its own, which would shrink a picture of 1024 x 1024.
+    # Both releases obey these two names.
+    config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    size = config.get("size") or {}
+    limits = {
+        "min_pixels": config.get("min_pixels") or size.get("shortest_edge"),
+        "max_pixels": config.get("max_pixels") or size.get("longest_edge"),
+    }
+    return processor.from_pretrained(folder, **{name: n for name, n in limits.items() if n})
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The checkpoint's own tokenizer. It runs no remote code."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def rope_theta(text_config: Any) -> float:
+    """The base of the language model's rotary frequencies. Raises ValueError for another kind of rotation."""
+    parameters = getattr(text_config, "rope_parameters", None) or {}
+    theta = parameters.get("rope_theta") or getattr(text_config, "rope_theta", None)
+    kind = parameters.get("rope_type") or (getattr(text_config, "rope_scaling", None) or {}).get("rope_type")
+    if theta is None or kind not in (None, "default"):
+        raise ValueError(f"text encoder with rope_type {kind!r} and theta {theta!r} is not supported")
+    return float(theta)
+
+
+def set_frequencies(rotary: nn.Module, dim: int, theta: float, device: torch.device) -> None:
+    """Compute the frequencies of a rotary module of `dim` channels a head, fp32."""
+    frequencies = 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+    for name in ("inv_freq", "original_inv_freq"):
+        if hasattr(rotary, name):
+            setattr(rotary, name, frequencies.to(device))
+
+
+def with_both_rope_spellings(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` with the names of both releases: `rope_theta` and `rope_scaling` (4.57), `rope_parameters` (5.x)."""
+    text = dict(config.get("text_config") or {})
+    parameters = dict(text.get("rope_parameters") or {})
+    scaling = dict(text.get("rope_scaling") or {})
+    theta = parameters.get("rope_theta", text.get("rope_theta"))
+    merged = {**scaling, **parameters}
+    if theta is not None:
+        merged["rope_theta"] = theta
+        text["rope_theta"] = theta
+    if merged:
+        merged.setdefault("rope_type", "default")
+        text["rope_parameters"] = merged
+        text["rope_scaling"] = {k: v for k, v in merged.items() if k != "rope_theta"}
+    return {**config, "text_config": text}

@@ -1,0 +1,113 @@
+"""How the DiT runs its blocks: strategies of one signature, between which results differ by rounding only.
+
+A strategy takes what all blocks of one forward share and returns a `RunBlock`, which the DiT calls for each block in
+order. `fused_blocks.py` holds the strategy for Triton kernels.
+
+Legend: B samples, S image tokens a sample, T text tokens of all samples, M hidden channels, L blocks, D channels a
+head.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.fx.experimental import _config as fx_config
+
+from joyedit.models.attention import AttentionFn, InPlaceSequences, JointSequences, Packed, TextLengths
+from joyedit.models.blocks import DoubleBlock
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForwardPass:
+    """What all blocks of one forward share.
+
+    `pe`: cosine and sine (S, D / 2) of the image tokens, fp32. `img_mods`: (L, 6, B or 1, 1, M). `txt_mods`:
+    (L, 6, T or 1, M).
+    """
+
+    attend: AttentionFn
+    text: TextLengths
+    pe: tuple[Tensor, Tensor]
+    img_mods: Tensor
+    txt_mods: Tensor
+
+    def mods(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Modulations of a block, as `DoubleBlock.forward` takes them."""
+        return self.img_mods[layer], self.txt_mods[layer]
+
+
+class RunBlock(Protocol):
+    """Runs one block over img (B, S, M) and packed txt (T, M).
+
+    `layer` counts the blocks from 0. The last block gets a `target`: the first `target` image tokens of its result are
+    read and nothing else, so a strategy may leave out the rest.
+    """
+
+    def __call__(
+        self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+Strategy = Callable[[ForwardPass], RunBlock]
+
+
+class PlainBlocks:
+    """Runs `DoubleBlock.forward` as it is written. It serves gradients too."""
+
+    sequences: type[JointSequences] = JointSequences
+
+    def __init__(self, forward: ForwardPass) -> None:
+        self._forward = forward
+        self._sequences = self.sequences(forward.attend, forward.text.lengths, forward.pe)
+
+    def __call__(
+        self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
+    ) -> tuple[Tensor, Tensor]:
+        out: tuple[Tensor, Tensor] = block(img, txt, self._forward.mods(layer), self._sequences, target)
+        return out
+
+
+class InPlaceBlocks(PlainBlocks):
+    """Runs `DoubleBlock.forward` and writes query, key and value where the attention reads them. For inference."""
+
+    sequences = InPlaceSequences
+
+
+class _InterruptedSequences(JointSequences):
+    """The attention stays out of the compiled code: text lengths and offsets would become part of it."""
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def attend(self, query: Any, key: Any, value: Any, target: int | None = None) -> Packed:
+        return super().attend(query, key, value, target)
+
+
+class CompiledBlocks(PlainBlocks):
+    """Runs what torch makes of `DoubleBlock.forward`: one function before the attention and one after it.
+
+    All blocks share them. All sizes are dynamic, so a new instruction or picture size compiles nothing. Only another
+    number of samples does.
+    """
+
+    sequences: type[JointSequences] = _InterruptedSequences
+
+    def __call__(
+        self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
+    ) -> tuple[Tensor, Tensor]:
+        # Without this, sizes that happen to be equal would count as one size, and the next instruction would compile.
+        with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+            out: tuple[Tensor, Tensor] = compiled_forward()(
+                block, img, txt, self._forward.mods(layer), self._sequences, target
+            )
+        return out
+
+
+@functools.cache
+def compiled_forward() -> Callable[..., tuple[Tensor, Tensor]]:
+    """`DoubleBlock.forward`, compiled once in a process, when it is first called."""
+    compiled: Callable[..., tuple[Tensor, Tensor]] = torch.compile(DoubleBlock.forward, dynamic=True)
+    return compiled
