@@ -21,7 +21,7 @@ from joyedit.job.spec import RunConfig, Size
 from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
-from joyedit.models.qwen import load_image_processor, load_tokenizer
+from joyedit.models.qwen_loading import load_image_processor, load_tokenizer
 from joyedit.models.schedule import ScheduleName, sigmas
 from joyedit.runtime.joyimage.batch_size import (
     batch_size_on_cpu,

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from joyedit.models.qwen import Grid, PictureFeatures, Prefix, Prompt, TextEncoder
+from joyedit.models.qwen import TextEncoder
+from joyedit.models.qwen_prompts import MergedGrid, PictureFeatures, Prefix, Prompt
 from joyedit.runtime.joyimage.pixels import levels_of
 
 # "\\n" is a backslash and an n: the model was trained with those two characters.
@@ -127,10 +128,10 @@ class Conditioner:
         """The prefix of a prompt with these pictures, read once for all instructions."""
         ids = self.builder.prefix([p.grid[0] * p.grid[1] for p in pictures])
         if not self.builder.shared(len(ids)):
-            return self._encoder.open(ids, pictures)
+            return self._encoder.read_prefix(ids, pictures)
         if self._common_prefix is None:
-            self._common_prefix = self._encoder.open(self.builder.common_prefix, ())
-        return self._encoder.open(ids, pictures, self._common_prefix)
+            self._common_prefix = self._encoder.read_prefix(self.builder.common_prefix, ())
+        return self._encoder.read_prefix(ids, pictures, self._common_prefix)
 
     def read_suffixes(self, prefix: Prefix, instructions: Sequence[str], pictures: bool) -> list[Tensor]:
         """The same as `features` for instructions behind one prefix: a list of (L_i, D)."""
@@ -166,7 +167,7 @@ class PictureReader:
         self._mean = torch.tensor([0.0] * 3 if plain else processor.image_mean) / factor
         self._std = torch.tensor([1.0] * 3 if plain else processor.image_std) / factor
 
-    def __call__(self, picture: Image.Image, levels: Tensor) -> tuple[Tensor, Grid]:
+    def __call__(self, picture: Image.Image, levels: Tensor) -> tuple[Tensor, MergedGrid]:
         """Patches (4P, 3 * 2 * 16 * 16), fp32, and the grid of merged ones.
 
         `levels` are the picture's bytes, uint8 (H, W, 3); the patches are where they are.

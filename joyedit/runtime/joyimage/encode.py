@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.models import flops
-from joyedit.models.qwen import Prefix, TextEncoder
+from joyedit.models.qwen import TextEncoder
+from joyedit.models.qwen_prompts import Prefix
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.conditioning import Conditioner
 from joyedit.runtime.joyimage.denoise import Conditioning, initial_noise

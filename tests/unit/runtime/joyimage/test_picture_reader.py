@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from joyedit.models.qwen import load_image_processor
+from joyedit.models.qwen_loading import load_image_processor
 from joyedit.runtime.joyimage.conditioning import PictureReader
 from joyedit.runtime.joyimage.pixels import levels_of
 from joyedit.weights.defaults import nano_folder
