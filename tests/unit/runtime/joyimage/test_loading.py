@@ -119,7 +119,7 @@ def test_fused_blocks_give_way_to_a_compiler_that_works(
     monkeypatch.setattr(DiT, "fuse_blocks", lambda self: fuse("on", self))
     backend = editing.backend(diffusers_checkpoint, compile="on")
     assert (backend.info.fused, backend.info.compiled) == (not compiles, compiles)
-    assert (backend.dit._fused is not None) == backend.info.fused
+    assert (backend.dit.strategy is fused_stand_in) == backend.info.fused
     assert backend._block_kind() == ("compiled" if compiles else "fused")
 
 
