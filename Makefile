@@ -1,4 +1,4 @@
-# Everything here works on a machine with only Python (>= 3.10) and make: each target first sets up
+# Everything here works on a machine with only Python (>= 3.11) and make: each target first sets up
 # a virtual environment of its own in $(VENV).
 
 PYTHON ?= python3

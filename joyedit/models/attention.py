@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from joyedit.models.rope import apply_rope, rotate_into
+from joyedit.models.transfer import to_device
 
 Packed = tuple[Tensor, Tensor]
 """Both streams of all samples: image (B, S, H, D) and text (T, H, D), the texts one after the other."""
@@ -175,8 +176,7 @@ def _varlen_by(name: str) -> AttentionFn:
 def _bounds(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """Where each sample begins, and the end of the last: int32. Kept, as every block asks for the same."""
     bounds = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-    # Pinned: a plain copy would wait for all that the device was given before.
-    return bounds.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else bounds
+    return to_device(bounds, device)
 
 
 _FLASH_WORDS = ("cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k")

@@ -209,9 +209,10 @@ class DoubleBlock(nn.Module):
         query = sequences.join(attn.img_attn_q_norm(img_q), attn.txt_attn_q_norm(txt_q), rotate=True, target=target)
         key = sequences.join(attn.img_attn_k_norm(img_k), attn.txt_attn_k_norm(txt_k), rotate=True)
         value = sequences.join(img_v, txt_v)
-        del img_q, img_k, img_v, txt_q, txt_k, txt_v  # The MLPs need the memory.
+        del img_q, img_k, img_v, txt_q, txt_k, txt_v
 
         img_out, txt_out = sequences.attend(query, key, value, target)
+        del query, key, value  # The MLPs need the memory.
 
         # Projection, gated residual, norm, modulation, MLP, gated residual: the image, then the text.
         if target is not None:

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from joyedit.errors import CheckpointError
+from joyedit.errors import CheckpointError, first_line
 
 
 class TensorFiles(Protocol):
@@ -75,11 +75,10 @@ class PickleFile:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except pickle.UnpicklingError as error:
             raise CheckpointError(
-                f"{path}: refused, the file holds more than tensors, and its code is not run"
-                f" ({str(error).splitlines()[0]})"
+                f"{path}: refused, the file holds more than tensors, and its code is not run ({first_line(error)})"
             ) from error
         except (RuntimeError, OSError, EOFError, ValueError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise CheckpointError(f"{path}: not a readable PyTorch file ({reason}); download it again") from error
         for key in self.WRAPPERS:
             if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):

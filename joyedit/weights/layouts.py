@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from joyedit.errors import CheckpointError
+from joyedit.errors import CheckpointError, first_line
 from joyedit.models.config import ConfigError, DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
@@ -61,9 +61,8 @@ def resolve(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"--model {model}: no such folder here, and the hub did not give it ({reason});"
+            f"--model {model}: no such folder here, and the hub did not give it ({first_line(error)});"
             " check the name and the network, or give a local folder"
         ) from error
 
@@ -113,11 +112,11 @@ def _open_diffusers(folder: Path) -> Checkpoint:
     return _assemble(
         folder,
         "diffusers",
-        dit_config,
-        vae_config,
-        text_config,
-        text_folder,
-        {
+        dit_config=dit_config,
+        vae_config=vae_config,
+        text_config=text_config,
+        text_folder=text_folder,
+        files={
             "dit": (open_safetensors(folder / "transformer", _DIFFUSERS_STEM), names.dit_from_diffusers),
             "vae": (open_safetensors(folder / "vae", _DIFFUSERS_STEM), names.vae_from_diffusers),
             "text": (open_safetensors(text_folder, "model"), names.text_encoder),
@@ -150,11 +149,11 @@ def _open_original(folder: Path) -> Checkpoint:
     return _assemble(
         folder,
         "original",
-        dit_config,
-        vae_config,
-        _config(text_folder / "config.json", dict),
-        text_folder,
-        {
+        dit_config=dit_config,
+        vae_config=vae_config,
+        text_config=_config(text_folder / "config.json", dict),
+        text_folder=text_folder,
+        files={
             "dit": (dit, names.dit_from_original),
             "vae": (vae, names.vae_from_original(vae_config.num_res_blocks)),
             "text": (open_safetensors(text_folder, "model"), names.text_encoder),
@@ -174,6 +173,7 @@ _SCHEDULER = Path("scheduler", "scheduler_config.json")
 def _assemble(
     folder: Path,
     layout: Layout,
+    *,
     dit_config: DiTConfig,
     vae_config: VAEConfig,
     text_config: dict[str, Any],

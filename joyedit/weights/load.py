@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from joyedit.errors import CheckpointError, DeviceError
+from joyedit.errors import CheckpointError, DeviceError, first_line
 from joyedit.weights.files import TensorFiles
 from joyedit.weights.names import DROP, Fit, Rename
 
@@ -117,7 +117,7 @@ def load(
             f"{where}: the {component.name} takes {need / 2**30:.1f} GiB, and {device} has no room for it"
         ) from error
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{where}: the {component.name} cannot be loaded ({reason})") from error
     component.module.requires_grad_(False).eval()
 

@@ -23,16 +23,35 @@ SizeName = Literal["tiny", "small", "full"]
 def configs(size: SizeName) -> tuple[DiTConfig, VAEConfig, dict[str, Any]]:
     """Configurations of DiT, VAE and text encoder (as the dictionary of its config.json)."""
     if size == "full":
-        text = _text(4096, 12288, 36, 32, 8, 128, [24, 20, 20], vocabulary=151936)
-        vision = _vision(1152, 4304, 27, 16, 4096, [8, 16, 24], positions=2304)
+        text = _text(
+            hidden=4096,
+            inner=12288,
+            layers=36,
+            heads=32,
+            kv_heads=8,
+            head_dim=128,
+            sections=[24, 20, 20],
+            vocabulary=151936,
+        )
+        vision = _vision(hidden=1152, inner=4304, depth=27, heads=16, out=4096, deepstack=[8, 16, 24], positions=2304)
         return DiTConfig(), VAEConfig(), _qwen(text, vision)
     if size == "small":
         dit = DiTConfig(hidden_size=256, num_heads=4, num_layers=16, text_dim=256, rope_dims=(8, 28, 28))
-        text = _text(256, 768, 8, 4, 2, 64, [12, 10, 10], vocabulary=1024)
-        return dit, _vae(8, blocks=2), _qwen(text, _vision(96, 256, 5, 3, 256, [1, 2], positions=256))
+        text = _text(
+            hidden=256, inner=768, layers=8, heads=4, kv_heads=2, head_dim=64, sections=[12, 10, 10], vocabulary=1024
+        )
+        return (
+            dit,
+            _vae(8, blocks=2),
+            _qwen(text, _vision(hidden=96, inner=256, depth=5, heads=3, out=256, deepstack=[1, 2], positions=256)),
+        )
     dit = DiTConfig(hidden_size=64, num_heads=2, num_layers=2, text_dim=64, rope_dims=(4, 14, 14))
-    text = _text(64, 128, 2, 2, 1, 32, [6, 5, 5], vocabulary=1024)
-    return dit, _vae(4, blocks=1), _qwen(text, _vision(32, 64, 1, 1, 64, [0], positions=64))
+    text = _text(hidden=64, inner=128, layers=2, heads=2, kv_heads=1, head_dim=32, sections=[6, 5, 5], vocabulary=1024)
+    return (
+        dit,
+        _vae(4, blocks=1),
+        _qwen(text, _vision(hidden=32, inner=64, depth=1, heads=1, out=64, deepstack=[0], positions=64)),
+    )
 
 
 def build(
@@ -82,7 +101,15 @@ def _vae(base: int, blocks: int) -> VAEConfig:
 
 
 def _text(
-    hidden: int, inner: int, layers: int, heads: int, kv_heads: int, head_dim: int, sections: list[int], vocabulary: int
+    *,
+    hidden: int,
+    inner: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    sections: list[int],
+    vocabulary: int,
 ) -> dict[str, Any]:
     return {
         "model_type": "qwen3_vl_text",
@@ -101,7 +128,7 @@ def _text(
 
 
 def _vision(
-    hidden: int, inner: int, depth: int, heads: int, out: int, deepstack: list[int], positions: int
+    *, hidden: int, inner: int, depth: int, heads: int, out: int, deepstack: list[int], positions: int
 ) -> dict[str, Any]:
     return {
         "model_type": "qwen3_vl",

@@ -7,15 +7,17 @@ run, and a note says why.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from joyedit.errors import first_line
 from joyedit.job.spec import RunConfig
 from joyedit.models.attention import TextLengths
 from joyedit.models.dit import DiT
 from joyedit.runtime.tuning.measurements import make_cache_folder
+from joyedit.runtime.tuning.timing import synchronize, timed
 
 COMPILE_SECONDS = 30.0
 """Duration of a compilation with an empty cache: measured on an H100 with 16 CPU cores."""
@@ -64,30 +66,24 @@ def compile_dit(dit: DiT, device: torch.device) -> Compilation:
     """Compile the blocks on random input of usual shapes. Raises torch.OutOfMemoryError only."""
     dit.compile_blocks()
     try:
-        first = _seconds(dit, device)
+        (again,), first, _ = timed(partial(_forward, dit, device), partial(synchronize, device), 1)
     except torch.OutOfMemoryError:
         raise
     # A missing or broken compiler raises any of these. The note passes the reason on.
     except (RuntimeError, ImportError, OSError) as error:
         dit.plain_blocks()
         torch._dynamo.reset()
-        message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        return Compilation(on=False, note=f"not compiled: the compiler does not work here ({message.strip()[:200]})")
-    return Compilation(on=True, seconds=max(0.0, first - _seconds(dit, device)))
+        return Compilation(on=False, note=f"not compiled: the compiler does not work here ({first_line(error)})")
+    return Compilation(on=True, seconds=max(0.0, first - again))
 
 
-def _seconds(dit: DiT, device: torch.device) -> float:
-    """Seconds of one forward as in a run: both guidance branches at once on CUDA, one at a time on the CPU."""
-    on_cuda = device.type == "cuda"
+def _forward(dit: DiT, device: torch.device) -> None:
+    """One forward as in a run: both guidance branches at once on CUDA, one at a time on the CPU."""
     # The compiler tunes its kernels for the first sizes: on CUDA those of a 1024-pixel edit.
-    lengths, side = ([1060, 1043], 128) if on_cuda else ([9], 8)
+    lengths, side = ([1060, 1043], 128) if device.type == "cuda" else ([9], 8)
     channels = dit.cfg.in_channels
-    start = time.perf_counter()
     with torch.inference_mode():
         items = [torch.randn(len(lengths), channels, side, side, device=device) for _ in range(2)]
         txt = torch.randn(sum(lengths), dit.cfg.hidden_size, device=device).to(dit.dtype)
         mods = dit.modulations(torch.full((1,), 500.0, device=device))
         dit.predict(items, mods, txt, TextLengths.of(lengths))
-        if on_cuda:
-            torch.cuda.synchronize(device)
-    return time.perf_counter() - start

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from joyedit.errors import DeviceError
+from joyedit.errors import DeviceError, first_line
 from joyedit.job.spec import SwitchName
 from joyedit.models.attention import TextLengths
 from joyedit.models.config import DiTConfig, VAEConfig
@@ -71,7 +71,7 @@ def fault(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> str:
     except (triton.TritonError, RuntimeError, ValueError, TypeError, OSError, subprocess.SubprocessError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        return f"they do not run here ({(str(error).strip() or type(error).__name__).splitlines()[0][:200]})"
+        return f"they do not run here ({first_line(error)})"
     # A comparison with NaN is false.
     return "" if worst <= TOLERANCE[dtype] else f"the result differs from the plain networks by {worst:.3g}"
 
