@@ -17,7 +17,7 @@ import joyedit
 from joyedit import errors
 from joyedit.job.results import verify
 from joyedit.job.results.report import Report
-from joyedit.job.source.recipe import list_recipes
+from joyedit.job.source.recipe_reader import list_recipes
 from joyedit.job.source.schema import ALIASES, DEFAULTS_KEYS, ITEM_KEYS
 
 DOCS = ROOT / "docs"

@@ -157,7 +157,7 @@ def test_a_signal_with_a_pipe_that_nobody_reads(place: Path, unread: Callable[..
 
 
 def test_a_slow_reader_gets_every_line(place: Path) -> None:
-    process = subprocess.Popen([*RUN, "--json", "-q"], cwd=place, env=environment(), stdout=subprocess.PIPE)
+    process = subprocess.Popen([*RUN, "--json", "-q"], cwd=place, env=environment(), stdout=subprocess.PIPE, bufsize=0)
     assert process.stdout is not None
     first = process.stdout.readline()
     until = time.monotonic() + 60

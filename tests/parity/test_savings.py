@@ -138,9 +138,9 @@ def test_a_picture_from_the_cache_is_the_picture_without(ours: JoyImageBackend) 
 
 def test_four_instructions_for_one_picture_open_once(ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    for name in ("see", "open", "follow"):
+    for name in ("see", "read_prefix", "read_suffixes"):
         real = getattr(ours.conditioner, name)
         monkeypatch.setattr(ours.conditioner, name, lambda *a, real=real, name=name: calls.append(name) or real(*a))
     image = picture(256, 320, seed=99)
     ours.encode(batch_of([Edit(text=text or "Nothing.", images=[image]) for text in TEXTS]))
-    assert calls == ["see", "open", "follow"]
+    assert calls == ["see", "read_prefix", "read_suffixes"]
