@@ -114,16 +114,16 @@ def raised_codes() -> Iterator[str]:
                 yield from (str(value) for value in values if re.fullmatch("[a-z]+_[a-z_]+", str(value)))
 
 
-def test_findings_of_verify() -> None:
+def test_mismatches_of_verify() -> None:
     path = Path(verify.__file__)
     kinds = {
         str(value.value)
         for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Finding", "finding")
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Mismatch", "mismatch")
         for value in [*node.args[:1], *(k.value for k in node.keywords if k.arg == "kind")]
         if isinstance(value, ast.Constant)
     }
-    assert set(table_words(DOCS / "overnight.md", "finding")) == kinds
+    assert set(table_words(DOCS / "overnight.md", "mismatch")) == kinds
 
 
 def test_rows_of_the_report() -> None:
