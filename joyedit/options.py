@@ -143,7 +143,9 @@ class RunOptions:
         "auto", "--attention", help="Attention kernel; auto measures the kernels on the GPU once and takes the fastest."
     )
     fused: SwitchName = option(
-        "auto", "--fused", help="Use joyedit's own Triton kernels; auto uses them on a GPU where they are right."
+        "auto",
+        "--fused",
+        help="Use joyedit's own Triton kernels; auto uses them on a GPU where their results are right.",
     )
     compile: SwitchName = option(
         "auto",
@@ -166,7 +168,7 @@ class RunOptions:
     )
     format: FormatName = option("png", "--format", help="Format of the edited pictures.")
     quality: int | None = option(
-        None, "--quality", least=1, most=100, metavar="N", help="Quality of JPEG and WebP, 1 to 100."
+        None, "--quality", least=1, most=100, metavar="N", help="Quality of JPEG and WebP, 1 to 100. [default: 95]"
     )
     overwrite: bool = option(False, "--overwrite", help="Edit all items again, also those that are done in DIR.")
     retry_failed: bool = option(
@@ -198,7 +200,7 @@ class BenchOptions:
 
     size: SizeName = option("small", "--size", help="full is the published model, small has its proportions for a CPU.")
     basesize: int | None = option(
-        None, "--basesize", metavar="256|512|768|1024", help="[default: 1024 for full, else 256]"
+        None, "--basesize", metavar="256|512|768|1024", help="Size of the pictures. [default: 1024 for full, else 256]"
     )
     references: int = option(1, "--references", least=0, most=5, help="Reference pictures of an item.")
     batch_size: int = option(1, "--batch-size", least=1, help="Items that go through the networks together.")

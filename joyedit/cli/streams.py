@@ -57,6 +57,7 @@ class Pump:
     def __init__(self) -> None:
         self.stopped: Callable[[], bool] = lambda: False
         self._queue: queue.SimpleQueue[tuple[int, bytes] | threading.Event] = queue.SimpleQueue()
+        self._known: set[int] = set()
         self._dead: set[int] = set()
         self._progress = time.monotonic()
         threading.Thread(target=self._work, name="joyedit-output", daemon=True).start()
@@ -67,6 +68,7 @@ class Pump:
             self._give_up_if_stuck()
             time.sleep(_POLL)
         if number not in self._dead:
+            self._known.add(number)
             self._queue.put((number, data))
 
     def drain(self) -> None:
@@ -78,7 +80,7 @@ class Pump:
 
     def _give_up_if_stuck(self) -> None:
         if self.stopped() and time.monotonic() - self._progress > GRACE:
-            self._dead |= {1, 2}
+            self._dead |= self._known
 
     def _work(self) -> None:
         while True:

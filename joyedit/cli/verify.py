@@ -30,7 +30,7 @@ SHOWN = 20
 def verify_command(folder: Folder, source: Source = None, json: Json = False) -> None:
     """Check that every record has its picture, every picture a record, and every item of the source a record.
 
-    Prints one line for each difference, then the counts. Exit codes: 0 all is in order, 2 this is no output
+    Prints one line for each difference, then the counts. Exit codes: 0 all is in order, 2 the folder is not an output
     folder of joyedit, 3 something differs, or items failed.
     """
     from dataclasses import asdict
@@ -84,7 +84,7 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
 def status_command(folder: Folder, json: Json = False) -> None:
     """Show how far a run is: items done, failed by code, left, and the rate. Works while the run goes on, too.
 
-    Exit codes: 0 all items are done or a run is editing them, 2 this is no output folder of joyedit, 3 items
+    Exit codes: 0 all items are done or a run is editing them, 2 the folder is not an output folder of joyedit, 3 items
     failed, or items are left and no run is editing them.
     """
     from dataclasses import asdict

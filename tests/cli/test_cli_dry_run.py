@@ -88,3 +88,12 @@ def test_memory_does_not_grow_with_the_manifest(pictures: Path) -> None:
     few, many = peak(500), peak(4_500)
     # The tables of name hashes may grow, by about 100 bytes an item; an item that is kept takes over 600.
     assert (many - few) / 4_000 < 250
+
+
+def test_the_recipes_are_listed(joyedit: Command) -> None:
+    ended = joyedit("recipes")
+    assert ended.code == 0
+    assert [line.split(":")[0] for line in ended.out.splitlines() if not line.startswith(" ")] == [
+        "camera", "draft", "object-rotate",
+    ]  # fmt: skip
+    assert "  --set yaw=VALUE  " in ended.out

@@ -359,4 +359,4 @@ def _last_byte(handle: int, end: int) -> bytes:
 
 def _no_record(path: Path, line: int) -> ManifestError:
     remedy = "remove this line to edit its item again, or restore the file, or choose another output folder"
-    return ManifestError([Problem("this line is no record of joyedit", remedy).at(str(path), line)])
+    return ManifestError([Problem("this line is not a record of joyedit", remedy).at(str(path), line)])

@@ -113,7 +113,9 @@ class _Limits(Composer, SafeConstructor):
     def _alias(self, event: Any) -> Any:
         self.get_event()
         if event.anchor not in self._anchored:
-            self.report(event.start_mark, f"the alias *{event.anchor} names no anchor that is complete here")
+            self.report(
+                event.start_mark, f"the alias *{event.anchor} refers to an anchor that is not complete before it"
+            )
             return _nothing(event)
         node, size, height = self._anchored[event.anchor]
         self._count(event, size)

@@ -244,8 +244,9 @@ def test_a_pickle_without_tensors(broken_original: Path) -> None:
 
 def test_a_pickle_of_another_network(broken_original: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, broken_original / "transformer" / "transformer.pth")
-    assert "recognised as the authors' layout, but its tensors do not tell the networks' sizes: img_in.weight" in (
-        refused(broken_original)
+    assert (
+        "recognised as the authors' layout, but the sizes of the networks cannot be read from its tensors: img_in.weight"
+        in (refused(broken_original))
     )
 
 

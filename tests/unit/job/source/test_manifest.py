@@ -704,8 +704,8 @@ def test_yaml_list_with_its_lines_and_aliases() -> None:
         ]),
         ("- {image: a.png, id: 007, prompt: x}\n", ["m.yaml:1: id must be text, not 7 (write it in quotes)"]),
         ("- {1: a.png}\n", ["m.yaml:1: a key must be text, not 1 (write it in quotes)"]),
-        ("- &a [*a]\n", ["m.yaml:1: the alias *a names no anchor that is complete here"]),
-        ("- *b\n", ["m.yaml:1: the alias *b names no anchor that is complete here"]),
+        ("- &a [*a]\n", ["m.yaml:1: the alias *a refers to an anchor that is not complete before it"]),
+        ("- *b\n", ["m.yaml:1: the alias *b refers to an anchor that is not complete before it"]),
         ("- " + "[" * 30 + "]" * 30 + "\n", ["m.yaml:1: more than 20 lists or mappings inside each other"]),
         ("- a\n- 3\n-\n", [
             "m.yaml:1: an item is a mapping of keys, not 'a' (for example image and instruction)",
@@ -765,9 +765,9 @@ NO_TEXT = "no instruction (give it with -p, or as 'instruction' of the item)"
     [
         ("[" + "x, " * 10_000 + "]", "more than 10000 values in one item, with aliases expanded"),
         ("{image: [" + "[" * 60 + "]" * 60 + ", x], steps: 0}", "more than 20 lists or mappings inside each other"),
-        ("{image: a.png, steps: [*none]}", "the alias *none names no anchor that is complete here"),
-        ("&b {image: &b [*b]}", "the alias *b names no anchor that is complete here"),
-        ("{image: *a, steps: &c [*a, *a, *b]}", "the alias *b names no anchor that is complete here"),
+        ("{image: a.png, steps: [*none]}", "the alias *none refers to an anchor that is not complete before it"),
+        ("&b {image: &b [*b]}", "the alias *b refers to an anchor that is not complete before it"),
+        ("{image: *a, steps: &c [*a, *a, *b]}", "the alias *b refers to an anchor that is not complete before it"),
     ],
 )
 def test_a_yaml_item_beyond_the_limits_hides_no_other(item: str, message: str) -> None:
