@@ -143,8 +143,8 @@ def _open_original(folder: Path) -> Checkpoint:
         vae_config = vae_config_of_shapes(vae.shapes())
     except (KeyError, ConfigError, ValueError) as error:
         raise CheckpointError(
-            f"{folder}: recognised as the authors' layout, but the sizes of the networks cannot be read from its tensors:"
-            f" {error.args[0] if error.args else error}"
+            f"{folder}: recognised as the authors' layout,"
+            f" but the sizes of the networks cannot be read from its tensors: {error.args[0] if error.args else error}"
         ) from error
     return _assemble(
         folder,

@@ -244,10 +244,8 @@ def test_a_pickle_without_tensors(broken_original: Path) -> None:
 
 def test_a_pickle_of_another_network(broken_original: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, broken_original / "transformer" / "transformer.pth")
-    assert (
-        "recognised as the authors' layout, but the sizes of the networks cannot be read from its tensors: img_in.weight"
-        in (refused(broken_original))
-    )
+    reason = "the sizes of the networks cannot be read from its tensors: img_in.weight"
+    assert f"recognised as the authors' layout, but {reason}" in refused(broken_original)
 
 
 def test_faults_of_the_authors_layout_are_told_with_its_names(broken_original: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_foreign_end_is_cut_off_and_kept(tmp_path: Path, tail: bytes) -> None:
 def test_a_file_that_is_no_journal_at_all_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text('{"score": 1}\n{"score": 2}\n')
-    with pytest.raises(ManifestError, match="line is no record"):
+    with pytest.raises(ManifestError, match="line is not a record"):
         Journal(tmp_path)
     assert path.read_text() == '{"score": 1}\n{"score": 2}\n'
     path.write_bytes(b'{"id": "a", "stat')  # a first record, torn
@@ -305,7 +305,7 @@ def test_a_line_that_is_broken_elsewhere_is_told_with_its_number(tmp_path: Path,
     path = tmp_path / "results.jsonl"
     good = json.dumps({"id": "a"})
     path.write_text(f"{good}\n{broken}\n{good}\n")
-    with pytest.raises(ManifestError, match=r"results\.jsonl:2: this line is no record"):
+    with pytest.raises(ManifestError, match=r"results\.jsonl:2: this line is not a record"):
         list(read_journal(path))
 
 
