@@ -327,7 +327,7 @@ def test_a_foreign_results_file_is_refused_and_left(forks: Forks, tmp_path: Path
     (tmp_path / "out" / "results.jsonl").write_text("score\n1\n")
     ended = forks(*RUN, cwd=tmp_path)
     assert ended.code == 2
-    assert "no record of joyedit" in ended.message
+    assert "not a record of joyedit" in ended.message
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.jsonl"]
     assert (tmp_path / "out" / "results.jsonl").read_text() == "score\n1\n"
 
