@@ -6,10 +6,13 @@ residual Wan 2.2 VAE, a rotated text stream) is refused here, before a weight is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from joyedit.models.config_values import MOST_LAYERS, WIDEST, ConfigError, Values, shown
+
+__all__ = ["ConfigError", "DiTConfig", "VAEConfig"]
 
 WAN_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -21,8 +24,10 @@ WAN_STD = (
 )  # fmt: skip
 
 
-class ConfigError(ValueError):
-    """A configuration that these networks cannot express."""
+PIXEL_STEP = 16
+"""Sides of pictures are multiples of this: what one token of the DiT covers must divide it."""
+MOST_LATENT_CHANNELS = 256
+_MOST_STATISTIC = 1e6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +48,8 @@ class DiTConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden_size {self.hidden_size} is not a multiple of {self.num_heads} heads")
+        if self.mlp_dim < 1:
+            raise ConfigError(f"mlp_width_ratio {self.mlp_ratio} of {self.hidden_size} channels leaves none")
         if sum(self.rope_dims) != self.head_dim or any(d % 2 for d in self.rope_dims):
             raise ConfigError(
                 f"rope_dim_list {list(self.rope_dims)} must be even numbers that add up to {self.head_dim}"
@@ -59,24 +66,25 @@ class DiTConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> DiTConfig:
         """Read a published `transformer/config.json`. Raises ConfigError."""
-        rope_type = raw.get("rope_type", "rope")
+        values = Values(raw)
+        rope_type = values.text("rope_type", "rope")
         if rope_type != "rope":
-            raise ConfigError(f"rope_type {rope_type!r} is not supported, only 'rope'")
-        patch = tuple(raw.get("patch_size", (1, 2, 2)))
-        if len(patch) != 3 or patch[0] != 1:
+            raise ConfigError(f"rope_type {shown(rope_type)} is not supported, only 'rope'")
+        patch = values.wholes("patch_size", 1, PIXEL_STEP, (1, 2, 2), count=3)
+        if patch[0] != 1:
             raise ConfigError(f"patch_size {list(patch)} is not supported: its first number must be 1")
-        in_channels = int(raw.get("in_channels", 16))
+        in_channels = values.whole("in_channels", 1, MOST_LATENT_CHANNELS, 16)
         return cls(
-            hidden_size=int(raw["hidden_size"]),
-            num_heads=int(raw["num_attention_heads"]),
-            num_layers=int(raw["num_layers"]),
-            text_dim=int(raw["text_dim"]),
-            mlp_ratio=float(raw.get("mlp_width_ratio", 4.0)),
+            hidden_size=values.whole("hidden_size", 1, WIDEST),
+            num_heads=values.whole("num_attention_heads", 1, 1024),
+            num_layers=values.whole("num_layers", 1, MOST_LAYERS),
+            text_dim=values.whole("text_dim", 1, WIDEST),
+            mlp_ratio=values.number("mlp_width_ratio", 0.01, 64, 4.0),
             in_channels=in_channels,
-            out_channels=int(raw.get("out_channels") or in_channels),
-            patch=(int(patch[1]), int(patch[2])),
-            rope_dims=tuple(int(d) for d in raw["rope_dim_list"]),  # type: ignore[arg-type]
-            theta=float(raw["theta"]),
+            out_channels=values.whole("out_channels", in_channels, in_channels, in_channels),
+            patch=(patch[1], patch[2]),
+            rope_dims=values.wholes("rope_dim_list", 0, WIDEST, count=3),  # type: ignore[arg-type]
+            theta=values.number("theta", 1, 1e12),
         )
 
 
@@ -99,10 +107,15 @@ class VAEConfig:
     latents_std: tuple[float, ...] = WAN_STD
 
     def __post_init__(self) -> None:
+        if not self.dim_mult:
+            raise ConfigError("dim_mult must have at least one entry")
         if len(self.temporal_downsample) != len(self.dim_mult) - 1:
             raise ConfigError("temperal_downsample needs one entry fewer than dim_mult")
         if len(self.latents_mean) != self.z_dim or len(self.latents_std) != self.z_dim:
             raise ConfigError(f"latents_mean and latents_std need {self.z_dim} numbers each")
+        widest = max(self.base_dim, self.decoder_base_dim) * max(self.dim_mult)
+        if widest > WIDEST:
+            raise ConfigError(f"base_dim times dim_mult gives layers of {widest} channels, {WIDEST} are allowed")
 
     @property
     def spatial_factor(self) -> int:
@@ -114,21 +127,25 @@ class VAEConfig:
         """Read a published `vae/config.json`. Raises ConfigError."""
         for key in ("is_residual", "patch_size", "attn_scales"):
             if raw.get(key):
-                raise ConfigError(f"VAE option {key}={raw[key]!r} is not supported (a Wan 2.1 VAE has none)")
-        base = int(raw.get("base_dim", 96))
-        mean = raw.get("latents_mean", WAN_MEAN)
-        std = raw.get("latents_std", WAN_STD)
-        if not all(math.isfinite(x) for x in (*mean, *std)) or any(x <= 0 for x in std):
+                raise ConfigError(f"VAE option {key}={shown(raw[key])} is not supported (a Wan 2.1 VAE has none)")
+        values = Values(raw)
+        base = values.whole("base_dim", 1, WIDEST, 96)
+        z_dim = values.whole("z_dim", 1, MOST_LATENT_CHANNELS, 16)
+        mean, std = (
+            values.numbers(key, -_MOST_STATISTIC, _MOST_STATISTIC, default)
+            for key, default in (("latents_mean", WAN_MEAN), ("latents_std", WAN_STD))
+        )
+        if any(deviation <= 0 for deviation in std):
             raise ConfigError("latents_mean and latents_std must be finite, the deviations positive")
         return cls(
             base_dim=base,
-            decoder_base_dim=int(raw.get("decoder_base_dim") or base),
-            dim_mult=tuple(int(m) for m in raw.get("dim_mult", (1, 2, 4, 4))),
-            num_res_blocks=int(raw.get("num_res_blocks", 2)),
-            z_dim=int(raw.get("z_dim", 16)),
-            in_channels=int(raw.get("in_channels", 3)),
-            out_channels=int(raw.get("out_channels", 3)),
-            temporal_downsample=tuple(bool(t) for t in raw.get("temperal_downsample", (False, True, True))),
-            latents_mean=tuple(float(x) for x in mean),
-            latents_std=tuple(float(x) for x in std),
+            decoder_base_dim=values.whole("decoder_base_dim", 1, WIDEST, base),
+            dim_mult=values.wholes("dim_mult", 1, 64, (1, 2, 4, 4)),
+            num_res_blocks=values.whole("num_res_blocks", 1, 64, 2),
+            z_dim=z_dim,
+            in_channels=values.whole("in_channels", 3, 3, 3),
+            out_channels=values.whole("out_channels", 3, 3, 3),
+            temporal_downsample=values.truths("temperal_downsample", (False, True, True)),
+            latents_mean=mean,
+            latents_std=std,
         )

@@ -10,30 +10,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from joyedit.models.config_values import ConfigError
+from joyedit.models.qwen_config import checked_image_processor
+
+PROCESSOR_FILE = "preprocessor_config.json"
+
 
 def load_image_processor(folder: Path) -> Any:
-    """Qwen's image processor on PIL, which needs no torchvision, with the checkpoint's settings."""
+    """Qwen's image processor on PIL, which needs no torchvision, with the checkpoint's settings.
+
+    Raises ConfigError for settings that cannot work, OSError or ValueError for a file that cannot be read.
+    """
     try:
         module = importlib.import_module("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
         processor: Any = module.Qwen2VLImageProcessorPil
     except ImportError:  # transformers 4.57
         processor = importlib.import_module("transformers").Qwen2VLImageProcessor
-    # 4.57 ignores `size` and has limits of its own, which would shrink a picture of 1024 x 1024.
-    # Both releases obey these two names.
-    config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    size = config.get("size") or {}
-    limits = {
-        "min_pixels": config.get("min_pixels") or size.get("shortest_edge"),
-        "max_pixels": config.get("max_pixels") or size.get("longest_edge"),
-    }
-    return processor.from_pretrained(folder, **{name: n for name, n in limits.items() if n})
+    raw = json.loads((folder / PROCESSOR_FILE).read_text(encoding="utf-8"))
+    if not isinstance(raw, dict):
+        raise ConfigError("must be a JSON object")
+    return processor(**checked_image_processor(raw))
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The checkpoint's own tokenizer. It runs no remote code."""
-    from transformers import AutoTokenizer
+    """The checkpoint's own tokenizer. It runs no remote code, and no configuration of a network is read for it."""
+    from transformers import AutoTokenizer, Qwen3VLConfig
 
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(folder, config=Qwen3VLConfig(), trust_remote_code=False)
 
 
 def rope_theta(text_config: Any) -> float:

@@ -18,6 +18,7 @@ from pathlib import Path
 from joyedit.errors import UsageError
 from joyedit.job.spec import RunConfig, Settings
 from joyedit.runtime.protocol import Backend, BackendInfo
+from joyedit.weights.regular_files import files_below, open_regular, unreadable
 
 FAKE_MODEL = "fake"
 FAKE_SWITCH = "JOYEDIT_FAKE"
@@ -102,31 +103,32 @@ def describe_without_loading(config: RunConfig) -> BackendInfo:
 
 
 def folder_identity(folder: Path) -> str:
-    """One hash over the files below `folder`, hidden ones left out."""
+    """One hash over the files below `folder`, hidden ones left out. Links are followed.
+
+    Raises CheckpointError for a file that cannot be read, and for more files than a checkpoint has.
+    """
     digest = hashlib.sha256()
-    paths = [path for path in folder.rglob("*") if not any(part.startswith(".") for part in _below(path, folder))]
-    for path in sorted(paths):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder).as_posix()}\0{_file_identity(path)}\n".encode())
+    for path in sorted(files_below(folder)):
+        digest.update(os.fsencode(path.relative_to(folder).as_posix()))
+        digest.update(f"\0{_file_identity(path)}\n".encode())
     return digest.hexdigest()
 
 
-def _below(path: Path, folder: Path) -> tuple[str, ...]:
-    return path.relative_to(folder).parts
-
-
 def _file_identity(path: Path) -> str:
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
     if target.parent.name == "blobs" and len(target.name) == 64:  # the hub's cache
         return target.name
     digest = hashlib.sha256()
-    with open(target, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(f"{size}\0".encode())
-        if size <= SMALL:
-            digest.update(file.read())
-        else:
-            for number in range(SAMPLES):
-                file.seek((size - SAMPLE) * number // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE))
+    try:
+        with open_regular(target) as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(f"{size}\0".encode())
+            if size <= SMALL:
+                digest.update(file.read(SMALL + 1))
+            else:
+                for number in range(SAMPLES):
+                    file.seek((size - SAMPLE) * number // (SAMPLES - 1))
+                    digest.update(file.read(SAMPLE))
+    except OSError as error:
+        raise unreadable(path, error) from error
     return digest.hexdigest()

@@ -6,23 +6,24 @@ A checkpoint folder may hold `joyedit.json`, an object with any of `basesize`, `
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
-from joyedit.errors import CheckpointError, UsageError
+from joyedit.errors import CheckpointError, UsageError, printable
 from joyedit.job.spec import BASE_SIZES, Settings
+from joyedit.models.config_values import ConfigError, Values, shown
+from joyedit.weights.regular_files import is_there, printable_path, read_object
 
 DEFAULTS_FILE = "joyedit.json"
 NANO = "nano"
 EDIT_PLUS = Settings(steps=30, negative_prompt=" ")
 """What the Edit-Plus pipeline takes where nobody says anything."""
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "basesize": (int,),
-    "steps": (int,),
-    "guidance_scale": (int, float),
-    "negative_prompt": (str,),
-}
+MOST_STEPS, MOST_GUIDANCE = 1000, 100
+"""The limits that manifests have too."""
+MOST_TEXT = 20_000
+"""The most characters of a negative prompt. The model keeps about 4000 tokens of a text."""
+_KEYS = ("basesize", "steps", "guidance_scale", "negative_prompt")
 
 
 def nano_folder() -> Path:
@@ -34,15 +35,16 @@ def local_folder(model: str) -> Path | None:
     """The folder that a model name stands for, or None for a hub id. Raises UsageError on neither."""
     if model == NANO:
         return nano_folder()
-    path = Path(model).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(model))  # it leaves the name of an unknown user as it is, and raises nothing
+    if os.path.isdir(path):
         return path
-    if path.exists():
-        raise UsageError(f"--model {model}: is a file; give the checkpoint's folder")
+    if os.path.lexists(path):
+        kind = "is a file" if os.path.isfile(path) else "is no folder"
+        raise UsageError(f"--model {printable(model, 1000)}: {kind}; give the checkpoint's folder")
     parts = model.split("/")
     if len(parts) == 2 and all(parts) and not model.startswith((".", "~")) and "\\" not in model:
         return None
-    raise UsageError(f"--model {model}: no such folder, and not a hub id (owner/name)")
+    raise UsageError(f"--model {printable(model, 1000)}: no such folder, and not a hub id (owner/name)")
 
 
 def checkpoint_defaults(model: str) -> Settings:
@@ -60,24 +62,32 @@ def checkpoint_defaults(model: str) -> Settings:
 def _is_edit_plus(folder: Path) -> bool:
     """Edit-Plus has the networks of Edit and other defaults; its model_index.json names its pipeline."""
     try:
-        raw = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # told with its reason when the checkpoint is opened
+        index = folder / "model_index.json"
+        return is_there(index) and "EditPlus" in Values(read_object(index)).text("_class_name", "")
+    except (CheckpointError, ConfigError):  # told with its reason when the checkpoint is opened
         return False
-    return isinstance(raw, dict) and "EditPlus" in str(raw.get("_class_name"))
 
 
 def _own_settings(path: Path) -> Settings:
-    if not path.is_file():
+    if not is_there(path):
         return Settings()
+    raw = read_object(path)
+    for key in raw:
+        if key not in _KEYS:
+            raise CheckpointError(f"{printable_path(path)}: unknown key {shown(key)} (valid: {', '.join(_KEYS)})")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path}: must be an object with any of {', '.join(_KINDS)}")
-    for key, value in raw.items():
-        if key not in _KINDS or isinstance(value, bool) or not isinstance(value, _KINDS[key]):
-            raise CheckpointError(f"{path}: {key!r} = {value!r} is not one of {', '.join(_KINDS)} with its type")
-    if raw.get("basesize", 1024) not in BASE_SIZES or raw.get("steps", 1) < 1:
-        raise CheckpointError(f"{path}: basesize must be one of {BASE_SIZES} and steps at least 1")
+        _check(Values(raw))
+    except ConfigError as error:
+        raise CheckpointError(f"{printable_path(path)}: {error}") from error
     return Settings(**raw)
+
+
+def _check(values: Values) -> None:
+    if "steps" in values:
+        values.whole("steps", 1, MOST_STEPS)
+    if "guidance_scale" in values:
+        values.number("guidance_scale", 0, MOST_GUIDANCE)
+    if "negative_prompt" in values:
+        values.text("negative_prompt", most=MOST_TEXT)
+    if "basesize" in values and (basesize := values.whole("basesize", 1, BASE_SIZES[-1])) not in BASE_SIZES:
+        raise ConfigError(f"basesize must be one of {', '.join(map(str, BASE_SIZES))}, not {basesize}")

@@ -1,23 +1,25 @@
 """Tensor files as one thing: names, shapes, and one tensor at a time, wherever they lie.
 
-Safetensors (one file, or shards with an index) are read straight to the target device. Pickles are
-read with `weights_only=True` and memory-mapped; nothing in them is executed.
+Safetensors (one file, or shards with an index) are read straight to the target device; `pickle_file` reads the others.
 """
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from joyedit.errors import CheckpointError, first_line
+from joyedit.errors import CheckpointError, first_line, printable
+from joyedit.weights.regular_files import INDEX_BYTES, is_there, open_regular, printable_path, read_object, unreadable
+
+MOST_SHARDS = 1000
+FLOATS = ("F16", "BF16", "F32", "F64")
+"""The types of tensors that networks are loaded from, as safetensors names them."""
 
 
 class TensorFiles(Protocol):
@@ -27,6 +29,10 @@ class TensorFiles(Protocol):
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
 
+    def other_types(self) -> Mapping[str, str]:
+        """The types of those tensors that are not of a floating-point type of at least 16 bits."""
+        ...
+
     def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]: ...
 
 
@@ -35,26 +41,34 @@ class SafetensorsFiles:
 
     def __init__(self, paths: list[Path], expected: Mapping[str, str] | None = None) -> None:
         self.paths = paths
-        self.where = str(paths[0] if len(paths) == 1 else paths[0].parent)
+        self.where = printable_path(paths[0] if len(paths) == 1 else paths[0].parent)
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._other_types: dict[str, str] = {}
         for path in paths:
+            _check_header(path)
             try:
                 with safe_open(path, framework="pt") as file:
                     for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                        self._shapes[name] = tuple(file.get_slice(name).get_shape())
+                        self._add(name, file.get_slice(name))
             except (SafetensorError, OSError) as error:
-                raise CheckpointError(
-                    f"{path}: not a complete safetensors file ({error}); download it again"
-                ) from error
+                raise _incomplete(path, first_line(error)) from error
         absent = sorted(set(expected or ()) - set(self._shapes))
         if absent:
             raise CheckpointError(
                 f"{self.where}: {len(absent)} tensors that the index names are not in its shards, the first"
-                f" is {absent[0]}; download the checkpoint again"
+                f" is {printable(absent[0])}; download the checkpoint again"
             )
+
+    def _add(self, name: str, entry: Any) -> None:
+        self._shapes[name] = tuple(entry.get_shape())
+        if entry.get_dtype() not in FLOATS:
+            self._other_types[name] = printable(str(entry.get_dtype()))
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return self._shapes
+
+    def other_types(self) -> Mapping[str, str]:
+        return self._other_types
 
     def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
         with ExitStack() as stack:
@@ -64,61 +78,58 @@ class SafetensorsFiles:
                     yield name, file.get_tensor(name)
 
 
-class PickleFile:
-    """A `.pth` file: a state dict, bare or under one of the usual keys."""
-
-    WRAPPERS = ("model", "state_dict", "module")
-
-    def __init__(self, path: Path) -> None:
-        self.where = str(path)
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(
-                f"{path}: refused, the file holds more than tensors, and its code is not run ({first_line(error)})"
-            ) from error
-        except (RuntimeError, OSError, EOFError, ValueError) as error:
-            reason = first_line(error)
-            raise CheckpointError(f"{path}: not a readable PyTorch file ({reason}); download it again") from error
-        for key in self.WRAPPERS:
-            if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-                loaded = loaded[key]
-                break
-        tensors = {k: v for k, v in loaded.items() if isinstance(v, Tensor)} if isinstance(loaded, dict) else {}
-        if not tensors:
-            raise CheckpointError(f"{path}: holds no state dict")
-        self._tensors: dict[str, Tensor] = tensors
-
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
-
-    def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in self._tensors.items():
-            yield name, tensor.to(device)
-
-
 def open_safetensors(folder: Path, stem: str) -> SafetensorsFiles:
     """The tensors of one component folder: `<stem>.safetensors`, or the shards that its index names.
 
     Raises CheckpointError when there are none, or a shard is absent.
     """
     single = folder / f"{stem}.safetensors"
-    if single.is_file():
+    if is_there(single):
         return SafetensorsFiles([single])
     index = folder / f"{stem}.safetensors.index.json"
-    if index.is_file():
-        try:
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            shards = sorted({str(shard) for shard in weight_map.values()})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{index}: not a safetensors index ({error!r})") from error
-        if outside := [shard for shard in shards if Path(shard).name != shard]:
-            raise CheckpointError(f"{index}: names a shard outside its folder: {outside[0]}")
-        absent = [shard for shard in shards if not (folder / shard).is_file()]
+    if is_there(index):
+        weight_map = _weight_map(index)
+        shards = sorted(set(weight_map.values()))
+        absent = [shard for shard in shards if not is_there(folder / shard)]
         if absent:
+            names = ", ".join(printable(shard) for shard in absent[:5])
             raise CheckpointError(
-                f"{folder}: {len(absent)} of {len(shards)} shards are missing: {', '.join(absent[:5])};"
+                f"{printable_path(folder)}: {len(absent)} of {len(shards)} shards are missing: {names};"
                 " download the checkpoint again"
             )
         return SafetensorsFiles([folder / shard for shard in shards], weight_map)
-    raise CheckpointError(f"{folder}: no {stem}.safetensors and no index of shards")
+    raise CheckpointError(f"{printable_path(folder)}: no {stem}.safetensors and no index of shards")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The shard of each tensor. Raises CheckpointError for names that lead out of the folder, or too many shards."""
+    where = printable_path(index)
+    weight_map = read_object(index, INDEX_BYTES).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{where}: not a safetensors index (it has no weight_map)")
+    for shard in weight_map.values():
+        if not isinstance(shard, str):
+            raise CheckpointError(f"{where}: not a safetensors index (the name of a shard is no text)")
+        if Path(shard).name != shard or shard == "..":
+            raise CheckpointError(f"{where}: names a shard outside its folder: {printable(shard)}")
+    if (count := len(set(weight_map.values()))) > MOST_SHARDS:
+        raise CheckpointError(f"{where}: names {count} shards, {MOST_SHARDS} are allowed")
+    return weight_map
+
+
+def _check_header(path: Path) -> None:
+    """Raises CheckpointError for a header that is longer than the file, or than the header of any network."""
+    with open_regular(path) as file:
+        try:
+            length = int.from_bytes(file.read(8), "little")
+            size = file.seek(0, 2)
+        except OSError as error:
+            raise unreadable(path, error) from error
+    if size < 8 or length > size - 8:
+        raise _incomplete(path, f"it has {size} bytes, and its header alone should have {length}")
+    if length > INDEX_BYTES:
+        raise CheckpointError(f"{printable_path(path)}: its header has {length} bytes, {INDEX_BYTES} are allowed")
+
+
+def _incomplete(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{printable_path(path)}: not a complete safetensors file ({reason}); download it again")

@@ -11,31 +11,36 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def dit_config_of_shapes(shapes: Shapes) -> DiTConfig:
-    """The DiT's configuration from the authors' tensor names. Raises KeyError on an absent tensor.
+    """The DiT's configuration from the authors' tensor names.
+
+    Raises LookupError, ArithmeticError or ValueError (ConfigError) for tensors of another network.
 
     Rotary axes are not in the shapes: their shares of a head are the published 16 : 56 : 56.
     """
     hidden, channels, _, patch_height, patch_width = shapes["img_in.weight"]
     head_dim = shapes["double_blocks.0.img_attn_q_norm.weight"][0]
-    blocks = {int(m[1]) for name in shapes if (m := re.match(r"double_blocks\.(\d+)\.", name))}
+    blocks = {int(m[1]) for name in shapes if (m := re.match(r"double_blocks\.([0-9]+)\.", name))}
     spatial = head_dim * 7 // 16
-    return DiTConfig(
-        hidden_size=hidden,
-        num_heads=hidden // head_dim,
-        num_layers=max(blocks) + 1,
-        text_dim=shapes["condition_embedder.text_embedder.linear_1.weight"][1],
-        mlp_ratio=shapes["double_blocks.0.img_mlp.net.0.proj.weight"][0] / hidden,
-        in_channels=channels,
-        out_channels=shapes["proj_out.weight"][0] // (patch_height * patch_width),
-        patch=(patch_height, patch_width),
-        rope_dims=(head_dim - 2 * spatial, spatial, spatial),
+    return DiTConfig.from_dict(
+        {
+            "hidden_size": hidden,
+            "num_attention_heads": hidden // head_dim,
+            "num_layers": max(blocks) + 1,
+            "text_dim": shapes["condition_embedder.text_embedder.linear_1.weight"][1],
+            "mlp_width_ratio": shapes["double_blocks.0.img_mlp.net.0.proj.weight"][0] / hidden,
+            "in_channels": channels,
+            "out_channels": shapes["proj_out.weight"][0] // (patch_height * patch_width),
+            "patch_size": [1, patch_height, patch_width],
+            "rope_dim_list": [head_dim - 2 * spatial, spatial, spatial],
+            "theta": 10000,
+        }
     )
 
 
 def vae_config_of_shapes(shapes: Shapes) -> VAEConfig:
     """The VAE's configuration from Wan's tensor names; latent statistics are the published ones.
 
-    Raises KeyError or ConfigError when the names are not those of a Wan 2.1 VAE.
+    Raises LookupError, ArithmeticError or ValueError (ConfigError) when the names are not those of a Wan 2.1 VAE.
     """
     base = shapes["encoder.conv1.weight"][0]
     widths: list[list[int]] = [[]]
@@ -54,13 +59,15 @@ def vae_config_of_shapes(shapes: Shapes) -> VAEConfig:
     if not all(widths) or len({len(level) for level in widths}) != 1:
         raise ConfigError("the VAE's levels do not have one number of residual blocks")
     multipliers = tuple(level[0] // base for level in widths)
-    return VAEConfig(
-        base_dim=base,
-        decoder_base_dim=shapes["decoder.head.0.gamma"][0] // multipliers[0],
-        dim_mult=multipliers,
-        num_res_blocks=len(widths[0]),
-        z_dim=shapes["conv2.weight"][0],
-        in_channels=shapes["encoder.conv1.weight"][1],
-        out_channels=shapes["decoder.head.2.weight"][0],
-        temporal_downsample=tuple(temporal),
+    return VAEConfig.from_dict(
+        {
+            "base_dim": base,
+            "decoder_base_dim": shapes["decoder.head.0.gamma"][0] // multipliers[0],
+            "dim_mult": multipliers,
+            "num_res_blocks": len(widths[0]),
+            "z_dim": shapes["conv2.weight"][0],
+            "in_channels": shapes["encoder.conv1.weight"][1],
+            "out_channels": shapes["decoder.head.2.weight"][0],
+            "temperal_downsample": temporal,
+        }
     )

@@ -7,7 +7,7 @@ infer_config.py is never executed; what it says is read off the tensors' shapes.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,21 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from joyedit.errors import CheckpointError, first_line
-from joyedit.models.config import ConfigError, DiTConfig, VAEConfig
+from joyedit.errors import CheckpointError, first_line, printable
+from joyedit.models.config import PIXEL_STEP, DiTConfig, VAEConfig
+from joyedit.models.config_values import ConfigError, Values
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
+from joyedit.models.qwen_config import checked_text_encoder
 from joyedit.models.schedule import SHIFT, ScheduleName
 from joyedit.models.vae import VAE
 from joyedit.weights import names
 from joyedit.weights.defaults import local_folder
-from joyedit.weights.files import PickleFile, TensorFiles, open_safetensors
+from joyedit.weights.files import TensorFiles, open_safetensors
 from joyedit.weights.infer import dit_config_of_shapes, vae_config_of_shapes
 from joyedit.weights.load import Component
+from joyedit.weights.pickle_file import PickleFile
+from joyedit.weights.regular_files import entries, files_below, is_there, printable_path, read_object
 
 Layout = Literal["diffusers", "original"]
 T = TypeVar("T")
@@ -62,31 +66,32 @@ def resolve(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"--model {model}: no such folder here, and the hub did not give it ({first_line(error)});"
+            f"--model {printable(model)}: no such folder here, and the hub did not give it ({first_line(error)});"
             " check the name and the network, or give a local folder"
         ) from error
 
 
 def detect(folder: Path) -> Layout:
     """Tell the layout by what is in the folder. Raises CheckpointError for none."""
-    if (folder / "transformer" / "transformer.pth").is_file():
+    if is_there(folder / "transformer" / "transformer.pth"):
         return "original"
-    if (folder / "model_index.json").is_file() or (folder / "transformer" / "config.json").is_file():
+    if is_there(folder / "model_index.json") or is_there(folder / "transformer" / "config.json"):
         return "diffusers"
-    if any(folder.rglob("joy_image_edit*.safetensors")):
+    if any(path.match("joy_image_edit*.safetensors") for path in files_below(folder)):
         raise CheckpointError(
-            f"{folder}: this looks like the ComfyUI layout (single safetensors files), which joyedit does not"
-            " read; use the diffusers or the authors' folder"
+            f"{printable_path(folder)}: this looks like the ComfyUI layout (single safetensors files), which"
+            " joyedit does not read; use the diffusers or the authors' folder"
         )
     raise CheckpointError(
-        f"{folder}: no known checkpoint layout. A diffusers folder holds model_index.json, transformer/, vae/,"
-        f" text_encoder/; the authors' holds transformer/transformer.pth, vae/*.pth, {UNDERSTANDING}/"
+        f"{printable_path(folder)}: no known checkpoint layout. A diffusers folder holds model_index.json,"
+        f" transformer/, vae/, text_encoder/; the authors' holds transformer/transformer.pth, vae/*.pth,"
+        f" {UNDERSTANDING}/"
     )
 
 
 def schedule_of(folder: Path, layout: Layout) -> ScheduleName:
     """The noise schedule that a checkpoint was made for."""
-    return "diffusers" if layout == "diffusers" and (folder / _SCHEDULER).is_file() else "original"
+    return "diffusers" if layout == "diffusers" and is_there(folder / _SCHEDULER) else "original"
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -102,11 +107,11 @@ def _open_diffusers(folder: Path) -> Checkpoint:
     dit_config = _config(folder / "transformer" / "config.json", DiTConfig.from_dict)
     vae_config = _config(folder / "vae" / "config.json", VAEConfig.from_dict)
     text_folder = folder / "text_encoder"
-    text_config = _config(text_folder / "config.json", dict)
+    text_config = _config(text_folder / "config.json", checked_text_encoder)
     schedule = schedule_of(folder, "diffusers")
     shift = _config(folder / _SCHEDULER, _shift) if schedule == "diffusers" else SHIFT
     index = folder / "model_index.json"
-    class_name = _config(index, lambda raw: str(raw.get("_class_name", ""))) if index.is_file() else ""
+    class_name = _config(index, lambda raw: Values(raw).text("_class_name", "")) if is_there(index) else ""
     processor = folder / "processor"
     tokenizer = folder / "tokenizer"
     return _assemble(
@@ -131,27 +136,30 @@ def _open_diffusers(folder: Path) -> Checkpoint:
 
 def _open_original(folder: Path) -> Checkpoint:
     text_folder = folder / UNDERSTANDING
-    if not text_folder.is_dir():
-        raise CheckpointError(f"{folder}: the authors' layout needs {UNDERSTANDING}/ (the Qwen3-VL folder)")
-    vae_files = sorted((folder / "vae").glob("*.pth"))
+    if not os.path.isdir(text_folder):
+        raise CheckpointError(
+            f"{printable_path(folder)}: the authors' layout needs {UNDERSTANDING}/ (the Qwen3-VL folder)"
+        )
+    vae_files = [path for path in entries(folder / "vae") if path.suffix == ".pth"]
     if len(vae_files) != 1:
-        raise CheckpointError(f"{folder / 'vae'}: one .pth file is expected, found {len(vae_files)}")
+        raise CheckpointError(f"{printable_path(folder / 'vae')}: one .pth file is expected, found {len(vae_files)}")
     dit = PickleFile(folder / "transformer" / "transformer.pth")
     vae = PickleFile(vae_files[0])
     try:
         dit_config = dit_config_of_shapes(dit.shapes())
         vae_config = vae_config_of_shapes(vae.shapes())
-    except (KeyError, ConfigError, ValueError) as error:
+    except (LookupError, ArithmeticError, ValueError) as error:
+        reason = printable(str(error.args[0] if error.args else error), 200)
         raise CheckpointError(
-            f"{folder}: recognised as the authors' layout,"
-            f" but the sizes of the networks cannot be read from its tensors: {error.args[0] if error.args else error}"
+            f"{printable_path(folder)}: recognised as the authors' layout,"
+            f" but the sizes of the networks cannot be read from its tensors: {reason}"
         ) from error
     return _assemble(
         folder,
         "original",
         dit_config=dit_config,
         vae_config=vae_config,
-        text_config=_config(text_folder / "config.json", dict),
+        text_config=_config(text_folder / "config.json", checked_text_encoder),
         text_folder=text_folder,
         files={
             "dit": (dit, names.dit_from_original),
@@ -182,19 +190,23 @@ def _assemble(
     **rest: Any,
 ) -> Checkpoint:
     """Build the three networks on the meta device and pair each with its files."""
-    try:
-        with torch.device("meta"):
-            dit, vae, text = DiT(dit_config), VAE(vae_config), TextEncoder(text_config)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{text_folder / 'config.json'}: not a usable Qwen3-VL config ({error})") from error
+    where = printable_path(folder)
     if dit_config.in_channels != vae_config.z_dim:
         raise CheckpointError(
-            f"{folder}: the transformer takes {dit_config.in_channels} latent channels, the VAE makes"
-            f" {vae_config.z_dim}"
+            f"{where}: the transformer takes {dit_config.in_channels} latent channels, the VAE makes {vae_config.z_dim}"
         )
+    for side in dit_config.patch:
+        if PIXEL_STEP % (side * vae_config.spatial_factor):
+            raise CheckpointError(
+                f"{where}: {vae_config.spatial_factor} pixels a latent and {side} latents a patch"
+                f" do not divide {PIXEL_STEP}"
+            )
+    with torch.device("meta"):
+        dit, vae = DiT(dit_config), VAE(vae_config)
+        text = _text_encoder(text_config, text_folder)
     if dit_config.text_dim != text.config.text_config.hidden_size:
         raise CheckpointError(
-            f"{folder}: the transformer takes text features of {dit_config.text_dim} channels, the text encoder"
+            f"{where}: the transformer takes text features of {dit_config.text_dim} channels, the text encoder"
             f" makes {text.config.text_config.hidden_size}"
         )
     fits = {"dit": names.fit_dit, "vae": names.fit_vae, "text": names.fit_as_is}
@@ -207,22 +219,27 @@ def _assemble(
     return Checkpoint(folder=folder, layout=layout, dit=dit, vae=vae, text_encoder=text, components=components, **rest)
 
 
+def _text_encoder(config: dict[str, Any], folder: Path) -> TextEncoder:
+    """The network of a checked configuration. What transformers still refuses in it is told with the file's name."""
+    try:
+        return TextEncoder(config)
+    except MemoryError:
+        raise
+    except Exception as error:
+        name = printable_path(folder / "config.json")
+        raise CheckpointError(f"{name}: not a usable Qwen3-VL config ({first_line(error)})") from error
+
+
 def _config(path: Path, read: Callable[[dict[str, Any]], T]) -> T:
     """One JSON config through its reader; any fault in it becomes a CheckpointError that names the file."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict):
-            raise ConfigError("must be a JSON object")
-        return read(raw)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: missing; the checkpoint is incomplete") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        detail = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(f"{path}: {detail}") from error
+        return read(read_object(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{printable_path(path)}: {error}") from error
 
 
 def _shift(raw: dict[str, Any]) -> float:
     for key in ("use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"):
         if raw.get(key):
             raise ConfigError(f"scheduler option {key} is not supported")
-    return float(raw.get("shift", SHIFT))
+    return Values(raw).number("shift", 0.001, 1000, SHIFT)

@@ -5,6 +5,7 @@ Names and shapes of all files are checked before a tensor is read, and every fau
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from joyedit.errors import CheckpointError, DeviceError, first_line
+from joyedit.errors import CheckpointError, DeviceError, first_line, printable
 from joyedit.weights.files import TensorFiles
 from joyedit.weights.names import DROP, Fit, Rename
 
 SHOWN = 8
 """How many names of one kind of fault an error lists."""
+KINDS = ("missing", "unexpected", "misshaped", "not_of_floats")
+MOST_ELEMENTS = 1 << 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +43,19 @@ class Faults:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshaped: list[str] = field(default_factory=list)
+    not_of_floats: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.misshaped)
+        return any(getattr(self, kind) for kind in KINDS)
 
     def lines(self) -> Iterable[str]:
         yield f"{self.component.name} ({self.component.files.where}):"
-        for kind in ("missing", "unexpected", "misshaped"):
+        for kind in KINDS:
             names: list[str] = getattr(self, kind)
             if names:
                 more = f", ... and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-                yield f"  {len(names)} {kind}: {', '.join(names[:SHOWN])}{more}"
+                shown = ", ".join(printable(name, 200) for name in names[:SHOWN])
+                yield f"  {len(names)} {kind.replace('_', ' ')}: {shown}{more}"
 
 
 def compare(component: Component) -> Faults:
@@ -58,6 +63,7 @@ def compare(component: Component) -> Faults:
     faults = Faults(component=component)
     wanted = {name: tuple(p.shape) for name, p in component.module.named_parameters()}
     found: dict[str, str] = {}
+    other_types = component.files.other_types()
     for source, shape in component.files.shapes().items():
         target = component.rename(source)
         if target == DROP:
@@ -66,14 +72,23 @@ def compare(component: Component) -> Faults:
             faults.unexpected.append(source)
             continue
         if target in found:
-            faults.unexpected.append(f"{source} (a second {target})")
+            faults.unexpected.append(f"{printable(source)} (a second {target})")
             continue
         found[target] = source
-        fitted = tuple(component.fit(torch.empty(shape, device="meta")).shape)
-        if fitted != wanted[target]:
-            faults.misshaped.append(f"{source} is {list(shape)}, expected {list(wanted[target])}")
+        if source in other_types:
+            faults.not_of_floats.append(f"{printable(source)} is {other_types[source]}")
+        elif _fitted(component, shape) != wanted[target]:
+            sides = list(shape) if len(shape) <= SHOWN else f"of {len(shape)} dimensions"
+            faults.misshaped.append(f"{printable(source)} is {sides}, expected {list(wanted[target])}")
     faults.missing = [name for name in wanted if name not in found]
     return faults
+
+
+def _fitted(component: Component, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a tensor of the files takes in the network. One that no tensor can have stays as it is."""
+    if len(shape) > SHOWN or any(side > MOST_ELEMENTS for side in shape) or math.prod(shape) > MOST_ELEMENTS:
+        return shape
+    return tuple(component.fit(torch.empty(shape, device="meta")).shape)
 
 
 def check(components: Iterable[Component], layout: str) -> None:

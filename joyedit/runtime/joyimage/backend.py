@@ -15,13 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from joyedit.errors import CheckpointError
 from joyedit.job.results.report import host_peak_memory
 from joyedit.job.spec import RunConfig, Size
 from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
-from joyedit.models.qwen_loading import load_image_processor, load_tokenizer
 from joyedit.models.schedule import ScheduleName, sigmas
 from joyedit.runtime.joyimage.batch_size import (
     batch_size_on_cpu,
@@ -29,7 +27,6 @@ from joyedit.runtime.joyimage.batch_size import (
     largest_batch_that_fits,
     measured_batch_size,
 )
-from joyedit.runtime.joyimage.conditioning import Conditioner, PromptBuilder, TokenizerError
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise
 from joyedit.runtime.joyimage.encode import BatchEncoder
 from joyedit.runtime.joyimage.feature_cache import ContentCache
@@ -76,8 +73,7 @@ class JoyImageBackend:
     ) -> None:
         """`networks` are on the device already (with offload, the VAE alone), the DiT when `loading` has ended.
 
-        `started`: when loading began, on time.perf_counter's clock. Raises CheckpointError for a tokenizer
-        or an image processor that cannot be used.
+        `started`: when loading began, on time.perf_counter's clock.
         """
         self.device = wanted.device
         self.streams = Streams(wanted.device)
@@ -94,7 +90,7 @@ class JoyImageBackend:
             self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shift = networks.shift
         self.schedule: ScheduleName = networks.schedule if config.schedule == "auto" else config.schedule
-        self.conditioner = _conditioner(networks)
+        self.conditioner = networks.conditioner
         self.memory = MemoryModel(dit=networks.dit.cfg, vae=networks.vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
         self._weights = self._weights_on_device()
         self.cache = ContentCache(cache_bytes(available_bytes(self.device) - self._weights))
@@ -300,16 +296,6 @@ class JoyImageBackend:
             self._loading.cancel()
         del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder
         self.free_memory()
-
-
-def _conditioner(networks: Networks) -> Conditioner:
-    try:
-        builder = PromptBuilder(load_tokenizer(networks.tokenizer_folder), networks.text_encoder.image_token)
-        processor = load_image_processor(networks.processor_folder)
-    except (TokenizerError, OSError, ValueError) as error:
-        message = f"{networks.tokenizer_folder}: the tokenizer or image processor cannot be used ({error})"
-        raise CheckpointError(message) from error
-    return Conditioner(networks.text_encoder, builder, processor)
 
 
 def _device_name(device: torch.device) -> str:

@@ -14,6 +14,7 @@ from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.models.schedule import SHIFT
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.networks import DeviceChoice, Networks
+from joyedit.runtime.joyimage.prompt_files import open_conditioner
 from joyedit.runtime.tuning.compile import keep_compiled_code
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
@@ -37,6 +38,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     wanted = DeviceChoice.of(config)
     checkpoint = open_checkpoint(resolve(config.model))
     check(checkpoint.components, checkpoint.layout)
+    conditioner = open_conditioner(checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     later = next(c for c in checkpoint.components if c.module is checkpoint.dit)
     for component in checkpoint.components:
@@ -48,8 +50,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         dit=checkpoint.dit,
         vae=checkpoint.vae,
         text_encoder=checkpoint.text_encoder,
-        tokenizer_folder=checkpoint.tokenizer_folder,
-        processor_folder=checkpoint.processor_folder,
+        conditioner=conditioner,
         schedule=checkpoint.schedule,
         shift=checkpoint.shift,
         layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
@@ -86,8 +87,7 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
         dit=dit,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer_folder=folder / "tokenizer",
-        processor_folder=folder / "processor",
+        conditioner=open_conditioner(text_encoder, folder / "tokenizer", folder / "processor"),
         schedule="diffusers",
         shift=SHIFT,
         layout="random weights",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -14,6 +13,7 @@ from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.schedule import ScheduleName
 from joyedit.models.vae import VAE
+from joyedit.runtime.joyimage.conditioning import Conditioner
 from joyedit.runtime.tuning.attention_choice import AttentionChoice, choose_attention
 from joyedit.runtime.tuning.device import DTYPES, choose_device, choose_dtype
 
@@ -25,8 +25,7 @@ class Networks:
     dit: DiT
     vae: VAE
     text_encoder: TextEncoder
-    tokenizer_folder: Path
-    processor_folder: Path
+    conditioner: Conditioner
     schedule: ScheduleName
     shift: float
     layout: str

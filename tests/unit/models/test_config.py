@@ -40,7 +40,7 @@ def test_a_transformer_of_another_kind_is_refused(change: dict[str, Any], reason
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        ({"is_residual": True}, "is_residual=True is not supported"),
+        ({"is_residual": True}, "is_residual=true is not supported"),
         ({"patch_size": 2}, "patch_size=2 is not supported"),
         ({"dim_mult": [1, 2]}, "one entry fewer than dim_mult"),
         ({"latents_mean": [0.0]}, "need 16 numbers each"),

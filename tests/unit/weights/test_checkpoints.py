@@ -154,10 +154,19 @@ def test_an_index_that_leads_out_of_its_folder(broken: Path) -> None:
     assert "names a shard outside its folder" in refused(broken)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"weight_map": 3}', "{"])
-def test_an_unreadable_index(broken: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "not JSON ("),
+        ("{", "not JSON ("),
+        ("[1]", "must be a JSON object"),
+        ('{"weight_map": 3}', "not a safetensors index (it has no weight_map)"),
+        ('{"weight_map": {"a": 3}}', "not a safetensors index (the name of a shard is no text)"),
+    ],
+)
+def test_an_unreadable_index(broken: Path, content: str, reason: str) -> None:
     (broken / "text_encoder" / "model.safetensors.index.json").write_text(content)
-    assert refused(broken).startswith("CKPT/text_encoder/model.safetensors.index.json: not a safetensors index")
+    assert refused(broken).startswith(f"CKPT/text_encoder/model.safetensors.index.json: {reason}")
 
 
 def test_a_truncated_file(broken: Path) -> None:

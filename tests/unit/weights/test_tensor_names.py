@@ -31,6 +31,9 @@ class Listed:
     def shapes(self) -> Shapes:
         return self._shapes
 
+    def other_types(self) -> dict[str, str]:
+        return {}
+
     def read(self, device: torch.device) -> None:  # type: ignore[override]
         raise AssertionError("names are compared without reading")
 
