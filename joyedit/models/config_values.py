@@ -46,14 +46,14 @@ class Values:
         """A whole number. True and 16.0 are none."""
         value = self._get(key, default)
         if not _is_whole(value) or not least <= value <= most:
-            raise self._wrong(key, f"a whole number from {least} to {most}", value)
+            raise self._wrong(key, _rule("a whole number", least, most), value)
         return value  # type: ignore[no-any-return]
 
     def number(self, key: str, least: float, most: float, default: float | _Required = REQUIRED) -> float:
         """A finite number."""
         value = self._get(key, default)
         if not _is_number(value) or not least <= value <= most:
-            raise self._wrong(key, f"a number from {least:g} to {most:g}", value)
+            raise self._wrong(key, _rule("a number", least, most), value)
         return float(value)
 
     def wholes(
@@ -149,6 +149,11 @@ def shown(value: object) -> str:
     # repr writes as escapes what is not printable: control and bidirectional characters, lone surrogates.
     text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _rule(what: str, least: float, most: float) -> str:
+    first, last = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (least, most))
+    return first if least == most else f"{what} from {first} to {last}"
 
 
 def _is_number(value: object) -> bool:

@@ -33,6 +33,10 @@ from joyedit.weights.regular_files import entries, files_below, is_there, printa
 
 Layout = Literal["diffusers", "original"]
 T = TypeVar("T")
+Source = tuple[TensorFiles, names.Rename]
+"""The tensors of one network, and how their names lead to ours."""
+LEAST_TENSORS = 4
+"""A layer of any of the networks has at least so many."""
 UNDERSTANDING = "JoyAI-Image-Und"
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.pth", "*.txt", "*.jinja"]
 
@@ -186,7 +190,7 @@ def _assemble(
     vae_config: VAEConfig,
     text_config: dict[str, Any],
     text_folder: Path,
-    files: dict[str, tuple[TensorFiles, names.Rename]],
+    files: dict[str, Source],
     **rest: Any,
 ) -> Checkpoint:
     """Build the three networks on the meta device and pair each with its files."""
@@ -201,6 +205,7 @@ def _assemble(
                 f"{where}: {vae_config.spatial_factor} pixels a latent and {side} latents a patch"
                 f" do not divide {PIXEL_STEP}"
             )
+    _check_layers(dit_config, vae_config, text_config, files)
     with torch.device("meta"):
         dit, vae = DiT(dit_config), VAE(vae_config)
         text = _text_encoder(text_config, text_folder)
@@ -217,6 +222,25 @@ def _assemble(
         for key, (source, rename) in files.items()
     )
     return Checkpoint(folder=folder, layout=layout, dit=dit, vae=vae, text_encoder=text, components=components, **rest)
+
+
+def _check_layers(dit: DiTConfig, vae: VAEConfig, text: dict[str, Any], files: dict[str, Source]) -> None:
+    """Raises CheckpointError for more layers than the files can have tensors for: building those takes minutes."""
+    layers = {
+        "dit": ("num_layers", dit.num_layers),
+        "vae": ("num_res_blocks times the levels of dim_mult", vae.num_res_blocks * len(vae.dim_mult)),
+        "text": (
+            "num_hidden_layers and depth",
+            text["text_config"].get("num_hidden_layers", 0) + text["vision_config"].get("depth", 0),
+        ),
+    }
+    for key, (name, count) in layers.items():
+        source = files[key][0]
+        if count * LEAST_TENSORS > len(source.shapes()):
+            raise CheckpointError(
+                f"{source.where}: holds {len(source.shapes())} tensors, too few for the {count} layers that the"
+                f" configuration asks for ({name})"
+            )
 
 
 def _text_encoder(config: dict[str, Any], folder: Path) -> TextEncoder:

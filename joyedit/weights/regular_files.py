@@ -6,6 +6,7 @@ files are as good as the files: the cache of the Hugging Face hub is made of the
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -133,7 +134,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     while folders or links:
         place = folders.pop() if folders else links.pop()
         inode = _inode(place)
-        if inode is None or inode in seen:
+        if inode in seen:
             continue
         seen.add(inode)
         for path in entries(place):
@@ -145,20 +146,28 @@ def files_below(folder: Path) -> Iterator[Path]:
                 raise CheckpointError(
                     f"{name}: holds more than {MOST_FILES} files; give the folder of the checkpoint alone"
                 )
-            if path.is_symlink() and os.path.isdir(path):
-                links.append(path)
-            elif os.path.isdir(path):
-                folders.append(path)
-            elif os.path.isfile(path):
+            mode = _mode(path)
+            if stat.S_ISREG(mode):
                 yield path
+            elif stat.S_ISDIR(mode):
+                (links if os.path.islink(path) else folders).append(path)
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
-    """Device and inode of a folder; None where a link to it leads nowhere by now."""
+def _mode(path: Path) -> int:
+    """The mode of what lies under a name, links followed; 0 for a link that leads nowhere or in a circle."""
+    try:
+        return os.stat(path).st_mode
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return 0
+        raise unreadable(path, error) from error
+
+
+def _inode(path: Path) -> tuple[int, int]:
     try:
         status = os.stat(path)
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
     return status.st_dev, status.st_ino
 
 
