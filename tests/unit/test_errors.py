@@ -5,7 +5,7 @@ import re
 import pytest
 
 from joyedit import errors
-from joyedit.errors import JoyeditError, ManifestError, Problem, first_line, os_reason
+from joyedit.errors import JoyeditError, ManifestError, Problem, first_line, os_reason, printable
 
 
 def test_the_docstring_draws_the_tree() -> None:
@@ -46,6 +46,30 @@ def test_a_manifest_error_counts_what_it_does_not_keep() -> None:
 )
 def test_first_line(error: Exception, line: str) -> None:
     assert first_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a b-ü漢", "a b-ü漢"),
+        ("\x1b[31m\x07", "\\x1b[31m\\x07"),
+        ("a\nb\r\tc", "a\\nb\\r\\tc"),
+        ("\x7f\x80\x9f", "\\x7f\\x80\\x9f"),
+        ("\u202e\u2066\u200f", "\\u202e\\u2066\\u200f"),
+        ("\u2028\u2029\x85", "\\u2028\\u2029\\x85"),
+        ("\ud800\udcff", "\\ud800\\udcff"),
+        ("x" * 120, "x" * 120),
+        ("x" * 10**6, "x" * 117 + "..."),
+        ("\x1b" * 100, ("\\x1b" * 100)[:117] + "..."),
+    ],
+)
+def test_names_from_somebody_elses_file_are_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_first_lines_are_printable_and_short() -> None:
+    assert first_line("\x1b[2J\u202e\nb") == "\\x1b[2J\\u202e"
+    assert len(first_line("\x1b" * 1000)) == 200
 
 
 def test_the_reason_of_the_system() -> None:
