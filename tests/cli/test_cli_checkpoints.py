@@ -58,7 +58,7 @@ def names_of_labels(folder: Path) -> None:
 
 
 def zip_bomb(folder: Path) -> None:
-    """A pickle of 1.5 GiB of zeros in an archive of a few MiB."""
+    """A pickle of 768 MiB of zeros in an archive of a few MiB."""
     (folder / "JoyAI-Image-Und").mkdir()
     (folder / "vae" / "vae.pth").touch()
     path = folder / "transformer" / "transformer.pth"
@@ -67,7 +67,7 @@ def zip_bomb(folder: Path) -> None:
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("archive/data.pkl", "w", force_zip64=True) as record,
     ):
-        for _ in range(96):
+        for _ in range(48):
             record.write(part)
 
 
@@ -125,7 +125,6 @@ def test_one_message(
     [
         (zip_bomb, "its record archive/data.pkl is compressed"),
         (gigabytes_of_defaults, "joyedit.json: is larger than 1 MiB"),
-        (layers, "num_layers must be a whole number from 1 to 1000, not 10000000"),
     ],
 )
 def test_memory(pictures: Path, tmp_path: Path, damage: Callable[[Path], None], reason: str) -> None:

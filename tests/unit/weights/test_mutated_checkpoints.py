@@ -16,7 +16,7 @@ from joyedit.runtime.model import describe_without_loading, model_settings
 from support.figures import FIGURES, SOAK
 from support.hostile import KINDS, linked_copy, put, put_kind
 
-MUTATIONS = 30
+MUTATIONS = 20
 NASTY: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 3, 2**31, 2**63, 10**18, 10**400, -(10**400), 0.5, -0.0, 1e-320, 1e308, float("nan"),
     float("inf"), -float("inf"), "", "0", "\0", "\x1b[31m", "\ud800", "\u202e", "x" * 100_000, "../../etc/passwd", [],
