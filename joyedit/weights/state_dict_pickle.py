@@ -1,7 +1,7 @@
 """The pickle inside a `.pth` file, read as data: what each tensor's name, type, shape and place in the archive are.
 
 Nothing in the pickle is ever called, so it can run no code. `pickletools` takes the opcodes apart; here they build
-dictionaries, lists and descriptions of tensors, and anything else ends in a RefusedPickleError. Number and size of what
+dictionaries, lists and descriptions of tensors, and anything else is refused. Number and size of what
 is built are bounded by the length of the pickle.
 """
 
@@ -22,6 +22,10 @@ MOST_ELEMENTS = 1 << 48
 
 class RefusedPickleError(ValueError):
     """The pickle holds more than a state dict. The message names what."""
+
+
+class DamagedPickleError(ValueError):
+    """The pickle describes nothing, or no tensor that there can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +77,21 @@ class Opaque:
 
 
 def read_pickle(data: bytes) -> object:
-    """The value that the pickle describes. Raises RefusedPickleError."""
+    """The value that the pickle describes. Raises RefusedPickleError or DamagedPickleError."""
     reader = _Reader()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if count >= MOST_OPCODES:
-                raise RefusedPickleError(f"its pickle has more than {MOST_OPCODES} steps")
+                raise DamagedPickleError(f"its pickle has more than {MOST_OPCODES} steps")
             step = _STEPS.get(opcode.name)
             if step is None:
                 raise RefusedPickleError(f"opcode {opcode.name}")
             step(reader, argument)
         return reader.stack.pop()
-    except RefusedPickleError:
+    except (RefusedPickleError, DamagedPickleError):
         raise
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise RefusedPickleError(f"a damaged pickle ({first_line(error)})") from error
+        raise DamagedPickleError(f"a damaged pickle ({first_line(error)})") from error
 
 
 class _Reader:
