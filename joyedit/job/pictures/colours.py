@@ -7,12 +7,18 @@ them, and adds a note for each change that a person may see.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+
+BAND_PIXELS = 1 << 18
+"""So many deep pixels are converted at a time."""
+
+Scale = Callable[[NDArray[Any]], NDArray[Any]]
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -52,30 +58,50 @@ def _split_alpha(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Ima
 
 
 def _scale_deep(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:
-    """One channel with more than 8 bits -> L by scaling, and the alpha if one value is transparent."""
-    pixels = np.asarray(image)
+    """One channel with more than 8 bits -> L by scaling, and the alpha if one value is transparent.
+
+    It works on bands of rows: arrays of the whole picture would take several times its memory.
+    """
     clear = image.info.get("transparency")
-    alpha = None
-    if isinstance(clear, int):
-        alpha = Image.fromarray(np.where(pixels == clear, 0, 255).astype(np.uint8))
-    if image.mode == "F":
-        grey, note = _float_to_8(pixels)
-    else:
-        wide = pixels.astype(np.int64)
-        if wide.size and int(wide.max()) > 0xFFFF:
-            grey, note = np.clip((wide + (1 << 23)) // 0x1010101, 0, 255), "32 bits scaled to 8"
-        else:
-            grey, note = np.clip((wide + 128) // 257, 0, 255), "16 bits scaled to 8"
+    grey = Image.new("L", image.size)
+    alpha = Image.new("L", image.size) if isinstance(clear, int) else None
+    scale, note = _float_scale(image) if image.mode == "F" else _integer_scale(image)
+    for top, pixels in _bands(image):
+        grey.paste(Image.fromarray(scale(pixels).astype(np.uint8)), (0, top))
+        if alpha is not None:
+            alpha.paste(Image.fromarray(np.where(pixels == clear, 0, 255).astype(np.uint8)), (0, top))
     notes.append(note)
-    return Image.fromarray(grey.astype(np.uint8)), alpha
+    return grey, alpha
 
 
-def _float_to_8(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
-    """Float pixels -> 0..255. The range is the first of 0..1, 0..255, 0..65535 that holds the maximum, or up to it."""
-    finite = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    top = float(finite.max()) if finite.size else 0.0
+def _bands(image: Image.Image) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The pixels as arrays (rows, W) of at most `BAND_PIXELS` pixels or one row, each with the row that it begins at."""
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+
+
+def _integer_scale(image: Image.Image) -> tuple[Scale, str]:
+    """How 0..65535, or 0..2**32 - 1 if a pixel is larger than that, becomes 0..255."""
+    is_16_bit = image.mode != "I" or all(int(pixels.max()) <= 0xFFFF for _, pixels in _bands(image))
+    if is_16_bit:
+        return lambda pixels: np.clip((pixels.astype(np.int64) + 128) // 257, 0, 255), "16 bits scaled to 8"
+    return lambda pixels: np.clip((pixels.astype(np.int64) + (1 << 23)) // 0x1010101, 0, 255), "32 bits scaled to 8"
+
+
+def _float_scale(image: Image.Image) -> tuple[Scale, str]:
+    """How float pixels become 0..255. The range is the first of 0..1, 0..255, 0..65535 that holds the maximum, or up
+    to it.
+    """
+    top = max(float(_finite(pixels).max()) for _, pixels in _bands(image))
     full = next((limit for limit in (1.0, 255.0, 65535.0) if top <= limit), top)
-    return np.clip(np.rint(finite * (255.0 / full)), 0, 255), f"float pixels scaled from 0..{full:g}"
+    factor = 255.0 / full
+    note = f"float pixels scaled from 0..{full:g}"
+    return lambda pixels: np.clip(np.rint(_finite(pixels) * factor), 0, 255), note
+
+
+def _finite(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _plain_rgb(colour: Image.Image, notes: list[str]) -> Image.Image:
