@@ -15,8 +15,10 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from joyedit.job.pictures.decoder_messages import set_catching
 
 MOST_PENDING = 4096
 """Texts that may wait for their readers before whoever writes has to wait too."""
@@ -51,10 +53,13 @@ def secure_descriptors() -> None:
 class Pump:
     """A thread that writes bytes to descriptors. `stopped` says whether the run is to stop; any thread may write.
 
-    A signal's handler may write too: nothing here takes a lock that the interrupted code could hold.
+    A signal's handler may write too: nothing here takes a lock that the interrupted code could hold. `own` maps
+    descriptors to duplicates that are written in their place.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: Mapping[int, int] | None = None) -> None:
+        self._own = dict(own or {})
+        self._is_closing = False
         self.stopped: Callable[[], bool] = lambda: False
         self._queue: queue.SimpleQueue[tuple[int, bytes] | threading.Event] = queue.SimpleQueue()
         self._known: set[int] = set()
@@ -78,6 +83,11 @@ class Pump:
         while not done.wait(_POLL):
             self._give_up_if_stuck()
 
+    def close(self) -> None:
+        """Drain, and give the duplicates back. What comes later goes to the descriptors themselves."""
+        self._is_closing = True
+        self.drain()
+
     def _give_up_if_stuck(self) -> None:
         if self.stopped() and time.monotonic() - self._progress > GRACE:
             self._dead |= self._known
@@ -86,6 +96,8 @@ class Pump:
         while True:
             entry = self._queue.get()
             if isinstance(entry, threading.Event):
+                while self._is_closing and self._own:  # here, so that no number is used after it is closed
+                    os.close(self._own.popitem()[1])
                 entry.set()
                 self._progress = time.monotonic()
             else:
@@ -93,11 +105,12 @@ class Pump:
 
     def _write(self, number: int, data: bytes) -> None:
         rest = memoryview(data)
+        own = self._own.get(number, number)
         while rest and number not in self._dead:
             try:
                 # A pipe that is ready takes this much without waiting, so nothing here hangs for ever.
-                if select.select([], [number], [], _POLL)[1]:
-                    rest = rest[os.write(number, rest[: select.PIPE_BUF]) :]
+                if select.select([], [own], [], _POLL)[1]:
+                    rest = rest[os.write(own, rest[: select.PIPE_BUF]) :]
                     self._progress = time.monotonic()
             except BlockingIOError:  # somebody else made the pipe non-blocking, and took the room
                 continue
@@ -143,13 +156,24 @@ def safe_streams() -> Iterator[Pump | None]:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
-    pump = Pump()
+    own = _duplicates()
+    pump = Pump(own)
     sys.stdout, sys.stderr = (_text(pump, number, stream) for number, stream in enumerate(before, 1))
+    set_catching(bool(own))
     try:
         yield pump
     finally:
-        pump.drain()
+        set_catching(False)
+        pump.close()
         sys.stdout, sys.stderr = before
+
+
+def _duplicates() -> dict[int, int]:
+    """A duplicate of descriptor 2, which the pump writes: a library's messages on 2 itself can then be caught."""
+    try:
+        return {2: os.dup(2)}
+    except OSError:  # no descriptor is left
+        return {}
 
 
 def _is_descriptor(stream: Any, number: int) -> bool:

@@ -20,8 +20,9 @@ BAND_PIXELS = 1 << 18
 
 Scale = Callable[[NDArray[Any]], NDArray[Any]]
 
-_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+_PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 _PROFILE_SPACES: Mapping[str, str] = {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}
 
 
@@ -41,11 +42,11 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
 
 def _split_alpha(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:
     """The colours (L, RGB, CMYK, YCbCr, LAB, ...), and the alpha (L) or None."""
-    if image.mode in _DEEP_MODES:
+    if image.mode in DEEP_MODES:
         return _scale_deep(image, notes)
     if image.mode in ("1", "P", "L", "RGB") and "transparency" in image.info:
         image = image.convert("RGBA")
-    elif image.mode in _ALPHA_MODES and image.mode != "RGBA":
+    elif image.mode in ALPHA_MODES and image.mode != "RGBA":
         # Pillow cannot convert premultiplied grey to RGBA directly.
         image = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
     if image.mode == "RGBA":
@@ -75,7 +76,7 @@ def _scale_deep(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Imag
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The pixels as arrays (rows, W) of at most `BAND_PIXELS` pixels or one row, each with the row that it begins at."""
+    """The pixels as arrays (rows, W) of about `BAND_PIXELS` pixels, each with the row that it begins at."""
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
@@ -119,19 +120,41 @@ def _plain_rgb(colour: Image.Image, notes: list[str]) -> Image.Image:
     return colour.convert("RGB")
 
 
+def has_transparency(image: Image.Image) -> bool:
+    """Whether one of its colours is transparent."""
+    return image.mode in (*DEEP_MODES, "1", "P", "L", "RGB") and "transparency" in image.info
+
+
+def uses_profile(image: Image.Image) -> bool:
+    """Whether `to_rgb` applies the embedded profile."""
+    mode = "L" if image.mode in (*DEEP_MODES, "1", "L") else "CMYK" if image.mode == "CMYK" else "RGB"
+    try:
+        return image.mode not in ("YCbCr", "LAB") and _fitting(image.info.get("icc_profile"), mode) is not None
+    except _PROFILE_ERRORS:
+        return False
+
+
+def _fitting(profile: object, mode: str) -> tuple[ImageCms.ImageCmsProfile, str] | None:
+    """The profile and its name; None if there is none, if it is for other colours, or for sRGB."""
+    if not isinstance(profile, bytes) or not profile or mode not in _PROFILE_SPACES:
+        return None
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    name = (source.profile.profile_description or "").strip() or "unnamed"
+    if source.profile.xcolor_space.strip() != _PROFILE_SPACES[mode]:
+        return None
+    # A picture that is sRGB already would only be rounded.
+    return None if name.startswith("sRGB") else (source, name)
+
+
 def _profile_to_srgb(colour: Image.Image, profile: object, notes: list[str]) -> Image.Image | None:
     """`colour` in sRGB by its embedded profile; None if it has no profile that fits and works."""
-    if not isinstance(profile, bytes) or not profile or colour.mode not in _PROFILE_SPACES:
-        return None
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        name = (source.profile.profile_description or "").strip() or "unnamed"
-        if source.profile.xcolor_space.strip() != _PROFILE_SPACES[colour.mode]:
+        found = _fitting(profile, colour.mode)
+        if found is None:
             return None
-        if name.startswith("sRGB"):
-            return None  # the picture is sRGB already; converting would only round
+        source, name = found
         converted = ImageCms.profileToProfile(colour, source, _srgb(), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+    except _PROFILE_ERRORS as error:
         notes.append(f"colour profile ignored: {error}")
         return None
     if converted is not None:

@@ -17,25 +17,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from joyedit.errors import ItemError
 from joyedit.job.hashing import HashCache, sha256_of
+from joyedit.job.pictures.budget import NobodyWaits, Reading, shared_budget
 from joyedit.job.pictures.colours import to_rgb
+from joyedit.job.pictures.decoder_messages import caught_messages
+from joyedit.job.pictures.headers import open_image, orientation_of, png_tail
+from joyedit.job.pictures.memory import decoding_need, keeps_decoder
 from joyedit.job.spec import MAX_PIXELS, Seen, Size, Stamp
 
 # fmt: off
@@ -109,24 +101,31 @@ def _header_size(name: str, max_pixels: int, _mtime: int, _length: int) -> Size:
     with read_errors(name), open(name, "rb") as file:
         image = open_image(file, name, max_pixels)
         width, height = image.size
-        if not isinstance(image, TiffImagePlugin.TiffImageFile) and _orientation(image) >= 5:
+        if not isinstance(image, TiffImagePlugin.TiffImageFile) and orientation_of(image, png_tail(image)) >= 5:
             width, height = height, width
         return height, width
 
 
 def load_picture(
-    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, hashes: HashCache | None = None
+    path: str | os.PathLike[str],
+    max_pixels: int = MAX_PIXELS,
+    hashes: HashCache | None = None,
+    reading: Reading | None = None,
 ) -> Picture:
     """The whole picture as upright 8-bit RGB, the first frame of an animation. Raises ItemError.
 
     With `hashes` (the hashes of earlier files) it also hashes the file. It refuses a file that changes
-    meanwhile, so that picture and hash belong together.
+    meanwhile, so that picture and hash belong together. Before its first pixel is read, the picture waits for its
+    share of memory; that is given back at the end of `reading`, or here if there is none.
     """
+    if reading is None:
+        with Reading(shared_budget()) as own:
+            return load_picture(path, max_pixels, hashes, own)
     name = os.fspath(path)
     refuse_special_file(name)
     with read_errors(name), open(name, "rb") as file, _unchanged(name, file) as stamp:
         seen = None if hashes is None else _hash(name, file, stamp, hashes)
-        return _decode(name, file, max_pixels, seen)
+        return _decode(name, file, max_pixels, seen, reading)
 
 
 def _hash(name: str, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
@@ -138,29 +137,54 @@ def _hash(name: str, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
     return Seen(known, stamp)
 
 
-def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None) -> Picture:
+def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None, reading: Reading) -> Picture:
     image = open_image(file, name, max_pixels)
     # Pillow itself turns a TIFF upright while it decodes the file.
-    turned = isinstance(image, TiffImagePlugin.TiffImageFile)
-    orientation = 1 if turned else _orientation(image)
-    with _quiet_about_size(image):
-        image.load()
+    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    tail = png_tail(image)
+    orientation = 1 if is_tiff else orientation_of(image, tail)
+    is_turned = orientation in _TRANSPOSE
+    reading.admit(name, decoding_need(image, os.fstat(file.fileno()).st_size, is_turned=is_turned, late=tail.bytes))
     notes: list[str] = _wrong_ending(name, image)
+    _load(image, notes, reading)
     first: Image.Image = image
     if getattr(image, "is_animated", False):
-        first = image.copy()  # counting the frames may move on in the file
-        first.info = dict(image.info)
-        kind = "pages" if turned else "frames"
+        kind = "pages" if is_tiff else "frames"
         frames = int(getattr(image, "n_frames", 2))
         notes.append(f"only the first of {frames} {kind} is used")
+    if keeps_decoder(image):  # and its memory; counting the frames may also move on in the file
+        first = image.copy()
+        first.info = dict(image.info)
+    del image
     rgb = to_rgb(first, notes)
-    if orientation in _TRANSPOSE:
+    if rgb is first:
+        rgb = first._new(first.im)  # a plain picture with the same pixels: it holds neither file nor reader
+    del first
+    if is_turned:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
         notes.append(f"EXIF orientation {orientation} applied")
-    if rgb is image:
-        rgb = image.copy()
     rgb.info = {}
     return Picture(image=rgb, notes=tuple(notes), seen=seen)
+
+
+def _load(image: ImageFile.ImageFile, notes: list[str], reading: Reading) -> None:
+    """Decode. What a decoder says by itself is the reason of its error, or a note. Raises nearly anything."""
+    with _quiet_about_size(image):
+        if not isinstance(image, TiffImagePlugin.TiffImageFile) or not image.use_load_libtiff:
+            image.load()
+            return
+        error: Exception | None = None
+        with caught_messages(reading.caller) as messages:
+            try:
+                image.load()
+            except Exception as raised:
+                error = raised
+    if error is None and messages.text:
+        notes.append(f"libtiff says: {messages.text}")
+    if isinstance(error, OSError) and messages.text:
+        raise OSError(messages.text) from error  # which knows only a number ("decoder error -2")
+    if error is not None:
+        raise error
 
 
 def rgb_picture(image: Image.Image) -> Image.Image:
@@ -231,7 +255,7 @@ def read_errors(name: str) -> Iterator[None]:
     """Turns every exception of Pillow into an ItemError."""
     try:
         yield
-    except ItemError:
+    except (ItemError, NobodyWaits):
         raise
     except FileNotFoundError as error:
         raise ItemError("missing_picture", f"{name}: no such file") from error
@@ -262,78 +286,6 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     text = str(error).strip()
     return " ".join(text.split()) if text else type(error).__name__  # on one line
-
-
-def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
-    """Pillow's lazy reader for `file`, by its first bytes; the ending of its name does not count.
-
-    This calls the readers directly. `Image.open` would warn of large pictures through the warning filters of
-    the whole process, try dozens of other formats, and give no reason.
-    """
-    head = file.read(32)
-    file.seek(0)
-    image: ImageFile.ImageFile
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        image = PngImagePlugin.PngImageFile(file, name)
-    elif head.startswith(b"\xff\xd8\xff"):
-        image = JpegImagePlugin.JpegImageFile(file, name)
-    elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        image = WebPImagePlugin.WebPImageFile(file, name)
-    elif head.startswith((b"GIF87a", b"GIF89a")):
-        image = GifImagePlugin.GifImageFile(file, name)
-    elif head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        image = TiffImagePlugin.TiffImageFile(file, name)
-    elif head.startswith(b"BM"):
-        image = BmpImagePlugin.BmpImageFile(file, name)
-    elif head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():
-        image = PpmImagePlugin.PpmImageFile(file, name)
-    else:
-        raise ItemError("unreadable_picture", f"{name}: {_not_readable(head)}")
-    if image.width * image.height > max_pixels:
-        limit = f"{max_pixels // 1_000_000} million" if max_pixels % 1_000_000 == 0 else str(max_pixels)
-        message = f"{image.width} x {image.height} is more than {limit} pixels (--max-pixels allows more)"
-        raise ItemError("picture_too_large", f"{name}: {message}")
-    return image
-
-
-def _not_readable(head: bytes) -> str:
-    brand = head[8:12]
-    if head[4:8] == b"ftyp" and brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
-        return "HEIC pictures are not supported; convert it to PNG or JPEG"
-    if head[4:8] == b"ftyp" and brand in (b"avif", b"avis"):
-        return "AVIF pictures are not supported; convert it to PNG or JPEG"
-    return "not a picture of a supported kind (PNG, JPEG, WebP, GIF, TIFF, BMP, PNM)"
-
-
-def _orientation(image: ImageFile.ImageFile) -> int:
-    """The EXIF orientation, 1 to 8; 1 if there is none or if it makes no sense."""
-    if isinstance(image, PngImagePlugin.PngImageFile) and "exif" not in image.info:
-        late = _late_png_exif(image.fp)
-        if late is not None:
-            image.info["exif"] = late
-    try:
-        # The base class's method: that of the PNG reader would decode the whole picture first.
-        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF is no reason to refuse the picture: use it as it is stored
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _late_png_exif(file: IO[bytes] | None) -> bytes | None:
-    """The eXIf chunk of a PNG if it follows the pixels. Skips from chunk to chunk, and reads no pixels."""
-    if file is None:
-        return None
-    here = file.tell()
-    try:
-        file.seek(8)
-        while len(frame := file.read(8)) == 8:
-            length, kind = int.from_bytes(frame[:4], "big"), frame[4:]
-            if kind == b"eXIf":
-                return file.read(min(length, 1 << 20))
-            file.seek(length + 4, os.SEEK_CUR)
-        return None
-    finally:
-        file.seek(here)
 
 
 @contextmanager

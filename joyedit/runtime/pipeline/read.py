@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job import failpoints
 from joyedit.job.hashing import HashCache
+from joyedit.job.pictures.budget import Reading, shared_budget
 from joyedit.job.pictures.decode import fit, load_picture
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, FailedItem, Seen, Size, SizedItem
 from joyedit.runtime.pipeline.clock import StageClock
-from joyedit.runtime.pipeline.threads import StoppedError, Task, Workers
+from joyedit.runtime.pipeline.threads import StoppedError, Task, Workers, running_call
 from joyedit.runtime.protocol import ReadyBatch, ReadyItem
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ class ReadPicture:
 def read_picture(
     path: Path, bucket: Size, clock: StageClock, hashes: HashCache, max_pixels: int = MAX_PIXELS
 ) -> ReadPicture:
-    """Hash, decode, orient and fit one picture. Raises `ItemError`."""
-    with clock.stage("read") as lap:
+    """Hash, decode, orient and fit one picture. Raises `ItemError`, and `StoppedError` where it waits for memory."""
+    with clock.stage("read") as lap, Reading(shared_budget(), running_call(), bucket) as reading:
         failpoints.reached("read")
-        picture = load_picture(path, max_pixels, hashes)
+        picture = load_picture(path, max_pixels, hashes, reading)
         image = fit(picture.image, bucket)
     assert picture.seen is not None  # it was asked for
     return ReadPicture(image=image, notes=picture.notes, seconds=lap.seconds, seen=picture.seen)
