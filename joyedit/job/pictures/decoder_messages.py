@@ -23,6 +23,12 @@ _POLL = 0.1
 
 _lock = threading.Lock()
 _is_on = False
+_saved: int | None = None
+
+
+def stderr_number() -> int:
+    """The descriptor that leads to the terminal now: 2, or while messages are caught, the duplicate of it."""
+    return STDERR if _saved is None else _saved
 
 
 def set_catching(on: bool) -> None:
@@ -78,12 +84,15 @@ class _Redirected:
     @classmethod
     def begin(cls, after: Callable[[], None]) -> _Redirected:
         """Redirect, if that is possible. `after` is called at the end."""
+        global _saved
         saved = file = None
         try:
             saved = os.dup(STDERR)
             file = _temporary_file()
+            _saved = saved
             os.dup2(file, STDERR, inheritable=True)
         except OSError:  # closed, or no descriptor or no space is left
+            _saved = None
             for number in (saved, file):
                 if number is not None:
                     os.close(number)
@@ -96,9 +105,11 @@ class _Redirected:
             if self._has_ended:
                 return
             self._has_ended = True
+        global _saved
         try:
             if self._saved is not None and self._file is not None:
                 os.dup2(self._saved, STDERR, inheritable=True)
+                _saved = None
                 os.close(self._saved)
                 try:
                     self.text = one_line(os.pread(self._file, MOST_BYTES, 0))

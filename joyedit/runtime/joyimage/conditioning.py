@@ -4,18 +4,22 @@ A prompt has two parts. Its prefix holds the system message and the pictures; it
 instruction. Its suffix holds the instruction. The common prefix is what all prefixes with pictures begin with.
 
 An instruction is plain text: a special token written in it stays text. The features of the system message and
-of the token behind it are dropped, and at most the last 4096 are kept.
+of the token behind it are dropped, and at most the last 4096 are kept. A text that would lose its own beginning by
+that is refused, before anything of its length is made.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from joyedit.errors import ItemError
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.qwen_prompts import MergedGrid, PictureFeatures, Prefix, Prompt
 from joyedit.runtime.joyimage.pixels import levels_of
@@ -70,7 +74,9 @@ class PromptBuilder:
 
     def plain(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        # It is not asked to warn of long texts: `suffix` refuses them.
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        ids: list[int] = self.tokenizer(text, **options)["input_ids"]
         return ids
 
     def prefix(self, patches: Sequence[int]) -> tuple[int, ...]:
@@ -94,16 +100,45 @@ class PromptBuilder:
         common = len(self.common_prefix)
         return common if length * SHARED <= common < length else 0
 
-    def suffix(self, instruction: str, pictures: bool) -> tuple[int, ...]:
-        """The part of a prompt behind its prefix: the instruction, and the beginning of the answer."""
+    def suffix(self, instruction: str, pictures: bool, what: str = "instruction") -> tuple[int, ...]:
+        """The part of a prompt behind its prefix: the instruction, and the beginning of the answer.
+
+        Raises ItemError("instruction_too_long") for a text that does not fit into the features that are kept.
+        `what` names the text in the message.
+        """
+        self._refuse_megabytes(instruction, what)
         special = self._special
         # Without pictures "user" belongs here: a leading line break of the instruction joins its own.
         text = self.plain(instruction if pictures else "user\n" + instruction)
-        return (*text, special[CLOSE], *self.plain("\n"), special[OPEN], *self.plain("assistant\n"))
+        ids = (*text, special[CLOSE], *self.plain("\n"), special[OPEN], *self.plain("assistant\n"))
+        if len(ids) > MAX_FEATURES:
+            most = MAX_FEATURES - (len(ids) - len(text))
+            message = f"the {what} has {len(text)} tokens, and the model reads at most {most}; shorten it"
+            raise ItemError("instruction_too_long", message)
+        return ids
+
+    def _refuse_megabytes(self, text: str, what: str) -> None:
+        """Refuse what certainly has too many tokens, without counting them: a token has no more than so many bytes."""
+        most = MAX_FEATURES * self._longest_token
+        if len(text) * 4 <= most or _bytes(text) <= most:
+            return
+        # Qwen's tokenizer composes characters first, and several may become one.
+        if len(text) > 4 * most or _bytes(unicodedata.normalize("NFC", text)) > most:
+            message = f"the {what} has {len(text)} characters, which are more than {MAX_FEATURES} tokens; shorten it"
+            raise ItemError("instruction_too_long", message)
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Bytes at most. A byte stands in the vocabulary as one character or more."""
+        return max(map(len, self.tokenizer.get_vocab()))
 
     def ids(self, instruction: str, patches: Sequence[int]) -> tuple[int, ...]:
         """A whole prompt: its prefix and its suffix."""
         return self.prefix(patches) + self.suffix(instruction, bool(patches))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 class Conditioner:

@@ -46,7 +46,11 @@ class BatchEncoder:
         self._cache = cache
 
     def encode(self, batch: ReadyBatch) -> Conditioning:
-        """What the batch is denoised from, on the device."""
+        """What the batch is denoised from, on the device.
+
+        Raises ItemError for a text that is too long, before anything else is done.
+        """
+        self._refuse_long_texts(batch)
         samplings = [ready.item.sampling for ready in batch.items]
         pictures = [ready.pictures for ready in batch.items]
         known = {id(picture): content_key(picture) for shown in pictures for picture in shown}
@@ -67,6 +71,14 @@ class BatchEncoder:
             ),
             scales=tuple(sampling.guidance_scale for sampling in samplings),
         )
+
+    def _refuse_long_texts(self, batch: ReadyBatch) -> None:
+        builder = self._conditioner.builder
+        for ready in batch.items:
+            has_pictures, sampling = bool(ready.pictures), ready.item.sampling
+            builder.suffix(ready.item.instruction, has_pictures)
+            if sampling.guidance_scale > 1:
+                builder.suffix(sampling.negative_prompt, has_pictures, "negative prompt")
 
     def _noise(self, seed: int, height: int, width: int) -> Tensor:
         factor = self._vae.cfg.spatial_factor

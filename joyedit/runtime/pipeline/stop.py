@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Literal
 
 from joyedit.errors import EXIT_INTERRUPTED
+from joyedit.job.pictures.decoder_messages import stderr_number
 
 Reason = Literal["interrupted", "out_of_time"]
 
@@ -81,5 +82,6 @@ class Stop:
 def _say_at_once(text: bytes) -> None:
     """Write to stderr what it takes now: neither a full pipe nor a dead terminal may keep the process."""
     with contextlib.suppress(OSError, ValueError):
-        if select.select([], [2], [], 0)[1]:
-            os.write(2, text)
+        number = stderr_number()
+        if select.select([], [number], [], 0)[1]:
+            os.write(number, text)

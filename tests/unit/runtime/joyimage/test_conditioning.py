@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from joyedit.errors import ItemError
 from joyedit.job.buckets import bucket_table
 from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.models.qwen_prompts import rope_positions
@@ -92,13 +93,73 @@ def test_the_tokenizers_own_padding_side_does_not_matter(
         assert torch.equal(a, b)
 
 
+MOST = "joyedit.runtime.joyimage.conditioning.MAX_FEATURES"
+
+
 def test_at_most_the_last_4096_features_are_kept(diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = editing.backend(diffusers_checkpoint)
-    edit = Edit(text="Turn it red. " * 10, guidance=1.0)
+    edit = Edit(text="Turn it red.", images=[picture(256, 256)], guidance=1.0)
     (whole,) = model.encode(batch_of([edit])).conditioning.positive
-    monkeypatch.setattr("joyedit.runtime.joyimage.conditioning.MAX_FEATURES", 12)
+    suffix = len(model.conditioner.builder.suffix(edit.text, True))
+    assert suffix < suffix + 5 < len(whole)
+    monkeypatch.setattr(MOST, suffix + 5)
     (cut,) = model.encode(batch_of([edit])).conditioning.positive
-    assert torch.equal(cut, whole[-12:])
+    assert torch.equal(cut, whole[-suffix - 5 :])
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_a_text_that_would_lose_its_beginning_is_refused(
+    builder: PromptBuilder, pictures: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "Turn it red. " * 10
+    fits = len(builder.suffix(text, pictures))
+    monkeypatch.setattr(MOST, fits)
+    assert len(builder.suffix(text, pictures)) == fits
+    monkeypatch.setattr(MOST, fits - 1)
+    with pytest.raises(ItemError) as caught:
+        builder.suffix(text, pictures, "negative prompt")
+    assert caught.value.code == "instruction_too_long"
+    tokens = len(builder.plain(text if pictures else "user\n" + text))
+    assert str(caught.value) == (
+        f"the negative prompt has {tokens} tokens, and the model reads at most {tokens - 1}; shorten it"
+    )
+
+
+@pytest.mark.parametrize("text", ["x" * 40_000_000, "é" * 20_000_000, "a\u0301" * 20_000_000])
+def test_the_tokenizer_is_not_fed_megabytes(builder: PromptBuilder, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[int] = []
+    monkeypatch.setattr(builder, "plain", lambda text: fed.append(len(text)) or [])
+    with pytest.raises(ItemError, match=f"the instruction has {len(text)} characters, .* more than 4096 tokens"):
+        builder.suffix(text, True)
+    assert fed == []
+
+
+def test_the_limit_of_characters_lets_all_pass_that_the_limit_of_tokens_allows(builder: PromptBuilder) -> None:
+    for text in ("x" * 4091, "\u4e00" * (4091 // 3)):  # a token for each byte
+        assert len(builder.suffix(text, True)) > 4090
+    # Four characters that the tokenizer composes to one.
+    composed, decomposed = "\u1f82" * 1000, "\u03b1\u0313\u0300\u0345" * 1000
+    assert builder.suffix(composed, True) == builder.suffix(decomposed, True)
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_only_the_long_item_of_a_batch_fails(diffusers_checkpoint: Path, negative: bool) -> None:
+    model = editing.backend(diffusers_checkpoint)
+    long = "Turn it red. " * 20_000
+    edits = [Edit(text="Short."), Edit(text="x", negative=long) if negative else Edit(text=long), Edit(text="Also.")]
+    before = model._encoder.operations
+    with pytest.raises(ItemError, match="the negative prompt" if negative else "the instruction") as caught:
+        model.encode(batch_of(edits))
+    assert caught.value.code == "instruction_too_long"
+    assert model._encoder.operations == before
+    for edit in (edits[0], edits[2]):  # as the editor does after an error: one by one
+        model.encode(batch_of([edit]))
+
+
+def test_a_long_negative_prompt_that_is_not_used_does_not_matter(diffusers_checkpoint: Path) -> None:
+    model = editing.backend(diffusers_checkpoint)
+    edit = Edit(text="Short.", negative="Turn it red. " * 20_000, guidance=1.0)
+    assert len(model.encode(batch_of([edit])).conditioning.positive) == 1
 
 
 def test_a_tokenizer_without_qwens_tokens_is_refused(tokenizer: Any) -> None:
