@@ -172,3 +172,19 @@ def test_a_closed_descriptor_is_opened_on_nothing(monkeypatch: pytest.MonkeyPatc
     secure_descriptors()
     assert opened == [os.O_WRONLY]
     assert moved == ([] if free else [(9, 1)])
+
+
+def test_duplicates_are_written_in_place_of_their_descriptors_until_the_end(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    other_reader, other = os.pipe()
+    pump = Pump({other: writer})
+    pump.write(other, b"to the duplicate")
+    pump.close()
+    assert os.read(reader, 100) == b"to the duplicate"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(writer)
+    pump.write(other, b"to itself")
+    pump.drain()
+    assert os.read(other_reader, 100) == b"to itself"
+    os.close(other)
+    os.close(other_reader)

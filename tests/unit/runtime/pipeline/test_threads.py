@@ -9,7 +9,7 @@ import pytest
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.runtime.pipeline import threads as module
-from joyedit.runtime.pipeline.threads import StoppedError, Workers
+from joyedit.runtime.pipeline.threads import StoppedError, Workers, running_call
 
 
 def test_results_and_errors() -> None:
@@ -107,3 +107,89 @@ def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
         task = workers.submit(lambda: gate.wait(30))
         threading.Timer(0.6, gate.set).start()
         assert workers.result(task, "x")
+
+
+def test_time_in_which_a_call_waits_for_others_does_not_count() -> None:
+    def call() -> str:
+        told = running_call()
+        assert told is not None
+        with told.waiting():
+            time.sleep(0.6)  # three times the timeout
+            told.check()
+        return "read"
+
+    with Workers(1, "w", timeout=0.2) as workers:
+        assert workers.result(workers.submit(call), "x") == "read"
+    assert running_call() is None
+
+
+def test_a_call_that_waits_gives_up_what_hangs_even_if_nobody_asks_for_that() -> None:
+    given_back, hang = threading.Event(), threading.Event()
+    holds = threading.Event()
+
+    def holder() -> None:
+        told = running_call()
+        assert told is not None
+        told.when_given_up(given_back.set)
+        holds.set()
+        hang.wait()
+
+    def waiter() -> str:
+        told = running_call()
+        assert told is not None
+        with told.waiting():
+            while not given_back.wait(0.05):
+                told.check()
+        return "read"
+
+    with Workers(2, "w", timeout=0.3) as workers:
+        hung = workers.submit(holder)
+        assert holds.wait(60)
+        assert workers.result(workers.submit(waiter), "x") == "read"
+        with pytest.raises(ItemError, match="longer than"):
+            workers.result(hung, "x")
+        hang.set()
+
+
+def test_a_call_that_comes_back_after_it_was_given_up_holds_nothing_and_is_late() -> None:
+    hang, given_back = threading.Event(), threading.Event()
+    told_late: list[bool] = []
+
+    def call() -> None:
+        told = running_call()
+        assert told is not None
+        hang.wait()
+        told.when_given_up(given_back.set)
+        told_late.append(given_back.is_set())
+        told.check()
+
+    with Workers(1, "w", timeout=0.2) as workers:
+        task = workers.submit(call)
+        for _ in range(2):
+            with pytest.raises(ItemError) as caught:
+                workers.result(task, "x")
+            assert caught.value.code == "picture_timeout"
+            hang.set()
+            task.done.wait(60)
+    assert told_late == [True]
+
+
+def test_a_call_that_waits_is_stopped_with_the_run() -> None:
+    stopped, waits = threading.Event(), threading.Event()
+
+    def call() -> None:
+        told = running_call()
+        assert told is not None
+        with told.waiting():
+            while True:
+                waits.set()
+                time.sleep(0.02)
+                told.check()
+
+    with Workers(1, "w", timeout=60, stopped=stopped.is_set) as workers:
+        task = workers.submit(call)
+        assert waits.wait(60)
+        stopped.set()
+        assert task.done.wait(60)
+        with pytest.raises(StoppedError):
+            workers.result(task, "x")
