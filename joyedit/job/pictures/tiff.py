@@ -43,8 +43,8 @@ def refuse_long_tags(file: IO[bytes], name: str) -> None:
         for tag, kind, count in _entries(file):
             most = MOST_PIECES if tag in _OFFSETS else MOST_VALUES if tag in _UNPACKED else None
             if most is not None and kind not in _RAW_TYPES and count > most:
-                message = f"its tag {tag} claims {count} values, and a picture has at most {most} of them"
-                raise ItemError("unreadable_picture", f"{name}: {message}; save it anew with another program")
+                told = f"claims {count} values, and at most {most} make sense; save it anew with another program"
+                raise ItemError("unreadable_picture", f"{name}: its tag {tag} {told}")
     finally:
         file.seek(0)
 
