@@ -6,6 +6,8 @@ so that every pass gives the same names.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +15,18 @@ from typing import NamedTuple
 
 from joyedit.errors import Problem
 from joyedit.job.source.names import EXTENSIONS, name_problem
+from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
-from joyedit.job.source.problems import Record, shown
-from joyedit.job.source.schema import Line
+from joyedit.job.source.problems import Record, cut, one_message, shown
+from joyedit.job.source.schema import DEFAULTS_KEYS, Line
 from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Size
+
+_MARK = 10
+_SHOWN_TEXT = 2000
+_SHOWN_PATH = 1000
+_SHOWN_IMAGES = 20
 
 
 class _Built(NamedTuple):
@@ -48,8 +56,10 @@ class ItemBuilder:
         self._schema = options.item_schema()
         self.settings = options.settings(defaults.settings)
         self._sampling = self.settings.sampling()
-        self._taken = TakenNames(self._extensions[0])
-        self._pictures = PictureFinder(base, options.output, look=look)
+        tree = OutputTree(options.output)
+        self._taken = TakenNames(self._extensions[0], tree.place)
+        self._pictures = PictureFinder(base, tree, look=look)
+        self._first_uses: dict[str, int] = {}  # by default id: the hash of the content of the first line
 
     def build(self, record: Record) -> tuple[EditItem | None, list[Problem]]:
         """The item, or the problems of the record. The builder gives out its names in both cases."""
@@ -65,12 +75,11 @@ class ItemBuilder:
         built = self._build(record)
         if built.item is not None:
             return built.item
-        message = "; ".join(map(str, self._placed(record, built)))
-        return self._failed(record.line, message, built)
+        return self._failed(record.line, one_message(self._placed(record, built)), built)
 
     def failed(self, problem: Problem) -> FailedItem:
         """The failed item for a part of the source that cannot be read."""
-        return self._failed(problem.line or 0, str(problem), _Built(None, []))
+        return self._failed(problem.line or 0, one_message([problem]), _Built(None, []))
 
     def _placed(self, record: Record, built: _Built) -> list[Problem]:
         return [record.place(problem, self._file) for problem in built.problems]
@@ -85,12 +94,17 @@ class ItemBuilder:
             self._taken.take_id(name, max(number, 1))
         return FailedItem(
             id=name,
-            images=() if line is None else tuple(Path(self._pictures.find(image).path) for image in _images(line)),
-            instruction="" if line is None else line.instruction or "",
+            images=() if line is None else self._shown_paths(line),
+            instruction="" if line is None else cut(line.instruction or "", _SHOWN_TEXT),
             origin=Origin(file=self._file, line=number or None),
             code="bad_line",
             message=message,
         )
+
+    def _shown_paths(self, line: Line) -> tuple[Path, ...]:
+        """The paths of a line that is no item, as its record shows them: the first few, the long ones cut."""
+        paths = [self._pictures.find(image).path for image in _images(line)[:_SHOWN_IMAGES]]
+        return tuple(Path(cut(path, _SHOWN_PATH)) for path in paths)
 
     def _build(self, record: Record, *, make: bool = True) -> _Built:
         """Checks the record and takes its names; makes the item if `make` is set and there is no problem."""
@@ -104,7 +118,7 @@ class ItemBuilder:
         pictures = self._find_pictures(line, problems)
         sampling = self._own_sampling(line)
         size = self._size(line, problems)
-        name, output = self._names(line, pictures, max(record.line, 1), problems)
+        name, output = self._names(line, values, pictures, max(record.line, 1), problems)
         if problems or not make:
             return _Built(None, problems, line, name)
         item = EditItem(
@@ -160,15 +174,20 @@ class ItemBuilder:
         return None if width is None or height is None else (height, width)
 
     def _names(
-        self, line: Line, pictures: list[FoundPicture], number: int, problems: list[Problem]
+        self,
+        line: Line,
+        values: Mapping[str, str],
+        pictures: list[FoundPicture],
+        number: int,
+        problems: list[Problem],
     ) -> tuple[str | None, str]:
         """The id and the output; both are taken from now on. The id is None if the item cannot have it."""
         for found in pictures:
-            if found.name_in_output is not None:
-                _add(problems, self._taken.note_input(found.name_in_output))
+            for name_in_output in found.names_in_output:
+                _add(problems, self._taken.note_input(name_in_output))
         wrong_output = None if line.output is None else self._wrong_output(line.output)
         _add(problems, wrong_output)
-        name, problem = self._id(line, pictures, number)
+        name, problem = self._id(line, values, pictures, number)
         _add(problems, problem)
         if name is None or wrong_output is not None:
             return name, ""
@@ -176,17 +195,30 @@ class ItemBuilder:
         _add(problems, self._taken.take_output(output, number))
         return name, output
 
-    def _id(self, line: Line, pictures: list[FoundPicture], number: int) -> tuple[str | None, Problem | None]:
+    def _id(
+        self, line: Line, values: Mapping[str, str], pictures: list[FoundPicture], number: int
+    ) -> tuple[str | None, Problem | None]:
         """The item's own id or a default one, taken from now on; or None and the reason."""
         if line.id is None:
-            wish = self._pictures.default_id(pictures[0]) if pictures else f"item-{number}"
-            name = self._taken.default_id(wish, with_output=line.output is not None)
+            name = self._default_id(line, values, pictures)
             return name, self._taken.take_id(name, number)
         reason = name_problem(line.id)
         if reason is not None:
             return None, Problem(f"the id {shown(line.id)} {reason}", "it becomes the name of a file", key="id")
         problem = self._taken.take_id(line.id, number)
         return (line.id if problem is None else None), problem
+
+    def _default_id(self, line: Line, values: Mapping[str, str], pictures: list[FoundPicture]) -> str:
+        """An id from the path of the first picture. A picture that is used again has a mark of the line behind it.
+
+        Only lines of the same content get numbers, which depend on the order of the lines.
+        """
+        content = _content(line, values)
+        wish = self._pictures.default_id(pictures[0]) if pictures else f"item-{_mark(content)}"
+        first = self._first_uses.setdefault(wish, hash(content))
+        if first != hash(content):
+            wish = f"{wish}-{_mark(content)}"
+        return self._taken.default_id(wish, with_output=line.output is not None)
 
     def _wrong_output(self, output: str) -> Problem | None:
         root, ending = os.path.splitext(output)
@@ -203,6 +235,18 @@ class ItemBuilder:
 def _add(problems: list[Problem], problem: Problem | None) -> None:
     if problem is not None:
         problems.append(problem)
+
+
+def _content(line: Line, values: Mapping[str, str]) -> tuple[object, ...]:
+    """What a line says about the edit: everything but its id and output, as it is written."""
+    images = (line.image,) if line.image is not None else tuple(line.images or ())
+    given = ((key, getattr(line, key)) for key in sorted(DEFAULTS_KEYS))
+    settings = tuple([(key, value) for key, value in given if value is not None])
+    return (images, settings, tuple(sorted(values.items())) if values else ())
+
+
+def _mark(content: tuple[object, ...]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:_MARK]
 
 
 def _images(line: Line) -> list[str]:

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+from joyedit.job.own_files import is_own_file, looks_temporary
+
 EXTENSIONS: Mapping[str, tuple[str, ...]] = {"png": (".png",), "jpg": (".jpg", ".jpeg"), "webp": (".webp",)}
 """The file endings that fit each picture format; the first is the one given by default."""
 
@@ -53,6 +55,10 @@ def name_problem(name: str) -> str | None:
             return f"has a part of more than {_MAX_PART} bytes"
         if part.split(".", 1)[0].rstrip().lower() in _RESERVED:
             return f"has the part '{part}', which Windows reserves"
+        if looks_temporary(fold(part)):
+            return f"has the part '{part}', which is a name for unfinished files"
+    if is_own_file(fold(parts[0])):
+        return f"begins with '{parts[0]}', which is a file of joyedit itself"
     if len(name.encode()) > _MAX_NAME:
         return f"has more than {_MAX_NAME} bytes"
     return None
@@ -63,6 +69,8 @@ def safe_name(name: str) -> str:
     if name_problem(name) is None:
         return name
     parts = [_safe_part(part) for part in name.split("/") if part not in ("", ".", "..")]
+    if parts and is_own_file(fold(parts[0])):
+        parts[0] += "_"
     made = "/".join(parts)
     if not made or made.isspace():
         made = "picture"
@@ -79,6 +87,8 @@ def _safe_part(part: str) -> str:
         part = part.rstrip(". ") + "_"
     if part.split(".", 1)[0].rstrip().lower() in _RESERVED:
         part = "_" + part
+    if looks_temporary(fold(part)):
+        part += "_"
     return _shortened(part) if len(part.encode()) > _MAX_PART else part
 
 

@@ -1,27 +1,35 @@
-"""Where a manifest's pictures lie: path, default id, whether it is an input inside the output folder, its problem."""
+"""Where a manifest's pictures lie: path, default id, names below the output folder if they lie there, problem."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from pathlib import Path
 from typing import NamedTuple
 
 from joyedit.errors import Problem, os_reason
 from joyedit.job.source.names import safe_name
+from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.problems import shown
 
 _KEPT = 4096
 _SHOWN_PATH = 300
+_MAX_PATH = 4096
+"""The most characters of a path; no system opens a longer one."""
+_MARK = 10
 
 
 class FoundPicture(NamedTuple):
-    """One picture of a manifest: its path, the same path absolute, and its name below the output folder if it
-    lies there. `problem` says why it cannot be an input."""
+    """One picture of a manifest: its path as written, the path from here, and the same path absolute.
 
+    `names_in_output` are its names below the output folder, if it lies there. `problem` says why it cannot be
+    an input.
+    """
+
+    written: str
     path: str
     absolute: str
-    name_in_output: str | None
+    names_in_output: tuple[str, ...]
     problem: Problem | None
 
 
@@ -31,10 +39,10 @@ class PictureFinder:
     Relative paths are relative to `base` ("" for the current folder). With `look` it checks each file.
     """
 
-    def __init__(self, base: str, output: Path | None, *, look: bool) -> None:
+    def __init__(self, base: str, output: OutputTree, *, look: bool) -> None:
         self._base = base
         self._absolute_base = os.path.abspath(base)
-        self._outputs = () if output is None else (os.path.abspath(output), os.path.realpath(output))
+        self._output = output
         self._look = look
         self._found: dict[str, FoundPicture] = {}
 
@@ -44,20 +52,34 @@ class PictureFinder:
         if found is None:
             if len(self._found) >= _KEPT:
                 self._found.clear()
-            found = self._found[image] = self._find(image)
+            found = self._find(image)
+            if found.problem is None:  # one that is missing now may be made later
+                self._found[image] = found
         return found
 
     def default_id(self, found: FoundPicture) -> str:
-        """The id that an item gets from its first picture: the path below `base` without the ending."""
-        name = _below(found.absolute, self._absolute_base) or os.path.basename(found.absolute)
+        """The id that an item gets from its first picture: its path below `base` without the ending.
+
+        The path of any other picture begins with the name of its folder and a hash of the folder's path, so
+        that it does not depend on the other lines.
+        """
+        name = _below(found.absolute, self._absolute_base)
+        if name is None:
+            folder, name = os.path.split(os.path.normpath(found.written))
+            last = os.path.basename(folder)
+            last = "parent" if last == os.pardir else last or "root"
+            mark = hashlib.sha256(folder.encode("utf-8", "surrogatepass")).hexdigest()[:_MARK]
+            name = f"{last}-{mark}/{name}"
         return safe_name(os.path.splitext(name)[0].replace(os.sep, "/"))
 
     def _find(self, image: str) -> FoundPicture:
         path = os.path.join(self._base, image)
         absolute = os.path.normpath(os.path.join(self._absolute_base, image))
-        in_output = next((name for root in self._outputs if (name := _below(absolute, root))), None)
+        if len(path) > _MAX_PATH:
+            too_long = Problem(f"the path is too long: {shown(image, _SHOWN_PATH)}", "move the picture", key="image")
+            return FoundPicture(image, path, absolute, (), too_long)
         problem = _picture_problem(path, image, self._absolute_base) if self._look else None
-        return FoundPicture(path, absolute, in_output, problem)
+        return FoundPicture(image, path, absolute, self._output.file_names(path), problem)
 
 
 def _below(path: str, root: str) -> str | None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 from joyedit.errors import ManifestError, Problem
 
 KEPT_PROBLEMS = 100
+KEPT_OF_ITEM = 10
+"""So many problems of one item are told; the others are counted."""
+MAX_MESSAGE = 2000
+"""The most characters of a message about one item."""
+_CUT = " [cut]"
 _SHOWN = 60
+_SHOWN_NAMES = 20
 _MAX_TYPED = 100
 """No typing error makes a longer name, and comparing it would take long."""
 
@@ -55,12 +64,49 @@ class Problems:
         for problem in problems:
             self.total += 1
             if len(self.kept) < KEPT_PROBLEMS:
-                self.kept.append(problem)
+                self.kept.append(replace(problem, message=cut(problem.message), remedy=cut(problem.remedy)))
 
     def raise_any(self) -> None:
         """Raises ManifestError with all problems, if there are any."""
         if self.total:
             raise ManifestError(self.kept, self.total)
+
+
+class FewProblems:
+    """Collects the problems of one item: keeps the first few, and counts the others without making them."""
+
+    def __init__(self) -> None:
+        self._kept: list[Problem] = []
+        self._more = 0
+
+    def add(self, make: Callable[[], Problem]) -> None:
+        """One more problem; `make` is called only if it is among the first."""
+        if len(self._kept) < KEPT_OF_ITEM:
+            self._kept.append(make())
+        else:
+            self._more += 1
+
+    def take(self) -> list[Problem]:
+        """The first problems, and one that says how many more there are. The collection is empty then."""
+        told = self._kept
+        if self._more:
+            told.append(Problem(f"... and {self._more} more", line=told[-1].line))
+        self._kept, self._more = [], 0
+        return told
+
+
+def one_message(problems: Iterable[Problem]) -> str:
+    """The problems of one item as one text of bounded length."""
+    first = iter(problems)
+    told = [str(problem) for problem in islice(first, KEPT_OF_ITEM)]
+    more = sum(1 for _ in first)
+    end = f"; ... and {more} more" if more else ""
+    return cut("; ".join(told), MAX_MESSAGE - len(end)) + end
+
+
+def cut(text: str, limit: int = MAX_MESSAGE) -> str:
+    """`text`, or its beginning with a mark behind it if it has more than `limit` characters."""
+    return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
 
 
 def repeated_key(key: str) -> Problem:
@@ -69,17 +115,28 @@ def repeated_key(key: str) -> Problem:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The remedy for an unknown name: the most similar valid name, or all valid names."""
-    names = list(valid)
+    """The remedy for an unknown name: the most similar valid name, or the valid names."""
+    return _nearest(name[:_MAX_TYPED], tuple(valid))
+
+
+@lru_cache(maxsize=1024)
+def _nearest(name: str, names: tuple[str, ...]) -> str:
+    """A wrong name often stands on every line, and comparing takes long."""
     found = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6) if len(name) < _MAX_TYPED else []
     if found:
         return f"did you mean '{found[0]}'?"
-    return f"valid: {', '.join(names)}" if names else ""
+    return f"valid: {_listed(names)}" if names else ""
 
 
 def one_of(choices: Iterable[str]) -> str:
     """The choices as a message lists them."""
-    return "one of " + ", ".join(f"'{choice}'" for choice in choices)
+    return "one of " + _listed([f"'{choice}'" for choice in choices])
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    shown_names = ", ".join(cut(name, _MAX_TYPED) for name in names[:_SHOWN_NAMES])
+    return f"{shown_names}, ... and {more} more" if more > 0 else shown_names
 
 
 def shown(value: object, limit: int = _SHOWN) -> str:
@@ -94,7 +151,8 @@ def shown(value: object, limit: int = _SHOWN) -> str:
         return "a list" if value else "an empty list"
     if isinstance(value, int) and abs(value) >= 10**_SHOWN:
         return "a huge number"
-    text = utf8_safe(repr(value)) if isinstance(value, str) else repr(value)
+    # Text may have millions of characters.
+    text = utf8_safe(repr(value[:limit])) if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

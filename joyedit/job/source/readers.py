@@ -10,11 +10,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
 from joyedit.errors import Problem
-from joyedit.job.source.problems import Record, Records, Table, repeated_key
+from joyedit.job.source.problems import FewProblems, Record, Records, Table, repeated_key
 from joyedit.job.source.schema import Schema, from_cell
 from joyedit.job.source.text import (
     MAX_ITEM,
@@ -37,8 +39,8 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) == len(pairs):
         return made
-    names = [name for name, _ in pairs]
-    return Table(made, doubled=tuple(name for name in made if names.count(name) > 1))
+    counts = Counter(name for name, _ in pairs)
+    return Table(made, doubled=tuple(name for name in made if counts[name] > 1))
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
@@ -93,7 +95,7 @@ def _json_items(text: str) -> Iterator[Record | Problem]:
         value, end = _decode_at(text, at, line)
         bad = UNDECODED.search(text, at, end) if undecoded else None
         if bad is not None:
-            yield Problem(NOT_UTF8.message, NOT_UTF8.remedy, line=line_at(text, bad.start()))
+            yield Problem(NOT_UTF8.message, NOT_UTF8.remedy, line=line + text.count("\n", at, bad.start()))
         elif end - at > MAX_ITEM:
             yield Problem(f"this item is longer than {MAX_ITEM >> 20} MiB", line=line)
         else:
@@ -166,7 +168,7 @@ def read_csv(stream: BinaryIO, file: str, schema: Schema) -> Records:
 def _csv_header(row: list[str], schema: Schema) -> tuple[list[str | None], list[Problem]]:
     """The key of each column (None: the column has a problem, and is not read), and the problems."""
     keys: list[str | None] = []
-    problems: list[Problem] = []
+    few = FewProblems()
     written: dict[str, str] = {}
     if len(row) == 1 and (";" in row[0] or "\t" in row[0]):
         return [None], [Problem("the header has one column only", "separate the cells with commas")]
@@ -174,14 +176,16 @@ def _csv_header(row: list[str], schema: Schema) -> tuple[list[str | None], list[
         name = cell.strip()
         key = schema.key(name)
         if not name:
-            problems.append(Problem(f"column {number} has no name", "the first line names the keys"))
+            few.add(partial(Problem, f"column {number} has no name", "the first line names the keys"))
         elif key is None:
-            problems.append(schema.unknown(name))
-        elif key in written:
-            problems.append(repeated_key(name) if written[key] == name else schema.two_spellings(written[key], name))
-        else:
+            few.add(partial(schema.unknown, name))
+        elif key not in written:
             written[key] = name
             keys.append(key)
             continue
+        elif written[key] == name:
+            few.add(partial(repeated_key, name))
+        else:
+            few.add(partial(schema.two_spellings, written[key], name))
         keys.append(None)
-    return keys, problems
+    return keys, few.take()

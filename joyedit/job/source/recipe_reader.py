@@ -6,10 +6,11 @@ import os
 import re
 import string
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
-from joyedit.job.source.problems import Problems, Table, nearest, one_of, repeated_key, shown
+from joyedit.job.source.problems import FewProblems, Problems, Table, cut, nearest, one_of, repeated_key, shown
 from joyedit.job.source.recipe import OWN_TEXT, Parameter, Recipe
 from joyedit.job.source.schema import (
     ALIASES,
@@ -183,20 +184,22 @@ class _Reader:
     ) -> tuple[tuple[str, str | None], ...]:
         line = table.lines.get("instruction")
         parts: list[tuple[str, str | None]] = []
+        few = FewProblems()
         try:
             for literal, place, spec, conversion in string.Formatter().parse(template or ""):
                 if place is not None and (spec or conversion or not _NAME.fullmatch(place)):
                     written = place + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
                     message = f"the instruction cannot have the place {shown('{' + written + '}')}"
-                    self._add(line, Problem(message, _PLACE))
+                    few.add(partial(Problem, message, _PLACE))
                 elif place is not None and place != OWN_TEXT and place not in parameters:
-                    near = nearest(place, [*parameters, OWN_TEXT])
-                    self._add(line, Problem(f"the instruction names an unknown parameter '{place}'", near))
+                    few.add(partial(_unknown_parameter, place, parameters))
                 parts.append((literal, place))
         except ValueError as error:
             message = f"the braces of the instruction do not match: {error}"
             self._add(line, Problem(message, _PLACE))
             return ()
+        for problem in few.take():
+            self._add(line, problem)
         used = {place for _, place in parts}
         inner = self._inner(table, "parameters") if isinstance(table.get("parameters"), Table) else Table()
         for name in parameters:
@@ -204,3 +207,8 @@ class _Reader:
                 message = f"the instruction has no place for the parameter '{name}'"
                 self._add(inner.lines.get(name), Problem(message, f"write {{{name}}} where it belongs"))
         return tuple(parts)
+
+
+def _unknown_parameter(place: str, parameters: Mapping[str, Parameter]) -> Problem:
+    near = nearest(place, [*parameters, OWN_TEXT])
+    return Problem(f"the instruction names an unknown parameter '{cut(place, 100)}'", near)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from joyedit.errors import Problem
-from joyedit.job.source.problems import Table, nearest, repeated_key, shown
+from joyedit.job.source.problems import FewProblems, Table, nearest, repeated_key, shown
 from joyedit.job.spec import BASE_SIZES, Settings
 
 ALIASES: Mapping[str, str] = {
@@ -31,6 +32,9 @@ ITEM_KEYS = (
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
 DEFAULTS_KEYS = ("instruction", *SETTINGS_KEYS)
+
+MAX_IMAGES = 64
+"""The most references of one item."""
 
 _Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 _Filled = Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
@@ -115,20 +119,19 @@ class Schema:
 
         A null counts as a key that is not given.
         """
-        problems: list[Problem] = []
+        few = FewProblems()
         fields: dict[str, object] = {}
         values: dict[str, str] = {}
         written: dict[str, str] = {}
-        if isinstance(table, Table):
-            problems += [repeated_key(key) for key in table.doubled]
-        names = self._names
+        for name in table.doubled if isinstance(table, Table) else ():
+            few.add(partial(repeated_key, name))
         for name, value in table.items():
-            key = names.get(name)
+            key = self._names.get(name)
             if key is None:
-                problems.append(self.unknown(name))
+                few.add(partial(self.unknown, name))
                 continue
             if key in written:
-                problems.append(self.two_spellings(written[key], name))
+                few.add(partial(self.two_spellings, written[key], name))
                 continue
             written[key] = name
             if value is None:
@@ -136,14 +139,19 @@ class Schema:
             if key in self.parameters:
                 text = parameter_text(value)
                 if text is None:
-                    message = f"{name} must be text or a number, not {shown(value)}"
-                    problems.append(Problem(message, "write it in quotes", key=name))
+                    few.add(partial(_no_text, name, value))
                 else:
                     values[key] = text
+            elif key == "images" and isinstance(value, list) and len(value) > MAX_IMAGES:
+                few.add(partial(Problem, f"{name} has {len(value)} paths, and {MAX_IMAGES} are the most", key=name))
             else:
                 fields[key] = value
         checked, more = _check(model, fields, written)
-        return checked, values, problems + more
+        return checked, values, few.take() + more
+
+
+def _no_text(name: str, value: object) -> Problem:
+    return Problem(f"{name} must be text or a number, not {shown(value)}", "write it in quotes", key=name)
 
 
 def _check(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from joyedit.errors import Problem
 from joyedit.job.source.names import fold
 from joyedit.job.source.problems import shown
@@ -12,11 +14,13 @@ _OWN_NAMES = "give each item an id or output of its own; names that differ only 
 class TakenNames:
     """The names given out so far, each with its number: a line (in a folder, a running count), from 1.
 
-    `extension` is the ending of outputs that are made from ids. A million items take about 350 MB here.
+    `extension` is the ending of outputs that are made from ids. `place` gives the name under which an output
+    really lies, where a part of its own name is a link. A million items take about 350 MB here.
     """
 
-    def __init__(self, extension: str) -> None:
+    def __init__(self, extension: str, place: Callable[[str], str] = lambda name: name) -> None:
         self._extension = extension
+        self._place = place
         self._ids: dict[str, int] = {}
         self._outputs: dict[str, int] = {}  # these and the next two are folded: case does not count
         self._inputs: set[str] = set()
@@ -58,7 +62,7 @@ class TakenNames:
         """Takes the output `name`, or says why it is not free."""
         problem = self._output_problem(name)
         if problem is None:
-            folded = fold(name)
+            folded = fold(self._place(name))
             self._outputs[folded] = number
             for parent in _picture_folders(folded):
                 self._folders[parent] = number
@@ -75,7 +79,7 @@ class TakenNames:
         return Problem(message, "choose another output folder, or give an id")
 
     def _output_problem(self, name: str) -> Problem | None:
-        folded = fold(name)
+        folded = fold(self._place(name))
         if folded in self._inputs:
             message = f"the output {shown(name)} would overwrite an input picture"
             return Problem(message, "choose another output folder, or give an id", key="output")

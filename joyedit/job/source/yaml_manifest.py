@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import yaml
 
 from joyedit.errors import Problem
-from joyedit.job.source.problems import Record, Records, repeated_key, shown
+from joyedit.job.source.problems import KEPT_OF_ITEM, Record, Records, repeated_key, shown
 from joyedit.job.source.schema import Schema
 from joyedit.job.source.text import BrokenFileError
 from joyedit.job.source.yaml_reader import open_yaml
@@ -69,49 +69,54 @@ def _document(loader: Any) -> _Parts:
 
 def _sections(loader: Any) -> _Parts:
     seen: set[str] = set()
+    wrong = 0
     first = _line(loader)
     loader.refuse_tag(loader.get_event())
     while not loader.check_event(yaml.MappingEndEvent):
         line, name = _line(loader), loader.value()
         is_list = loader.check_event(yaml.SequenceStartEvent)
-        if name in ("items", "defaults") and name in seen:
-            problem = repeated_key(name)
+        known = name in ("items", "defaults") and name not in seen
+        if not known:
             loader.value()
-            yield problem.at(line=line)
+            wrong += 1
+            if wrong <= KEPT_OF_ITEM:
+                yield _unknown(name, line)
         elif name == "items" and is_list:
             yield from _items(loader)
         elif name == "items":
             message = f"items must be a list, not {shown(loader.value())}"
             yield Problem(message, "each item begins with '- '", line=line)
-        elif name == "defaults":
-            yield _Defaults(Record(line, loader.value()))
         else:
-            loader.value()
-            unknown = _SECTIONS.unknown(name) if isinstance(name, str) else Problem(f"unknown key {shown(name)}")
-            yield unknown.at(line=line)
-        if isinstance(name, str):
+            yield _Defaults(Record(line, loader.value()))
+        if known:
             seen.add(name)
-        yield from _problems(loader)
+        yield from loader.problems.take()
     loader.get_event()
+    if wrong > KEPT_OF_ITEM:
+        yield Problem(f"... and {wrong - KEPT_OF_ITEM} more", line=line)
     if "items" not in seen:
         yield Problem("there is no 'items:'", "the list of items stands under it", line=first)
 
 
+def _unknown(name: object, line: int) -> Problem:
+    """The problem of a section that is not known, or stands there a second time."""
+    if name in ("items", "defaults"):
+        return repeated_key(str(name)).at(line=line)
+    unknown = _SECTIONS.unknown(name) if isinstance(name, str) else Problem(f"unknown key {shown(name)}")
+    return unknown.at(line=line)
+
+
 def _items(loader: Any) -> Iterator[Record | Problem]:
     loader.refuse_tag(loader.get_event())
-    yield from _problems(loader)
+    yield from loader.problems.take()
     while not loader.check_event(yaml.SequenceEndEvent):
         line, value = _line(loader), loader.value()
-        if loader.problems:
-            yield from _problems(loader)
+        wrong = loader.problems.take()
+        if wrong:
+            yield from wrong
         else:
             yield Record(line, value)
     loader.get_event()
-
-
-def _problems(loader: Any) -> Iterator[Problem]:
-    yield from loader.problems
-    loader.problems.clear()
 
 
 def _line(loader: Any) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, BinaryIO
 
 import yaml
@@ -18,7 +19,7 @@ from yaml.constructor import SafeConstructor
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent, SequenceStartEvent
 
 from joyedit.errors import Problem
-from joyedit.job.source.problems import Table, shown
+from joyedit.job.source.problems import FewProblems, Table, cut, shown
 from joyedit.job.source.text import NOT_UTF8, UNDECODED, BrokenFileError, line_at, whole_text
 
 MAX_YAML = 16 << 20
@@ -29,6 +30,8 @@ _MAX_SKIPPED = 200
 """Nesting beyond this ends the reading: the parser's time grows with the square of it."""
 _MAX_VALUES = 10_000
 """The most values of one item, with its aliases expanded."""
+_MAX_ANCHOR = 60
+_MAX_MESSAGE = 300
 _MAX_ANCHORED = 100_000
 """The most values under all anchors together: these stay in memory to the end of the file."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -44,7 +47,7 @@ class _TooMuchError(Exception):
 class _Limits(Composer, SafeConstructor):
     """Composes the nodes of one value at a time, within limits, and constructs plain data from them.
 
-    `problems` collects what is wrong inside the values; each problem has its line.
+    `problems` collects what is wrong inside one value; each problem has its line.
     """
 
     get_event: Any  # these two belong to the parser, which is libyaml's or PyYAML's own
@@ -52,7 +55,7 @@ class _Limits(Composer, SafeConstructor):
 
     def __init__(self) -> None:
         self.anchors: dict[str, Any] = {}  # the library's attribute; stays empty, `_anchored` takes its place
-        self.problems: list[Problem] = []
+        self.problems = FewProblems()
         self._anchored: dict[str, tuple[Any, int, int]] = {}  # of an anchor: its node, number of values, and height
         self._anchored_values = 0
         self._values = 0
@@ -69,7 +72,7 @@ class _Limits(Composer, SafeConstructor):
         return self.construct_document(node)
 
     def report(self, mark: Any, message: str, remedy: str = "") -> None:
-        self.problems.append(Problem(message, remedy, line=int(mark.line) + 1))
+        self.problems.add(partial(Problem, message, remedy, line=int(mark.line) + 1))
 
     def refuse_tag(self, event: Any) -> None:
         """Reports the tag of a node, if it has one, and takes it away."""
@@ -113,9 +116,8 @@ class _Limits(Composer, SafeConstructor):
     def _alias(self, event: Any) -> Any:
         self.get_event()
         if event.anchor not in self._anchored:
-            self.report(
-                event.start_mark, f"the alias *{event.anchor} refers to an anchor that is not complete before it"
-            )
+            alias = cut(event.anchor, _MAX_ANCHOR)
+            self.report(event.start_mark, f"the alias *{alias} refers to an anchor that is not complete before it")
             return _nothing(event)
         node, size, height = self._anchored[event.anchor]
         self._count(event, size)
@@ -159,14 +161,14 @@ class _Limits(Composer, SafeConstructor):
     def construct_table(self, node: Any) -> Table:
         """A mapping as a Table. Reports keys that are no text."""
         table = Table()
-        doubled: list[str] = []
+        doubled: dict[str, None] = {}
         for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
             value = self.construct_object(value_node, deep=True)
             if not isinstance(key, str):
                 self.report(key_node.start_mark, f"a key must be text, not {shown(key)}", "write it in quotes")
             elif key in table:
-                doubled.append(key)
+                doubled[key] = None
             else:
                 table[key] = value
                 table.lines[key] = int(key_node.start_mark.line) + 1
@@ -243,7 +245,7 @@ def open_yaml(stream: BinaryIO, remedy: str) -> Iterator[Any]:
         mark = error.problem_mark or error.context_mark
         message = " ".join(part for part in (error.context, error.problem) if part)
         line = int(mark.line) + 1 if mark is not None else 1
-        raise BrokenFileError(Problem(f"broken YAML: {message}", line=line)) from error
+        raise BrokenFileError(Problem(f"broken YAML: {cut(message, _MAX_MESSAGE)}", line=line)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of a %YAML directive, odd escapes
         raise BrokenFileError(Problem(f"broken YAML: {shown(str(error))}", line=1)) from error
     finally:
@@ -256,4 +258,4 @@ def read_document(stream: BinaryIO) -> tuple[object, list[Problem]]:
     with open_yaml(stream, "a recipe is a short file") as loader:
         if loader is None:
             return None, []
-        return loader.value(), loader.problems
+        return loader.value(), loader.problems.take()

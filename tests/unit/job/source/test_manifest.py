@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,13 +138,13 @@ def test_every_key_in_every_kind(write: Callable[[list[dict[str, Any]]], str]) -
             origin=Origin(file=file, line=lines[1]),
         ),
         EditItem(
-            id=f"item-{lines[2]}",
+            id="item-b9f459a656",
             images=(),
             instruction="draw",
             sampling=Sampling(),
             basesize=1024,
             size=None,
-            output=f"item-{lines[2]}.png",
+            output="item-b9f459a656.png",
             origin=Origin(file=file, line=lines[2]),
         ),
     ]
@@ -166,10 +167,12 @@ def test_paths_are_relative_to_the_manifest() -> None:
         "m/../a.png", "m/../sub/../sub/c.png", os.path.abspath("b.jpg"), "m/own.png",
         os.path.abspath("m/own.png"),
     ]  # fmt: skip
-    assert [item.id for item in got] == ["a", "c", "b", "own", "own-2"]
+    assert [re.sub("-[0-9a-f]{10}", "-#", item.id) for item in got] == [
+        "parent-#/a", "sub-#/c", f"{Path.cwd().name}-#/b", "own", "own-#",
+    ]  # fmt: skip
 
 
-def test_default_ids_that_repeat_are_counted() -> None:
+def test_default_ids_of_equal_lines_are_counted() -> None:
     got = items(jsonl(LINE, {**LINE, "id": "a-2"}, LINE, {**LINE, "output": "z.png"}, {**LINE, "image": "sub/c.png"}))
     assert [(item.id, item.output) for item in got] == [
         ("a", "a.png"), ("a-2", "a-2.png"), ("a-3", "a-3.png"), ("a-4", "z.png"), ("sub/c", "sub/c.png"),
