@@ -57,6 +57,11 @@ class OutputTree:
                 _keep(self._known, folder, found)
         return found
 
+    def names_of(self, folder: Identity) -> tuple[str, ...]:
+        """As `folder_names`, for a folder whose identity is known; one that was made later is not found."""
+        self._read()
+        return tuple(self._names.get(folder, ()))
+
     def file_names(self, path: str) -> tuple[str, ...]:
         """The names of a file below the output folder. A link has those of the file that it leads to as well."""
         if self._root is None:

@@ -1,66 +1,173 @@
-"""Walks a folder of pictures in a fixed order."""
+"""Walks a folder of pictures in a fixed order, and visits each folder below it once."""
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
+from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from joyedit.errors import os_reason
 from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES, UNREADABLE_SUFFIXES
+from joyedit.job.source.counted_pictures import CountedPictures, Kind, Listing
 from joyedit.job.source.names import EXTENSIONS, fold
+from joyedit.job.source.output_tree import Identity, OutputTree
+from joyedit.job.source.problems import shown
 
 PICTURE_SUFFIXES = SUPPORTED_SUFFIXES | UNREADABLE_SUFFIXES
 
+_REMEDIES = {
+    errno.EACCES: "allow this user to read it, or leave it out",
+    errno.EPERM: "allow this user to read it, or leave it out",
+    errno.ENAMETOOLONG: "its path is too long for this system; shorten it, or name a folder further down as SOURCE",
+    errno.ENOENT: "it vanished in the meantime; run the same command again when it is back",
+    errno.ENOTDIR: "it vanished in the meantime; run the same command again when it is back",
+}
+_REMEDY = "check that its disk is still connected, and run the same command again"
+
 
 class Entry(NamedTuple):
-    """A file below the folder: its path with `/` between its parts, and whether it has the ending of a picture."""
+    """A file below the folder, or a folder that cannot be walked; `path` has `/` between its parts.
+
+    `code` and `reason` say why a picture or a folder cannot be read; both are empty if it can.
+    `names_in_output` are the names of a picture below the output folder, if it lies there.
+    """
 
     path: str
-    is_picture: bool
+    kind: Literal["picture", "other", "folder"]
+    names_in_output: tuple[str, ...] = ()
+    code: str = ""
+    reason: str = ""
 
 
-def walk(root: str, *, skip: str, format: str) -> Iterator[Entry]:
-    """Every file below `root`, except in hidden folders and in the folder `skip`.
+class _Level(NamedTuple):
+    """An open folder: its path below the root, the rest of its entries, why it cannot be read, its names."""
 
-    Each folder is sorted by name without case and ending. If names differ only in the ending, the one with
-    the ending of `format` comes first. It follows links to folders, unless they lead round in a circle.
-    Raises OSError for a folder that cannot be read.
+    path: str
+    entries: Iterator[tuple[str, Kind]]
+    fault: OSError | None
+    names: tuple[str, ...]
+
+
+class FolderWalk:
+    """One pass over a folder. Iterate over it for its entries; the first may raise OSError for the folder itself.
+
+    It leaves out hidden folders and the output folder. Each folder is sorted by name without case and ending;
+    if names differ only in the ending, the one with the ending of `format` comes first. All real folders come
+    before those behind links, and each folder comes once, by device and inode: a link to a folder that was
+    walked already gives nothing. A link into the output folder is not followed, unless the source lies there.
+
+    What `counted` holds comes too, even if it is gone. With `note`, `counted` keeps what this pass finds.
     """
-    skipped = _identity(skip)
-    first = _identity(root)
-    assert first is not None, "the caller checked that this is a folder"
-    # Each open folder: its path below root, the rest of its entries, and its identity.
-    levels = [("", iter(_listing(root, format)), first)]
-    while levels:
-        below, entries, _ = levels[-1]
-        entry = next(entries, None)
-        if entry is None:
-            levels.pop()
-            continue
-        name, is_folder = entry
-        path = f"{below}/{name}" if below else name
-        if not is_folder:
-            suffix = os.path.splitext(name)[1].lower()
-            yield Entry(path, suffix in PICTURE_SUFFIXES and not name.startswith("."))
-            continue
-        here = _identity(os.path.join(root, path))
-        if name.startswith(".") or here is None or here == skipped:
-            continue
-        if all(here != above for _, _, above in levels):
-            levels.append((path, iter(_listing(os.path.join(root, path), format)), here))
 
+    def __init__(
+        self, root: str, output: OutputTree, format: str, counted: CountedPictures, *, note: bool = False
+    ) -> None:
+        self._root = root
+        self._output = output
+        self._endings = EXTENSIONS[format]
+        self._counted = counted
+        self._note = note
+        self._visited: set[Identity] = set()
+        self._is_in_output = bool(output.folder_names(root))
 
-def _listing(folder: str, format: str) -> list[tuple[str, bool]]:
-    """Name and whether it is a folder, for each entry of `folder`, sorted."""
-    wanted = EXTENSIONS[format]
+    def __iter__(self) -> Iterator[Entry]:
+        links: deque[str] = deque()
+        first = self._open("", is_link=False)
+        levels = [first] if isinstance(first, _Level) else []
+        while levels or links:
+            if not levels:
+                yield from self._enter(links.popleft(), levels, is_link=True)
+                continue
+            level = levels[-1]
+            name, kind = next(level.entries, ("", ""))
+            path = f"{level.path}/{name}" if level.path else name
+            if not kind:
+                levels.pop()
+            elif kind == "folder":
+                yield from self._enter(path, levels, is_link=False)
+            elif kind == "folder link":
+                links.append(path)
+            else:
+                yield self._file(path, name, kind, level)
 
-    def order(entry: tuple[str, bool]) -> tuple[str, bool, str]:
+    def _enter(self, path: str, levels: list[_Level], *, is_link: bool) -> Iterator[Entry]:
+        """Opens a folder; gives an entry if it cannot be walked."""
+        try:
+            opened = self._open(path, is_link=is_link)
+        except OSError as error:
+            remedy = _REMEDIES.get(error.errno or 0, _REMEDY)
+            yield Entry(
+                path, "folder", (), "unreadable_folder", f"cannot read this folder: {os_reason(error)} ({remedy})"
+            )
+            return
+        if isinstance(opened, Entry):
+            yield opened
+        elif opened is not None:
+            levels.append(opened)
+
+    def _file(self, path: str, name: str, kind: Kind, level: _Level) -> Entry:
+        if kind == "other":
+            return Entry(path, "other")
+        if kind == "gone":
+            missing = level.fault is None or level.fault.errno in (errno.ENOENT, errno.ENOTDIR)
+            reason = "no such picture" if level.fault is None else f"its folder is gone: {os_reason(level.fault)}"
+            return Entry(path, "picture", (), "missing_picture" if missing else "unreadable_picture", reason)
+        if kind == "picture link":
+            return Entry(path, "picture", self._output.file_names(os.path.join(self._root, path)))
+        return Entry(path, "picture", tuple([f"{folder}/{name}" if folder else name for folder in level.names]))
+
+    def _open(self, path: str, *, is_link: bool) -> _Level | Entry | None:
+        """The folder at `path`; an entry if it must not be walked, None if it is left out.
+
+        Raises OSError if it cannot be read, unless it was counted.
+        """
+        full = os.path.join(self._root, path) if path else self._root
+        counted = self._counted.listing(path)
+        fault: OSError | None = None
+        found: Listing = []
+        names: tuple[str, ...] = ()
+        try:
+            status = os.stat(full)
+            here = (status.st_dev, status.st_ino)
+            names = self._output.folder_names(full) if is_link else self._output.names_of(here)
+            if here in self._visited or "" in names or (names and is_link and not self._is_in_output):
+                if counted is None:
+                    return None
+            elif names and not self._is_in_output:
+                reason = f"this folder lies in the output folder too, as {shown(names[0])} (choose another with -o)"
+                return Entry(path, "folder", (), "output_taken", reason)
+            else:
+                self._visited.add(here)
+                _list(full, found)
+        except OSError as error:
+            if counted is None:
+                raise
+            fault = error
+        listing = sorted(found + _missing(found, counted or []), key=self._order)
+        if self._note and fault is None:
+            self._counted.note(path, listing)
+        return _Level(path, iter(listing), fault, names)
+
+    def _order(self, entry: tuple[str, Kind]) -> tuple[str, bool, str]:
         stem, ending = os.path.splitext(entry[0])
-        return fold(stem), ending.lower() not in wanted, entry[0]
+        return fold(stem), ending.lower() not in self._endings, entry[0]
 
+
+def _list(folder: str, listing: Listing) -> None:
+    """Adds the entries of a folder to `listing`, without hidden folders."""
     with os.scandir(folder) as found:
-        return sorted(((entry.name, _is_folder(entry)) for entry in found), key=order)
+        for entry in found:
+            name = entry.name
+            is_link = entry.is_symlink()
+            if _is_folder(entry):
+                if not name.startswith("."):
+                    listing.append((name, "folder link" if is_link else "folder"))
+            elif name.startswith(".") or os.path.splitext(name)[1].lower() not in PICTURE_SUFFIXES:
+                listing.append((name, "other"))
+            else:
+                listing.append((name, "picture link" if is_link else "picture"))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -70,10 +177,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _identity(folder: str) -> tuple[int, int] | None:
-    """(device, inode) of a folder; None if there is none."""
-    try:
-        status = os.stat(folder)
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+def _missing(found: Listing, counted: Listing) -> Listing:
+    """What was counted and is not there any more. A folder that is a link now counts as the same."""
+    if not counted:
+        return []
+    pictures = {name for name, kind in found if kind.startswith("picture")}
+    folders = {name for name, kind in found if kind.startswith("folder")}
+    missing: Listing = []
+    for name, kind in counted:
+        if kind == "picture" and name not in pictures:
+            missing.append((name, "gone"))
+        elif kind != "picture" and name not in folders:
+            missing.append((name, kind))
+    return missing

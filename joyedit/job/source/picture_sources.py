@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
+from joyedit.job.plan import failed
+from joyedit.job.source.counted_pictures import CountedPictures
 from joyedit.job.source.item_builder import ItemBuilder
-from joyedit.job.source.names import EXTENSIONS, safe_name
-from joyedit.job.source.picture_folder import walk
-from joyedit.job.source.problems import Record, utf8_safe
+from joyedit.job.source.names import EXTENSIONS, fold, safe_name
+from joyedit.job.source.output_tree import OutputTree
+from joyedit.job.source.picture_folder import Entry, FolderWalk
+from joyedit.job.source.problems import Record, cut, shown, utf8_safe
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings, Size
+
+_REMEDY = "choose another output folder with -o"
+_SHOWN_PATH = 1000
 
 
 class PictureSource(Source):
@@ -51,28 +57,35 @@ class _Shared:
 
 
 class FolderSource(Source):
-    """A folder of pictures. The output folder gets the same tree."""
+    """A folder of pictures. The output folder gets the same tree.
+
+    Each picture that `check` counted comes out of `items`, as a failed item if it is gone by then.
+    """
 
     def __init__(self, name: str, options: SourceOptions) -> None:
         super().__init__(name, "folder", options)
         assert options.output is not None, "the items of a folder go into an output folder"
-        if os.path.realpath(options.output) == os.path.realpath(name):
+        if "" in OutputTree(options.output).folder_names(name):
             raise UsageError(f"{name}: the output folder is the source folder (choose another with -o)")
+        self._pictures = CountedPictures()
 
     def check(self) -> SourceSummary:
         shared = self._shared()
-        pictures = passed_over = 0
-        try:
-            for entry in walk(self.name, skip=str(self.options.output), format=self.options.format):
-                pictures += entry.is_picture
-                passed_over += not entry.is_picture
-        except OSError as error:
-            folder = utf8_safe(os.fspath(error.filename or self.name))
-            raise ManifestError([Problem(f"cannot read this folder: {os_reason(error)}").at(folder)]) from error
-        if not pictures:
+        items = passed_over = 0
+        for entry in self._entries(OutputTree(self.options.output), note=True):
+            items += entry.kind != "other"
+            passed_over += entry.kind == "other"
+        if not items:
             message = f"no pictures in this folder, {passed_over} other files"
             raise ManifestError([Problem(message).at(self.name)])
-        return self._summary(pictures, shared.settings, passed_over)
+        return self._summary(items, shared.settings, passed_over)
+
+    def _entries(self, tree: OutputTree, *, note: bool = False) -> Iterator[Entry]:
+        """Raises ManifestError if the folder itself cannot be read."""
+        try:
+            yield from FolderWalk(self.name, tree, self.options.format, self._pictures, note=note)
+        except OSError as error:
+            raise ManifestError([Problem(f"cannot read this folder: {os_reason(error)}").at(self.name)]) from error
 
     def _shared(self) -> _Shared:
         settings = self.options.settings(Settings())
@@ -89,33 +102,74 @@ class FolderSource(Source):
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         shared = self._shared()
-        extension = EXTENSIONS[self.options.format][0]
-        taken = TakenNames(extension)
-        origin = Origin(file=self.name)
-        found = walk(self.name, skip=str(self.options.output), format=self.options.format)
-        pictures = (entry.path for entry in found if entry.is_picture)
-        for number, path in enumerate(pictures, 1):
-            name = taken.default_id(safe_name(os.path.splitext(path)[0]), safe_name(path))
-            taken.take_id(name, number)
-            taken.take_output(name + extension, number)
-            if utf8_safe(path) != path:
-                # Neither a record nor a message could hold its name.
-                yield FailedItem(
-                    id=name,
-                    images=(),
-                    instruction=shared.instruction,
-                    origin=origin,
-                    code="unreadable_picture",
-                    message=f"{utf8_safe(path)}: the file name is not valid UTF-8; rename it",
-                )
+        tree = OutputTree(self.options.output)
+        names = _FolderNames(self.name, tree, EXTENSIONS[self.options.format][0])
+        for entry in self._entries(tree):
+            if entry.kind == "other":
                 continue
-            yield EditItem(
-                id=name,
-                images=(Path(os.path.join(self.name, path)),),
-                instruction=shared.instruction,
-                sampling=shared.sampling,
-                basesize=shared.settings.basesize or 0,
-                size=shared.size,
-                output=name + extension,
-                origin=origin,
-            )
+            name, taken = names.give(entry)
+            item = self._item(entry, name, names.extension, shared)
+            text = utf8_safe(entry.path)
+            if text != entry.path and entry.kind == "picture":
+                # Neither a record nor a message could hold its name.
+                message = f"{text}: the file name is not valid UTF-8; rename it"
+                yield replace(failed(item, "unreadable_picture", message), images=(), item=None)
+            elif entry.kind == "folder":
+                message = f"{cut(text, _SHOWN_PATH)}: {entry.reason}"
+                yield replace(failed(item, entry.code, message), images=(), item=None)
+            elif taken:  # a retry must not try this output either
+                yield replace(failed(item, "output_taken", f"{cut(text, _SHOWN_PATH)}: {taken}"), item=None)
+            elif entry.code:
+                yield failed(item, entry.code, f"{cut(text, _SHOWN_PATH)}: {entry.reason}")
+            else:
+                yield item
+
+    def _item(self, entry: Entry, name: str, extension: str, shared: _Shared) -> EditItem:
+        return EditItem(
+            id=name,
+            images=(Path(os.path.join(self.name, entry.path)),),
+            instruction=shared.instruction,
+            sampling=shared.sampling,
+            basesize=shared.settings.basesize or 0,
+            size=shared.size,
+            output=name + extension,
+            origin=Origin(file=self.name),
+        )
+
+
+class _FolderNames:
+    """Gives out the ids of the items of a folder, in order."""
+
+    def __init__(self, source: str, tree: OutputTree, extension: str) -> None:
+        self.extension = extension
+        self._tree = tree
+        self._taken = TakenNames(extension, tree.place)
+        self._count = 0
+        self._sources = [fold(name) + "/" for name in tree.folder_names(source)]
+
+    def give(self, entry: Entry) -> tuple[str, str]:
+        """The id, and why the edited picture cannot be written; an empty text if it can."""
+        self._count += 1
+        if entry.kind == "folder":
+            name = self._taken.default_id(safe_name(f"{entry.path}/{entry.code}"), with_output=True)
+            self._taken.take_id(name, self._count)
+            return name, ""
+        reason = ""
+        for input_name in entry.names_in_output:
+            if not self._is_in_source(input_name) and self._taken.note_input(input_name) is not None:
+                reason = f"the edited picture of another item would overwrite it in the output folder ({_REMEDY})"
+        name = self._taken.default_id(safe_name(os.path.splitext(entry.path)[0]), safe_name(entry.path))
+        self._taken.take_id(name, self._count)
+        output = name + self.extension
+        if self._is_in_source(output):
+            reason = f"its edited picture {shown(output)} would lie in the source folder ({_REMEDY})"
+        elif not reason:
+            self._taken.take_output(output, self._count)
+        return name, reason
+
+    def _is_in_source(self, name: str) -> bool:
+        """Whether `name` below the output folder lies in the source folder."""
+        if not self._sources:
+            return False
+        place = fold(self._tree.place(name))
+        return any(place.startswith(folder) for folder in self._sources)

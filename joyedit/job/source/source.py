@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -26,6 +26,14 @@ class SourceSummary:
     settings: Settings
 
 
+class SourceStoppedError(Exception):
+    """Somebody waited for a source, and `Source.stopped` said that the run stops."""
+
+
+def _never() -> bool:
+    return False
+
+
 class Source(ABC):
     """A checked stream of items. `kind`: jsonl, yaml, json, csv, folder, picture or stdin."""
 
@@ -33,6 +41,10 @@ class Source(ABC):
         self.name = name
         self.kind = kind
         self.options = options
+        self.stopped: Callable[[], bool] = _never
+        """Asked while somebody waits for the source; once it says so, the wait ends with SourceStoppedError."""
+        self._counted: int | None = None
+        self._given = 0
 
     @abstractmethod
     def check(self) -> SourceSummary:
@@ -54,7 +66,17 @@ class Source(ABC):
 
     def items(self) -> Iterator[EditItem | FailedItem]:
         """The items in order, at most `limit`. An item that has become wrong since the check is a failed item."""
-        return islice(self._items(), self.options.limit)
+        self._given = 0
+        for item in islice(self._items(), self.options.limit):
+            self._given += 1
+            yield item
+
+    def counted_missing(self) -> int:
+        """How many items the last check counted that the last pass of `items` did not give, once that has ended.
+
+        0 if all came, or more of them, and if nobody counted: a manifest may have lost lines in between.
+        """
+        return 0 if self._counted is None else max(0, self._counted - self._given)
 
     @abstractmethod
     def _items(self) -> Iterator[EditItem | FailedItem]: ...
@@ -63,4 +85,6 @@ class Source(ABC):
         limit = self.options.limit
         if items is not None and limit is not None:
             items = min(items, limit)
+        if items is not None:
+            self._counted = items
         return SourceSummary(items=items, passed_over=passed_over, settings=settings)
