@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from joyedit.job.results.journal import has_records
+from joyedit.job.source.source import SourceStoppedError, SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.model import DescribeModel, LoadBackend, model_identity
@@ -19,7 +20,7 @@ from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.protocol import Backend, BackendInfo
 
 if TYPE_CHECKING:
-    from joyedit.job.source.sources import Source, SourceSummary
+    from joyedit.job.source.sources import Source
 
 
 class LazyModel:
@@ -51,12 +52,29 @@ class LazyModel:
         self.backend = None
         self._checked = False
         resumed = config.redo != "all" and has_records(config.output)
+        if source.kind == "stdin" and not self._came(describe):
+            return
         if describe is None or not resumed or source.kind == "stdin":
             self.open()
         else:
             self.summary = source.outline()
             self.info = describe(config)
             progress.checking()
+
+    def _came(self, describe: DescribeModel | None) -> bool:
+        """Whether standard input sent anything before the run was stopped. If not, only a report is to be written.
+
+        Raises SourceStoppedError or KeyboardInterrupt where there is no output folder for a report.
+        """
+        try:
+            self.check()
+        except (SourceStoppedError, KeyboardInterrupt):
+            if describe is None or not self._config.output.is_dir() or not self._source.stopped():
+                raise
+            self.summary = SourceSummary(items=None, passed_over=0, settings=BUILT_IN)
+            self.info = describe(self._config)
+            return False
+        return True
 
     def check(self) -> None:
         """Check the source as a whole; a second call does nothing. Raises `ManifestError`."""

@@ -24,6 +24,7 @@ from joyedit.job.results.resume import Decision, Resume
 from joyedit.job.results.retry import write_failed
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.verify import asked_of
+from joyedit.job.source.source import SourceStoppedError
 from joyedit.job.spec import EditItem, FailedItem, RunConfig
 from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.model import DescribeModel, LoadBackend
@@ -123,13 +124,20 @@ class RunSession:
             trust=config.trust_journal,
         )
         return Checker(
-            self._stats.count(self._source.items()),
+            self._stats.count(self._given()),
             resume,
             checkers,
             self._skip,
             max_pixels=config.max_pixels,
             ahead=1 if self._one_by_one else AHEAD,
         )
+
+    def _given(self) -> Iterator[Entry]:
+        """The items of the source, until it is told to stop."""
+        try:
+            yield from self._source.items()
+        except SourceStoppedError as error:
+            raise StoppedError from error
 
     def _skip(self, decision: Decision) -> None:
         if self.stop():
@@ -275,6 +283,7 @@ def open_session(
     stats = RunStats(clock)
     stop = Stop(config.max_duration)
     progress.begin(stop)
+    source.stopped = stop
     folder = OutputFolder(config.output)
     with ExitStack() as stack:
         stack.enter_context(stop.signals(progress.stopping))
@@ -283,7 +292,14 @@ def open_session(
         if config.output.is_dir():  # whoever comes second is refused before the model loads
             lock.acquire()
         allow_pixels(config.max_pixels)
-        model = LazyModel(source, config, load_backend=load_backend, describe=describe, progress=progress, clock=clock)
+        try:
+            model = LazyModel(
+                source, config, load_backend=load_backend, describe=describe, progress=progress, clock=clock
+            )
+        except SourceStoppedError as error:  # nothing is written
+            if stop.reason == "interrupted":
+                raise KeyboardInterrupt from error
+            raise
         stack.callback(model.close)
         stats.loaded = clock.now()
         folder.prepare()

@@ -13,6 +13,7 @@ from joyedit.job.source.problems import Problems, Record, Records
 from joyedit.job.source.readers import json_line, read_csv, read_json, read_jsonl
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, read_defaults
+from joyedit.job.source.stoppable_stream import StoppableStream
 from joyedit.job.source.text import lines_of
 from joyedit.job.source.yaml_manifest import read_yaml, read_yaml_defaults
 from joyedit.job.spec import EditItem, FailedItem
@@ -92,14 +93,20 @@ class StdinSource(Source):
 
     def __init__(self, options: SourceOptions, stream: BinaryIO) -> None:
         super().__init__("-", "stdin", options)
-        self._lines = lines_of(stream, "-")
+        self._stream = StoppableStream(stream, lambda: self.stopped())
+        self._lines = lines_of(self._stream, "-")
         self._builder = ItemBuilder(file="-", base="", options=options, defaults=RunDefaults(), look=True)
         self._is_json = False
         self._first: EditItem | None = None
 
     def check(self) -> SourceSummary:
+        """Reads the first line. Raises ManifestError, and SourceStoppedError when `stopped` says so."""
         if self._first is None:
-            first = next(self._lines, None)
+            try:
+                first = next(self._lines, None)
+            except BaseException:  # the end of the time, or Ctrl-C
+                self._lines = lines_of(self._stream, "-")  # the other one is at its end: it would tell an empty input
+                raise
             if first is None:
                 raise ManifestError([Problem("standard input is empty").at("-")])
             if not isinstance(first, Problem):

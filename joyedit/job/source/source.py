@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from joyedit.errors import EXIT_OUT_OF_TIME, JoyeditError
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.spec import EditItem, FailedItem, Settings
 
@@ -26,8 +27,10 @@ class SourceSummary:
     settings: Settings
 
 
-class SourceStoppedError(Exception):
+class SourceStoppedError(JoyeditError):
     """Somebody waited for a source, and `Source.stopped` said that the run stops."""
+
+    exit_code = EXIT_OUT_OF_TIME
 
 
 def _never() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from joyedit.errors import Problem
 
@@ -32,7 +32,14 @@ class BrokenFileError(Exception):
         super().__init__(str(problem))
 
 
-def lines_of(stream: BinaryIO, file: str) -> Iterator[tuple[int, str] | Problem]:
+class LineReader(Protocol):
+    """What gives lines of bytes: a binary stream, or something like it."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """The next line with its end, at most `limit` bytes of it; empty at the end."""
+
+
+def lines_of(stream: LineReader, file: str) -> Iterator[tuple[int, str] | Problem]:
     """Number and text of each line that is not blank, without its end; a Problem for a line that is no text."""
     number = 0
     while raw := stream.readline(MAX_ITEM + 1):

@@ -60,6 +60,7 @@ class Stop:
             nonlocal seen
             seen += 1
             if not self.started:
+                self.interrupt()
                 raise KeyboardInterrupt
             if seen > 1:
                 _say_at_once(b"\nstopped at once; run the same command again to continue\n")

@@ -1,0 +1,71 @@
+"""Standard input that sends nothing: the end of the time and a signal end the command all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from durability.harness import FAKE, environment
+
+RUN = ("run", "-", *FAKE, "-p", "edit", "-o", "out")
+
+
+@contextmanager
+def silent(place: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, with a standard input that stays open and sends nothing."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "joyedit", *RUN, *flags],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=place,
+        env=environment(),
+    )
+    try:
+        yield process
+        assert process.stdout is not None
+        message = process.stdout.read()
+        process.wait(timeout=60)
+        assert "Traceback" not in message
+        assert "unexpected" not in message
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_end_of_the_time_without_an_output_folder(tmp_path: Path) -> None:
+    with silent(tmp_path, "--max-duration", "1s") as process:
+        assert process.wait(timeout=60) == 10
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_end_of_the_time_with_an_output_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with silent(tmp_path, "--max-duration", "1s") as process:
+        assert process.wait(timeout=60) == 10
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["state"], report["exit_code"], report["items"]) == ("out_of_time", 10, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "out").mkdir()
+    with silent(tmp_path) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "out" / ".joyedit.lock").exists():  # it has taken the signals before
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 130
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["state"], report["exit_code"], report["items"]) == ("interrupted", 130, 0)
