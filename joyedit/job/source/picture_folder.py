@@ -97,10 +97,9 @@ class FolderWalk:
         try:
             opened = self._open(path, is_link=is_link)
         except OSError as error:
+            code = "unreadable_folder"
             remedy = _REMEDIES.get(error.errno or 0, _REMEDY)
-            yield Entry(
-                path, "folder", (), "unreadable_folder", f"cannot read this folder: {os_reason(error)} ({remedy})"
-            )
+            yield Entry(path, "folder", (), code, f"cannot read this folder: {os_reason(error)} ({remedy})")
             return
         if isinstance(opened, Entry):
             yield opened

@@ -20,7 +20,6 @@ from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, 
 from joyedit.job.source.taken_names import TakenNames
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings, Size
 
-_REMEDY = "choose another output folder with -o"
 _SHOWN_PATH = 1000
 
 
@@ -157,12 +156,13 @@ class _FolderNames:
         reason = ""
         for input_name in entry.names_in_output:
             if not self._is_in_source(input_name) and self._taken.note_input(input_name) is not None:
-                reason = f"the edited picture of another item would overwrite it in the output folder ({_REMEDY})"
+                reason = "the edited picture of another item would overwrite it (choose another output folder with -o)"
         name = self._taken.default_id(safe_name(os.path.splitext(entry.path)[0]), safe_name(entry.path))
         self._taken.take_id(name, self._count)
         output = name + self.extension
         if self._is_in_source(output):
-            reason = f"its edited picture {shown(output)} would lie in the source folder ({_REMEDY})"
+            where = f"its edited picture {shown(output)}"
+            reason = f"{where} would lie in the source folder (choose another output folder with -o)"
         elif not reason:
             self._taken.take_output(output, self._count)
         return name, reason
