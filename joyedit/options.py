@@ -171,6 +171,9 @@ class RunOptions:
         None, "--quality", least=1, most=100, metavar="N", help="Quality of JPEG and WebP, 1 to 100. [default: 95]"
     )
     overwrite: bool = option(False, "--overwrite", help="Edit all items again, also those that are done in DIR.")
+    update: bool = option(
+        False, "--update", help="Replace the finished pictures in DIR that differ from what is asked now."
+    )
     retry_failed: bool = option(
         False, "--retry-failed", help="Edit only the items that failed in an earlier run into DIR."
     )

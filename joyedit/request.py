@@ -116,7 +116,7 @@ def _refuse(options: RunOptions) -> None:
     if options.values and options.recipe is None:
         faults.append("--set gives a parameter of a recipe, but no recipe is given: name one with --recipe")
     faults += [f"--set takes name=value, not {value!r}" for value in options.values if not _is_pair(value)]
-    for one, other in (("overwrite", "retry_failed"), ("quiet", "verbose")):
+    for one, other in (("overwrite", "retry_failed"), ("overwrite", "update"), ("quiet", "verbose")):
         if getattr(options, one) and getattr(options, other):
             first, second = (option_of(RunOptions, name).name for name in (one, other))
             faults.append(f"{first} and {second} exclude each other")

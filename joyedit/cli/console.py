@@ -48,7 +48,9 @@ def result(text: str) -> None:
 
 def _write(stream: TextIO, text: str) -> None:
     """A whole line in one call, so that lines of several threads do not mix. The streams themselves never fail."""
-    stream.write(f"{text}\n")
+    from joyedit.job.printable import printable_lines
+
+    stream.write(f"{printable_lines(text)}\n")
 
 
 def table(rows: Iterable[tuple[str, str]]) -> None:
@@ -63,7 +65,9 @@ def table(rows: Iterable[tuple[str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from joyedit.job.printable import printable_lines
+
     grid = Table.grid(padding=(0, 2))
     for label, text in rows:
-        grid.add_row(Text(label, style="bold"), Text(text))
+        grid.add_row(Text(label, style="bold"), Text(printable_lines(text)))
     Console(file=sys.stdout, highlight=False).print(grid)

@@ -10,8 +10,8 @@ from joyedit.cli import console
 from joyedit.cli.settings_in_force import in_force
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
 from joyedit.job.plan import plan
-from joyedit.job.results.journal import line_of
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.records import line_of
 from joyedit.job.spec import Batch, FailedItem, Size
 from joyedit.request import Request
 

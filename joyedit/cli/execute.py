@@ -6,9 +6,7 @@ from joyedit.cli import console
 from joyedit.cli.dry_run import dry_run
 from joyedit.cli.progress import RunProgress
 from joyedit.cli.streams import Pump
-from joyedit.job.results.journal import RESULTS
-from joyedit.job.results.report import LOG
-from joyedit.job.results.retry import FAILED
+from joyedit.job.own_files import FAILED, LOG, RESULTS
 from joyedit.options import RunOptions
 from joyedit.request import build_request
 from joyedit.runtime.model import backend_loader, describe_without_loading

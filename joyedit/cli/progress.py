@@ -10,13 +10,16 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.cli import console
 from joyedit.cli.settings_in_force import in_force
 from joyedit.cli.streams import Pump
+from joyedit.job.printable import printable
 from joyedit.job.results.report import seconds_text
+from joyedit.job.results.resume import Decision
 from joyedit.job.spec import ItemResult, RunConfig
 from joyedit.request import Request
 from joyedit.runtime.protocol import BackendInfo
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
 
     from joyedit.job.source.sources import SourceSummary
 
+_SKIPPED: dict[Decision, str] = {
+    "done": "are already done",
+    "leave": "did not fail in an earlier run and are left (they need a run without --retry-failed)",
+    "keep": "have a finished picture that differs from what is asked, and keep it (--update replaces it)",
+    "given up": "are passed over: the process died while they were in work (--retry-failed tries them again)",
+}
 PLAIN_SECONDS = 10.0
 FAILURES_SHOWN = 20
 
@@ -144,7 +153,7 @@ class PlainMeter:
             self._start = self._now()  # the rate is that of the edits
             if self._start - self._told >= PLAIN_SECONDS:
                 self._told = self._start
-                console.message(f"checked {self._skipped} items: they are already done")
+                console.message(f"checked {self._skipped} items: they need no edit")
 
     def step(self, done: int, total: int) -> None:
         """A line after ten silent seconds."""
@@ -183,7 +192,7 @@ class RunProgress:
         self._verbose = verbose
         self._meter: Meter = NoMeter()
         self._failures = 0
-        self._skipped = 0  # since the last result
+        self._skipped: Counter[Decision] = Counter()  # since the last result
         self._all_skipped = 0
 
     def begin(self, stopped: Callable[[], bool]) -> None:
@@ -243,15 +252,16 @@ class RunProgress:
         if result.error is not None:
             self._failures += 1
             if self._failures <= FAILURES_SHOWN or self._verbose:
-                self._meter.message(f"failed: {result.id}: {result.error['code']}: {result.error['message']}")
+                told = f"{result.id}: {result.error['code']}: {result.error['message']}"
+                self._meter.message(f"failed: {printable(told)}")
             elif self._failures == FAILURES_SHOWN + 1:
                 self._meter.message("more items failed; use -v to see all of them here")
         elif self._verbose:
-            self._meter.message(f"ok: {result.id}: {result.output}")
+            self._meter.message(f"ok: {printable(f'{result.id}: {result.output}')}")
 
-    def skipped(self) -> None:
+    def skipped(self, decision: Decision) -> None:
         """To the meter; how many they were is said before the next result."""
-        self._skipped += 1
+        self._skipped[decision] += 1
         self._all_skipped += 1
         self._meter.skipped()
 
@@ -267,9 +277,10 @@ class RunProgress:
         self._meter.message(f"{message}: no new batch starts; the running batch is finished and written{again}")
 
     def _tell_skipped(self) -> None:
-        if self._skipped and not self._quiet:
-            count, self._skipped = self._skipped, 0
-            self._meter.message(f"{count} items are already done")
+        if not self._quiet:
+            for decision, count in self._skipped.items():
+                self._meter.message(f"{count} items {_SKIPPED[decision]}")
+        self._skipped.clear()
 
     def close(self) -> None:
         """Ends the meter."""

@@ -35,6 +35,7 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
     """
     from dataclasses import asdict
 
+    from joyedit.job.printable import printable
     from joyedit.job.results.lock import holder, holder_text
     from joyedit.job.results.verify import Counts, verify
 
@@ -47,10 +48,8 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
         if json:
             console.result(jsonlib.dumps(asdict(mismatch)))
         elif mismatch.kind != "no_record" or counts.mismatches["no_record"] <= SHOWN:
-            what = ": ".join(part for part in (mismatch.id, mismatch.file) if part is not None)
-            console.result(
-                f"{mismatch.kind}: {what}: {mismatch.message}" if what else f"{mismatch.kind}: {mismatch.message}"
-            )
+            parts = [mismatch.kind, mismatch.id, mismatch.file, mismatch.message]
+            console.result(": ".join(printable(part) for part in parts if part is not None))
     failed = counts.failed.total()
     if not json and counts.mismatches["no_record"] > SHOWN:
         console.result(

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import re
 
-OWN_NAMES = frozenset(
-    (
-        "results.jsonl",
-        "results.cut",
-        "results.rescued.jsonl",
-        "report.json",
-        "failed.jsonl",
-        "joyedit.log",
-        ".joyedit.lock",
-        ".joyedit.running",
-        "index.html",
-        "overview.html",
-    )
-)
-"""Names in the output folder itself; in a folder below it they are names like any other."""
+RESULTS = "results.jsonl"
+CUT = "results.cut"
+RESCUED = "results.rescued.jsonl"
+REPORT = "report.json"
+FAILED = "failed.jsonl"
+LOG = "joyedit.log"
+LOCK = ".joyedit.lock"
+UNFINISHED = ".joyedit.unfinished"
 
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.joyedit-tmp")
+OWN_NAMES = frozenset((RESULTS, CUT, RESCUED, REPORT, FAILED, LOG, LOCK, UNFINISHED, "index.html", "overview.html"))
+"""Names in the output folder itself; in a folder below it they are names like any other. The last two are kept free
+for pages that show the results."""
+
+TEMPORARY_SUFFIX = ".joyedit-tmp"
+"""How the name of every unfinished file ends."""
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))
 
 
 def is_own_file(folded: str) -> bool:
@@ -28,6 +27,6 @@ def is_own_file(folded: str) -> bool:
     return folded in OWN_NAMES
 
 
-def looks_temporary(folded: str) -> bool:
-    """Whether a name, in any folder, looks like that of an unfinished file of joyedit. Fold it first."""
-    return _TEMPORARY.fullmatch(folded) is not None
+def is_temporary(name: str) -> bool:
+    """Whether a name, in any folder, is that of an unfinished file of joyedit."""
+    return _TEMPORARY.fullmatch(name) is not None

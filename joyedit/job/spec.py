@@ -154,9 +154,10 @@ class RunConfig:
     """Everything about a run that does not concern one item alone. `batch_size` None means auto.
 
     `redo` says which of the items with a record the run edits again: those that changed, all of them, or
-    those that failed. With `trust_journal` a file whose size and times are the recorded ones counts as
-    unchanged. With `offload` "encoder", text encoder and DiT take turns on the device, each for a window of
-    batches. `max_duration` and `read_timeout` are seconds. The run refuses pictures with more than
+    those that failed. `update` allows to replace finished pictures that differ for another reason than their own line
+    or picture: flags, a recipe, the model, another source. With `trust_journal` a file whose size and times are the
+    recorded ones counts as unchanged. With `offload` "encoder", text encoder and DiT take turns on the device, each
+    for a window of batches. `max_duration` and `read_timeout` are seconds. The run refuses pictures with more than
     `max_pixels` pixels. `expected_steps` is the number of steps of all items to come, counted in steps of a
     1024-pixel edit; None if it is unknown.
     """
@@ -175,6 +176,7 @@ class RunConfig:
     quality: int | None = None
     window: int = 256
     redo: Literal["changed", "all", "failed"] = "changed"
+    update: bool = False
     trust_journal: bool = False
     max_duration: float | None = None
     max_pixels: int = MAX_PIXELS
@@ -202,6 +204,7 @@ class ItemResult:
     error: dict[str, str] | None = None
     origin: Origin | None = None
     fingerprint: str | None = None
+    shared: str | None = None
     output_bytes: int | None = None
     output_sha256: str | None = None
     inputs_seen: tuple[Seen, ...] = ()

@@ -65,12 +65,16 @@ def run(
                 ending = edit_all(session)
         except OutputError as error:
             ending = Ending("stopped", ending.error or error)
+        except BaseException as error:
+            session.failed(error)
+            raise
         ending, report = session.close(ending)
         return RunOutcome(exit_code=report.exit_code, report=report, error=ending.error)
 
 
 def edit_all(session: RunSession) -> Ending:
     """Everything between the start and the report. Raises what loading the model raises."""
+    all_came = False
     try:
         with session.checkers() as checkers, session.writers() as writers:
             checker = session.unfinished(checkers)
@@ -78,23 +82,28 @@ def edit_all(session: RunSession) -> Ending:
             if entries is None:
                 return session.complete()
             editor = session.editor()
-            with session.read_ahead(entries, checker) as ready:
-                try:
-                    for batch in session.batches(ready):
-                        writers.check()
-                        writers.put_all(editor.edit(batch))
-                    if ready.finished:
-                        writers.put_all(editor.finish())
-                except KeyboardInterrupt:
-                    editor.dropped = True
-                    session.interrupt()
-                editor.drain()
+            for planned in session.parts(entries, checker):
+                with session.read_ahead(planned) as ready:
+                    try:
+                        for batch in session.batches(ready):
+                            writers.check()
+                            writers.put_all(editor.edit(batch))
+                        if ready.finished:
+                            writers.put_all(editor.finish())
+                    except KeyboardInterrupt:
+                        editor.dropped = True
+                        session.interrupt()
+                    editor.drain()
+                writers.flush()
+                all_came = ready.finished and not editor.dropped
+                if not all_came:
+                    break
     except StoppedError:  # before there was anything to edit
         return session.stopped_early()
     except JoyeditError as error:
         if session.model.backend is None:
             raise
         return Ending("stopped", error)
-    if session.stop.reason is not None and (editor.dropped or not ready.finished):
+    if session.stop.reason is not None and not all_came:
         return session.stopped_early()
     return session.complete()

@@ -6,28 +6,30 @@ Opening a session refuses what cannot work before anything is written. Leaving i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from joyedit.errors import CheckpointError, DeviceError, OutputError
+from joyedit.errors import CheckpointError, DeviceError, JoyeditError, first_line
 from joyedit.job.hashing import HashCache
-from joyedit.job.pictures.decode import allow_pixels
+from joyedit.job.own_files import REPORT
+from joyedit.job.pictures.decode import allow_pixels, header_size
 from joyedit.job.pictures.encode import DEFAULT_QUALITY
 from joyedit.job.plan import plan
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
-from joyedit.job.results.report import REPORT, Report
-from joyedit.job.results.resume import Decision, Resume
+from joyedit.job.results.report import Report
+from joyedit.job.results.resume import KILLED, Decision
 from joyedit.job.results.retry import write_failed
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.verify import asked_of
 from joyedit.job.source.source import SourceStoppedError
-from joyedit.job.spec import EditItem, FailedItem, RunConfig
+from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
 from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.model import DescribeModel, LoadBackend
+from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import BatchEditor
@@ -79,7 +81,17 @@ class RunSession:
             dtype=info.dtype,
             quality=DEFAULT_QUALITY if config.quality is None else config.quality,
         )
+        self._shared = self._shared_hash(source, folder)
         self.recorder: Recorder
+        self.admission: Admission
+
+    def _shared_hash(self, source: Source, folder: OutputFolder) -> str:
+        """The hash of what all items share. A retry has that of the run whose failed items it edits."""
+        asked = self._stats.asked = asked_of(source, folder.path)
+        before = asked.get("shared")
+        shared = before if isinstance(before, str) else self._fingerprints.shared(source.shared())
+        asked["shared"] = shared
+        return shared
 
     @contextmanager
     def records(self) -> Iterator[None]:
@@ -88,13 +100,24 @@ class RunSession:
         Raises OutputError.
         """
         removed = self._folder.clean()
-        with Recorder(self._folder.path, self.model.info, self._tally, self._progress.result) as self.recorder:
+        with Recorder(self._folder, self.model.info, self._tally, self._progress.result) as self.recorder:
             if removed:
                 self.recorder.log(f"removed {removed} unfinished files of an earlier run")
-            if self.recorder.journal.repaired is not None:
-                self._progress.note(self.recorder.journal.repaired)
-            yield
-            write_failed(self._folder, self.recorder.journal)
+            journal = self.recorder.journal
+            for told in (journal.repaired, journal.damaged):
+                if told is not None:
+                    self._progress.note(told)
+            with closing(Admission(self._folder, journal, self._config, self._shared)) as self.admission:
+                self.stop.before_exit = self._exit_at_once
+                yield
+            write_failed(self._folder, journal)
+        if self._folder.note is not None:
+            self._progress.note(self._folder.note)
+
+    def _exit_at_once(self) -> None:
+        """The last words of a run that is stopped at once."""
+        self.admission.in_work.stop()
+        self._write_report(Ending("interrupted"))
 
     def checkers(self) -> Workers:
         """The threads that check ahead of the plan which items are done, and how large the pictures are."""
@@ -109,26 +132,25 @@ class RunSession:
             recorder=self.recorder,
             clock=self._clock,
             fingerprints=self._fingerprints,
+            admission=self.admission,
         )
         return Writers(write, waiting=partial(self._stats.waiting, "write"))
 
     def unfinished(self, checkers: Workers) -> Checker:
-        """The items of the source that are to be edited, and those that failed already."""
-        config = self._config
-        resume = Resume(
-            self.recorder.journal,
-            self._folder.path,
-            self._fingerprints,
-            self._hashes,
-            redo=config.redo,
-            trust=config.trust_journal,
+        """The items of the source that are to be edited, and those that failed already.
+
+        Raises UsageError if finished pictures would be replaced that nobody asked to replace.
+        """
+        resume = self.admission.resume(
+            self._source, self._fingerprints, self.model.info.model, at_once=not self._one_by_one
         )
         return Checker(
             self._stats.count(self._given()),
             resume,
             checkers,
             self._skip,
-            max_pixels=config.max_pixels,
+            admit=self.admission.admit,
+            max_pixels=self._config.max_pixels,
             ahead=1 if self._one_by_one else AHEAD,
         )
 
@@ -144,9 +166,11 @@ class RunSession:
             raise StoppedError
         if decision == "done":
             self.recorder.skipped()
+        elif decision == "given up":
+            self.recorder.given_up(KILLED)
         else:
             self.recorder.left()
-        self._progress.skipped()
+        self._progress.skipped(decision)
 
     def load_model_if_needed(self, entries: Iterator[Entry]) -> Iterator[Entry] | None:
         """Load the model when there is an item to edit; gives all items again, or None where none needs the model.
@@ -162,7 +186,7 @@ class RunSession:
         model.open()
         self.recorder.info = model.info  # names the kernels, which are known now
         self._stats.loaded = self._clock.now()
-        self._folder.write_text(REPORT, self._report(Ending("running")).to_json())
+        self._write_report(Ending("running"))
         self.stop.started = True
         return entries
 
@@ -177,18 +201,29 @@ class RunSession:
             self.model.check()
         return None
 
-    def read_ahead(self, entries: Iterator[Entry], checker: Checker) -> ReadAhead:
-        """Plan the batches, and read their pictures in threads."""
+    def parts(self, entries: Iterator[Entry], checker: Checker) -> Iterator[Iterator[Batch | FailedItem]]:
+        """The planned batches: of all items first, then one by one the items that may have killed an earlier run."""
         config, backend = self._config, self.model.open()
-        planned = plan(
-            entries,
-            config.batch_size or backend.auto_batch_size,
-            config.window,
-            checker.size_of,
-            look_ahead=not self._one_by_one,
-        )
+        suspects: list[EditItem] = []
+
+        def others() -> Iterator[Entry]:
+            for entry in entries:
+                if isinstance(entry, EditItem) and self.admission.comes_last(entry):
+                    suspects.append(entry)
+                else:
+                    yield entry
+
+        planned = partial(plan, batch_size=config.batch_size or backend.auto_batch_size, window=config.window)
+        yield planned(others(), size_of=checker.size_of, look_ahead=not self._one_by_one)
+        for item in suspects:
+            self.admission.in_work.look(item)
+            yield planned(iter([item]), size_of=partial(header_size, max_pixels=config.max_pixels))
+
+    def read_ahead(self, planned: Iterator[Batch | FailedItem]) -> ReadAhead:
+        """Read the pictures of the planned batches in threads."""
+        config = self._config
         read = partial(read_picture, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
-        return ReadAhead(planned, read, timeout=config.read_timeout, stopped=self.stop)
+        return ReadAhead(planned, read, timeout=config.read_timeout, stopped=self.stop, on_batch=self.admission.take)
 
     def editor(self) -> BatchEditor:
         """What takes batches through the networks."""
@@ -231,9 +266,17 @@ class RunSession:
         return Ending(self.stop.reason)
 
     def complete(self) -> Ending:
-        """The ending of a run that came to the end of its source."""
-        tally = self._tally
-        assert self._stats.counted == tally.recorded + tally.left, "an item was lost, or recorded twice"
+        """The ending of a run that came to the end of its source: every item that was counted is accounted for."""
+        tally, came = self._tally, self._stats.counted
+        if came != tally.recorded + tally.left:
+            known = tally.recorded + tally.left
+            return Ending("stopped", JoyeditError(f"{came} items came, {known} are known: this is a fault of joyedit"))
+        counted = self.model.summary.items
+        if counted is not None and came < counted:
+            tally.missing = counted - came
+            told = f"{self._source.name}: {tally.missing} of {counted} items were gone when their turn came"
+            self.recorder.log(told)
+            self._progress.note(told)
         return Ending("complete")
 
     def close(self, ending: Ending) -> tuple[Ending, Report]:
@@ -243,15 +286,26 @@ class RunSession:
         """
         if self._tally.batches:
             self._stats.measure_ceiling(self.model.open())
-        report = self._report(ending)
         try:
-            self._folder.write_text(REPORT, report.to_json())
-        except OutputError as error:  # a disk that stopped the run may have no room for the report either
+            report = self._write_report(ending)
+        except JoyeditError as error:  # a disk that stopped the run may have no room for the report either
             ending = Ending("stopped", ending.error or error)
             report = self._report(ending)
         if isinstance(ending.error, (CheckpointError, DeviceError)) and self._stats.device.loaded is None:
             raise ending.error
         return ending, report
+
+    def failed(self, error: BaseException) -> None:
+        """Let the report say that the run stopped; for an error that nobody expected."""
+        if self.stop.started:
+            stopped = JoyeditError(f"unexpected error, {type(error).__name__}: {first_line(error)}")
+            with suppress(JoyeditError):
+                self._write_report(Ending("stopped", stopped))
+
+    def _write_report(self, ending: Ending) -> Report:
+        report = self._report(ending)
+        self._folder.write_text(REPORT, report.to_json())
+        return report
 
     def _report(self, ending: Ending) -> Report:
         return self._stats.report(
@@ -303,8 +357,8 @@ def open_session(
         stack.callback(model.close)
         stats.loaded = clock.now()
         folder.prepare()
+        stack.callback(folder.close)
         lock.acquire()
-        stats.asked = asked_of(source, folder.path)
         if lock.note is not None:
             progress.note(lock.note)
         yield RunSession(

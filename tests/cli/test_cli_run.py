@@ -12,6 +12,7 @@ import pytest
 from cli_command import Command
 from PIL import Image
 
+from joyedit.job import failpoints
 from support.pictures import read_metadata
 
 FAKE = ("-m", "fake", "--basesize", "256")
@@ -267,9 +268,11 @@ def test_an_interruption_ends_with_130(joyedit: Command, pictures: Path) -> None
 
 
 def test_a_full_disk_ends_with_1_and_one_message(joyedit: Command, pictures: Path) -> None:
-    Path("edited").mkdir()
-    Path("edited/results.jsonl").symlink_to("/dev/full")
-    ended = joyedit("run", pictures / "a.png", *FAKE, "-p", "blue")
+    failpoints.arm("journal.append:1:enospc")
+    try:
+        ended = joyedit("run", pictures / "a.png", *FAKE, "-p", "blue")
+    finally:
+        failpoints.arm(None)
     assert ended.code == 1
     (message,) = [line for line in ended.messages if "error" in line]
     assert message.startswith("joyedit: error: cannot write edited/results.jsonl: ")

@@ -13,10 +13,12 @@ from typing import Any
 
 from PIL import Image
 
+from joyedit.job.own_files import OWN_NAMES as OWN_FILES
+from joyedit.job.own_files import RESULTS
 from joyedit.job.pictures.decode import load_picture
-from joyedit.job.results.journal import RESULTS, final_records, read_journal
 from joyedit.job.results.output_folder import TEMPORARY_SUFFIX
-from joyedit.job.results.verify import OWN_FILES, Counts, verify
+from joyedit.job.results.records import final_records, read_journal
+from joyedit.job.results.verify import Counts, verify
 from support.figures import FIGURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +153,8 @@ def check_whole(out: Path, whole: dict[str, bytes], ids: set[str]) -> None:
     assert set(done.values()) <= {1}, f"edited again although it had a record: {done}"
     left = [path.name for path in out.rglob("*") if path.name.startswith(".")]
     assert left == []
-    assert findings(out) == []
+    found = findings(out)
+    assert found == [], found
 
 
 def check_decodes(path: Path) -> None:

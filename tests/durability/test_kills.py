@@ -19,6 +19,7 @@ from durability.harness import (
     program,
     records,
 )
+from joyedit.job.results.records import error_code
 from support.figures import EXHAUSTIVE, FIGURES, SOAK
 
 KILLED = -signal.SIGKILL
@@ -27,8 +28,8 @@ RUNS = 20 * SOAK if EXHAUSTIVE else 6
 """How many runs are killed again and again."""
 
 
-def run(forks: Forks, place: Path, out: str, fault: str | None = None, batch: int = 3) -> int:
-    ended = forks("run", "m.jsonl", *FAKE, "-o", out, "--batch-size", str(batch), cwd=place, fault=fault)
+def run(forks: Forks, place: Path, out: str, *flags: str, fault: str | None = None, batch: int = 3) -> int:
+    ended = forks("run", "m.jsonl", *FAKE, "-o", out, "--batch-size", str(batch), *flags, cwd=place, fault=fault)
     assert "Traceback" not in ended.message
     if ended.code not in (0, 3, KILLED):
         raise AssertionError(f"{fault}: exit code {ended.code}: {ended.message}")
@@ -53,7 +54,7 @@ def test_a_kill_at_every_step(place: Path) -> None:
             kills = 0
             for step in range(first, 10_000, 2):
                 name = f"out{step}"
-                if run(servers[first % 2], place, name, f"any:{step}") != KILLED:
+                if run(servers[first % 2], place, name, fault=f"any:{step}") != KILLED:
                     return kills
                 kills += 1
                 check_after_kill(place / name, whole)
@@ -80,12 +81,16 @@ def test_killed_again_and_again(place: Path) -> None:
         def torture(number: int) -> int:
             dice, kills, name = random.Random(number), 0, f"again{number}"
             batch = dice.choice((1, 2, 5))
-            while run(servers[number % 2], place, name, f"any:{dice.randint(5, 60)}", batch) == KILLED:
+            while run(servers[number % 2], place, name, fault=f"any:{dice.randint(5, 60)}", batch=batch) == KILLED:
                 kills += 1
                 check_after_kill(place / name, whole)
                 if kills > 60:
                     break
             assert run(servers[number % 2], place, name) == 3
+            final = records(place / name)
+            assert set(final) == ids
+            if any(error_code(record) == "killed_the_run" for record in final.values()):
+                assert run(servers[number % 2], place, name, "--retry-failed") == 3
             check_whole(place / name, whole, ids)
             return kills
 
@@ -123,9 +128,9 @@ def test_kills_of_the_program_itself(tmp_path: Path) -> None:
 def test_a_kill_while_a_torn_end_is_repaired(forks: Forks, place: Path) -> None:
     assert run(forks, place, "whole") == 3
     whole, ids = pictures(place / "whole"), set(records(place / "whole"))
-    assert run(forks, place, "out", "journal.half:6") == KILLED
+    assert run(forks, place, "out", fault="journal.half:6") == KILLED
     for _ in range(3):
-        assert run(forks, place, "out", "journal.repair:1") == KILLED
+        assert run(forks, place, "out", fault="journal.repair:1") == KILLED
     FIGURES["kills survived"] += 4
     assert run(forks, place, "out") == 3
     check_whole(place / "out", whole, ids)

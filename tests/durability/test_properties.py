@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joyedit.errors import ManifestError, UsageError
-from joyedit.job.results.journal import RESULTS, Journal, final_records, read_journal
+from joyedit.job.own_files import RESULTS
+from joyedit.job.results.journal import Journal
+from joyedit.job.results.records import final_records, read_journal
 from joyedit.job.source.names import name_problem
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.sources import open_source

@@ -127,7 +127,7 @@ def test_two_runs_at_once(forks: Forks, place: Path) -> None:
     wait_for_records(place, 1)
     second = forks(*SLOW, "-q", cwd=place)
     assert second.code == 1
-    pattern = r"another run writes to out: process (\d+) on (.+), since (.+); wait for it, stop it, or choose"
+    pattern = r"another run writes to out: process (\d+) of \S+ on (.+), since (.+); wait for it, stop it, or choose"
     found = re.search(pattern, second.message)
     assert found is not None, second.message
     assert (int(found[1]), found[2]) == (first.pid, socket.gethostname())

@@ -7,22 +7,26 @@ end. A killed run may leave the file behind: nobody holds its lock then, and the
 from __future__ import annotations
 
 import errno
+import getpass
 import json
 import os
 import socket
+import stat
 from pathlib import Path
 from types import TracebackType
 
 from joyedit.errors import OutputError, os_reason
 from joyedit.job import failpoints
 from joyedit.job.clock import utc_now
+from joyedit.job.own_files import LOCK
+from joyedit.job.printable import printable
+from joyedit.job.results.safe_open import own_folder, take_group
 
 try:
     import fcntl
 except ImportError:  # Windows has no such lock: there joyedit cannot stop a second run
     fcntl = None  # type: ignore[assignment]
 
-LOCK = ".joyedit.lock"
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
 
 
@@ -43,17 +47,17 @@ class OutputLock:
             return
         try:
             while self._handle is None:
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                handle, is_ours = self._open()
                 try:
                     self._lock(handle)
-                    if self._is_current(handle):  # else its holder removed the file after it was opened here
-                        self._handle = handle
+                    # A file that somebody else left behind, and that cannot hold our name, makes room for our own.
+                    if self._is_current(handle) and (is_ours or not self._remove()):
+                        self._handle = handle  # else its holder removed the file after it was opened here
                 finally:
                     if self._handle != handle:
                         os.close(handle)
             failpoints.reached("lock")
-            os.ftruncate(self._handle, 0)
-            os.write(self._handle, json.dumps(_me()).encode())
+            self._write_name(self._handle)
         except OSError as error:
             self.release()
             raise OutputError(f"cannot lock the output folder: {self.path}: {os_reason(error)}") from error
@@ -70,6 +74,38 @@ class OutputLock:
             return
         finally:
             os.close(handle)
+
+    def _open(self) -> tuple[int, bool]:
+        """The file, and whether it can be written. It has its folder's group: a colleague can take the lock next."""
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        is_ours = True
+        try:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+        except PermissionError:  # left behind by a killed run of a colleague who shares no more than that
+            handle, is_ours = os.open(self.path, os.O_RDONLY | flags), False
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(handle)
+            raise OutputError(f"{self.path} is not a plain file: remove it")
+        if not status.st_size:
+            with own_folder(self.path.parent) as folder:
+                take_group(handle, folder)
+        return handle, is_ours
+
+    def _remove(self) -> bool:
+        try:
+            os.unlink(self.path)
+        except OSError:
+            return False
+        return True
+
+    def _write_name(self, handle: int) -> None:
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(_me()).encode(), 0)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EBADF):  # open for reading only: the lock holds without a name
+                raise
 
     def _lock(self, handle: int) -> None:
         try:
@@ -102,10 +138,12 @@ def holder(folder: Path) -> dict[str, object] | None:
     if fcntl is None:
         return None
     try:
-        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read(handle)
@@ -120,11 +158,16 @@ def holder_text(who: dict[str, object]) -> str:
     """The holder in words."""
     if not who:
         return "a process that has not written its name yet"
-    return f"process {who.get('pid')} on {who.get('host')}, since {who.get('since')}"
+    user = f" of {who['user']}" if who.get("user") else ""
+    return printable(f"process {who.get('pid')}{user} on {who.get('host')}, since {who.get('since')}")
 
 
 def _me() -> dict[str, object]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # an id that no table of users knows
+        user = str(os.getuid())
+    return {"pid": os.getpid(), "user": user, "host": socket.gethostname(), "since": utc_now()}
 
 
 def _read(handle: int) -> dict[str, object]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
-import threading
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from joyedit.errors import ItemError, OutputError, UsageError, os_reason
 from joyedit.job import failpoints
+from joyedit.job.hashing import sha256_of
+from joyedit.job.own_files import FAILED, REPORT, RESULTS
+from joyedit.job.results.safe_open import open_folder, read_own, take_group
 
 TEMPORARY_SUFFIX = ".joyedit-tmp"
 """How the name of every unfinished file ends."""
@@ -37,20 +41,35 @@ _NAME_ERRORS = frozenset(
     }
 )
 
+_DISK_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE})
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES})
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_REPORT = 16 << 20
+
+TAKEN_REMEDY = "choose another output folder with -o, or move that file away"
+
 
 class OutputFolder:
-    """One run's output folder. All methods may be called from any thread."""
+    """One run's output folder. All methods may be called from any thread.
+
+    From `prepare` on, every file is reached through a handle of the folder, and no link is followed below it:
+    whatever somebody puts in the place of a folder meanwhile, nothing is written elsewhere.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._root: Path | None = None  # set by prepare()
-        self._known: set[Path] = set()  # parent folders that exist and lie inside
-        self._lock = threading.Lock()
+        self.note: str | None = None
+        """What the file system of this folder cannot do."""
+        self._root: int | None = None  # set by prepare()
 
     def check(self) -> None:
         """Refuse a folder that could not work later. Creates nothing.
 
-        Raises `UsageError` if the path is no folder, `OutputError` if it cannot be written.
+        Raises `UsageError` if the path is no folder, or if a file of another program has the name of one of joyedit's
+        own files; `OutputError` if the folder cannot be written.
         """
         nearest = self.path
         while not nearest.exists() and not nearest.is_symlink() and nearest != nearest.parent:
@@ -59,70 +78,78 @@ class OutputFolder:
             raise UsageError(f"the output {self.path} cannot be a folder: {nearest} is no folder (change --output)")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise OutputError(f"the output folder {self.path} cannot be written: no permission on {nearest}")
+        refuse_foreign_files(self.path)
 
     def prepare(self) -> None:
-        """Create the folder if it is missing. Raises `OutputError`."""
+        """Create the folder if it is missing, and open it. Raises `OutputError`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._root = self.path.resolve(strict=True)
+            self.close()
+            self._root = open_folder(self.path)
         except OSError as error:
             raise OutputError(f"cannot create the output folder {self.path}: {os_reason(error)}") from error
-        self._known.clear()
 
-    def resolve(self, relative: str) -> Path:
-        """The path of `relative` (`/` between its parts). Creates its parent folders.
+    def close(self) -> None:
+        """Give the handle back. A second call does nothing."""
+        if self._root is not None:
+            os.close(self._root)
+            self._root = None
 
-        Raises `ItemError("output_outside")` if the name leads out of the folder, also through a symbolic
-        link, `ItemError("output_name")` if the file system refuses the name, and `OutputError` if the
-        folder itself cannot be written.
-        """
+    @property
+    def handle(self) -> int:
+        """The handle of the folder."""
         if self._root is None:
             raise RuntimeError("prepare() comes first")
-        name = PurePosixPath(relative)
-        if not name.parts or name.is_absolute() or ".." in name.parts or "\0" in relative:
-            raise ItemError("output_outside", f"the output name {relative!r} leads out of the output folder")
-        target = self._root.joinpath(*name.parts)
-        try:
-            self._make_parent(target.parent, relative)
-            if target.is_dir():
-                raise ItemError("output_name", f"the output name {relative!r} is already a folder")
-        except OSError as error:
-            raise self._typed(error, relative) from error
-        return target
+        return self._root
 
-    def write(self, relative: str, fill: Callable[[BinaryIO], None]) -> Path:
+    def write(
+        self, relative: str, fill: Callable[[BinaryIO], None], *, may_replace: Callable[[], bool] | None = None
+    ) -> Path:
         """Write one complete file: `fill` gets the open temporary file. Returns the final path.
 
-        Errors as in `resolve`, and `ItemError("write_failed")` if Pillow refuses. Other errors of `fill` pass
-        through. After an error there is no file.
+        `relative` has `/` between its parts; their folders are created. A file that is already there is replaced if
+        its content is the same, or if `may_replace` says so (None: always). After an error there is no new file.
+
+        Raises `ItemError`: "output_outside" if the name leads out of the folder or through a link, "output_name" if
+        the file system refuses the name, "output_taken" if a file is there that stays,
+        "write_failed" if Pillow refuses. Raises `OutputError` if the folder itself cannot be written. Other errors
+        of `fill` pass through.
         """
-        target = self.resolve(relative)
+        parts = _parts(relative)
         # A name of its own: the item's name may have 255 bytes, which leaves no room for a suffix.
-        temporary = target.parent / f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+        temporary = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
         try:
-            try:
-                with open(temporary, "xb") as file:
-                    failpoints.reached("file.create")
-                    fill(file)
-                    file.flush()
-                    failpoints.reached("file.fsync")
-                    os.fsync(file.fileno())
-                    failpoints.reached("file.synced")
-                failpoints.reached("file.rename")
-                os.replace(temporary, target)
-                failpoints.reached("file.renamed")
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-                raise
-            failpoints.reached("file.folder")
-            sync_folder(target.parent)
-            failpoints.reached("file.done")
+            with self._parent(parts, relative) as folder:
+                try:
+                    handle = os.open(temporary, _NEW, 0o666, dir_fd=folder)
+                    with open(handle, "wb") as file:
+                        failpoints.reached("file.create")
+                        take_group(handle, folder)
+                        fill(file)
+                        file.flush()
+                        failpoints.reached("file.fsync")
+                        os.fsync(handle)
+                        failpoints.reached("file.synced")
+                    failpoints.reached("file.rename")
+                    _put(folder, temporary, parts[-1], may_replace)
+                    failpoints.reached("file.renamed")
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        os.unlink(temporary, dir_fd=folder)
+                    raise
+                failpoints.reached("file.folder")
+                self._sync(folder)
+                failpoints.reached("file.done")
+        except FileExistsError as error:
+            message = f"the file {relative!r} is there already, and no record of joyedit names it"
+            raise ItemError("output_taken", f"{message} ({TAKEN_REMEDY})") from error
         except OSError as error:
             raise self._typed(error, relative) from error
-        return target
+        return self.path.joinpath(*parts)
 
-    def write_bytes(self, relative: str, data: bytes | memoryview) -> Path:
+    def write_bytes(
+        self, relative: str, data: bytes | memoryview, *, may_replace: Callable[[], bool] | None = None
+    ) -> Path:
         """Write one complete file. Errors as in `write`."""
 
         def fill(file: BinaryIO) -> None:
@@ -134,11 +161,31 @@ class OutputFolder:
                 rest = rest[len(rest) // 2 :]
             file.write(rest)
 
-        return self.write(relative, fill)
+        return self.write(relative, fill, may_replace=may_replace)
 
     def write_text(self, relative: str, text: str) -> Path:
         """Write one complete text file in UTF-8. Errors as in `write`."""
         return self.write_bytes(relative, text.encode("utf-8", "backslashreplace"))
+
+    def remove(self, name: str) -> None:
+        """Remove one of joyedit's own files, if it is there."""
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=self.handle)
+
+    def remove_picture(self, relative: str, size: int, sha256: str) -> bool:
+        """Remove a picture if its content is still the recorded one. Says whether it did."""
+        try:
+            parts = _parts(relative)
+            with self._parent(parts, relative, create=False) as folder:
+                handle = os.open(parts[-1], _READ, dir_fd=folder)
+                with open(handle, "rb", buffering=0) as file:
+                    status = os.fstat(handle)
+                    if not stat.S_ISREG(status.st_mode) or status.st_size != size or sha256_of(file) != sha256:
+                        return False
+                os.unlink(parts[-1], dir_fd=folder)
+        except (OSError, ItemError):
+            return False
+        return True
 
     def clean(self) -> int:
         """Remove the unfinished files that a killed run left behind. Returns their number.
@@ -147,33 +194,52 @@ class OutputFolder:
         """
         count = 0
         try:
-            for folder, _, names in os.walk(self.path):
+            for _, _, names, folder in os.fwalk(".", dir_fd=self.handle):
                 for name in names:
                     if is_temporary(name):
-                        os.unlink(os.path.join(folder, name))
+                        os.unlink(name, dir_fd=folder)
                         count += 1
         except OSError as error:
             raise OutputError(f"cannot clean {self.path}: {os_reason(error)}") from error
         return count
 
-    def _make_parent(self, parent: Path, relative: str) -> None:
-        with self._lock:
-            if parent in self._known:
-                return
-            assert self._root is not None
-            # Check the deepest folder that exists first: nothing may be created behind a link in it.
-            existing = parent
-            while not existing.exists():
-                existing = existing.parent
-            if not existing.resolve().is_relative_to(self._root):
-                raise ItemError(
-                    "output_outside", f"the output name {relative!r} leads out of the output folder by a link"
-                )
-            parent.mkdir(parents=True, exist_ok=True)
-            if existing != parent:
-                sync_folder(existing)
-            if len(self._known) < 10_000:  # joyedit checks further folders each time
-                self._known.add(parent)
+    @contextlib.contextmanager
+    def _parent(self, parts: Sequence[str], relative: str, *, create: bool = True) -> Iterator[int]:
+        """A handle of the folder of this file, by way of all folders between."""
+        folder = os.dup(self.handle)
+        try:
+            for part in parts[:-1]:
+                inner = self._enter(folder, part, relative, create)
+                os.close(folder)
+                folder = inner
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _enter(self, folder: int, name: str, relative: str, create: bool) -> int:
+        try:
+            return os.open(name, _FOLDER, dir_fd=folder)
+        except FileNotFoundError:
+            if not create:
+                raise
+        except OSError as error:
+            if _is_link(folder, name):
+                message = f"the output name {relative!r} leads out of the output folder by the link {name!r}"
+                raise ItemError("output_outside", message) from error
+            raise
+        with contextlib.suppress(FileExistsError):  # another thread was first
+            os.mkdir(name, dir_fd=folder)
+            self._sync(folder)
+        inner = os.open(name, _FOLDER, dir_fd=folder)
+        take_group(inner, folder)
+        return inner
+
+    def _sync(self, folder: int) -> None:
+        if not sync_folder(folder):
+            self.note = (
+                "the file system of the output folder cannot flush folders: after a power cut, "
+                "run the same command again to edit what was lost"
+            )
 
     def _typed(self, error: OSError, relative: str) -> ItemError | OutputError:
         if error.errno is None:  # Pillow raises its own errors as OSError without a number
@@ -183,20 +249,90 @@ class OutputFolder:
         return OutputError(f"cannot write {relative!r} in {self.path}: {os_reason(error)}")
 
 
+def _parts(relative: str) -> tuple[str, ...]:
+    """The parts of a name below the folder. Raises `ItemError` if it leads out."""
+    name = PurePosixPath(relative)
+    if not name.parts or name.is_absolute() or ".." in name.parts or "\0" in relative:
+        raise ItemError("output_outside", f"the output name {relative!r} leads out of the output folder")
+    return name.parts
+
+
+def _put(folder: int, temporary: str, name: str, may_replace: Callable[[], bool] | None) -> None:
+    """Give a complete file its final name. Raises FileExistsError for a file that stays."""
+    if may_replace is not None:
+        try:
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)  # refuses a name that is taken
+        except OSError as error:
+            if not isinstance(error, FileExistsError) and error.errno not in _NO_HARD_LINKS:
+                raise
+            # Without hard links, the moment between this look and the renaming is the best there is.
+            if _exists(folder, name) and not may_replace() and not _have_one_content(folder, temporary, name):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        else:
+            os.unlink(temporary, dir_fd=folder)
+            return
+    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _have_one_content(folder: int, one: str, other: str) -> bool:
+    """Whether two plain files hold the same bytes."""
+    sums = []
+    for name in (one, other):
+        with contextlib.suppress(OSError), open(os.open(name, _READ, dir_fd=folder), "rb", buffering=0) as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                sums.append(sha256_of(file))
+    return len(sums) == 2 and sums[0] == sums[1]
+
+
+def _exists(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _is_link(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """Raises `UsageError` if this folder has no records, but a file with a name that joyedit would write anew."""
+    if os.path.lexists(folder / RESULTS):
+        return
+    for name in (REPORT, FAILED):
+        if os.path.lexists(folder / name) and not _is_own_report(folder, name):
+            raise UsageError(
+                f"{folder / name}: this file is not from joyedit, and a run would replace it "
+                "(move it away, or choose another output folder with -o)"
+            )
+
+
+def _is_own_report(folder: Path, name: str) -> bool:
+    """Whether this is a report.json of joyedit: that of a run which recorded nothing stands alone."""
+    if name != REPORT:
+        return False
+    try:
+        read = json.loads(read_own(folder, name, _MAX_REPORT) or b"")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(read, dict) and {"state", "exit_code", "asked"} <= read.keys()
+
+
 def is_temporary(name: str) -> bool:
     """Whether this is the name of an unfinished file of joyedit."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
-def sync_folder(path: Path) -> None:
-    """Flush the entries of a folder to the disk, if the system can."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
+def sync_folder(handle: int) -> bool:
+    """Flush the entries of a folder to the disk. False where the file system cannot do that. Raises OSError."""
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without such a flush
+        if error.errno in _DISK_ERRORS:
             raise
-    finally:
-        os.close(handle)
+        return False
+    return True

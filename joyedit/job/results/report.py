@@ -15,10 +15,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+from joyedit.job.printable import printable, printable_json
 from joyedit.job.spec import Settings
-
-REPORT = "report.json"
-LOG = "joyedit.log"
 
 State = Literal["running", "complete", "interrupted", "out_of_time", "stopped"]
 """A report that says `running` while no run is going on comes from a killed run."""
@@ -77,9 +75,11 @@ class Idle:
 class Report:
     """One complete run. Times are seconds, memory is bytes, timestamps are UTC in ISO 8601.
 
-    `items` have a record now. An earlier run did `skipped` of the `ok` ones. `left` have no record (null: only
-    the end of the source would tell). `batches` and `images_per_second` count this run alone; the latter is
-    all finished pictures over all the time after loading. `asked` is what the ids of the items depend on.
+    `items` have a record now. An earlier run did `skipped` of the `ok` ones. `left` were not edited: they have no
+    record, or a finished picture that differs from what was asked (null: only the end of the source would tell).
+    `missing` were counted at the start and did not come. `error` is what stopped the run. `batches` and
+    `images_per_second` count this run alone; the latter is all finished pictures over all the time after loading.
+    `asked` is what the ids of the items depend on, and the hash of what they share.
 
     `seconds` is the time by the clock, `stages` the time in each stage (the sum over all threads for reading
     and writing), `waited` the time in which the device waited for pictures to be read or written. Stages
@@ -90,6 +90,7 @@ class Report:
 
     state: State
     exit_code: int
+    error: str | None
     started: str
     ended: str
     seconds: float
@@ -101,6 +102,7 @@ class Report:
     skipped: int
     failed: int
     left: int | None
+    missing: int
     failed_by_code: Mapping[str, int]
     passed_over: int
     batches: int
@@ -134,7 +136,8 @@ class Report:
 
     def to_json(self) -> str:
         """report.json."""
-        return json.dumps(_rounded(asdict(self)), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(_rounded(asdict(self)), indent=2, ensure_ascii=False)
+        return printable_json(text) + "\n"
 
     def rows(self) -> list[tuple[str, str]]:
         """The rows of the table: label and text."""
@@ -148,7 +151,9 @@ class Report:
         if self.skipped:
             rows.append(("done before", f"{self.skipped} of them"))
         if self.left:
-            rows.append(("left", f"{self.left} (run the same command again to go on)"))
+            rows.append(("left", f"{self.left} (not edited)"))
+        if self.missing:
+            rows.append(("missing", f"{self.missing} (counted at the start, gone since)"))
         if self.passed_over:
             rows.append(("passed over", f"{self.passed_over} files that are no pictures"))
         rows.append(("batches", str(self.batches)))
@@ -174,12 +179,12 @@ class Report:
         if self.predicted_peak is not None:
             memory += f" (device predicted {_bytes(self.predicted_peak)})"
         rows.append(("peak memory", memory or "unknown"))
-        rows.append(("model", f"{self.model} ({self.layout})"))
+        rows.append(("model", f"{printable(self.model)} ({self.layout})"))
         compiled = f", compiled in {seconds_text(self.compile_seconds)}" if self.compile else ""
         fused = ", fused kernels" if self.fused else ""
         rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}{fused}{compiled}"))
         rows.append(("schedule", self.schedule))
-        rows.append(("output", self.output))
+        rows.append(("output", printable(self.output)))
         return rows
 
 

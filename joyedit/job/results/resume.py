@@ -14,26 +14,36 @@ from typing import Any, Literal
 from joyedit.job.hashing import HashCache, sha256_of
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal
+from joyedit.job.results.records import error_code, output_of
+from joyedit.job.results.replacing import Replacing
 from joyedit.job.spec import EditItem
 
-Decision = Literal["edit", "done", "leave"]
+Decision = Literal["edit", "done", "leave", "keep", "given up"]
+"""`edit` the item, or do not edit it: it is `done`; `leave` it, it has no picture; `keep` its picture, although it
+differs from what is asked; it is `given up`, because it was in work when the process died, again and again."""
+
+KILLED = "killed_the_run"
+"""The error code of an item that is given up."""
 
 
 class Resume:
     """Decides for each item of a run. Any thread may call it.
 
     `redo` is that of `RunConfig`, and `trust` its `trust_journal`. With `trust`, an input whose size and times
-    are the recorded ones counts as unchanged, and so does a picture that has the recorded size.
+    are the recorded ones counts as unchanged, and so does a picture that has the recorded size. `replacing` tells
+    which finished pictures stay; None lets all of them be replaced.
     """
 
     def __init__(
         self,
         journal: Journal,
         folder: Path,
+        *,
         fingerprints: Fingerprinter,
         hashes: HashCache,
         redo: Literal["changed", "all", "failed"],
         trust: bool,
+        replacing: Replacing | None = None,
     ) -> None:
         self._journal = journal
         self._inside = os.path.join(folder, "")
@@ -41,24 +51,29 @@ class Resume:
         self._hashes = hashes
         self._redo = redo
         self._trust = trust
+        self._replacing = replacing
 
     def decide(self, item: EditItem) -> Decision:
-        """`edit` the item, it is `done`, or `leave` it: it is not done, and this run does not edit it."""
+        """What this run does with the item."""
         if self._redo == "all" or (self._redo == "changed" and not len(self._journal)):
             return "edit"
         record = self._journal.final(item.id)
         if self._redo == "failed":
             if record is None:
                 return "leave"
-            return "edit" if record.get("status") != "ok" else "done"
-        if record is None or record.get("status") != "ok" or record.get("output") != item.output:
-            return "edit"
-        return "done" if self._is_current(item, record) else "edit"
+            return "edit" if record["status"] != "ok" else "done"
+        if record is None or record["status"] != "ok":
+            return "given up" if record is not None and error_code(record) == KILLED else "edit"
+        if record.get("output") == item.output and self._is_current(item, record):
+            return "done"
+        if self._replacing is not None and self._replacing.would_replace(item, record):
+            return "keep"
+        return "edit"
 
     def _is_current(self, item: EditItem, record: dict[str, Any]) -> bool:
         try:
             path = self._inside + item.output
-            status = os.stat(path)
+            status = os.stat(path, follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode) or status.st_size != record.get("output_bytes"):
                 return False
             inputs = self._inputs(item, record)
@@ -83,3 +98,12 @@ class Resume:
             if then[1:] == [status.st_size, status.st_mtime_ns, status.st_ctime_ns]:
                 return str(then[0])
         return self._hashes.sha256(path).sha256
+
+
+def earlier_picture(record: dict[str, Any] | None, output: str) -> tuple[str, int, str] | None:
+    """The picture under another name that this record of the same item holds: output, bytes and sha256; else None."""
+    before = None if record is None else output_of(record)
+    if record is None or before is None or before == output:
+        return None
+    size, sha256 = record.get("output_bytes"), record.get("output_sha256")
+    return (before, size, sha256) if isinstance(size, int) and isinstance(sha256, str) else None

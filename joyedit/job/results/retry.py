@@ -1,19 +1,18 @@
 """failed.jsonl: a manifest of the items whose last record is a failure, so that a run can edit them again.
 
 Each line holds the complete item: the instruction with any template filled in, the settings, absolute paths
-of the pictures. It leaves out lines of the source that are no items.
+of the pictures. It leaves out lines of the source that are no items, and records that do not hold a whole item.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Any, BinaryIO
 
+from joyedit.job.own_files import FAILED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 
-FAILED = "failed.jsonl"
 _SETTINGS = ("negative_prompt", "seed", "steps", "guidance_scale", "basesize")
 
 
@@ -35,22 +34,25 @@ def write_failed(folder: OutputFolder, journal: Journal) -> int:
     if any(manifest_line(record) is not None for record in journal.failures()):
         folder.write(FAILED, fill)
     else:
-        with contextlib.suppress(OSError):
-            (folder.path / FAILED).unlink(missing_ok=True)
+        folder.remove(FAILED)
     return count
 
 
 def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
     """The item of a failed record as a line of a manifest; None if the record holds no complete item."""
-    settings, output = record.get("settings"), record.get("planned_output")
-    if not isinstance(settings, dict) or not settings or not isinstance(output, str):
+    settings, output, inputs = (record.get(key) for key in ("settings", "planned_output", "inputs"))
+    instruction = record.get("instruction")
+    if not isinstance(settings, dict) or not isinstance(output, str) or not isinstance(instruction, str):
         return None
-    line: dict[str, Any] = {"id": record["id"], "instruction": record["instruction"], "output": output}
-    inputs = record["inputs"]
+    if not isinstance(inputs, list) or not all(isinstance(path, str) for path in inputs):
+        return None
+    if any(settings.get(key) is None for key in _SETTINGS):
+        return None
+    line: dict[str, Any] = {"id": record["id"], "instruction": instruction, "output": output}
     if inputs:
         line |= {"image": inputs[0]} if len(inputs) == 1 else {"images": inputs}
     line |= {key: settings[key] for key in _SETTINGS}
-    if settings["width"] is not None:
+    if settings.get("width") is not None and settings.get("height") is not None:
         line |= {"width": settings["width"], "height": settings["height"]}
     try:
         json.dumps(line, ensure_ascii=False).encode()

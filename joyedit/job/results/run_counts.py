@@ -28,7 +28,8 @@ class Tally:
     def __init__(self) -> None:
         self.ok = 0
         self.skipped = 0  # done by an earlier run
-        self.left = 0  # not done, and this run does not edit them
+        self.left = 0  # not as asked, and this run does not edit them
+        self.missing = 0  # counted at the start, and did not come
         self.failed: Counter[str] = Counter()
         self.batches = 0
         self.warm_up_images = 0
@@ -43,6 +44,11 @@ class Tally:
             self.ok += 1
         else:
             self.failed[result.error["code"]] += 1
+
+    @property
+    def undone(self) -> int:
+        """Items of the source that are not as the user asked."""
+        return self.failed.total() + self.left + self.missing
 
     def batch(self, images: int, seconds: float, ended: float) -> None:
         """Count one pass through the networks: `seconds` on the device, `ended` on the run's clock."""

@@ -8,8 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from joyedit.job.results.journal import RESULTS, error_code, final_records
+from joyedit.job.own_files import RESULTS
 from joyedit.job.results.lock import holder
+from joyedit.job.results.records import error_code, final_records
 from joyedit.job.results.verify import expected_items, read_report, require_journal
 
 _RATE_OVER = 200
@@ -42,7 +43,7 @@ class Status:
 def status(folder: Path) -> Status:
     """How far the run of this folder is.
 
-    Raises `UsageError` if it is no output folder, `ManifestError` for a damaged journal.
+    Raises `UsageError` if it is no output folder, `OutputError` if the journal cannot be read.
     """
     require_journal(folder)
     who, report = holder(folder), read_report(folder)

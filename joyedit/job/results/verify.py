@@ -15,18 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from joyedit.errors import ItemError, UsageError, first_line, os_reason, place
+from joyedit.errors import ItemError, OutputError, UsageError, first_line, os_reason, place
 from joyedit.job.hashing import sha256_of
+from joyedit.job.own_files import FAILED, OWN_NAMES, REPORT, RESULTS
 from joyedit.job.pictures.decode import load_picture
-from joyedit.job.results.journal import CUT, RESULTS, error_code, final_records, torn_bytes
-from joyedit.job.results.lock import LOCK
 from joyedit.job.results.output_folder import is_temporary
-from joyedit.job.results.report import LOG, REPORT
-from joyedit.job.results.retry import FAILED
+from joyedit.job.results.records import damaged_lines, error_code, final_records
+from joyedit.job.results.safe_open import open_to_read, read_own
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.sources import Source, reopen
 
-OWN_FILES = frozenset((RESULTS, CUT, REPORT, FAILED, LOG, LOCK))
+_MAX_REPORT = 64 << 20
 _WORKERS = 4
 _AHEAD = 32
 _NO_LIMIT = 1 << 62
@@ -71,8 +70,8 @@ def require_journal(folder: Path) -> None:
 def read_report(folder: Path) -> dict[str, Any]:
     """The content of report.json; empty if the file is missing or cannot be read."""
     try:
-        read = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        read = json.loads(read_own(folder, REPORT, _MAX_REPORT) or b"")
+    except (ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}
 
@@ -88,7 +87,7 @@ def asked_of(source: Source, folder: Path) -> dict[str, Any]:
     asked = source.asked()
     before = read_report(folder).get("asked")
     is_retry = asked.get("path") == os.path.abspath(folder / FAILED)
-    return before if is_retry and isinstance(before, dict) else asked
+    return dict(before) if is_retry and isinstance(before, dict) else asked
 
 
 def verify(folder: Path, counts: Counts, source: str | None = None) -> Iterator[Mismatch]:
@@ -96,7 +95,7 @@ def verify(folder: Path, counts: Counts, source: str | None = None) -> Iterator[
 
     The source is that of the last run. If `source` names another one, a record that this one lacks is a
     mismatch too. Raises `UsageError` if the folder is no output folder or the source cannot be read,
-    `ManifestError` for a damaged journal.
+    `OutputError` if the journal cannot be read.
     """
     require_journal(folder)
     for mismatch in _mismatches(folder, counts, source):
@@ -105,7 +104,10 @@ def verify(folder: Path, counts: Counts, source: str | None = None) -> Iterator[
 
 
 def _mismatches(folder: Path, counts: Counts, source: str | None) -> Iterator[Mismatch]:
-    torn = torn_bytes(folder / RESULTS)
+    damaged, torn = damaged_lines(folder / RESULTS)
+    for number in damaged:
+        message = f"line {number} is no record: joyedit passes over it"
+        yield Mismatch(kind="damaged_record", message=message, file=RESULTS)
     if torn:
         message = f"{torn} bytes follow the last complete record"
         yield Mismatch(kind="torn_journal", message=message, file=RESULTS)
@@ -209,7 +211,9 @@ def check_record(folder: Path, record: dict[str, Any]) -> Mismatch | None:
 
     path = folder.joinpath(*relative.parts)
     try:
-        with open(path, "rb", buffering=0) as file:
+        if path.is_symlink():
+            return mismatch("no_picture", "a link stands in the place of the picture")
+        with open(open_to_read(path), "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size != record.get("output_bytes"):
                 return mismatch(
@@ -220,7 +224,7 @@ def check_record(folder: Path, record: dict[str, Any]) -> Mismatch | None:
         load_picture(path, _NO_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         return mismatch("missing_file", "no such file")
-    except ItemError as error:
+    except (ItemError, OutputError) as error:
         return mismatch("no_picture", str(error))
     except OSError as error:
         return mismatch("unreadable_file", os_reason(error))
@@ -234,7 +238,7 @@ def _files(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
         for name in sorted(files):
             path = os.path.join(parent, name)
             relative = os.path.relpath(path, root).replace(os.sep, "/")
-            if relative in OWN_FILES:
+            if relative in OWN_NAMES:
                 continue
             if is_temporary(name):
                 yield Mismatch(kind="unfinished_file", message="a killed run left this file", file=relative)

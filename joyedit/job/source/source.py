@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -65,6 +65,20 @@ class Source(ABC):
             "format": self.options.format,
             "limit": self.options.limit,
             "keys": [] if recipe is None else sorted(recipe.parameters),
+        }
+
+    def shared(self) -> dict[str, Any]:
+        """Everything that the source gives all its items and that is not written in it, as JSON."""
+        options = self.options
+        recipe = options.recipe
+        return {
+            "path": "-" if self.kind == "stdin" else os.path.abspath(self.name),
+            "prompt": options.prompt,
+            "flags": asdict(options.flags),
+            "recipe": None if recipe is None else {**asdict(recipe), "file": "", "name": ""},
+            "values": dict(options.recipe_values),
+            "checkpoint": asdict(options.checkpoint),
+            "format": options.format,
         }
 
     def items(self) -> Iterator[EditItem | FailedItem]:

@@ -58,7 +58,9 @@ class Checker:
     """Iterate over it for the items to edit. `size_of` knows the pictures of the item that was given last.
 
     Up to `ahead` items are checked before they are asked for; 1 where a person or a program sends items one by
-    one and waits for each. `on_skip` is called for each item that is not to be edited.
+    one and waits for each. `on_skip` is called for each item that is not to be edited. `admit` is called for each
+    item that is, before its pictures are touched; it says whether they
+    may be touched now, and may raise ItemError.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Checker:
         workers: Workers,
         on_skip: Callable[[Decision], None],
         *,
+        admit: Callable[[EditItem], bool] = lambda item: True,
         max_pixels: int,
         ahead: int = AHEAD,
     ) -> None:
@@ -75,6 +78,7 @@ class Checker:
         self._resume = resume
         self._workers = workers
         self._on_skip = on_skip
+        self._admit = admit
         self._max_pixels = max_pixels
         self._ahead = ahead
         self._chunk = min(CHUNK, ahead)
@@ -138,6 +142,8 @@ class Checker:
         if decision != "edit":
             return _Looked(decision, {})
         try:
+            if not self._admit(item):
+                return _Looked(decision, {})
             failpoints.reached("header")
             return _Looked(decision, {path: header_size(path, self._max_pixels) for path in item.images})
         except ItemError as error:

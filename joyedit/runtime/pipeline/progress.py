@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from joyedit.job.results.resume import Decision
 from joyedit.job.spec import ItemResult, RunConfig
 from joyedit.runtime.protocol import BackendInfo
 
@@ -33,8 +34,8 @@ class Progress(Protocol):
     def result(self, result: ItemResult, line: str) -> None:
         """An item is finished, and `line` stands in results.jsonl."""
 
-    def skipped(self) -> None:
-        """An item is already done, or this run does not edit it. Very many of these may come in a row."""
+    def skipped(self, decision: Decision) -> None:
+        """This run does not edit an item; `decision` says why. Very many of these may come in a row."""
 
     def note(self, text: str) -> None:
         """A remark for the user. The run goes on."""
@@ -64,7 +65,7 @@ class NoProgress:
     def result(self, result: ItemResult, line: str) -> None:
         """Nothing."""
 
-    def skipped(self) -> None:
+    def skipped(self, decision: Decision) -> None:
         """Nothing."""
 
     def note(self, text: str) -> None:

@@ -94,12 +94,16 @@ class ReadAhead:
         self,
         planned: Iterator[Batch | FailedItem],
         read: Callable[[Path, Size], ReadPicture],
+        *,
         depth: int = DEPTH,
         workers: int = WORKERS,
         timeout: float = READ_TIMEOUT,
         stopped: Callable[[], bool] = lambda: False,
+        on_batch: Callable[[Batch], None] = lambda batch: None,
     ) -> None:
+        """`on_batch` hears of each batch before one of its pictures is read."""
         self.finished = False
+        self._on_batch = on_batch
         self._planned = planned
         self._read = read
         self._queue: queue.Queue[FailedItem | _Reading | _Stop] = queue.Queue(maxsize=depth)
@@ -157,6 +161,7 @@ class ReadAhead:
             self._put(_Stop())
 
     def _submit(self, batch: Batch) -> dict[_Key, Task[ReadPicture]]:
+        self._on_batch(batch)
         keys = dict.fromkeys(key for sized in batch.items for key in _keys(sized))
         return {key: self._workers.submit(partial(self._read, *key)) for key in keys}
 

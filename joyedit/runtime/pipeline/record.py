@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from joyedit.errors import ItemError, OutputError, first_line
+from joyedit.errors import ItemError, OutputError, first_line, os_reason
 from joyedit.job.clock import utc_now
+from joyedit.job.own_files import LOG
+from joyedit.job.printable import printable
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.report import LOG, joyedit_version
+from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
+from joyedit.job.results.safe_open import open_own
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, Size, SizedItem
 from joyedit.runtime.protocol import BackendInfo
+
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +31,7 @@ class Written:
     """A finished picture on the disk: what it was made of, and what its file holds."""
 
     fingerprint: str
+    shared: str
     bytes: int
     sha256: str
     inputs: tuple[Seen, ...]
@@ -39,7 +46,7 @@ class Recorder:
 
     def __init__(
         self,
-        folder: Path,
+        folder: OutputFolder,
         info: BackendInfo,
         tally: Tally,
         on_result: Callable[[ItemResult, str], None],
@@ -49,10 +56,12 @@ class Recorder:
         self._on_result = on_result
         self._lock = threading.Lock()
         self._version = joyedit_version()
-        self._log = folder / LOG
-        self.journal = Journal(folder)
-        if self.journal.repaired is not None:
-            self.log(self.journal.repaired)
+        self._folder = folder
+        self._refuse_log()
+        self.journal = Journal(folder.path)
+        for told in (self.journal.repaired, self.journal.damaged):
+            if told is not None:
+                self.log(told)
 
     def __enter__(self) -> Recorder:
         return self
@@ -72,9 +81,14 @@ class Recorder:
             self.tally.skipped += 1
 
     def left(self) -> None:
-        """An item that this run was not asked to edit, and that has no record."""
+        """An item that this run does not edit although it is not as asked."""
         with self._lock:
             self.tally.left += 1
+
+    def given_up(self, code: str) -> None:
+        """An item that failed in an earlier run and is not tried again; its record stands."""
+        with self._lock:
+            self.tally.failed[code] += 1
 
     def failed(
         self,
@@ -112,15 +126,21 @@ class Recorder:
         )
 
     def log(self, text: str, error: BaseException | None = None) -> None:
-        """Append to joyedit.log, with the traceback of `error`."""
-        entry = f"{utc_now()} {text}\n"
+        """Append to joyedit.log, with the traceback of `error`. Only an entry's first line begins at the left."""
+        entry = f"{utc_now()} {printable(text)}\n"
         if error is not None and not (isinstance(error, ItemError) and error.__cause__ is None):
-            entry += "".join(traceback.format_exception(error))
+            lines = "".join(traceback.format_exception(error)).splitlines()
+            entry += "".join(f"    {printable(line)}\n" for line in lines)
         try:
-            with self._lock, open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(entry)
+            with self._lock, open(open_own(self._folder.handle, LOG, _APPEND), "ab") as file:
+                file.write(entry.encode("utf-8", "backslashreplace"))
         except OSError as fault:
-            raise OutputError(f"cannot write {self._log}: {fault.strerror or fault}") from fault
+            raise OutputError(f"cannot write {self._folder.path / LOG}: {os_reason(fault)}") from fault
+
+    def _refuse_log(self) -> None:
+        """Raises `OutputError` if joyedit.log is no plain file: better now than at the first failure."""
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            os.close(open_own(self._folder.handle, LOG, os.O_WRONLY))
 
     def _add(self, result: ItemResult) -> None:
         with self._lock:
@@ -151,6 +171,7 @@ class Recorder:
             error=error,
             origin=item.origin,
             fingerprint=None if written is None else written.fingerprint,
+            shared=None if written is None else written.shared,
             output_bytes=None if written is None else written.bytes,
             output_sha256=None if written is None else written.sha256,
             inputs_seen=() if written is None else written.inputs,

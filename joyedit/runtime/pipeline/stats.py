@@ -37,10 +37,10 @@ class Ending:
     state: State
     error: JoyeditError | None = None
 
-    def exit_code(self, failed: int) -> int:
-        """The exit code of the command. `failed`: how many items failed."""
+    def exit_code(self, undone: int) -> int:
+        """The exit code of the command. `undone`: how many items failed, are left, or did not come."""
         codes = {
-            "complete": EXIT_SOME_FAILED if failed else EXIT_OK,
+            "complete": EXIT_SOME_FAILED if undone else EXIT_OK,
             "interrupted": EXIT_INTERRUPTED,
             "out_of_time": EXIT_OUT_OF_TIME,
             "stopped": EXIT_FATAL,
@@ -137,7 +137,8 @@ class RunStats:
         now = self._clock.now()
         return Report(
             state=ending.state,
-            exit_code=ending.exit_code(tally.failed.total()),
+            exit_code=ending.exit_code(tally.undone),
+            error=None if ending.error is None else str(ending.error),
             started=self._started,
             ended=utc_now(),
             seconds=now - self._start,
@@ -169,6 +170,7 @@ def _counts(tally: Tally) -> dict[str, Any]:
         "skipped": tally.skipped,
         "failed": tally.failed.total(),
         "failed_by_code": dict(tally.failed),
+        "missing": tally.missing,
         "batches": tally.batches,
         "warm_up": tally.warm_up(),
         "steady": tally.steady(),

@@ -21,6 +21,8 @@ from joyedit.job.pictures.decoder_messages import stderr_number
 
 Reason = Literal["interrupted", "out_of_time"]
 
+LAST_SECONDS = 2.0
+
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -33,6 +35,8 @@ class Stop:
     def __init__(self, max_duration: float | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self.reason: Reason | None = None
         self.started = False
+        self.before_exit: Callable[[], None] = lambda: None
+        """What is still to be done when the process ends at once; it gets `LAST_SECONDS` for that."""
         self._now = now
         self._deadline = None if max_duration is None else now() + max_duration
 
@@ -63,8 +67,7 @@ class Stop:
                 self.interrupt()
                 raise KeyboardInterrupt
             if seen > 1:
-                _say_at_once(b"\nstopped at once; run the same command again to continue\n")
-                os._exit(EXIT_INTERRUPTED)
+                self._exit(first=seen == 2)
             self.interrupt()
             # The signal may have come in the middle of a write to the same stream.
             with contextlib.suppress(RuntimeError, OSError):
@@ -78,6 +81,17 @@ class Stop:
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
+
+    def _exit(self, *, first: bool) -> None:
+        """End the process at once."""
+        if first:
+            _say_at_once(b"\nstopped at once; run the same command again to continue\n")
+            # A disk that does not answer must not keep the process.
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(EXIT_INTERRUPTED))
+            signal.setitimer(signal.ITIMER_REAL, LAST_SECONDS)
+            with contextlib.suppress(Exception):
+                self.before_exit()
+        os._exit(EXIT_INTERRUPTED)
 
 
 def _say_at_once(text: bytes) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +22,9 @@ from joyedit.job.pictures.encode import save_picture
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import joyedit_version
+from joyedit.job.results.resume import earlier_picture
 from joyedit.job.spec import EditItem, RunConfig
+from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import EditedItem
 from joyedit.runtime.pipeline.record import Recorder, Written
@@ -58,6 +61,7 @@ class Writers:
     ) -> None:
         self._write = write
         self._waiting = waiting
+        self._pending = pending
         self._room = threading.Semaphore(pending)
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="joyedit-write")
         self._fatal: BaseException | None = None
@@ -83,6 +87,13 @@ class Writers:
         """Hand over some pictures, one after the other. Errors as in `put`."""
         for one in edited:
             self.put(one)
+
+    def flush(self) -> None:
+        """Wait until everything put in so far is written. Errors as in `put`."""
+        for _ in range(self._pending):
+            self._room.acquire()
+        self._room.release(self._pending)
+        self.check()
 
     def check(self) -> None:
         """Raise the error that stopped the writers (`OutputError` when the folder cannot be written)."""
@@ -111,8 +122,10 @@ class PictureWriter:
         recorder: Recorder,
         clock: StageClock,
         fingerprints: Fingerprinter,
+        admission: Admission,
     ) -> None:
         self._folder = folder
+        self._admission = admission
         self._config = config
         self._info = info
         self._recorder = recorder
@@ -134,9 +147,10 @@ class PictureWriter:
             code = "write_failed"
             with self._clock.stage("write") as lap:
                 data = self._encode(item, image)
-                self._folder.write_bytes(item.output, data)
+                self._put(item, data)
                 written = Written(
                     fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in inputs]),
+                    shared=self._admission.shared,
                     bytes=len(data),
                     sha256=hashlib.sha256(data).hexdigest(),
                     inputs=inputs,
@@ -149,6 +163,16 @@ class PictureWriter:
             self._recorder.failed(sized, error, code, seconds=seconds, notes=notes)
         else:
             self._recorder.ok(sized, written, seconds=seconds | {"write": lap.seconds}, notes=notes)
+
+    def _put(self, item: EditItem, data: memoryview) -> None:
+        """The file under its final name. A picture of the same item under another name goes, if that was asked for."""
+        before = self._recorder.journal.final(item.id)
+        self._admission.in_work.flush()
+        self._folder.write_bytes(item.output, data, may_replace=partial(self._admission.own.names, item))
+        earlier = earlier_picture(before, item.output)
+        if earlier is not None and (self._config.update or self._config.redo == "all"):
+            # Before the new record: a run that is killed here finds the old record without its picture.
+            self._folder.remove_picture(*earlier)
 
     def _encode(self, item: EditItem, image: Image.Image) -> memoryview:
         """The picture's file, in memory: a fault of the encoder and one of the disk stay apart."""

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from joyedit.errors import DeviceError, ManifestError
-from joyedit.job.results.journal import read_journal
+from joyedit.job.results.records import read_journal
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.sources import open_source
 from joyedit.job.spec import ItemResult, RunConfig
@@ -38,7 +38,7 @@ class Told(NoProgress):
     def result(self, result: ItemResult, line: str) -> None:
         self.events.append(result.status)
 
-    def skipped(self) -> None:
+    def skipped(self, decision: str) -> None:
         self.events.append("skipped")
 
     def stopping(self, reason: str) -> None:

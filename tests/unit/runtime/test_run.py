@@ -15,7 +15,7 @@ from PIL import Image
 
 from joyedit.errors import DeviceError, ManifestError, OutputError, Problem, UsageError
 from joyedit.job.results import output_folder as output_module
-from joyedit.job.results.journal import read_journal
+from joyedit.job.results.records import read_journal
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Origin, RunConfig, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents
 from joyedit.runtime.pipeline import read as reading
@@ -45,6 +45,9 @@ class Items:
         self.checked = 0
 
     def asked(self) -> dict[str, Any]:
+        return {}
+
+    def shared(self) -> dict[str, Any]:
         return {}
 
     def check(self) -> Any:
@@ -348,10 +351,10 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_done(
 ) -> None:
     write = output_module.OutputFolder.write
 
-    def full(self: Any, relative: str, fill: Any) -> Path:
+    def full(self: Any, relative: str, fill: Any, **more: Any) -> Path:
         if relative == "40.png" or (relative == "report.json" and (self.path / "0.png").exists()):
             raise OutputError("no space left")
-        return write(self, relative, fill)
+        return write(self, relative, fill, **more)
 
     monkeypatch.setattr(output_module.OutputFolder, "write", full)
     outcome = harness(Items(*(item(str(n), picture) for n in range(200))), batch_size=1)
@@ -498,10 +501,10 @@ def test_finished_pictures_do_not_pile_up_in_front_of_a_slow_disk(
 ) -> None:
     write, done, high, edited = output_module.OutputFolder.write, Counter[str](), 0, 0
 
-    def slow(self: Any, relative: str, fill: Any) -> Path:
+    def slow(self: Any, relative: str, fill: Any, **more: Any) -> Path:
         time.sleep(0.004)
         done["written"] += 1
-        return write(self, relative, fill)
+        return write(self, relative, fill, **more)
 
     class Counting(FakeBackend):
         def encode(self, batch: ReadyBatch) -> FakeLatents:

@@ -13,7 +13,9 @@ import pytest
 
 from joyedit.errors import ManifestError, OutputError
 from joyedit.job import failpoints
-from joyedit.job.results.journal import CUT, Journal, final_records, read_journal, torn_bytes
+from joyedit.job.own_files import CUT
+from joyedit.job.results.journal import Journal
+from joyedit.job.results.records import damaged_lines, final_records, read_journal
 from joyedit.job.spec import ItemResult, Origin, Seen, Stamp
 
 
@@ -64,6 +66,7 @@ def test_a_record_holds_what_the_docstring_says(tmp_path: Path) -> None:
         "output_sha256": "o",
         "inputs_seen": [["i", 1, 2, 3]],
         "planned_output": None,
+        "shared": None,
     }
     assert second["error"] == {"code": "x", "message": "y"}
     assert (second["bucket"], second["output"], second["source"]) == (None, None, None)
@@ -194,7 +197,7 @@ def test_a_name_that_is_no_utf8_is_read_back(tmp_path: Path, path: str) -> None:
 
 
 def test_a_record_of_nested_brackets_is_one(tmp_path: Path) -> None:
-    deep = '{"id": "a", "extra": ' + "[" * 400 + "]" * 400 + "}\n"
+    deep = '{"id": "a", "status": "ok", "extra": ' + "[" * 400 + "]" * 400 + "}\n"
     (tmp_path / "results.jsonl").write_text(deep)
     assert [record["id"] for record in read_journal(tmp_path / "results.jsonl")] == ["a"]
 
@@ -235,7 +238,7 @@ def test_a_foreign_end_is_cut_off_and_kept(tmp_path: Path, tail: bytes) -> None:
     journal.close()
     data = journal.path.read_bytes()
     journal.path.write_bytes(data + tail)
-    assert torn_bytes(journal.path) == len(tail)
+    assert damaged_lines(journal.path) == ([], len(tail))
     journal = Journal(tmp_path)
     assert len(journal) == 1
     assert journal.repaired is not None
@@ -263,8 +266,14 @@ def test_a_broken_line_between_records_is_not_cut_away(tmp_path: Path) -> None:
     journal.close()
     line = journal.path.read_text()
     journal.path.write_text(line + "broken\n" + line)
-    with pytest.raises(ManifestError, match=r"results\.jsonl:2: this line"):
-        Journal(tmp_path)
+    journal = Journal(tmp_path)
+    assert (
+        journal.damaged == "results.jsonl: 1 line is no record (line 2): joyedit keeps it as it is, and passes over it"
+    )
+    journal.append(result("b"))
+    journal.close()
+    assert journal.path.read_text().startswith(line + "broken\n" + line)
+    assert [record["id"] for record in final_records(journal.path)] == ["a", "b"]
 
 
 def test_after_a_fault_no_further_record_is_taken_and_the_file_ends_whole(
@@ -301,20 +310,18 @@ def test_a_last_line_torn_at_any_byte_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["{", "[]", "{}", '{"id": 3}', "", "null", "[" * 100_000])
-def test_a_line_that_is_broken_elsewhere_is_told_with_its_number(tmp_path: Path, broken: str) -> None:
+def test_a_line_that_is_broken_elsewhere_is_passed_over_and_has_a_number(tmp_path: Path, broken: str) -> None:
     path = tmp_path / "results.jsonl"
-    good = json.dumps({"id": "a"})
+    good = json.dumps({"id": "a", "status": "ok"})
     path.write_text(f"{good}\n{broken}\n{good}\n")
-    with pytest.raises(ManifestError, match=r"results\.jsonl:2: this line is not a record"):
-        list(read_journal(path))
+    assert [record["id"] for record in read_journal(path)] == ["a", "a"]
+    assert damaged_lines(path) == ([2], 0)
 
 
 def test_a_journal_that_cannot_be_written_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         Journal(tmp_path / "missing")
-    (tmp_path / "results.jsonl").symlink_to("/dev/full")
-    journal = Journal(tmp_path)
-    with pytest.raises(OutputError, match="No space left"):
-        journal.append(result("a"))
-    with pytest.raises(OutputError, match="cannot write"):
-        journal.close()
+    (tmp_path / "results.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match=r"results\.jsonl in the output folder is a link"):
+        Journal(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from joyedit.errors import OutputError
+from joyedit.job.own_files import LOCK
 from joyedit.job.results import lock as module
-from joyedit.job.results.lock import LOCK, OutputLock, holder, holder_text
+from joyedit.job.results.lock import OutputLock, holder, holder_text
 
 
 def test_the_second_is_told_who_was_first(tmp_path: Path) -> None:
     with OutputLock(tmp_path) as first:
         first.acquire()
         first.acquire()
-        with pytest.raises(OutputError, match=f"process {os.getpid()} on {socket.gethostname()}, since "):
+        with pytest.raises(OutputError, match=rf"process {os.getpid()} of \S+ on {socket.gethostname()}, since "):
             OutputLock(tmp_path).acquire()
         who = holder(tmp_path)
         assert who is not None

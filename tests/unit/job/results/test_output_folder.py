@@ -78,9 +78,9 @@ def test_the_order_is_flush_rename_flush_of_the_folder(folder: OutputFolder, mon
         events.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
         fsync(handle)
 
-    def noted_replace(source: Path, target: Path) -> None:
+    def noted_replace(source: str, target: str, **folders: int) -> None:
         events.append("rename")
-        replace(source, target)
+        replace(source, target, **folders)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)

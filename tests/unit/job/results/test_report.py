@@ -16,6 +16,8 @@ def report(tally: Tally, **changes: object) -> Report:
     fields: dict[str, object] = {
         "state": "complete",
         "exit_code": 0,
+        "error": None,
+        "missing": 0,
         "started": "2026-01-01T00:00:00+00:00",
         "ended": "2026-01-01T00:01:00+00:00",
         "seconds": 60.0,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from joyedit.job.results.journal import read_journal
+from joyedit.job.results.records import read_journal
 from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents, FakePending
 from joyedit.runtime.pipeline.edit import RUNNING_BATCHES
@@ -125,6 +125,9 @@ class Items:
         ]  # fmt: skip
 
     def asked(self) -> dict[str, Any]:
+        return {}
+
+    def shared(self) -> dict[str, Any]:
         return {}
 
     def check(self) -> Any:

@@ -1,0 +1,67 @@
+"""Which files of the output folder joyedit may replace: its own pictures, and no other file.
+
+A picture is joyedit's own if a record of this folder names it, or if it was in work when a run ended.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Container
+from pathlib import Path
+
+from joyedit.errors import ItemError
+from joyedit.job.results.journal import Journal
+from joyedit.job.results.output_folder import TAKEN_REMEDY
+from joyedit.job.results.records import output_of, read_journal
+from joyedit.job.spec import EditItem
+
+
+class OwnPictures:
+    """Any thread may call the methods. `unfinished` are the outputs that were in work when a run ended."""
+
+    def __init__(self, journal: Journal, folder: Path, unfinished: Container[str]) -> None:
+        self._journal = journal
+        self._inside = os.path.join(folder, "")
+        self._unfinished = unfinished
+        self._lock = threading.Lock()
+        self._outputs: set[str] | None = None  # of all records; read when an item's own record does not tell
+
+    def names(self, item: EditItem) -> bool:
+        """Whether the output of this item is a picture of joyedit's own, if there is such a file."""
+        record = self._journal.final(item.id)
+        if record is not None and output_of(record) == item.output:
+            return True
+        return item.output in self._unfinished or item.output in self._all_outputs()
+
+    def refuse(self, item: EditItem) -> ItemError | None:
+        """Why this item cannot be edited: its output is a file of somebody else, or its own input; else None."""
+        path = self._inside + item.output
+        try:
+            found = os.stat(path, follow_symlinks=False)
+        except (OSError, ValueError):  # nothing is there; or a name that the write itself refuses
+            return None
+        if stat.S_ISDIR(found.st_mode):
+            return None  # so does this one
+        if not self.names(item):
+            message = f"the file {item.output!r} is there already, and no record of joyedit names it"
+            return ItemError("output_taken", f"{message} ({TAKEN_REMEDY})")
+        if any(_is_same(path, image) for image in item.images):
+            message = f"the edited picture would replace its own input {item.output!r}"
+            return ItemError("output_taken", f"{message} (choose another output folder with -o)")
+        return None
+
+    def _all_outputs(self) -> set[str]:
+        with self._lock:
+            if self._outputs is None:
+                named = map(output_of, read_journal(self._journal.path)) if len(self._journal) else ()
+                self._outputs = {output for output in named if output is not None}
+            return self._outputs
+
+
+def _is_same(path: str, image: Path) -> bool:
+    try:
+        return os.path.samefile(path, image)
+    except OSError:
+        return False

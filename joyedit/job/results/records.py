@@ -1,0 +1,182 @@
+"""The records of results.jsonl: what each holds, and how they are written as lines and read again.
+
+A record is one JSON object on one line:
+
+    id            the item's id
+    status        "ok" or "failed"
+    instruction   the text as it went to the model, template filled in
+    inputs        paths of the references, in order
+    output        path of the picture, relative to the output folder; null if there is none
+    bucket        [height, width] of the target in pixels; null if the item never had one
+    settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
+                  or null), schedule, model, dtype, attention, joyedit (its version); empty for a line of
+                  the manifest that is no item
+    seconds       the item's share of each stage: read, encode, denoise, decode, write
+    notes         unusual steps that the pictures needed, as texts
+    error         null, or {"code": a stable word, "message": one line}
+    source        {"file", "line"}: where the item comes from; line is null if the source has no lines
+    fingerprint   sha256 of everything that the picture depends on (see fingerprint.py); null for a failed item
+    shared        sha256 of what all items of the run have in common: flags, recipe, model, source; null if it failed
+    output_bytes, output_sha256   of the picture's file; null for a failed item
+    inputs_seen   for each reference, as joyedit read it: [sha256, bytes, mtime_ns, ctime_ns]
+    planned_output   the output of a failed item; null for a finished item and for a line that is no item
+    at            when the item was finished, in UTC
+
+A line that is no record (damaged, or of another program) is kept, counted and passed over. So is what a record of
+another version has more or less than this: every reader here takes what it knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic_core import from_json
+
+from joyedit.job.clock import utc_now
+from joyedit.job.printable import printable_json
+from joyedit.job.results.safe_open import open_to_read
+from joyedit.job.spec import ItemResult
+
+MAX_RECORD = 64 << 20
+"""The most bytes of a record: of one that is written, and of one that is read."""
+_MAX_MESSAGE = 4000
+"""The most characters of an error message or a note where a record would be too long otherwise."""
+
+BLOCK = 1 << 14
+"""Bytes to read at once for one record: a resume often needs its neighbours next."""
+
+
+def record_of(result: ItemResult) -> dict[str, Any]:
+    """The record of `result`, ready for JSON."""
+    return {
+        "id": result.id,
+        "status": result.status,
+        "instruction": result.instruction,
+        "inputs": list(result.inputs),
+        "output": result.output,
+        "bucket": None if result.bucket is None else list(result.bucket),
+        "settings": result.settings,
+        "seconds": {stage: round(seconds, 6) for stage, seconds in result.seconds.items()},
+        "notes": list(result.notes),
+        "error": result.error,
+        "source": None if result.origin is None else {"file": result.origin.file, "line": result.origin.line},
+        "fingerprint": result.fingerprint,
+        "shared": result.shared,
+        "output_bytes": result.output_bytes,
+        "output_sha256": result.output_sha256,
+        "inputs_seen": [[seen.sha256, *seen.stamp] for seen in result.inputs_seen],
+        "planned_output": result.planned_output,
+        "at": utc_now("milliseconds"),
+    }
+
+
+def line_of(record: dict[str, Any]) -> str:
+    """`record` as one line of JSON, without the newline. It is valid UTF-8 for any path, and safe to print."""
+    text = json.dumps(record, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+    return printable_json(text)
+
+
+def line_of_result(result: ItemResult) -> str:
+    """The line of the record of `result`, at most `MAX_RECORD` bytes: what is too long in it is cut."""
+    line = line_of(record_of(result))
+    if len(line) < MAX_RECORD // 4 or len(line.encode()) < MAX_RECORD:
+        return line
+    record = record_of(result)
+    record |= {
+        "instruction": record["instruction"][:_MAX_MESSAGE],
+        "inputs": [] if result.status == "failed" else record["inputs"],
+        "settings": {} if result.status == "failed" else record["settings"],
+        "notes": [note[:_MAX_MESSAGE] for note in result.notes[:100]],
+        "error": result.error and {key: text[:_MAX_MESSAGE] for key, text in result.error.items()},
+    }
+    return line_of(record)
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The record of this line; None if it is no record."""
+    if not line.endswith(b"\n"):  # a torn line may still be valid JSON, for example a number cut short
+        return None
+    try:
+        record = from_json(line)  # takes a third of the time of json
+    except ValueError:  # it also refuses some valid JSON: half a surrogate pair, deep nesting
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(record, dict):
+        return None
+    return record if isinstance(record.get("id"), str) and isinstance(record.get("status"), str) else None
+
+
+def lines_of(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line and its length; only the beginning of a line that is too long for a record."""
+    while line := file.readline(MAX_RECORD):
+        length = len(line)
+        while length >= MAX_RECORD and not line.endswith(b"\n"):
+            rest = file.readline(MAX_RECORD)
+            length += len(rest)
+            if not rest or rest.endswith(b"\n"):
+                line = line[:BLOCK]
+                break
+        yield line, length
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """All records of a journal, one at a time, also those that a later record of the same id replaces.
+
+    Passes over lines that are no records. Raises `OutputError` for what is no plain file, and OSError.
+    """
+    for _, record in _records(path):
+        yield record
+
+
+def final_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The last record of each id, in the order of the file. Reads the file twice. Errors as in `read_journal`."""
+    last: dict[str, int] = {}
+    for number, record in _records(path):
+        last[record["id"]] = number
+    for number, record in _records(path):
+        if last.get(record["id"]) == number:
+            yield record
+
+
+def damaged_lines(path: Path) -> tuple[list[int], int]:
+    """The numbers of the lines that are no records although a record follows, and the bytes after the last record."""
+    damaged: list[int] = []
+    waiting: list[int] = []
+    torn = 0
+    with open(open_to_read(path), "rb") as file:
+        for number, (line, length) in enumerate(lines_of(file), 1):
+            if parse(line) is None:
+                waiting.append(number)
+                torn += length
+            else:
+                damaged += waiting
+                waiting, torn = [], 0
+    return damaged, torn
+
+
+def error_code(record: dict[str, Any]) -> str | None:
+    """The code of a failed record ("unknown" if it has none); None for the record of a picture."""
+    if record.get("status") == "ok":
+        return None
+    error = record.get("error")
+    return str(error.get("code")) if isinstance(error, dict) else "unknown"
+
+
+def output_of(record: dict[str, Any]) -> str | None:
+    """The picture that a record names as finished, relative to the output folder; None if it names none."""
+    output = record.get("output")
+    return output if record.get("status") == "ok" and isinstance(output, str) else None
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records, each with the number of its line."""
+    with open(open_to_read(path), "rb") as file:
+        for number, (line, _) in enumerate(lines_of(file), 1):
+            record = parse(line)
+            if record is not None:
+                yield number, record

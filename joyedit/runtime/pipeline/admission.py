@@ -1,0 +1,93 @@
+"""Which items may be edited, and when: no file of somebody else is replaced, no finished picture without being
+asked, and an item that may have killed an earlier run comes last and alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from joyedit.errors import ItemError
+from joyedit.job.hashing import HashCache
+from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.journal import Journal
+from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.own_pictures import OwnPictures
+from joyedit.job.results.replacing import Replacing
+from joyedit.job.results.resume import KILLED, Resume
+from joyedit.job.results.unfinished import DEATHS, Unfinished
+from joyedit.job.source.sources import Source
+from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
+
+
+class Admission:
+    """Any thread may call the methods. `shared` is the hash of what all items of the run share.
+
+    `own` tells which pictures the run may replace, `in_work` keeps the list of items that have no record yet.
+    """
+
+    def __init__(self, folder: OutputFolder, journal: Journal, config: RunConfig, shared: str) -> None:
+        self.shared = shared
+        self.in_work = Unfinished(folder, journal)
+        self.own = OwnPictures(journal, folder.path, {one.output for one in self.in_work.before.values()})
+        self._folder: Path = folder.path
+        self._journal = journal
+        self._config = config
+
+    def resume(self, source: Source, fingerprints: Fingerprinter, model: str, *, at_once: bool) -> Resume:
+        """What decides which items are done. `model` is the name of the model.
+
+        Raises `UsageError` if finished pictures would be replaced that nobody asked to replace. With `at_once` unset
+        that is decided for each item when it comes.
+        """
+        config, hashes = self._config, HashCache()
+        replacing = None
+        if config.redo == "changed" and not config.update:
+            replacing = Replacing(
+                self._journal,
+                self._folder,
+                fingerprints=fingerprints,
+                hashes=hashes,
+                shared=self.shared,
+                model=model,
+            )
+            if at_once:
+                replacing.refuse(source.items())
+        return Resume(
+            self._journal,
+            self._folder,
+            fingerprints=fingerprints,
+            hashes=hashes,
+            redo=config.redo,
+            trust=config.trust_journal,
+            replacing=replacing,
+        )
+
+    def admit(self, item: EditItem) -> bool:
+        """Whether the item's pictures may be touched now; it is in work then. Items that may kill the run wait.
+
+        Raises ItemError for an item that must not be edited.
+        """
+        before = self.in_work.before.get(item.id)
+        deaths = 0 if before is None else before.deaths
+        if deaths >= DEATHS:
+            message = f"the process died {deaths} times while this item was in work, the last time with it alone"
+            raise ItemError(KILLED, f"{message} (--retry-failed tries it again)")
+        refused = self.own.refuse(item)
+        if refused is not None:
+            raise refused
+        if not deaths:
+            self.in_work.look(item)
+        return not deaths
+
+    def comes_last(self, entry: EditItem | FailedItem) -> bool:
+        """Whether this is an item that may have killed an earlier run."""
+        before = self.in_work.before.get(entry.id)
+        return before is not None and before.deaths > 0 and isinstance(entry, EditItem)
+
+    def take(self, batch: Batch) -> None:
+        """The items of this batch are in work from now on, until they have a record."""
+        self.in_work.take(sized.item for sized in batch.items)
+
+    def close(self) -> None:
+        """The end of the run."""
+        self.in_work.close()
