@@ -29,12 +29,23 @@ if TYPE_CHECKING:
 
     from joyedit.job.source.sources import SourceSummary
 
-_SKIPPED: dict[Decision, str] = {
-    "done": "are already done",
-    "leave": "did not fail in an earlier run and are left (they need a run without --retry-failed)",
-    "keep": "have a finished picture that differs from what is asked, and keep it (--update replaces it)",
-    "given up": "are passed over: the process died while they were in work (--retry-failed tries them again)",
+_SKIPPED: dict[Decision, tuple[str, str]] = {
+    "done": ("is already done", "are already done"),
+    "leave": (
+        "did not fail in an earlier run and is left (it needs a run without --retry-failed)",
+        "did not fail in an earlier run and are left (they need a run without --retry-failed)",
+    ),
+    "keep": (
+        "has a finished picture that differs from what is asked, and keeps it (--update replaces it)",
+        "have finished pictures that differ from what is asked, and keep them (--update replaces them)",
+    ),
+    "given up": (
+        "is passed over: the process died while it was in work (--retry-failed tries it again)",
+        "are passed over: the process died while they were in work (--retry-failed tries them again)",
+    ),
 }
+"""Why items are not edited: of one item, of several."""
+
 PLAIN_SECONDS = 10.0
 FAILURES_SHOWN = 20
 
@@ -279,7 +290,8 @@ class RunProgress:
     def _tell_skipped(self) -> None:
         if not self._quiet:
             for decision, count in self._skipped.items():
-                self._meter.message(f"{count} items {_SKIPPED[decision]}")
+                one, many = _SKIPPED[decision]
+                self._meter.message(f"1 item {one}" if count == 1 else f"{count} items {many}")
         self._skipped.clear()
 
     def close(self) -> None:

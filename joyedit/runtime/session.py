@@ -21,7 +21,7 @@ from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import Report
-from joyedit.job.results.resume import KILLED, Decision
+from joyedit.job.results.resume import KILLED, Decision, Resume
 from joyedit.job.results.retry import write_failed
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.verify import asked_of
@@ -84,6 +84,7 @@ class RunSession:
         self._shared = self._shared_hash(source, folder)
         self.recorder: Recorder
         self.admission: Admission
+        self._resume: Resume
 
     def _shared_hash(self, source: Source, folder: OutputFolder) -> str:
         """The hash of what all items share. A retry has that of the run whose failed items it edits."""
@@ -141,12 +142,12 @@ class RunSession:
 
         Raises UsageError if finished pictures would be replaced that nobody asked to replace.
         """
-        resume = self.admission.resume(
+        self._resume = self.admission.resume(
             self._source, self._fingerprints, self.model.info.model, at_once=not self._one_by_one
         )
         return Checker(
             self._stats.count(self._given()),
-            resume,
+            self._resume,
             checkers,
             self._skip,
             admit=self.admission.admit,
@@ -271,6 +272,10 @@ class RunSession:
         if came != tally.recorded + tally.left:
             known = tally.recorded + tally.left
             return Ending("stopped", JoyeditError(f"{came} items came, {known} are known: this is a fault of joyedit"))
+        again = self._resume.again
+        if again:
+            what = "1 finished picture is" if again == 1 else f"{again} finished pictures are"
+            self._progress.note(f"{what} edited again: line, picture or edited file changed since the last run")
         counted = self.model.summary.items
         if counted is not None and came < counted:
             tally.missing = counted - came

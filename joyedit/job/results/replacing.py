@@ -70,7 +70,7 @@ class Replacing:
                 continue
             count += 1
             found = self._reasons(item, record)
-            reasons.update(found)
+            reasons.update(found.keys())
             first = first or f"{printable(item.id)}: {found[next(iter(found))]}"
         if count:
             raise UsageError(self._message(count, reasons, first))

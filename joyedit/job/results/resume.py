@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,9 @@ class Resume:
         self._redo = redo
         self._trust = trust
         self._replacing = replacing
+        self.again = 0
+        """How many items with a finished picture are edited again, because something about them has changed."""
+        self._lock = threading.Lock()
 
     def decide(self, item: EditItem) -> Decision:
         """What this run does with the item."""
@@ -68,6 +72,8 @@ class Resume:
             return "done"
         if self._replacing is not None and self._replacing.would_replace(item, record):
             return "keep"
+        with self._lock:
+            self.again += 1
         return "edit"
 
     def _is_current(self, item: EditItem, record: dict[str, Any]) -> bool:

@@ -124,20 +124,25 @@ class Unfinished:
 
     def _left(self) -> dict[str, Suspect]:
         """What has no record. Of items that were only looked at, those of earlier runs."""
-        return self._without_record({**self.before, **self._taken}, self._journal.start)
+        return self._without_record(self.before, self._taken, self._journal.start)
 
-    def _without_record(self, known: Mapping[str, Suspect], start: int) -> dict[str, Suspect]:
-        """Those of `known` that have no record at `start` or behind it.
+    def _without_record(
+        self, before: Mapping[str, Suspect], taken: Mapping[str, Suspect], start: int
+    ) -> dict[str, Suspect]:
+        """The items that have no record at `start` or behind it.
 
-        An item that failed since stays, if a run before put its picture in place: the picture is still joyedit's own.
+        One of `before` that failed since stays too, if its picture is in place: it is still joyedit's own.
         """
         found = {}
-        for name, entry in known.items():
+        for name, entry in {**before, **taken}.items():
             if not self._journal.has_since(name, start):
                 found[name] = entry
-            elif self._journal.has_failed(name) and os.path.lexists(self._folder.path / entry.output):
+            elif name in before and self._journal.has_failed(name) and self._is_there(entry):
                 found[name] = Suspect(entry.output, 0)
         return found
+
+    def _is_there(self, entry: Suspect) -> bool:
+        return os.path.lexists(self._folder.path / entry.output)
 
     def _write_anew(self) -> None:
         """The file with what is in work alone, under its name at once."""
@@ -145,7 +150,7 @@ class Unfinished:
             self._journal.flush()  # a record that a power cut could take does not count yet
             os.close(self._handle)
             self._handle = -1
-        self._taken = self._without_record(self._taken, self._journal.start)
+        self._taken = self._without_record({}, self._taken, self._journal.start)
         kept = [_listed(*one) for one in self._left().items() if one[0] not in self._taken]
         looks = [["look", worker, _listed(*one)] for worker, one in self._looks.items()]
         taken = [["take", [_listed(*one) for one in self._taken.items()]]] if self._taken else []
@@ -195,7 +200,7 @@ class Unfinished:
         if not stopped:  # the process died
             in_work = {**{name: one for look in looks.values() for name, one in look.items()}, **taken}
             taken = {name: Suspect(one.output, one.deaths + 1) for name, one in in_work.items()}
-        return self._without_record({**kept, **taken}, start)
+        return self._without_record(kept, taken, start)
 
 
 def _listed(name: str, entry: Suspect) -> list[Any]:

@@ -4,6 +4,7 @@ asked, and an item that may have killed an earlier run comes last and alone.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from joyedit.errors import ItemError
@@ -28,7 +29,10 @@ class Admission:
     def __init__(self, folder: OutputFolder, journal: Journal, config: RunConfig, shared: str) -> None:
         self.shared = shared
         self.in_work = Unfinished(folder, journal)
-        self.own = OwnPictures(journal, folder.path, {one.output for one in self.in_work.before.values()})
+        left = {one.output for one in self.in_work.before.values()}
+        # What is not there now, and comes later, is somebody else's.
+        there = {output for output in left if os.path.lexists(folder.path / output)}
+        self.own = OwnPictures(journal, folder.path, there)
         self._folder: Path = folder.path
         self._journal = journal
         self._config = config
