@@ -11,6 +11,7 @@ seed; text to image is a flat picture of that colour. Instructions that hold one
     SIGNAL        `denoise` sends SIGINT to its own process, as Ctrl-C would
     TWICE         the same, two times
     SLEEP         `denoise` takes half a second
+    SIGKILL       `denoise` kills its own process, as a system without memory would
 
 `JOYEDIT_FAKE_ROOM` is the number of items that fit on the device: a larger batch raises OutOfMemory.
 """
@@ -104,6 +105,8 @@ class FakeBackend:
                 raise KeyboardInterrupt
             for _ in range(("SIGNAL" in ready.item.instruction) + 2 * ("TWICE" in ready.item.instruction)):
                 signal.raise_signal(signal.SIGINT)
+            if "SIGKILL" in ready.item.instruction:
+                os.kill(os.getpid(), signal.SIGKILL)
             if "SLEEP" in ready.item.instruction:
                 time.sleep(0.5)
             if "FAIL-BATCH" in ready.item.instruction:

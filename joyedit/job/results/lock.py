@@ -84,9 +84,9 @@ class OutputLock:
         except PermissionError:  # left behind by a killed run of a colleague who shares no more than that
             handle, is_ours = os.open(self.path, os.O_RDONLY | flags), False
         status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(handle)
-            raise OutputError(f"{self.path} is not a plain file: remove it")
+            raise OutputError(f"{self.path} is not a plain file of its own: remove it")
         if not status.st_size:
             with own_folder(self.path.parent) as folder:
                 take_group(handle, folder)

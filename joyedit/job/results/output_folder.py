@@ -21,7 +21,7 @@ from joyedit.errors import ItemError, OutputError, UsageError, os_reason
 from joyedit.job import failpoints
 from joyedit.job.hashing import sha256_of
 from joyedit.job.own_files import FAILED, REPORT, RESULTS
-from joyedit.job.results.safe_open import open_folder, read_own, take_group
+from joyedit.job.results.safe_open import open_folder, own_folder, read_own, take_group
 
 TEMPORARY_SUFFIX = ".joyedit-tmp"
 """How the name of every unfinished file ends."""
@@ -83,7 +83,7 @@ class OutputFolder:
     def prepare(self) -> None:
         """Create the folder if it is missing, and open it. Raises `OutputError`."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            _make(self.path)
             self.close()
             self._root = open_folder(self.path)
         except OSError as error:
@@ -247,6 +247,16 @@ class OutputFolder:
         if error.errno in _NAME_ERRORS:
             return ItemError("output_name", f"cannot write {relative!r}: {os_reason(error)}")
         return OutputError(f"cannot write {relative!r} in {self.path}: {os_reason(error)}")
+
+
+def _make(path: Path) -> None:
+    """Create a folder and those above it, each with the group of the folder in which it lies. Raises OSError."""
+    if path.is_dir():
+        return
+    _make(path.parent)
+    path.mkdir(exist_ok=True)
+    with own_folder(path) as made, own_folder(path.parent) as parent:
+        take_group(made, parent)
 
 
 def _parts(relative: str) -> tuple[str, ...]:

@@ -161,7 +161,8 @@ class Unfinished:
 
     def _append(self, entry: list[Any]) -> None:
         if self._handle < 0 and not self._closed:
-            self._write_anew()
+            self._write_anew()  # it holds this entry already
+            return
         data = _line(entry)
         self._size += len(data)
         self._unsynced = True
