@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
+from joyedit.printable import printable
+
 EXIT_OK = 0
 EXIT_FATAL = 1
 EXIT_USAGE = 2
@@ -125,21 +127,7 @@ def first_line(error: BaseException | str, limit: int = 200) -> str:
     It is printable: a library's message may quote a name from somebody else's file.
     """
     lines = (line.strip() for line in str(error).splitlines())
-    return _escaped(next((line for line in lines if line), type(error).__name__)[:limit])[:limit]
-
-
-def printable(text: str, limit: int = 120) -> str:
-    """A name or a text from somebody else's file as messages show it: on one line, at most `limit` characters.
-
-    Characters that a terminal may obey are written as escapes: control characters, line ends, bidirectional controls,
-    lone surrogates.
-    """
-    shown = _escaped(text[: limit + 1])
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def _escaped(text: str) -> str:
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return printable(next((line for line in lines if line), type(error).__name__)[:limit])[:limit]
 
 
 def os_reason(error: OSError) -> str:

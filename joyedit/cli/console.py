@@ -9,6 +9,7 @@ from typing import TextIO
 
 from joyedit.cli.streams import Pump
 from joyedit.errors import JoyeditError, ManifestError, UsageError
+from joyedit.printable import printable_lines
 
 
 @dataclass(slots=True)
@@ -48,7 +49,6 @@ def result(text: str) -> None:
 
 def _write(stream: TextIO, text: str) -> None:
     """A whole line in one call, so that lines of several threads do not mix. The streams themselves never fail."""
-    from joyedit.job.printable import printable_lines
 
     stream.write(f"{printable_lines(text)}\n")
 
@@ -64,8 +64,6 @@ def table(rows: Iterable[tuple[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from joyedit.job.printable import printable_lines
 
     grid = Table.grid(padding=(0, 2))
     for label, text in rows:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from joyedit.cli import console
 from joyedit.cli.settings_in_force import in_force
 from joyedit.cli.streams import Pump
-from joyedit.job.printable import printable
 from joyedit.job.results.report import seconds_text
 from joyedit.job.results.resume import Decision
 from joyedit.job.spec import ItemResult, RunConfig
+from joyedit.printable import printable
 from joyedit.request import Request
 from joyedit.runtime.protocol import BackendInfo
 

@@ -35,9 +35,9 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
     """
     from dataclasses import asdict
 
-    from joyedit.job.printable import printable
     from joyedit.job.results.lock import holder, holder_text
     from joyedit.job.results.verify import Counts, verify
+    from joyedit.printable import printable
 
     counts = Counts()
     mismatches = verify(folder, counts, source)

@@ -276,9 +276,9 @@ class RunSession:
         if again:
             what = "1 finished picture is" if again == 1 else f"{again} finished pictures are"
             self._progress.note(f"{what} edited again: line, picture or edited file changed since the last run")
-        counted = self.model.summary.items
-        if counted is not None and came < counted:
-            tally.missing = counted - came
+        tally.missing = self._source.counted_missing()
+        if tally.missing:
+            counted = came + tally.missing
             told = f"{self._source.name}: {tally.missing} of {counted} items were gone when their turn came"
             self.recorder.log(told)
             self._progress.note(told)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from joyedit.errors import CheckpointError, UsageError, printable
+from joyedit.errors import CheckpointError, UsageError
 from joyedit.job.spec import BASE_SIZES, Settings
 from joyedit.models.config_values import ConfigError, Values, shown
+from joyedit.printable import brief
 from joyedit.weights.regular_files import is_there, printable_path, read_object
 
 DEFAULTS_FILE = "joyedit.json"
@@ -40,11 +41,11 @@ def local_folder(model: str) -> Path | None:
         return path
     if os.path.lexists(path):
         kind = "is a file" if os.path.isfile(path) else "is no folder"
-        raise UsageError(f"--model {printable(model, 1000)}: {kind}; give the checkpoint's folder")
+        raise UsageError(f"--model {brief(model, 1000)}: {kind}; give the checkpoint's folder")
     parts = model.split("/")
     if len(parts) == 2 and all(parts) and not model.startswith((".", "~")) and "\\" not in model:
         return None
-    raise UsageError(f"--model {printable(model, 1000)}: no such folder, and not a hub id (owner/name)")
+    raise UsageError(f"--model {brief(model, 1000)}: no such folder, and not a hub id (owner/name)")
 
 
 def checkpoint_defaults(model: str) -> Settings:

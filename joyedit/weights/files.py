@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from joyedit.errors import CheckpointError, first_line, printable
+from joyedit.errors import CheckpointError, first_line
+from joyedit.printable import brief
 from joyedit.weights.regular_files import INDEX_BYTES, is_there, open_regular, printable_path, read_object, unreadable
 
 MOST_SHARDS = 1000
@@ -56,13 +57,13 @@ class SafetensorsFiles:
         if absent:
             raise CheckpointError(
                 f"{self.where}: {len(absent)} tensors that the index names are not in its shards, the first"
-                f" is {printable(absent[0])}; download the checkpoint again"
+                f" is {brief(absent[0])}; download the checkpoint again"
             )
 
     def _add(self, name: str, entry: Any) -> None:
         self._shapes[name] = tuple(entry.get_shape())
         if entry.get_dtype() not in FLOATS:
-            self._other_types[name] = printable(str(entry.get_dtype()))
+            self._other_types[name] = brief(str(entry.get_dtype()))
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return self._shapes
@@ -92,7 +93,7 @@ def open_safetensors(folder: Path, stem: str) -> SafetensorsFiles:
         shards = sorted(set(weight_map.values()))
         absent = [shard for shard in shards if not is_there(folder / shard)]
         if absent:
-            names = ", ".join(printable(shard) for shard in absent[:5])
+            names = ", ".join(brief(shard) for shard in absent[:5])
             raise CheckpointError(
                 f"{printable_path(folder)}: {len(absent)} of {len(shards)} shards are missing: {names};"
                 " download the checkpoint again"
@@ -111,7 +112,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         if not isinstance(shard, str):
             raise CheckpointError(f"{where}: not a safetensors index (the name of a shard is no text)")
         if Path(shard).name != shard or shard == "..":
-            raise CheckpointError(f"{where}: names a shard outside its folder: {printable(shard)}")
+            raise CheckpointError(f"{where}: names a shard outside its folder: {brief(shard)}")
     if (count := len(set(weight_map.values()))) > MOST_SHARDS:
         raise CheckpointError(f"{where}: names {count} shards, {MOST_SHARDS} are allowed")
     return weight_map

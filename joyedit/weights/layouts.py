@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from joyedit.errors import CheckpointError, first_line, printable
+from joyedit.errors import CheckpointError, first_line
 from joyedit.models.config import PIXEL_STEP, DiTConfig, VAEConfig
 from joyedit.models.config_values import ConfigError, Values
 from joyedit.models.dit import DiT
@@ -23,6 +23,7 @@ from joyedit.models.qwen import TextEncoder
 from joyedit.models.qwen_config import checked_text_encoder
 from joyedit.models.schedule import SHIFT, ScheduleName
 from joyedit.models.vae import VAE
+from joyedit.printable import brief
 from joyedit.weights import names
 from joyedit.weights.defaults import local_folder
 from joyedit.weights.files import TensorFiles, open_safetensors
@@ -70,7 +71,7 @@ def resolve(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"--model {printable(model)}: no such folder here, and the hub did not give it ({first_line(error)});"
+            f"--model {brief(model)}: no such folder here, and the hub did not give it ({first_line(error)});"
             " check the name and the network, or give a local folder"
         ) from error
 
@@ -153,7 +154,7 @@ def _open_original(folder: Path) -> Checkpoint:
         dit_config = dit_config_of_shapes(dit.shapes())
         vae_config = vae_config_of_shapes(vae.shapes())
     except (LookupError, ArithmeticError, ValueError) as error:
-        reason = printable(str(error.args[0] if error.args else error), 200)
+        reason = brief(str(error.args[0] if error.args else error), 200)
         raise CheckpointError(
             f"{printable_path(folder)}: recognised as the authors' layout,"
             f" but the sizes of the networks cannot be read from its tensors: {reason}"

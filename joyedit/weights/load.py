@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from joyedit.errors import CheckpointError, DeviceError, first_line, printable
+from joyedit.errors import CheckpointError, DeviceError, first_line
+from joyedit.printable import brief
 from joyedit.weights.files import TensorFiles
 from joyedit.weights.names import DROP, Fit, Rename
 
@@ -54,7 +55,7 @@ class Faults:
             names: list[str] = getattr(self, kind)
             if names:
                 more = f", ... and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-                shown = ", ".join(printable(name, 200) for name in names[:SHOWN])
+                shown = ", ".join(brief(name, 200) for name in names[:SHOWN])
                 yield f"  {len(names)} {kind.replace('_', ' ')}: {shown}{more}"
 
 
@@ -72,14 +73,14 @@ def compare(component: Component) -> Faults:
             faults.unexpected.append(source)
             continue
         if target in found:
-            faults.unexpected.append(f"{printable(source)} (a second {target})")
+            faults.unexpected.append(f"{brief(source)} (a second {target})")
             continue
         found[target] = source
         if source in other_types:
-            faults.not_of_floats.append(f"{printable(source)} is {other_types[source]}")
+            faults.not_of_floats.append(f"{brief(source)} is {other_types[source]}")
         elif _fitted(component, shape) != wanted[target]:
             sides = list(shape) if len(shape) <= SHOWN else f"of {len(shape)} dimensions"
-            faults.misshaped.append(f"{printable(source)} is {sides}, expected {list(wanted[target])}")
+            faults.misshaped.append(f"{brief(source)} is {sides}, expected {list(wanted[target])}")
     faults.missing = [name for name in wanted if name not in found]
     return faults
 

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from joyedit.errors import CheckpointError, first_line, printable
+from joyedit.errors import CheckpointError, first_line
+from joyedit.printable import brief
 from joyedit.weights.regular_files import open_regular, printable_path, unreadable
 from joyedit.weights.state_dict_pickle import Opaque, RefusedPickleError, Storage, StoredTensor, read_pickle
 
@@ -89,12 +90,12 @@ class PickleFile:
         records: dict[str, tuple[int, int]] = {}
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise ValueError(f"its record {printable(entry.filename)} is compressed")
+                raise ValueError(f"its record {brief(entry.filename)} is compressed")
             header = self._data[entry.header_offset : entry.header_offset + _LOCAL_HEADER.size]
             mark, name_size, extra_size = _LOCAL_HEADER.unpack(header)
             start = entry.header_offset + _LOCAL_HEADER.size + name_size + extra_size
             if mark != b"PK\x03\x04" or start + entry.file_size > len(self._data) or entry.filename in records:
-                raise ValueError(f"its record {printable(entry.filename)} is not where the archive says")
+                raise ValueError(f"its record {brief(entry.filename)} is not where the archive says")
             records[entry.filename] = (start, entry.file_size)
         return records
 
@@ -129,9 +130,7 @@ class PickleFile:
         total = 0
         for name, value in loaded.items() if isinstance(loaded, dict) else ():
             if isinstance(value, Opaque) and value.name.startswith("torch._utils."):
-                raise CheckpointError(
-                    f"{self.where}: {printable(str(name))} is no plain tensor ({printable(value.name)})"
-                )
+                raise CheckpointError(f"{self.where}: {brief(str(name))} is no plain tensor ({brief(value.name)})")
             if isinstance(name, str) and isinstance(value, StoredTensor):
                 total += self._bytes(name, value)
                 tensors[name] = value
@@ -148,7 +147,7 @@ class PickleFile:
         if dtype is None:  # told, where a network needs it
             return 0
         if place not in self._records or max(tensor.end, tensor.elements) * dtype.itemsize > self._records[place][1]:
-            raise CheckpointError(f"{self.where}: {printable(name)} is larger than its data; download the file again")
+            raise CheckpointError(f"{self.where}: {brief(name)} is larger than its data; download the file again")
         return tensor.elements * dtype.itemsize
 
 
@@ -177,4 +176,4 @@ def _dtype(tensor: StoredTensor) -> torch.dtype | None:
 
 
 def _type_name(tensor: StoredTensor) -> str:
-    return printable(tensor.dtype or tensor.storage.kind.removesuffix("Storage").lower())
+    return brief(tensor.dtype or tensor.storage.kind.removesuffix("Storage").lower())

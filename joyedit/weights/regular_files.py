@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from joyedit.errors import CheckpointError, os_reason, printable
+from joyedit.errors import CheckpointError, os_reason
+from joyedit.printable import brief
 
 CONFIG_BYTES = 1 << 20
 """The most bytes of a configuration. The published ones have a few thousand."""
@@ -89,7 +90,7 @@ def read_object(path: Path, limit: int = CONFIG_BYTES) -> dict[str, Any]:
     except RecursionError as error:
         raise CheckpointError(f"{printable_path(path)}: not JSON (nested too deeply)") from error
     except ValueError as error:
-        raise CheckpointError(f"{printable_path(path)}: not JSON ({printable(str(error))})") from error
+        raise CheckpointError(f"{printable_path(path)}: not JSON ({brief(str(error))})") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{printable_path(path)}: must be a JSON object")
     return found
@@ -174,12 +175,12 @@ def _inode(path: Path) -> tuple[int, int]:
 def unreadable(path: Path, error: OSError | ValueError) -> CheckpointError:
     """The error of a file that the system does not give."""
     reason = os_reason(error) if isinstance(error, OSError) else str(error)
-    return CheckpointError(f"{printable_path(path)}: cannot be read ({printable(reason)})")
+    return CheckpointError(f"{printable_path(path)}: cannot be read ({brief(reason)})")
 
 
 def printable_path(path: Path) -> str:
     """A path as messages show it."""
-    return printable(str(path), 1000)
+    return brief(str(path), 1000)
 
 
 def _kind(mode: int) -> str:
@@ -192,5 +193,5 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         doubled = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {printable(doubled, 60)!r} is there twice")
+        raise ValueError(f"the key {brief(doubled, 60)!r} is there twice")
     return found

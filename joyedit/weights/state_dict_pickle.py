@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from joyedit.errors import first_line, printable
+from joyedit.errors import first_line
+from joyedit.printable import brief
 
 MOST_OPCODES = 1 << 20
 """The most steps of one pickle. A tensor takes about 25, and the published transformer has 1,100 tensors."""
@@ -171,7 +172,7 @@ class _Reader:
 def _named(name: str) -> Named:
     name = name.replace("__builtin__.", "builtins.")
     if name not in _FUNCTIONS and name not in _HARMLESS and not name.startswith("torch."):
-        raise RefusedPickleError(printable(name))
+        raise RefusedPickleError(brief(name))
     return Named(name)
 
 

@@ -14,9 +14,8 @@ from typing import Any
 from PIL import Image
 
 from joyedit.job.own_files import OWN_NAMES as OWN_FILES
-from joyedit.job.own_files import RESULTS
+from joyedit.job.own_files import RESULTS, TEMPORARY_SUFFIX
 from joyedit.job.pictures.decode import load_picture
-from joyedit.job.results.output_folder import TEMPORARY_SUFFIX
 from joyedit.job.results.records import final_records, read_journal
 from joyedit.job.results.verify import Counts, verify
 from support.figures import FIGURES

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from joyedit import errors
-from joyedit.errors import JoyeditError, ManifestError, Problem, first_line, os_reason, printable
+from joyedit.errors import JoyeditError, ManifestError, Problem, first_line, os_reason
+from joyedit.printable import brief
 
 
 def test_the_docstring_draws_the_tree() -> None:
@@ -64,7 +65,7 @@ def test_first_line(error: Exception, line: str) -> None:
     ],
 )
 def test_names_from_somebody_elses_file_are_printable(text: str, shown: str) -> None:
-    assert printable(text) == shown
+    assert brief(text) == shown
 
 
 def test_first_lines_are_printable_and_short() -> None:

@@ -15,6 +15,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "joyedit"
 
 FLOORS = (
+    {"printable"},
     {"errors", "models"},
     {"job"},
     {"weights"},
@@ -28,10 +29,11 @@ FLOORS = (
 """From the ground up. A module may import from its own room and from the floors below; two rooms of one floor
 do not know each other."""
 
-ALSO_APART = {"models": {"errors"}, "cli": {"api"}}
+ALSO_APART = {"models": {"errors", "printable"}, "cli": {"api"}}
 """What a room does not import although its floor would allow it."""
 
 PACKAGES = {
+    "printable": set(),
     "errors": set(),
     "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy"},
     "models": {"torch", "transformers", "triton"},
@@ -47,7 +49,8 @@ PACKAGES = {
 """Installed packages that a room may import."""
 
 NO_TORCH = (
-    "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py", "job", "cli", "runtime/pipeline",
+    "printable.py", "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py", "job", "cli",
+    "runtime/pipeline",
     "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/fake.py",
     "weights/defaults.py",
 )  # fmt: skip
@@ -188,7 +191,7 @@ def test_no_torch_without_networks(place: str) -> None:
 @pytest.mark.parametrize("place", LIGHT)
 def test_what_help_imports_is_light(place: str) -> None:
     (path,) = modules(place)
-    allowed = ("joyedit.cli", "joyedit.errors", "joyedit.options", "typer")
+    allowed = ("joyedit.cli", "joyedit.errors", "joyedit.options", "joyedit.printable", "typer")
     for name in imports(path, everywhere=False):
         fine = any(name == one or name.startswith(one + ".") for one in allowed)
         assert fine or name.partition(".")[0] in sys.stdlib_module_names, name

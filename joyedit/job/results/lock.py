@@ -19,8 +19,8 @@ from joyedit.errors import OutputError, os_reason
 from joyedit.job import failpoints
 from joyedit.job.clock import utc_now
 from joyedit.job.own_files import LOCK
-from joyedit.job.printable import printable
 from joyedit.job.results.safe_open import own_folder, take_group
+from joyedit.printable import printable
 
 try:
     import fcntl

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +19,8 @@ from typing import BinaryIO
 from joyedit.errors import ItemError, OutputError, UsageError, os_reason
 from joyedit.job import failpoints
 from joyedit.job.hashing import sha256_of
-from joyedit.job.own_files import FAILED, REPORT, RESULTS
+from joyedit.job.own_files import FAILED, REPORT, RESULTS, TEMPORARY_SUFFIX, is_temporary
 from joyedit.job.results.safe_open import open_folder, own_folder, read_own, take_group
-
-TEMPORARY_SUFFIX = ".joyedit-tmp"
-"""How the name of every unfinished file ends."""
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))
 
 # Errors that concern one name. Every other OSError (no space, quota, read-only, input/output) concerns the folder.
 _NAME_ERRORS = frozenset(
@@ -330,11 +325,6 @@ def _is_own_report(folder: Path, name: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(read, dict) and {"state", "exit_code", "asked"} <= read.keys()
-
-
-def is_temporary(name: str) -> bool:
-    """Whether this is the name of an unfinished file of joyedit."""
-    return _TEMPORARY.fullmatch(name) is not None
 
 
 def sync_folder(handle: int) -> bool:

@@ -36,9 +36,9 @@ from typing import Any, BinaryIO
 from pydantic_core import from_json
 
 from joyedit.job.clock import utc_now
-from joyedit.job.printable import printable_json
 from joyedit.job.results.safe_open import open_to_read
 from joyedit.job.spec import ItemResult
+from joyedit.printable import printable_json
 
 MAX_RECORD = 64 << 20
 """The most bytes of a record: of one that is written, and of one that is read."""

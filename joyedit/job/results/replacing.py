@@ -14,11 +14,11 @@ from typing import Any
 
 from joyedit.errors import UsageError, place
 from joyedit.job.hashing import HashCache
-from joyedit.job.printable import printable
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.records import output_of
 from joyedit.job.spec import EditItem, FailedItem
+from joyedit.printable import printable
 
 _SETTINGS = {
     "steps": "steps",

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from joyedit.job.printable import printable, printable_json
 from joyedit.job.spec import Settings
+from joyedit.printable import printable, printable_json
 
 State = Literal["running", "complete", "interrupted", "out_of_time", "stopped"]
 """A report that says `running` while no run is going on comes from a killed run."""

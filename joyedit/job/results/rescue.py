@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from joyedit.errors import OutputError
-from joyedit.job.own_files import RESCUED, RESULTS
+from joyedit.job.own_files import RESCUED, RESULTS, TEMPORARY_SUFFIX
 from joyedit.job.results.safe_open import open_own, own_folder
 
 Difference = Literal["removed", "replaced", "cut", "written to", "moved"]
@@ -28,7 +28,7 @@ class Copy:
     def __init__(self, folder: int) -> None:
         self._handle: int | None = None
         with suppress(OSError):  # a full disk: the journal itself will say so
-            name = f".{secrets.token_hex(8)}.joyedit-tmp"
+            name = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
             self._handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
             os.unlink(name, dir_fd=folder)
 

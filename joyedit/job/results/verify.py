@@ -17,9 +17,8 @@ from typing import Any
 
 from joyedit.errors import ItemError, OutputError, UsageError, first_line, os_reason, place
 from joyedit.job.hashing import sha256_of
-from joyedit.job.own_files import FAILED, OWN_NAMES, REPORT, RESULTS
+from joyedit.job.own_files import FAILED, OWN_NAMES, REPORT, RESULTS, is_temporary
 from joyedit.job.pictures.decode import load_picture
-from joyedit.job.results.output_folder import is_temporary
 from joyedit.job.results.records import damaged_lines, error_code, final_records
 from joyedit.job.results.safe_open import open_to_read, read_own
 from joyedit.job.source.names import EXTENSIONS

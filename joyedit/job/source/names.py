@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from joyedit.job.own_files import is_own_file, looks_temporary
+from joyedit.job.own_files import is_own_file, is_temporary
 
 EXTENSIONS: Mapping[str, tuple[str, ...]] = {"png": (".png",), "jpg": (".jpg", ".jpeg"), "webp": (".webp",)}
 """The file endings that fit each picture format; the first is the one given by default."""
@@ -55,7 +55,7 @@ def name_problem(name: str) -> str | None:
             return f"has a part of more than {_MAX_PART} bytes"
         if part.split(".", 1)[0].rstrip().lower() in _RESERVED:
             return f"has the part '{part}', which Windows reserves"
-        if looks_temporary(fold(part)):
+        if is_temporary(fold(part)):
             return f"has the part '{part}', which is a name for unfinished files"
     if is_own_file(fold(parts[0])):
         return f"begins with '{parts[0]}', which is a file of joyedit itself"
@@ -87,7 +87,7 @@ def _safe_part(part: str) -> str:
         part = part.rstrip(". ") + "_"
     if part.split(".", 1)[0].rstrip().lower() in _RESERVED:
         part = "_" + part
-    if looks_temporary(fold(part)):
+    if is_temporary(fold(part)):
         part += "_"
     return _shortened(part) if len(part.encode()) > _MAX_PART else part
 

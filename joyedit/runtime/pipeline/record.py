@@ -14,13 +14,13 @@ from typing import Any
 from joyedit.errors import ItemError, OutputError, first_line, os_reason
 from joyedit.job.clock import utc_now
 from joyedit.job.own_files import LOG
-from joyedit.job.printable import printable
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.safe_open import open_own
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, Size, SizedItem
+from joyedit.printable import printable
 from joyedit.runtime.protocol import BackendInfo
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND

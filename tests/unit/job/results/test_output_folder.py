@@ -10,7 +10,8 @@ from typing import BinaryIO
 import pytest
 
 from joyedit.errors import ItemError, OutputError, UsageError
-from joyedit.job.results.output_folder import TEMPORARY_SUFFIX, OutputFolder
+from joyedit.job.own_files import TEMPORARY_SUFFIX
+from joyedit.job.results.output_folder import OutputFolder
 
 
 @pytest.fixture

@@ -17,6 +17,12 @@ def printable(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _UNPRINTABLE.sub(_escape, text)
 
 
+def brief(text: str, limit: int = 120) -> str:
+    """The same for a name or a text of any length: at most `limit` characters."""
+    shown = printable(text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
 def printable_lines(text: str) -> str:
     """The same, but line feeds and tabs stay."""
     return text if text.isascii() and text.isprintable() else _UNPRINTABLE_IN_LINES.sub(_escape, text)
