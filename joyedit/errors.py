@@ -18,6 +18,7 @@ interruption.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
@@ -128,6 +129,18 @@ def first_line(error: BaseException | str, limit: int = 200) -> str:
     """
     lines = (line.strip() for line in str(error).splitlines())
     return printable(next((line for line in lines if line), type(error).__name__)[:limit])[:limit]
+
+
+def system_limit(error: BaseException) -> JoyeditError | None:
+    """The true reason if a limit of the system or the process is reached, which is no fault of a picture; else None."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return JoyeditError("no more files can be opened (ulimit -n says how many): raise the limit, or close programs")
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        message = "the system allows no more threads (ulimit -u and ulimit -v say how many, and how much memory)"
+        return JoyeditError(message)
+    if isinstance(error, MemoryError):
+        return JoyeditError("there is not enough memory (ulimit -v says whether the process has a limit)")
+    return None
 
 
 def os_reason(error: OSError) -> str:

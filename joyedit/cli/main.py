@@ -18,7 +18,7 @@ from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
 from joyedit.cli.streams import safe_streams
 from joyedit.cli.verify import status_command, verify_command
-from joyedit.errors import EXIT_FATAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, JoyeditError
+from joyedit.errors import EXIT_FATAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, JoyeditError, system_limit
 
 # typer carries its own copy of click in newer releases and imports click in older ones. Either way the base
 # of its usage errors is a base of the one that it exports.
@@ -79,6 +79,10 @@ def _exit_code_of(argv: list[str], state: console.State) -> int:
     except Exception as error:
         if isinstance(error, _USAGE_FAULT):
             return _usage_fault(error)
+        limit = system_limit(error)
+        if limit is not None:
+            console.error(limit)
+            return limit.exit_code
         console.error(
             f"unexpected error, {type(error).__name__}: {error}" + ("" if state.verbose else " (use -v to see where)")
         )

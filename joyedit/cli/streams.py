@@ -157,7 +157,13 @@ def safe_streams() -> Iterator[Pump | None]:
         sys.stdout.flush()
         sys.stderr.flush()
     own = _duplicates()
-    pump = Pump(own)
+    try:
+        pump = Pump(own)
+    except RuntimeError:  # no thread is to be had: the command tells why it ends on the streams as they are
+        for number in own.values():
+            os.close(number)
+        yield None
+        return
     sys.stdout, sys.stderr = (_text(pump, number, stream) for number, stream in enumerate(before, 1))
     set_catching(bool(own))
     try:

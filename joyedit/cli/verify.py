@@ -12,7 +12,7 @@ from joyedit.cli import console
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder of joyedit run.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 Source = Annotated[

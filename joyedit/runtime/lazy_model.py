@@ -51,7 +51,7 @@ class LazyModel:
         self._clock = clock
         self.backend = None
         self._checked = False
-        resumed = config.redo != "all" and has_records(config.output)
+        resumed = config.redo == "failed" or (config.redo == "changed" and has_records(config.output))
         if source.kind == "stdin" and not self._came(describe):
             return
         if describe is None or not resumed or source.kind == "stdin":

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from joyedit.errors import JoyeditError, OutputError
+from joyedit.errors import JoyeditError, OutputError, system_limit
 from joyedit.job.results.report import Report
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.model import DescribeModel, LoadBackend
@@ -66,8 +66,11 @@ def run(
         except OutputError as error:
             ending = Ending("stopped", ending.error or error)
         except BaseException as error:
-            session.failed(error)
-            raise
+            limit = system_limit(error)
+            if limit is None:
+                session.failed(error)
+                raise
+            ending = Ending("stopped", limit)
         ending, report = session.close(ending)
         return RunOutcome(exit_code=report.exit_code, report=report, error=ending.error)
 

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
-from joyedit.errors import ItemError
+from joyedit.errors import ItemError, JoyeditError, system_limit
 from joyedit.job.hashing import HashCache, sha256_of
 from joyedit.job.pictures.budget import NobodyWaits, Reading, shared_budget
 from joyedit.job.pictures.colours import to_rgb
@@ -255,15 +255,20 @@ def read_errors(name: str) -> Iterator[None]:
     """Turns every exception of Pillow into an ItemError."""
     try:
         yield
-    except (ItemError, NobodyWaits):
+    except (JoyeditError, NobodyWaits):
         raise
     except FileNotFoundError as error:
         raise ItemError("missing_picture", f"{name}: no such file") from error
     except Image.DecompressionBombError as error:
         raise ItemError("picture_too_large", f"{name}: {error}") from error
     except MemoryError as error:
-        raise ItemError("picture_too_large", f"{name}: not enough memory to decode it") from error
+        raise ItemError(
+            "picture_too_large", f"{name}: not enough memory to decode it (ulimit -v may limit it)"
+        ) from error
     except Exception as error:  # Pillow's readers raise nearly every kind: struct.error, KeyError, SyntaxError...
+        limit = system_limit(error)
+        if limit is not None:
+            raise limit from error
         reason = _cut_webp(name) or _reason(error)
         code = "truncated_picture" if _TORN.search(reason) else "unreadable_picture"
         raise ItemError(code, f"{name}: {reason}") from error

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any, Literal
 
+from joyedit.errors import system_limit
 from joyedit.job.hashing import HashCache, sha256_of
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal
@@ -89,7 +90,10 @@ class Resume:
                 return True
             with open(path, "rb", buffering=0) as file:
                 return sha256_of(file) == record.get("output_sha256")
-        except (OSError, ValueError):  # missing or unreadable: the edit will say why
+        except (OSError, ValueError) as error:  # missing or unreadable: the edit will say why
+            limit = system_limit(error)
+            if limit is not None:
+                raise limit from error
             return False
 
     def _inputs(self, item: EditItem, record: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from joyedit.errors import ItemError, JoyeditError, first_line
+from joyedit.errors import ItemError, JoyeditError, first_line, system_limit
 from joyedit.job.pictures.budget import NobodyWaits
 from joyedit.runtime.pipeline.awake import AwakeClock
 
@@ -144,8 +144,7 @@ class Workers:
         try:
             thread.start()
         except RuntimeError as error:  # the system gives no more threads
-            message = "the system allows no more threads (ulimit -u and ulimit -v say how many, and how much memory)"
-            raise JoyeditError(message) from error
+            raise (system_limit(error) or error) from error
         self._threads.append(thread)
 
     def _work(self) -> None:
