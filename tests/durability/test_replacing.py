@@ -119,7 +119,7 @@ def test_a_picture_whose_record_a_kill_took_is_still_its_own(forks: Forks, tmp_p
     make_manifest(tmp_path, 4)
     assert forks(*RUN, "--batch-size", "1", cwd=tmp_path, fault="journal.append:3").code == -9
     named = {record["output"] for record in records(tmp_path / "out").values()}
-    assert len(set(pictures(tmp_path / "out")) - named) == 1
+    assert len(set(pictures(tmp_path / "out")) - named) >= 1
     assert forks(*RUN, cwd=tmp_path).code == 0
     assert findings(tmp_path / "out") == []
     assert not (tmp_path / "out" / ".joyedit.unfinished").exists()

@@ -120,7 +120,7 @@ class Replacing:
                 found[_SETTINGS[key]] = _change(_SETTINGS[key], then.get(key), value)
         if (then.get("width"), then.get("height")) != (width, height):
             was = f"{then.get('width')} x {then.get('height')}" if then.get("width") else "that of the picture"
-            found["size"] = _change("size", was, f"{width} x {height}" if width else "that of the picture")
+            found["size"] = f"size {was} -> " + (f"{width} x {height}" if width else "that of the picture")
         if _ending(record["output"]) != _ending(item.output):
             found["format"] = _change("format", _ending(record["output"]), _ending(item.output))
         if record.get("inputs") != [os.path.abspath(path) for path in item.images]:
