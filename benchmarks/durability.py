@@ -26,6 +26,7 @@ from typing import Any
 
 from PIL import Image
 
+from joyedit.errors import UsageError
 from joyedit.job.hashing import HashCache
 from joyedit.job.plan import plan
 from joyedit.job.results.fingerprint import Fingerprinter
@@ -58,7 +59,7 @@ def resident() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def result_of(item: EditItem, fingerprint: str, data: bytes, sha256: str, seen: Seen) -> ItemResult:
+def result_of(item: EditItem, fingerprint: str, data: bytes, sha256: str, seen: Seen, shared: str = "") -> ItemResult:
     return ItemResult(
         id=item.id,
         status="ok",
@@ -69,6 +70,7 @@ def result_of(item: EditItem, fingerprint: str, data: bytes, sha256: str, seen: 
         settings={"steps": 40, "guidance_scale": 4.0, "seed": 42, "negative_prompt": "", "model": "fake"},
         seconds={"read": 0.1, "encode": 0.1, "denoise": 0.1, "decode": 0.1, "write": 0.1},
         fingerprint=fingerprint,
+        shared=shared,
         output_bytes=len(data),
         output_sha256=sha256,
         inputs_seen=(seen,),
@@ -192,6 +194,7 @@ def resume(folder: Path) -> dict[str, Any]:
     journal = Journal(out.path)
     info = FakeBackend(config).info
     prints = Fingerprinter(model=info.identity, schedule=info.schedule, dtype=info.dtype, quality=95)
+    shared = prints.shared(source.shared())
     data = (folder / "in" / "0.png").read_bytes()
     digest = sha256(data).hexdigest()
     fsync, os.fsync = os.fsync, lambda handle: None  # only here, while the finished run is made up
@@ -201,7 +204,7 @@ def resume(folder: Path) -> dict[str, Any]:
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(data)
         seen = Seen(digest, Stamp.of(os.stat(item.images[0])))
-        journal.append(result_of(item, prints.of(item, [digest]), data, digest, seen))
+        journal.append(result_of(item, prints.of(item, [digest]), data, digest, seen, shared))
     journal.close()
     os.fsync = fsync
     message: dict[str, Any] = {}
@@ -218,6 +221,12 @@ def resume(folder: Path) -> dict[str, Any]:
         message[name] = time.perf_counter() - start
         message[f"{name}, CPU time"] = time.process_time() - cpu
         assert (outcome.report.skipped, outcome.report.batches) == (FINISHED, 0)
+    source, config = request(folder, path, seed=7)
+    start = time.perf_counter()
+    try:
+        run(source, config, load_backend=FakeBackend, describe=describe_without_loading, progress=NoProgress())
+    except UsageError:
+        message["refusing to replace all of them"] = time.perf_counter() - start
     return message | {"unit": "s", "peak memory in MB": peak()}
 
 
