@@ -275,7 +275,8 @@ class RunSession:
         again = self._resume.again
         if again:
             what = "1 finished picture is" if again == 1 else f"{again} finished pictures are"
-            self._progress.note(f"{what} edited again: line, picture or edited file changed since the last run")
+            why = "" if self._config.update else ": line, picture or edited file changed since the last run"
+            self._progress.note(f"{what} edited again{why}")
         tally.missing = self._source.counted_missing()
         if tally.missing:
             counted = came + tally.missing
