@@ -7,6 +7,7 @@ happens when the process reaches POINT (or `any` point) for the COUNT-th time. A
     kill    SIGKILL to this process (the default)
     int     SIGINT; the process goes on
     term    SIGTERM; the process goes on
+    stop    SIGSTOP to this process: whoever waits for it does something meanwhile, and sends SIGCONT
     hang    the thread that reached the point stops there for ever
 
 Points: `lock`, `journal.open`, `journal.repair`, `journal.append`, `journal.half`, `journal.appended`, `journal.fsync`,
@@ -30,7 +31,7 @@ Point = Literal[
     "file.folder", "file.done", "read", "header",
 ]  # fmt: skip
 
-_SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM}
+_SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "stop": getattr(signal, "SIGSTOP", signal.SIGINT)}
 _ERRORS = {"enospc": errno.ENOSPC, "eio": errno.EIO, "erofs": errno.EROFS}
 
 

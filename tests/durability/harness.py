@@ -26,10 +26,17 @@ FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1", "-q")
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """How a process ended: its exit code (below 0: the signal that killed it) and all that it printed."""
+    """How a process ended: its exit code (below 0: the signal that killed it) and all that it printed.
+
+    `done` are the events that happened in the middle of it (None: the point was not reached), `sent` says whether a
+    signal was sent, `hung` whether it had to be killed because it took too long.
+    """
 
     code: int
     message: str
+    done: list[int] | None = None
+    sent: bool = False
+    hung: bool = False
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -57,11 +64,25 @@ class Forks:
         )
 
     def __call__(
-        self, *argv: str | Path, cwd: Path, fault: str | None = None, limit: int | None = None, **env: str
+        self,
+        *argv: str | Path,
+        cwd: Path,
+        fault: str | None = None,
+        limit: int | None = None,
+        around: dict[str, Any] | None = None,
+        **env: str,
     ) -> Done:
+        """`around` is described in forkserver.py."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        job = {"argv": [str(part) for part in argv], "cwd": str(cwd), "fault": fault, "env": env, "limit": limit}
+        job = {
+            "argv": [str(part) for part in argv],
+            "cwd": str(cwd),
+            "fault": fault,
+            "env": env,
+            "limit": limit,
+            "around": around or {},
+        }
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         return Done(**json.loads(self._process.stdout.readline()))

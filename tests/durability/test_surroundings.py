@@ -1,0 +1,69 @@
+"""Commands in random surroundings: each item once, no foreign file touched, exit code true, report final.
+
+A failure prints a line that begins with JOYEDIT_SEED=N: with that variable set, the tests run this case alone.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from durability.harness import FAKE, Forks, make_manifest
+from durability.stage import Stage
+from durability.surroundings import make_case
+from support.figures import EXHAUSTIVE, FIGURES
+
+CASES = 5_000 if EXHAUSTIVE else 200
+BLOCK = 100 if EXHAUSTIVE else 20
+ONE = os.environ.get("JOYEDIT_SEED")
+BLOCKS = [range(int(ONE), int(ONE) + 1)] if ONE else [range(n, n + BLOCK) for n in range(0, CASES, BLOCK)]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that every user may enter, in memory where that is possible."""
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=shared, prefix="joyedit-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def attempt(seed: int, place: Path, forks: Forks) -> str | None:
+    """Run one case; gives what is wrong."""
+    case = make_case(seed)
+    root, scratch = place / f"case{seed}", place / f"whole{seed}"
+    root.mkdir()
+    scratch.mkdir()
+    stage = Stage(case, root, scratch, forks)
+    try:
+        stage.build()
+        for command in case.commands:
+            stage.command(command)
+        stage.finish()
+    except AssertionError as error:
+        return f"{case}\n{error}"
+    finally:
+        FIGURES.update({f"surroundings: {name}": count for name, count in stage.tried.items()})
+    return None
+
+
+@pytest.mark.parametrize("seeds", BLOCKS, ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
+def test_random_surroundings(seeds: range, place: Path, forks: Forks) -> None:
+    faults = [fault for seed in seeds if (fault := attempt(seed, place, forks)) is not None]
+    FIGURES["surroundings tried"] += len(seeds)
+    assert not faults, f"{len(faults)} of {len(seeds)} cases:\n\n" + "\n\n".join(faults)
+
+
+def test_a_lock_that_is_a_hard_link_of_a_foreign_file(forks: Forks, tmp_path: Path) -> None:
+    make_manifest(tmp_path, 2)
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out").mkdir()
+    os.link(tmp_path / "precious", tmp_path / "out" / ".joyedit.lock")
+    ended = forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path)
+    assert ended.code == 1
+    assert "has another name too (a hard link): remove it" in ended.message
+    assert (tmp_path / "precious").read_text() == "mine"
