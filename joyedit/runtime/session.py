@@ -302,11 +302,19 @@ class RunSession:
         return ending, report
 
     def failed(self, error: BaseException) -> None:
-        """Let the report say that the run stopped; for an error that nobody expected."""
-        if self.stop.started:
-            stopped = JoyeditError(f"unexpected error, {type(error).__name__}: {first_line(error)}")
-            with suppress(JoyeditError):
-                self._write_report(Ending("stopped", stopped))
+        """Let the report say that the run stopped, if it has begun or has recorded an item."""
+        recorder: Recorder | None = getattr(self, "recorder", None)  # it may not have been opened
+        if not self.stop.started and (recorder is None or not recorder.journal.has_grown):
+            return
+        if isinstance(error, KeyboardInterrupt):  # before the model was loaded
+            ending = Ending("interrupted")
+        elif isinstance(error, JoyeditError):
+            ending = Ending("stopped", error)
+        else:
+            text = f"unexpected error, {type(error).__name__}: {first_line(error)}"
+            ending = Ending("stopped", JoyeditError(text))
+        with suppress(JoyeditError):
+            self._write_report(ending)
 
     def _write_report(self, ending: Ending) -> Report:
         report = self._report(ending)

@@ -30,7 +30,7 @@ TAKEN = ("output_taken", "output_name", "output_outside")
 REASONS = ("Too many open files", "memory", "thread", "temporarily unavailable", "too large")
 """What a record of a good picture says where a limit of the process is the reason."""
 MINE = "mine\n"
-_FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1", "--read-timeout", "10s")
+_FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1", "--read-timeout", "2s")
 Entry = tuple[Any, ...]
 
 
@@ -493,7 +493,8 @@ class Stage:
             allowed = self.tampered or any(
                 one["output"] == name or one["output"].startswith(f"{name}/") for name in self.foreign
             )
-            assert is_taken and allowed, f"{name}: {found[name]}: {told}"
+            assert is_taken, f"{name}: {found[name]}: {told}"
+            assert allowed, f"{name}: {found[name]}: {told}"
         left = [str(path) for path in self.out.rglob("*") if is_temporary(path.name) or path.name in (".joyedit.lock",)]
         assert [path for path in left if Path(path).name not in self.foreign] == [], told
         if not self.tampered and self.case.foreign_output is None and not any("/" not in x for x in self.foreign):

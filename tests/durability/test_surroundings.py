@@ -5,6 +5,7 @@ A failure prints a line that begins with JOYEDIT_SEED=N: with that variable set,
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -65,5 +66,18 @@ def test_a_lock_that_is_a_hard_link_of_a_foreign_file(forks: Forks, tmp_path: Pa
     os.link(tmp_path / "precious", tmp_path / "out" / ".joyedit.lock")
     ended = forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path)
     assert ended.code == 1
-    assert "has another name too (a hard link): remove it" in ended.message
+    assert "is not a plain file of its own: remove it" in ended.message
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_the_report_of_a_run_that_is_interrupted_before_the_model_loads(forks: Forks, tmp_path: Path) -> None:
+    """It has recorded an item already, so the report must not stay that of the run before."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"broken")
+    run = ("run", "photos", "-p", "x", *FAKE, "-o", "out")
+    for _ in range(2):
+        ended = forks(*run, cwd=tmp_path, fault="journal.appended:1:int")
+        assert ended.code == 130, ended.message
+        report = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert (report["state"], report["exit_code"]) == ("interrupted", 130)
+        assert forks(*run, cwd=tmp_path).code == 3

@@ -77,6 +77,11 @@ class Journal:
         """How many ids have a record."""
         return len(self._places)
 
+    @property
+    def has_grown(self) -> bool:
+        """Whether this run has appended a record."""
+        return self._end > self.start
+
     def final(self, name: str) -> dict[str, Any] | None:
         """The last record of the id `name`; None if it has none."""
         place = self._places.get(name)
