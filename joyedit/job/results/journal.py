@@ -126,6 +126,9 @@ class Journal:
                 self._broken = self._error(error)
                 self._take_back()
                 raise self._broken from error
+            except BaseException:  # Ctrl-C before the model loads: half a record would look like somebody else's
+                self._take_back()
+                raise
         return line
 
     def flush(self) -> None:
