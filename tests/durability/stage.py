@@ -453,6 +453,9 @@ class Stage:
         self._make_usable()
         command = Command(variant=run.variant)
         whole = self.whole(run.variant)
+        own = self.case.own
+        if own is not None and own[0] not in self.foreign and (self.out / own[0]).is_dir():
+            (self.out / own[0]).rmdir()  # a folder in the place of report.json or failed.jsonl; the messages name it
         for _ in range(2):
             ended = self._sane_run(command)
             refused = [name for name in OWN_NAMES if name in ended.message and os.path.lexists(self.out / name)]
