@@ -15,7 +15,7 @@ import pytest
 
 from durability.harness import FAKE, Forks, make_manifest
 from durability.stage import Stage
-from durability.surroundings import make_case
+from durability.surroundings import AS_ROOT, GROUP, USERS, make_case
 from support.figures import EXHAUSTIVE, FIGURES
 
 CASES = 5_000 if EXHAUSTIVE else 200
@@ -92,3 +92,14 @@ def test_ctrl_c_in_the_middle_of_a_record_is_no_other_program(forks: Forks, tmp_
         ended = forks(*run, cwd=tmp_path, fault=f"{point}:1:int")
         assert (ended.code, "another program" in ended.message) == (130, False), ended.message
         assert forks(*run, cwd=tmp_path).code == 3
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can be somebody else")
+@pytest.mark.parametrize("command", ["verify", "status"])
+def test_records_that_this_user_may_not_read(forks: Forks, place: Path, command: str) -> None:
+    make_manifest(place, 2)
+    assert forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=place).code == 0
+    (place / "out" / "results.jsonl").chmod(0o600)
+    ended = forks(command, "out", cwd=place, around={"uid": USERS[0], "gid": GROUP})
+    assert ended.code == 1
+    assert "cannot read out/results.jsonl: no permission" in ended.message

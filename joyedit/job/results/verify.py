@@ -61,9 +61,11 @@ class Counts:
 
 
 def require_journal(folder: Path) -> None:
-    """Raises `UsageError` for what is no output folder of joyedit."""
+    """Raises `UsageError` for what is no output folder of joyedit, `OutputError` for one that may not be read."""
     if not (folder / RESULTS).is_file():
         raise UsageError(f"{folder}: this is no output folder of joyedit (it has no {RESULTS})")
+    if not os.access(folder / RESULTS, os.R_OK):
+        raise OutputError(f"cannot read {folder / RESULTS}: no permission")
 
 
 def read_report(folder: Path) -> dict[str, Any]:
