@@ -103,3 +103,13 @@ def test_records_that_this_user_may_not_read(forks: Forks, place: Path, command:
     ended = forks(command, "out", cwd=place, around={"uid": USERS[0], "gid": GROUP})
     assert ended.code == 1
     assert "cannot read out/results.jsonl: no permission" in ended.message
+
+
+@pytest.mark.parametrize("event", ["cut", "remove", "again"])
+def test_a_journal_that_changes_at_the_last_moment_stops_the_run(forks: Forks, tmp_path: Path, event: str) -> None:
+    make_manifest(tmp_path, 2)
+    around = {"events": [[event, str(tmp_path / "out" / "results.jsonl")]]}
+    ended = forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path, fault="journal.append:2:stop", around=around)
+    assert ended.done == [0]
+    assert ended.code == 1, ended.message
+    assert "results.rescued.jsonl" in ended.message

@@ -58,6 +58,7 @@ class Journal:
         self._places: dict[str, int] = {}  # of each id: 2 * the offset of its last record, + 1 if that failed
         self._unsynced = 0
         self._broken: OutputError | None = None
+        self._changed: OutputError | None = None  # the file is no longer the one that was opened
         self._synced_at = clock()
         self._folder = self._handle = -1
         try:
@@ -147,6 +148,8 @@ class Journal:
             if self._handle < 0:
                 return
             try:
+                if self._changed is not None:
+                    raise self._changed  # whoever heard of it first may have gone on
                 if self._broken is None:
                     self._sync()
             except OSError as error:
@@ -240,7 +243,7 @@ class Journal:
         found = difference(self.path, self._folder, self._handle, self._end)
         if found is not None:
             opened = Opened(self._folder, self._handle, self.start, self._end, self._copy)
-            self._broken = rescue(found, self.path, opened)
+            self._broken = self._changed = rescue(found, self.path, opened)
             raise self._broken
         self._unsynced = 0
         self._synced_at = self._clock()
