@@ -187,8 +187,8 @@ class RunSession:
         model.open()
         self.recorder.info = model.info  # names the kernels, which are known now
         self._stats.loaded = self._clock.now()
+        self.stop.started = True  # first: from now on a signal leaves a final report
         self._write_report(Ending("running"))
-        self.stop.started = True
         return entries
 
     def _first_to_edit(self, entries: Iterator[Entry]) -> EditItem | None:

@@ -113,3 +113,12 @@ def test_a_journal_that_changes_at_the_last_moment_stops_the_run(forks: Forks, t
     assert ended.done == [0]
     assert ended.code == 1, ended.message
     assert "results.rescued.jsonl" in ended.message
+
+
+@pytest.mark.parametrize("point", ["file.half", "file.renamed", "file.done"])
+def test_a_signal_while_the_first_report_is_written(forks: Forks, tmp_path: Path, point: str) -> None:
+    """The report that says running is the first file of a run."""
+    make_manifest(tmp_path, 2)
+    ended = forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path, fault=f"{point}:1:int")
+    assert ended.code == 130, ended.message
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["state"] == "interrupted"
