@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import threading
 from collections import OrderedDict
 from typing import BinaryIO
@@ -41,7 +43,10 @@ class HashCache:
 
     def sha256(self, path: str) -> Seen:
         """Hash and stamp of the file at `path`. Raises OSError."""
-        with open(path, "rb", buffering=0) as file:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # waits for no pipe
+        with open(handle, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, "not a file")
             stamp = Stamp.of(os.fstat(file.fileno()))
             known = self.get(path, stamp)
             if known is None:

@@ -292,6 +292,7 @@ class RunSession:
         """
         if self._tally.batches:
             self._stats.measure_ceiling(self.model.open())
+        self.stop.ended = True
         try:
             report = self._write_report(ending)
         except JoyeditError as error:  # a disk that stopped the run may have no room for the report either

@@ -99,7 +99,7 @@ def left_behind(*lines: list[Any]) -> None:
 
 def test_items_in_work_at_a_death_come_last_and_alone(joyedit: Command, pictures: Path) -> None:
     Path("edited").mkdir()
-    Path("edited/a.png").write_text("a picture without its record")
+    Path("edited/a.png").write_text("a picture without its record; software joyedit 0")
     left_behind(["start", 0], ["kept", []], ["look", 7, ["b", "b.png", 0]], ["take", [["a", "a.png", 0]]])
     assert joyedit(*RUN).code == 0
     assert next(iter(records())) == "deep/c"
@@ -109,7 +109,7 @@ def test_items_in_work_at_a_death_come_last_and_alone(joyedit: Command, pictures
 
 def test_an_item_of_two_deaths_is_given_up_until_it_is_asked_for(joyedit: Command, pictures: Path) -> None:
     Path("edited").mkdir()
-    Path("edited/a.png").write_text("a picture without its record")
+    Path("edited/a.png").write_text("a picture without its record; software joyedit 0")
     left_behind(["start", 0], ["kept", [["b", "b.png", 0]]], ["take", [["a", "a.png", 1]]])
     assert joyedit(*RUN).code == 3
     assert records()["a"]["error"]["code"] == "killed_the_run"
@@ -118,6 +118,35 @@ def test_an_item_of_two_deaths_is_given_up_until_it_is_asked_for(joyedit: Comman
     assert "1 item is passed over: the process died while it was in work" in again.err
     assert joyedit(*RUN, "--retry-failed").code == 0
     assert joyedit("verify", "edited").code == 0
+
+
+def test_a_foreign_file_that_came_while_the_item_was_in_work(joyedit: Command, pictures: Path) -> None:
+    """The run died before it put its own picture there."""
+    Path("edited").mkdir()
+    Path("edited/a.png").write_text("mine")
+    left_behind(["start", 0], ["take", [["a", "a.png", 0]]])
+    assert joyedit(*RUN).code == 3
+    assert records()["a"]["error"]["code"] == "output_taken"
+    assert Path("edited/a.png").read_text() == "mine"
+
+
+def test_a_picture_without_a_record_goes_with_another_format(joyedit: Command, pictures: Path) -> None:
+    assert joyedit(*RUN).code == 0
+    path = Path("edited/results.jsonl")
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if '"id": "a"' not in line))
+    left_behind(["start", 0], ["take", [["a", "a.png", 0]]])
+    assert joyedit(*RUN, "--format", "webp", "--update").code == 0
+    assert not Path("edited/a.png").exists()
+    assert joyedit("verify", "edited").code == 0
+
+
+def test_own_reports_without_records_are_replaced(joyedit: Command, pictures: Path) -> None:
+    (pictures / "broken.png").write_bytes(b"no picture")
+    assert joyedit(*RUN).code == 3
+    for path in (Path("edited/results.jsonl"), *Path("edited").rglob("*.png")):
+        path.unlink()
+    assert Path("edited/failed.jsonl").exists()
+    assert joyedit(*RUN).code == 3
 
 
 def test_a_run_that_stopped_on_purpose_blames_nobody(joyedit: Command, pictures: Path) -> None:

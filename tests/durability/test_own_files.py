@@ -91,7 +91,8 @@ def test_a_journal_that_is_not_the_one_that_was_opened(
     assert re.search(r"all records are in .*results\.rescued\.jsonl", error)
     with pytest.raises(OutputError, match=r"results\.rescued\.jsonl"):
         journal.append(result("later"))
-    journal.close()
+    with pytest.raises(OutputError, match=r"results\.rescued\.jsonl"):
+        journal.close()
     rescued = {record["id"] for record in read_journal(tmp_path / "results.rescued.jsonl")}
     assert {f"item{number}" for number in range(written)} <= rescued
     if change in (remove, save_in_an_editor):

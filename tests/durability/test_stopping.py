@@ -24,6 +24,7 @@ from durability.harness import (
     records,
     start,
 )
+from joyedit.job.own_files import UNFINISHED
 from support.figures import FIGURES
 
 SLOW = ("run", "m.jsonl", "-m", "fake", "--basesize", "256", "--steps", "1", "-o", "out", "--batch-size", "1")
@@ -182,7 +183,11 @@ def test_a_header_that_hangs_once(tmp_path: Path) -> None:
 def test_a_signal_while_a_picture_hangs(tmp_path: Path) -> None:
     make_manifest(tmp_path, 6)
     process = start(*SLOW, cwd=tmp_path, JOYEDIT_FAULT="read:3:hang")
-    wait_for_records(tmp_path, 2)
+    path, deadline = tmp_path / "out" / UNFINISHED, time.monotonic() + 60
+    while not path.exists() or path.read_text().count('["take"') < 4:  # any of the first pictures may be the third read
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     try:
         message, _ = process.communicate(timeout=30)

@@ -43,8 +43,9 @@ class OutputLock:
 
         If the file system has no locks, the run goes on, and `note` says so.
         """
-        if self._handle is not None or fcntl is None:
+        if fcntl is None or (self._handle is not None and self._is_current(self._handle)):
             return
+        self.release()  # the folder was made anew meanwhile: its lock is another one
         try:
             while self._handle is None:
                 handle, is_ours = self._open()

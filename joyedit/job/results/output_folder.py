@@ -162,10 +162,12 @@ class OutputFolder:
         """Write one complete text file in UTF-8. Errors as in `write`."""
         return self.write_bytes(relative, text.encode("utf-8", "backslashreplace"))
 
-    def remove(self, name: str) -> None:
-        """Remove one of joyedit's own files, if it is there."""
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=self.handle)
+    def remove(self, relative: str) -> None:
+        """Remove a file that is joyedit's own, if it is there."""
+        with contextlib.suppress(OSError, ItemError):
+            parts = _parts(relative)
+            with self._parent(parts, relative, create=False) as folder:
+                os.unlink(parts[-1], dir_fd=folder)
 
     def remove_picture(self, relative: str, size: int, sha256: str) -> bool:
         """Remove a picture if its content is still the recorded one. Says whether it did."""
@@ -309,22 +311,22 @@ def refuse_foreign_files(folder: Path) -> None:
     if os.path.lexists(folder / RESULTS):
         return
     for name in (REPORT, FAILED):
-        if os.path.lexists(folder / name) and not _is_own_report(folder, name):
+        if os.path.lexists(folder / name) and not _is_own(folder, name):
             raise UsageError(
                 f"{folder / name}: this file is not from joyedit, and a run would replace it "
                 "(move it away, or choose another output folder with -o)"
             )
 
 
-def _is_own_report(folder: Path, name: str) -> bool:
-    """Whether this is a report.json of joyedit: that of a run which recorded nothing stands alone."""
-    if name != REPORT:
-        return False
+def _is_own(folder: Path, name: str) -> bool:
+    """Whether this report.json or failed.jsonl is of joyedit: somebody may have removed the records alone."""
+    data = read_own(folder, name, _MAX_REPORT) or b""
+    keys = {"state", "exit_code", "asked"} if name == REPORT else {"id", "instruction", "output", "seed", "steps"}
     try:
-        read = json.loads(read_own(folder, name, _MAX_REPORT) or b"")
+        read = json.loads(data if name == REPORT else data.split(b"\n", 1)[0])
     except (ValueError, RecursionError):
         return False
-    return isinstance(read, dict) and {"state", "exit_code", "asked"} <= read.keys()
+    return isinstance(read, dict) and keys <= read.keys()
 
 
 def sync_folder(handle: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Container
+from collections.abc import Iterable
 from pathlib import Path
 
 from joyedit.errors import ItemError
@@ -17,14 +17,17 @@ from joyedit.job.results.output_folder import TAKEN_REMEDY
 from joyedit.job.results.records import output_of, read_journal
 from joyedit.job.spec import EditItem
 
+_MOST = 256 << 20
+
 
 class OwnPictures:
     """Any thread may call the methods. `unfinished` are the outputs that were in work when a run ended."""
 
-    def __init__(self, journal: Journal, folder: Path, unfinished: Container[str]) -> None:
+    def __init__(self, journal: Journal, folder: Path, unfinished: Iterable[str]) -> None:
         self._journal = journal
         self._inside = os.path.join(folder, "")
-        self._unfinished = unfinished
+        # What is not there now, and comes later, is somebody else's.
+        self._unfinished = {output for output in unfinished if _is_made_by_joyedit(self._inside + output)}
         self._lock = threading.Lock()
         self._outputs: set[str] | None = None  # of all records; read when an item's own record does not tell
 
@@ -34,6 +37,10 @@ class OwnPictures:
         if record is not None and output_of(record) == item.output:
             return True
         return item.output in self._unfinished or item.output in self._all_outputs()
+
+    def is_unrecorded(self, output: str) -> bool:
+        """Whether this was a picture without a record when the run began."""
+        return output in self._unfinished and output not in self._all_outputs()
 
     def refuse(self, item: EditItem) -> ItemError | None:
         """Why this item cannot be edited: its output is a file of somebody else, or its own input; else None."""
@@ -58,6 +65,17 @@ class OwnPictures:
                 named = map(output_of, read_journal(self._journal.path)) if len(self._journal) else ()
                 self._outputs = {output for output in named if output is not None}
             return self._outputs
+
+
+def _is_made_by_joyedit(path: str) -> bool:
+    """Whether a file holds what joyedit writes into each of its pictures: the name of the software."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(handle, "rb") as file:
+            data = file.read(_MOST) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+    except (OSError, ValueError):
+        return False
+    return b"software" in data and b"joyedit " in data
 
 
 def _is_same(path: str, image: Path) -> bool:

@@ -4,7 +4,6 @@ asked, and an item that may have killed an earlier run comes last and alone.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from joyedit.errors import ItemError
@@ -29,10 +28,8 @@ class Admission:
     def __init__(self, folder: OutputFolder, journal: Journal, config: RunConfig, shared: str) -> None:
         self.shared = shared
         self.in_work = Unfinished(folder, journal)
-        left = {one.output for one in self.in_work.before.values()}
-        # What is not there now, and comes later, is somebody else's.
-        there = {output for output in left if os.path.lexists(folder.path / output)}
-        self.own = OwnPictures(journal, folder.path, there)
+        self.own = OwnPictures(journal, folder.path, [one.output for one in self.in_work.before.values()])
+        self._output = folder
         self._folder: Path = folder.path
         self._journal = journal
         self._config = config
@@ -87,6 +84,12 @@ class Admission:
         """Whether this is an item that may have killed an earlier run."""
         before = self.in_work.before.get(entry.id)
         return before is not None and before.deaths > 0 and isinstance(entry, EditItem)
+
+    def remove_unrecorded(self, item: EditItem) -> None:
+        """Remove the picture that a run put in place for this item under another name, before it died."""
+        before = self.in_work.before.get(item.id)
+        if before is not None and before.output != item.output and self.own.is_unrecorded(before.output):
+            self._output.remove(before.output)
 
     def take(self, batch: Batch) -> None:
         """The items of this batch are in work from now on, until they have a record."""

@@ -35,6 +35,8 @@ class Stop:
     def __init__(self, max_duration: float | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self.reason: Reason | None = None
         self.started = False
+        self.ended = False
+        """Set when the report is written: what it says is true, and a signal changes nothing any more."""
         self.before_exit: Callable[[], None] = lambda: None
         """What is still to be done when the process ends at once; it gets `LAST_SECONDS` for that."""
         self._now = now
@@ -62,6 +64,8 @@ class Stop:
 
         def handle(number: int, frame: FrameType | None) -> None:
             nonlocal seen
+            if self.ended:
+                return
             seen += 1
             if not self.started:
                 self.interrupt()

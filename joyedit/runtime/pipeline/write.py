@@ -169,6 +169,7 @@ class PictureWriter:
         before = self._recorder.journal.final(item.id)
         self._admission.in_work.flush()
         self._folder.write_bytes(item.output, data, may_replace=partial(self._admission.own.names, item))
+        self._admission.remove_unrecorded(item)
         earlier = earlier_picture(before, item.output)
         if earlier is not None and (self._config.update or self._config.redo == "all"):
             # Before the new record: a run that is killed here finds the old record without its picture.

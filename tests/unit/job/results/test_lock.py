@@ -80,3 +80,13 @@ def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_holder_without_a_name(tmp_path: Path) -> None:
     assert holder_text({}) == "a process that has not written its name yet"
+
+
+def test_a_folder_that_was_made_anew_is_locked_anew(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with OutputLock(tmp_path / "out") as lock:
+        lock.acquire()
+        (tmp_path / "out").rename(tmp_path / "moved")
+        (tmp_path / "out").mkdir()
+        lock.acquire()
+        assert holder(tmp_path / "out") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from joyedit.errors import ItemError, ManifestError, Problem
+from joyedit.job.hashing import HashCache
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling
 from joyedit.runtime.pipeline import check as checking
 from joyedit.runtime.pipeline.check import Checker
@@ -125,3 +127,9 @@ def test_one_that_hangs_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(one.id, one.code) for one in failed] == [("5", "picture_timeout")]
     assert failed[0].message.startswith("5.png: reading took longer than 0.3 seconds")
     assert len(message) == 26
+
+
+def test_an_input_that_became_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "in.png")
+    with pytest.raises(OSError, match="not a file"):
+        HashCache().sha256(str(tmp_path / "in.png"))
