@@ -60,9 +60,13 @@ def _root(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (sys.argv's by default) and exit with its code."""
-    with safe_streams() as pump:
-        state = console.State(pump=pump)
-        code = _exit_code_of(list(sys.argv[1:] if argv is None else argv), state)
+    code = EXIT_INTERRUPTED
+    try:
+        with safe_streams() as pump:
+            state = console.State(pump=pump)
+            code = _exit_code_of(list(sys.argv[1:] if argv is None else argv), state)
+    except KeyboardInterrupt:  # before the command began, or while the last words are written
+        pass
     sys.exit(code)
 
 

@@ -69,6 +69,9 @@ def run(
             limit = system_limit(error)
             if limit is None:
                 session.failed(error)
+                if session.stop.reason == "interrupted" and isinstance(error, RuntimeError):
+                    # A signal in the middle of Python's own waiting leaves a lock that is released twice.
+                    raise KeyboardInterrupt from error
                 raise
             ending = Ending("stopped", limit)
         ending, report = session.close(ending)

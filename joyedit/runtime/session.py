@@ -307,7 +307,8 @@ class RunSession:
         recorder: Recorder | None = getattr(self, "recorder", None)  # it may not have been opened
         if not self.stop.started and (recorder is None or not recorder.journal.has_grown):
             return
-        if isinstance(error, KeyboardInterrupt):  # before the model was loaded
+        self.stop.ended = True  # another signal must not interrupt this
+        if isinstance(error, KeyboardInterrupt) or self.stop.reason == "interrupted":  # before the model was loaded
             ending = Ending("interrupted")
         elif isinstance(error, JoyeditError):
             ending = Ending("stopped", error)

@@ -536,3 +536,15 @@ def test_a_header_that_kills_the_run_is_found_too(forks: Forks, tmp_path: Path) 
     assert len(looks) == 3
     assert forks(*RUN, cwd=tmp_path).code == 0
     assert findings(tmp_path / "out") == []
+
+
+def test_a_retry_keeps_nothing_silent(forks: Forks, tmp_path: Path) -> None:
+    """Finished pictures of other flags, and pictures that are gone, are told: exit code 0 would say that all is done."""
+    make_manifest(tmp_path, 4)
+    assert forks(*RUN, cwd=tmp_path).code == 0
+    assert forks(*RUN, "--retry-failed", cwd=tmp_path).code == 0
+    ended = forks("run", "m.jsonl", *FAKE[:-1], "-o", "out", "--retry-failed", "--seed", "3", cwd=tmp_path)
+    assert ended.code == 3
+    assert "4 items have finished pictures that differ from what is asked, and keep them" in ended.message
+    (tmp_path / "out" / "item0.png").unlink()
+    assert forks(*RUN, "--retry-failed", cwd=tmp_path).code == 3

@@ -64,9 +64,11 @@ class Resume:
             return "edit"
         record = self._journal.final(item.id)
         if self._redo == "failed":
-            if record is None:
-                return "leave"
-            return "edit" if record["status"] != "ok" else "done"
+            if record is None or record["status"] != "ok":
+                return "leave" if record is None else "edit"
+            if self._replacing is not None and self._replacing.would_replace(item, record):
+                return "keep"
+            return "done" if self._is_there(record) else "leave"
         if record is None or record["status"] != "ok":
             return "given up" if record is not None and error_code(record) == KILLED else "edit"
         if record.get("output") == item.output and self._is_current(item, record):
@@ -76,6 +78,14 @@ class Resume:
         with self._lock:
             self.again += 1
         return "edit"
+
+    def _is_there(self, record: dict[str, Any]) -> bool:
+        """Whether the picture of a record has the recorded size."""
+        try:
+            status = os.stat(self._inside + str(output_of(record)), follow_symlinks=False)
+        except (OSError, ValueError):
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == record.get("output_bytes")
 
     def _is_current(self, item: EditItem, record: dict[str, Any]) -> bool:
         try:

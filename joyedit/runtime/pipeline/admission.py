@@ -42,7 +42,7 @@ class Admission:
         """
         config, hashes = self._config, HashCache()
         replacing = None
-        if config.redo == "changed" and not config.update:
+        if config.redo != "all" and not config.update:
             replacing = Replacing(
                 self._journal,
                 self._folder,
@@ -51,7 +51,7 @@ class Admission:
                 shared=self.shared,
                 model=model,
             )
-            if at_once:
+            if at_once and config.redo == "changed":
                 replacing.refuse(source.items())
         return Resume(
             self._journal,

@@ -35,6 +35,7 @@ class Stop:
     def __init__(self, max_duration: float | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self.reason: Reason | None = None
         self.started = False
+        self._hurried = False  # a signal came after the end: no slow reader is waited for
         self.ended = False
         """Set when the report is written: what it says is true, and a signal changes nothing any more."""
         self.before_exit: Callable[[], None] = lambda: None
@@ -45,7 +46,7 @@ class Stop:
     def __call__(self) -> bool:
         if self.reason is None and self._deadline is not None and self._now() >= self._deadline:
             self.reason = "out_of_time"
-        return self.reason is not None
+        return self.reason is not None or self._hurried
 
     def interrupt(self) -> None:
         """Stop as on a first Ctrl-C."""
@@ -65,6 +66,7 @@ class Stop:
         def handle(number: int, frame: FrameType | None) -> None:
             nonlocal seen
             if self.ended:
+                self._hurried = True
                 return
             seen += 1
             if not self.started:
