@@ -539,7 +539,7 @@ def test_a_header_that_kills_the_run_is_found_too(forks: Forks, tmp_path: Path) 
 
 
 def test_a_retry_keeps_nothing_silent(forks: Forks, tmp_path: Path) -> None:
-    """Finished pictures of other flags, and pictures that are gone, are told: exit code 0 would say that all is done."""
+    """Finished pictures of other flags and pictures that are gone are told: exit code 0 says that all is done."""
     make_manifest(tmp_path, 4)
     assert forks(*RUN, cwd=tmp_path).code == 0
     assert forks(*RUN, "--retry-failed", cwd=tmp_path).code == 0
