@@ -65,6 +65,7 @@ def test_the_first_signal(tmp_path: Path, number: signal.Signals) -> None:
         while not (tmp_path / "out" / ".joyedit.lock").exists():  # it has taken the signals before
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        time.sleep(0.5)  # it takes the lock a moment before it begins to wait
         process.send_signal(number)
         assert process.wait(timeout=60) == 130
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -90,3 +90,49 @@ def test_a_folder_that_was_made_anew_is_locked_anew(tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         lock.acquire()
         assert holder(tmp_path / "out") is not None
+
+
+@pytest.mark.parametrize("removable", [True, False])
+def test_a_lock_that_may_only_be_read_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removable: bool
+) -> None:
+    """A colleague's killed run left it behind. It makes room for a lock of our own, where the folder allows that."""
+    (tmp_path / LOCK).write_text('{"pid": 1}')
+    open_file, remove = os.open, os.unlink
+
+    def may_read(path: object, flags: int, *more: int, **folders: int) -> int:
+        if path == tmp_path / LOCK and flags & os.O_RDWR and (tmp_path / LOCK).exists():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_file(path, flags, *more, **folders)  # type: ignore[arg-type]
+
+    def may_not_remove(path: object, **folders: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "open", may_read)
+    if not removable:
+        monkeypatch.setattr(os, "unlink", may_not_remove)
+    lock = OutputLock(tmp_path)
+    lock.acquire()
+    assert holder(tmp_path) is not None
+    monkeypatch.setattr(os, "unlink", remove)
+    lock.release()
+    assert holder(tmp_path) is None
+
+
+@pytest.mark.parametrize("kind", ["fifo", "hard link"])
+def test_a_lock_file_is_a_plain_file_of_its_own(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "mine").write_text("mine")
+    if kind == "fifo":
+        os.mkfifo(tmp_path / LOCK)
+    else:
+        os.link(tmp_path / "mine", tmp_path / LOCK)
+    with pytest.raises(OutputError, match="not a plain file"):
+        OutputLock(tmp_path).acquire()
+    assert holder(tmp_path) is None
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_the_words_for_a_holder() -> None:
+    assert holder_text({}) == "a process that has not written its name yet"
+    assert holder_text({"pid": 3, "host": "a\x1b", "since": "now"}) == "process 3 on a\\x1b, since now"
+    assert holder_text({"pid": 3, "user": "x", "host": "a", "since": "now"}) == "process 3 of x on a, since now"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -165,3 +166,60 @@ def test_an_error_of_pillow_concerns_the_item(folder: OutputFolder) -> None:
 def test_nothing_is_written_before_prepare(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="prepare"):
         OutputFolder(tmp_path).write_text("x", "x")
+
+
+def refuse_hard_links(monkeypatch: pytest.MonkeyPatch, number: int = errno.EPERM) -> None:
+    def refuse(*names: str, **folders: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_a_file_that_is_there_stays_unless_it_may_be_replaced(
+    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch, hard_links: bool
+) -> None:
+    if not hard_links:
+        refuse_hard_links(monkeypatch)
+    folder.write_bytes("new.txt", b"x", may_replace=lambda: False)
+    folder.write_bytes("new.txt", b"x", may_replace=lambda: False)  # the same content is no other file
+    with pytest.raises(ItemError) as caught:
+        folder.write_bytes("new.txt", b"y", may_replace=lambda: False)
+    assert caught.value.code == "output_taken"
+    assert (folder.path / "new.txt").read_bytes() == b"x"
+    folder.write_bytes("new.txt", b"y", may_replace=lambda: True)
+    assert (folder.path / "new.txt").read_bytes() == b"y"
+    (folder.path / "link.txt").symlink_to("new.txt")
+    with pytest.raises(ItemError):
+        folder.write_bytes("link.txt", b"y", may_replace=lambda: False)
+    assert files(folder.path) == ["link.txt", "new.txt"]
+
+
+def test_a_disk_that_fails_a_link_concerns_the_whole_run(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_hard_links(monkeypatch, errno.EIO)
+    with pytest.raises(OutputError, match="Input/output error"):
+        folder.write_bytes("x.txt", b"x", may_replace=lambda: False)
+    assert files(folder.path) == []
+
+
+def test_a_picture_is_removed_only_if_it_is_the_recorded_one(folder: OutputFolder) -> None:
+    digest = hashlib.sha256(b"data").hexdigest()
+    for name in ("a.png", "deep/b.png"):
+        folder.write_bytes(name, b"data")
+    assert not folder.remove_picture("a.png", 5, digest)
+    assert not folder.remove_picture("a.png", 4, "0" * 64)
+    assert not folder.remove_picture("gone/c.png", 4, digest)
+    assert not folder.remove_picture("../a.png", 4, digest)
+    assert folder.remove_picture("a.png", 4, digest)
+    assert folder.remove_picture("deep/b.png", 4, digest)
+    folder.remove("gone.txt")
+    assert files(folder.path) == []
+
+
+@pytest.mark.parametrize("text", ["[]", "no", '{"id": "a"}', ""])
+def test_reports_of_other_programs_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "failed.jsonl").write_text(text)
+    with pytest.raises(UsageError, match="not from joyedit"):
+        OutputFolder(tmp_path).check()
+    (tmp_path / "results.jsonl").touch()
+    OutputFolder(tmp_path).check()
