@@ -33,6 +33,15 @@ def lines(place: Path, *given: dict[str, Any], name: str = "m.jsonl") -> None:
     (place / name).write_text("".join(json.dumps(line) + "\n" for line in given))
 
 
+def piped(text: str, *flags: str, cwd: Path) -> Done:
+    """The command with this text on its standard input."""
+    command = [sys.executable, "-m", "joyedit", "run", "-", *FAKE[:-1], *flags]
+    done = subprocess.run(
+        command, input=text, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=100
+    )
+    return Done(code=done.returncode, message=done.stderr)
+
+
 # Files of somebody else.
 
 
@@ -293,12 +302,8 @@ def test_standard_input_keeps_finished_pictures_one_by_one(tmp_path: Path) -> No
         draw(tmp_path / f"{name}.png")
 
     def send(*sent: dict[str, Any], flags: tuple[str, ...] = ()) -> Done:
-        command = [sys.executable, "-m", "joyedit", "run", "-", *FAKE[:-1], "-o", "out", *flags]
         text = "".join(json.dumps(line) + "\n" for line in sent)
-        done = subprocess.run(
-            command, input=text, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
-        )
-        return Done(code=done.returncode, message=done.stderr)
+        return piped(text, "-o", "out", *flags, cwd=tmp_path)
 
     one, two = ({"image": f"{name}.png", "instruction": "x", "id": name} for name in "ab")
     assert send(one).code == 0
@@ -342,3 +347,95 @@ def test_a_retry_by_failed_jsonl_shares_what_its_run_shared(forks: Forks, tmp_pa
     shared = {record["shared"] for record in records(tmp_path / "out").values()}
     assert len(shared) == 1
     assert program(*RUN, cwd=tmp_path).code == 0
+
+
+# What an earlier record says still counts.
+
+
+@pytest.mark.parametrize("retry", [(), ("--retry-failed",)])
+def test_a_failure_in_between_does_not_give_finished_pictures_away(
+    forks: Forks, tmp_path: Path, retry: tuple[str, ...]
+) -> None:
+    for name in ("a", "b"):
+        draw(tmp_path / "photos" / f"{name}.png")
+    lines(tmp_path, *({"image": f"photos/{name}.png"} for name in ("a", "b")))
+    run = (*RUN, "-p", "one")
+    assert forks(*run, cwd=tmp_path).code == 0
+    before = pictures(tmp_path / "out")
+    (tmp_path / "photos").rename(tmp_path / "away")  # a share that is not mounted
+    assert forks(*run, cwd=tmp_path).code == 3
+    assert findings(tmp_path / "out") == [], "a record names these pictures"
+    (tmp_path / "away").rename(tmp_path / "photos")
+    other = forks(*RUN, "-p", "two", *retry, cwd=tmp_path)
+    assert other.code == (3 if retry else 2), other.message
+    assert retry or "instruction (2)" in other.message
+    assert pictures(tmp_path / "out") == before
+    assert forks(*run, *retry, cwd=tmp_path).code == 0
+    assert report(tmp_path / "out")["skipped"] == 2, "nothing is edited again"
+    assert {record["status"] for record in records(tmp_path / "out").values()} == {"ok"}
+    assert not (tmp_path / "out" / "failed.jsonl").exists()
+    assert forks(*run, "--format", "jpg", "--update", cwd=tmp_path).code == 0
+    assert sorted(pictures(tmp_path / "out")) == ["photos/a.jpg", "photos/b.jpg"]
+
+
+def test_a_failure_in_between_leaves_no_second_picture(forks: Forks, tmp_path: Path) -> None:
+    good = draw(tmp_path / "photos" / "a.png")
+    run = ("run", "photos", *FAKE, "-o", "out", "-p", "one")
+    assert forks(*run, cwd=tmp_path).code == 0
+    (tmp_path / "photos" / "a.png").write_bytes(b"broken")
+    assert forks(*run, cwd=tmp_path).code == 3
+    (tmp_path / "photos" / "a.png").write_bytes(good)
+    assert forks(*run, "--format", "jpg", cwd=tmp_path).code == 2
+    assert forks(*run, "--format", "jpg", "--update", cwd=tmp_path).code == 0
+    assert list(pictures(tmp_path / "out")) == ["a.jpg"]
+    assert findings(tmp_path / "out") == []
+
+
+def test_the_finished_picture_of_another_item_stays(forks: Forks, tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png", "blue")
+    lines(tmp_path, {"image": "a.png", "instruction": "A", "id": "a", "output": "x.png"})
+    lines(tmp_path, {"image": "b.png", "instruction": "B", "id": "b", "output": "x.png"}, name="other.jsonl")
+    assert forks(*RUN, cwd=tmp_path).code == 0
+    before = pictures(tmp_path / "out")
+    other = ("run", "other.jsonl", *FAKE, "-o", "out")
+    refused = forks(*other, cwd=tmp_path)
+    assert refused.code == 2
+    assert "picture of another item (1); for example b: x.png is that of a" in refused.message
+    assert piped((tmp_path / "other.jsonl").read_text(), "-o", "out", cwd=tmp_path).code == 3
+    assert pictures(tmp_path / "out") == before
+    assert forks(*other, "--update", cwd=tmp_path).code == 0
+    assert pictures(tmp_path / "out") != before
+
+
+def test_an_id_that_was_edited_is_a_line_that_was_edited(forks: Forks, tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    line = {"image": "a.png", "instruction": "A", "output": "x.png"}
+    lines(tmp_path, line | {"id": "a"})
+    assert forks(*RUN, cwd=tmp_path).code == 0
+    lines(tmp_path, line | {"id": "b"})
+    assert forks(*RUN, cwd=tmp_path).code == 0
+
+
+def test_standard_input_in_another_folder_is_another_source(forks: Forks, tmp_path: Path) -> None:
+    draw(tmp_path / "one" / "x.png")
+    draw(tmp_path / "two" / "x.png", "blue")
+    flags = ("-o", str(tmp_path / "out"), "-p", "p")
+    assert piped("x.png\n", *flags, cwd=tmp_path / "one").code == 0
+    before = pictures(tmp_path / "out")
+    kept = piped("x.png\n", *flags, cwd=tmp_path / "two")
+    assert kept.code == 3, kept.message
+    assert "--update" in kept.message
+    assert pictures(tmp_path / "out") == before
+
+
+def test_an_editor_may_take_the_end_of_the_last_line(forks: Forks, tmp_path: Path) -> None:
+    make_manifest(tmp_path, 3)
+    assert forks(*RUN, cwd=tmp_path).code == 0
+    journal = tmp_path / "out" / "results.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-1])
+    assert findings(tmp_path / "out") == []
+    assert forks(*RUN, cwd=tmp_path).code == 0
+    assert journal.read_bytes() == whole
+    assert report(tmp_path / "out")["skipped"] == 3

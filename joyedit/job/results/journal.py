@@ -17,7 +17,7 @@ from joyedit.errors import ManifestError, OutputError, Problem, os_reason
 from joyedit.job import failpoints
 from joyedit.job.own_files import CUT, RESULTS
 from joyedit.job.results.output_folder import sync_folder
-from joyedit.job.results.records import BLOCK, MAX_RECORD, line_of_result, lines_of, parse
+from joyedit.job.results.records import BLOCK, MAX_RECORD, line_of, line_of_result, lines_of, parse
 from joyedit.job.results.rescue import Copy, Opened, difference, rescue
 from joyedit.job.results.safe_open import open_folder, open_own
 from joyedit.job.spec import ItemResult
@@ -56,6 +56,7 @@ class Journal:
         self._clock = clock
         self._near = (0, b"")  # an offset, and the complete records from there on, which never change
         self._places: dict[str, int] = {}  # of each id: 2 * the offset of its last record, + 1 if that failed
+        self._finished: dict[str, int] = {}  # of ids whose last record failed: the offset of the last finished one
         self._unsynced = 0
         self._broken: OutputError | None = None
         self._changed: OutputError | None = None  # the file is no longer the one that was opened
@@ -88,6 +89,12 @@ class Journal:
         place = self._places.get(name)
         return None if place is None else self._record_at(place >> 1)
 
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """The last record of the id `name` that names a finished picture; None if it has none."""
+        place = self._places.get(name, 1)
+        offset = self._finished.get(name) if place & 1 else place >> 1
+        return None if offset is None else self._record_at(offset)
+
     def has_since(self, name: str, offset: int) -> bool:
         """Whether the last record of the id `name` stands at `offset` or behind it."""
         place = self._places.get(name)
@@ -106,9 +113,15 @@ class Journal:
             if record is not None:
                 yield record
 
-    def append(self, result: ItemResult) -> str:
-        """Append the record of `result`. Returns its line."""
-        line = line_of_result(result)
+    def append(self, result: ItemResult | dict[str, Any]) -> str:
+        """Append the record of `result`, or an earlier record once more: it is the last one of its id then.
+
+        Returns its line. Raises ValueError for an earlier record that is no valid JSON.
+        """
+        if isinstance(result, dict):
+            name, has_failed, line = result["id"], result["status"] != "ok", line_of(result)
+        else:
+            name, has_failed, line = result.id, result.status != "ok", line_of_result(result)
         data = memoryview(line.encode() + b"\n")
         with self._lock:
             if self._broken is not None:
@@ -118,7 +131,7 @@ class Journal:
                 self._write(data)
                 failpoints.reached("journal.appended")
                 self._copy.write(data)
-                self._places[result.id] = 2 * self._end + (result.status == "failed")
+                self._note(name, self._end, has_failed=has_failed)
                 self._end += len(data)
                 self._unsynced += 1
                 if self._unsynced >= SYNC_RECORDS or self._clock() - self._synced_at >= SYNC_SECONDS:
@@ -131,6 +144,15 @@ class Journal:
                 self._take_back()
                 raise
         return line
+
+    def _note(self, name: str, offset: int, *, has_failed: bool) -> None:
+        """The last record of the id `name` begins at `offset`."""
+        before = self._places.get(name, 1)
+        if not has_failed:
+            self._finished.pop(name, None)
+        elif not before & 1:
+            self._finished[name] = before >> 1
+        self._places[name] = 2 * offset + has_failed
 
     def flush(self) -> None:
         """Flush all records to the disk."""
@@ -161,6 +183,7 @@ class Journal:
     def _load(self) -> int:
         """Find the last record of each id, and cut off a torn end. Returns the length of the file."""
         good = offset = 0
+        is_ended = True  # the last record has the end of its line; an editor may have taken that away
         damaged: list[int] = []
         behind: list[int] = []  # lines that are no records, and that no record has followed yet
         with open(self._handle, "rb", closefd=False) as file:
@@ -176,11 +199,14 @@ class Journal:
                     if is_ok:
                         shared = record.get("shared")
                         self.shared.add(shared if isinstance(shared, str) else None)
-                    self._places[record["id"]] = 2 * offset + (not is_ok)
+                    self._note(record["id"], offset, has_failed=not is_ok)
                     good = offset + length
+                    is_ended = line.endswith(b"\n")
                 offset += length
         if good < offset:
             self._repair(good, offset)
+        elif not is_ended:
+            good += os.write(self._handle, b"\n")
         if damaged:
             self.damaged = _damaged(damaged)
         return good

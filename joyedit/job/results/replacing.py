@@ -7,6 +7,7 @@ the pictures of an earlier run, so such a run is refused unless it was asked for
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from joyedit.errors import UsageError, place
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.records import output_of
+from joyedit.job.results.records import output_of, read_journal
 from joyedit.job.spec import EditItem, FailedItem
 from joyedit.printable import printable
 
@@ -55,6 +56,8 @@ class Replacing:
         self._hashes = hashes
         self.shared = shared
         self._model = model
+        self._lock = threading.Lock()
+        self._owners: dict[str, tuple[str, object]] | None = None  # of all records; read when an item needs it
 
     def refuse(self, items: Iterable[EditItem | FailedItem]) -> None:
         """Raises `UsageError` if an item of `items` would replace a finished picture; the message counts them.
@@ -65,18 +68,52 @@ class Replacing:
             return
         count, reasons, first = 0, Counter[str](), ""
         for item in items:
-            record = self._journal.final(item.id) if isinstance(item, EditItem) else None
-            if record is None or not isinstance(item, EditItem) or not self.would_replace(item, record):
+            if not isinstance(item, EditItem):
+                continue
+            record = self._journal.finished(item.id)
+            owner = self._other_owner(item, record)
+            if owner is not None:
+                found = {"picture of another item": f"{printable(item.output)} is that of {printable(owner)}"}
+            elif record is not None and self._replaces_own(item, record):
+                found = self._reasons(item, record)
+            else:
                 continue
             count += 1
-            found = self._reasons(item, record)
             reasons.update(found.keys())
             first = first or f"{printable(item.id)}: {found[next(iter(found))]}"
         if count:
             raise UsageError(self._message(count, reasons, first))
 
-    def would_replace(self, item: EditItem, record: dict[str, Any]) -> bool:
-        """Whether an edit of this item would replace a finished picture for a reason outside of the item."""
+    def would_replace(self, item: EditItem, record: dict[str, Any] | None) -> bool:
+        """Whether an edit of this item would replace a finished picture for a reason outside of the item.
+
+        `record` is the last one of a finished picture of the item; None if it has none.
+        """
+        if self._other_owner(item, record) is not None:
+            return True
+        return record is not None and self._replaces_own(item, record)
+
+    def _other_owner(self, item: EditItem, record: dict[str, Any] | None) -> str | None:
+        """The id of another source or other flags whose finished picture has the name of this item's output."""
+        if record is not None and output_of(record) == item.output:
+            return None
+        if not os.path.lexists(self._folder / item.output):
+            return None
+        name, shared = self._owner_of(item.output)
+        return None if name in (None, item.id) or shared == self.shared else name
+
+    def _owner_of(self, output: str) -> tuple[str | None, object]:
+        """The id and the `shared` of the last record that names this picture."""
+        with self._lock:
+            if self._owners is None:
+                self._owners = {}
+                for record in read_journal(self._journal.path) if len(self._journal) else ():
+                    named = output_of(record)
+                    if named is not None:
+                        self._owners[named] = record["id"], record.get("shared")
+            return self._owners.get(output, (None, None))
+
+    def _replaces_own(self, item: EditItem, record: dict[str, Any]) -> bool:
         output = output_of(record)
         if output is None or record.get("shared") == self.shared or not os.path.lexists(self._folder / output):
             return False

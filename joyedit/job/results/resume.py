@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,19 +65,34 @@ class Resume:
             return "edit"
         record = self._journal.final(item.id)
         if self._redo == "failed":
-            if record is None or record["status"] != "ok":
-                return "leave" if record is None else "edit"
+            if record is None:
+                return "leave"
+            if record["status"] != "ok":
+                return self._decide_failed(item)
             if self._replacing is not None and self._replacing.would_replace(item, record):
                 return "keep"
             return "done" if self._is_there(record) else "leave"
         if record is None or record["status"] != "ok":
-            return "given up" if record is not None and error_code(record) == KILLED else "edit"
+            if record is not None and error_code(record) == KILLED:
+                return "given up"
+            return self._decide_failed(item)
         if record.get("output") == item.output and self._is_current(item, record):
             return "done"
         if self._replacing is not None and self._replacing.would_replace(item, record):
             return "keep"
         with self._lock:
             self.again += 1
+        return "edit"
+
+    def _decide_failed(self, item: EditItem) -> Decision:
+        """For an item whose last record is a failure, or that has none. An earlier run may have finished it."""
+        record = self._journal.finished(item.id)
+        if record is not None and record.get("output") == item.output and self._is_current(item, record):
+            with suppress(ValueError):  # not a number somewhere in it: somebody else wrote this record
+                self._journal.append(record)  # its inputs were gone for a while
+                return "done"
+        if self._replacing is not None and self._replacing.would_replace(item, record):
+            return "keep"
         return "edit"
 
     def _is_there(self, record: dict[str, Any]) -> bool:

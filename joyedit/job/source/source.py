@@ -68,11 +68,14 @@ class Source(ABC):
         }
 
     def shared(self) -> dict[str, Any]:
-        """Everything that the source gives all its items and that is not written in it, as JSON."""
+        """Everything that the source gives all its items and that is not written in it, as JSON.
+
+        Standard input has the path of the current folder, to which its own paths are relative.
+        """
         options = self.options
         recipe = options.recipe
         return {
-            "path": "-" if self.kind == "stdin" else os.path.abspath(self.name),
+            "path": os.path.abspath(self.name),
             "prompt": options.prompt,
             "flags": asdict(options.flags),
             "recipe": None if recipe is None else {**asdict(recipe), "file": "", "name": ""},

@@ -166,7 +166,7 @@ class PictureWriter:
 
     def _put(self, item: EditItem, data: memoryview) -> None:
         """The file under its final name. A picture of the same item under another name goes, if that was asked for."""
-        before = self._recorder.journal.final(item.id)
+        before = self._recorder.journal.finished(item.id)
         self._admission.in_work.flush()
         self._folder.write_bytes(item.output, data, may_replace=partial(self._admission.own.names, item))
         self._admission.remove_unrecorded(item)

@@ -220,9 +220,9 @@ def test_a_file_that_torn_records_ended_is_cut_back_at_every_byte(tmp_path: Path
     for end in range(ends[0], len(data) + 1):
         journal.path.write_bytes(data[:end])
         again = Journal(tmp_path)
-        whole = sum(end >= one for one in ends)
+        whole = sum(end >= one - 1 for one in ends)  # a record that lacks only the end of its line is whole
         assert (len(again), again.path.stat().st_size) == (whole, ends[whole - 1]), end
-        assert (again.repaired is None) == (end in ends), end
+        assert (again.repaired is None) == (end in ends or end + 1 in ends), end
         again.append(result("d"))
         again.close()
         assert [record["id"] for record in read_journal(journal.path)] == [*"abc"[:whole], "d"], end
@@ -302,11 +302,12 @@ def test_a_last_line_torn_at_any_byte_is_left_out(tmp_path: Path) -> None:
     journal.append(result("b"))
     journal.close()
     data = journal.path.read_bytes()
-    for end in range(whole, len(data)):
+    for end in range(whole, len(data) - 1):
         journal.path.write_bytes(data[:end])
         assert [record["id"] for record in read_journal(journal.path)] == ["a"], end
-    journal.path.write_bytes(data)
-    assert [record["id"] for record in read_journal(journal.path)] == ["a", "b"]
+    for end in (len(data) - 1, len(data)):  # an editor may take the end of the last line away
+        journal.path.write_bytes(data[:end])
+        assert [record["id"] for record in read_journal(journal.path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("broken", ["{", "[]", "{}", '{"id": 3}', "", "null", "[" * 100_000])
