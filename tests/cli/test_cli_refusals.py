@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,16 @@ def test_no_source(joyedit: Command) -> None:
     ]
     (message,) = refused(joyedit("run", "gone", "-m", "fake"))
     assert message == "joyedit: error: gone: no such file or folder"
+
+
+@pytest.mark.parametrize("extra", [[], ["--dry-run"]])
+@pytest.mark.parametrize("name", ["m.jsonl", "m.yaml", "m.csv"])
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(joyedit: Command, name: str, extra: list[str]) -> None:
+    os.mkfifo(name)
+    (message,) = refused(joyedit("run", name, "-m", "fake", *extra))
+    assert message == (
+        f"joyedit: error: {name}: this manifest is no file (send its lines to standard input, with - as SOURCE)"
+    )
 
 
 def test_an_unknown_command(joyedit: Command) -> None:

@@ -156,7 +156,17 @@ def test_a_run_that_stopped_on_purpose_blames_nobody(joyedit: Command, pictures:
     assert {record["status"] for record in records().values()} == {"ok"}
 
 
-@pytest.mark.parametrize("junk", [b"", b"[]\n", b"{}\n[3]\n", b'["take", 5]\n["kept"]\n["look", 1]\n', b"\xff" * 100])
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"[]\n",
+        b"{}\n[3]\n",
+        b'["take", 5]\n["kept"]\n["look", 1]\n',
+        b'["kept", [["a", "a.png", -1]]]\n',
+        b"\xff" * 100,
+    ],
+)
 def test_any_bytes_in_the_list_of_unfinished_items(joyedit: Command, pictures: Path, junk: bytes) -> None:
     Path("edited").mkdir()
     Path("edited", UNFINISHED).write_bytes(junk)

@@ -224,5 +224,5 @@ def _items(listed: object) -> dict[str, Suspect]:
     found = {}
     for one in listed if isinstance(listed, list) else ():
         if isinstance(one, list) and len(one) == 3 and isinstance(one[0], str) and isinstance(one[1], str):
-            found[one[0]] = Suspect(one[1], one[2] if isinstance(one[2], int) else 0)
+            found[one[0]] = Suspect(one[1], max(0, one[2]) if isinstance(one[2], int) else 0)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from itertools import chain
 from typing import BinaryIO
@@ -83,7 +84,13 @@ class ManifestSource(Source):
 
     def _open(self) -> BinaryIO:
         try:
-            return open(self.name, "rb")
+            handle = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # waits for no pipe
+            if not stat.S_ISREG(os.fstat(handle).st_mode):  # it can be read once only
+                os.close(handle)
+                raise UsageError(
+                    f"{self.name}: this manifest is no file (send its lines to standard input, with - as SOURCE)"
+                )
+            return open(handle, "rb")
         except OSError as error:
             raise UsageError(f"{self.name}: cannot read this manifest: {os_reason(error)}") from error
 
