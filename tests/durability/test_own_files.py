@@ -429,6 +429,32 @@ def test_a_lock_that_a_colleague_left_behind_is_taken(shared: Path, mode: int) -
         assert ended.code == 0, ended.message
 
 
+def test_an_unfinished_file_that_only_a_colleague_may_remove_stays(shared: Path) -> None:
+    assert as_user(FIRST, *RUN, cwd=shared).code == 0
+    closed = shared / "out" / "closed"
+    closed.mkdir(mode=0o755)
+    (closed / ".0123456789abcdef.joyedit-tmp").touch()
+    ended = as_user(SECOND, *RUN, cwd=shared)
+    assert ended.code == 0, ended.message
+    assert len(list(closed.iterdir())) == 1
+
+
+def test_a_log_that_cannot_be_written_is_told_before_anything_is_edited(shared: Path) -> None:
+    whole = (shared / "in5.png").read_bytes()
+    (shared / "in5.png").write_bytes(whole[: len(whole) // 2])  # only its header is in order
+    (shared / "out").mkdir(mode=0o775)
+    os.chown(shared / "out", FIRST, GROUP)
+    (shared / "out").chmod(0o775)
+    log = shared / "out" / "joyedit.log"
+    log.touch(mode=0o644)
+    ended = as_user(SECOND, *RUN, "--batch-size", "1", cwd=shared)
+    assert ended.code == 1
+    assert "cannot write out/joyedit.log: Permission denied" in ended.message
+    assert pictures(shared / "out") == {}
+    log.unlink()
+    assert as_user(SECOND, *RUN, cwd=shared).code == 3
+
+
 # How a run ends.
 
 

@@ -187,15 +187,17 @@ class OutputFolder:
     def clean(self) -> int:
         """Remove the unfinished files that a killed run left behind. Returns their number.
 
-        Call it only with the lock held: another run's files look the same. Raises `OutputError`.
+        Those that only a colleague may remove stay. Call it only with the lock held: another run's files look the
+        same. Raises `OutputError`.
         """
         count = 0
         try:
             for _, _, names, folder in os.fwalk(".", dir_fd=self.handle):
                 for name in names:
                     if is_temporary(name):
-                        os.unlink(name, dir_fd=folder)
-                        count += 1
+                        with contextlib.suppress(PermissionError, FileNotFoundError):
+                            os.unlink(name, dir_fd=folder)
+                            count += 1
         except OSError as error:
             raise OutputError(f"cannot clean {self.path}: {os_reason(error)}") from error
         return count

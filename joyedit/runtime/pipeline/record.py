@@ -138,9 +138,12 @@ class Recorder:
             raise OutputError(f"cannot write {self._folder.path / LOG}: {os_reason(fault)}") from fault
 
     def _refuse_log(self) -> None:
-        """Raises `OutputError` if joyedit.log is no plain file: better now than at the first failure."""
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            os.close(open_own(self._folder.handle, LOG, os.O_WRONLY))
+        """Raises `OutputError` if joyedit.log cannot be written: better now than at the first failure."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.close(open_own(self._folder.handle, LOG, os.O_WRONLY))
+        except OSError as fault:
+            raise OutputError(f"cannot write {self._folder.path / LOG}: {os_reason(fault)}") from fault
 
     def _add(self, result: ItemResult) -> None:
         with self._lock:
