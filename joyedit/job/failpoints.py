@@ -31,7 +31,7 @@ Point = Literal[
     "file.folder", "file.done", "read", "header",
 ]  # fmt: skip
 
-_SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "stop": getattr(signal, "SIGSTOP", signal.SIGINT)}
+_SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
 _ERRORS = {"enospc": errno.ENOSPC, "eio": errno.EIO, "erofs": errno.EROFS}
 
 

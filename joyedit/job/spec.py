@@ -20,6 +20,8 @@ AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-s
 SwitchName = Literal["auto", "on", "off"]
 
 BASE_SIZES = (256, 512, 768, 1024)
+MAX_STEPS, MAX_GUIDANCE = 1000, 100
+"""The limits of manifests and checkpoints."""
 MAX_PIXELS = 178_000_000
 """joyedit refuses larger pictures before it decodes a pixel, unless the run allows more."""
 READ_TIMEOUT = 120.0

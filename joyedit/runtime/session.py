@@ -143,7 +143,11 @@ class RunSession:
         Raises UsageError if finished pictures would be replaced that nobody asked to replace.
         """
         self._resume = self.admission.resume(
-            self._source, self._fingerprints, self.model.info.model, at_once=not self._one_by_one
+            self._source,
+            fingerprints=self._fingerprints,
+            hashes=self._hashes,
+            model=self.model.info.model,
+            at_once=not self._one_by_one,
         )
         return Checker(
             self._stats.count(self._given()),

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from joyedit.errors import CheckpointError, UsageError
-from joyedit.job.spec import BASE_SIZES, Settings
+from joyedit.job.spec import BASE_SIZES, MAX_GUIDANCE, MAX_STEPS, Settings
 from joyedit.models.config_values import ConfigError, Values, shown
 from joyedit.printable import brief
 from joyedit.weights.regular_files import is_there, printable_path, read_object
@@ -20,8 +20,6 @@ NANO = "nano"
 EDIT_PLUS = Settings(steps=30, negative_prompt=" ")
 """What the Edit-Plus pipeline takes where nobody says anything."""
 
-MOST_STEPS, MOST_GUIDANCE = 1000, 100
-"""The limits that manifests have too."""
 MOST_TEXT = 20_000
 """The most characters of a negative prompt. The model keeps about 4000 tokens of a text."""
 _KEYS = ("basesize", "steps", "guidance_scale", "negative_prompt")
@@ -85,9 +83,9 @@ def _own_settings(path: Path) -> Settings:
 
 def _check(values: Values) -> None:
     if "steps" in values:
-        values.whole("steps", 1, MOST_STEPS)
+        values.whole("steps", 1, MAX_STEPS)
     if "guidance_scale" in values:
-        values.number("guidance_scale", 0, MOST_GUIDANCE)
+        values.number("guidance_scale", 0, MAX_GUIDANCE)
     if "negative_prompt" in values:
         values.text("negative_prompt", most=MOST_TEXT)
     if "basesize" in values and (basesize := values.whole("basesize", 1, BASE_SIZES[-1])) not in BASE_SIZES:

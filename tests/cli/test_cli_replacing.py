@@ -11,8 +11,10 @@ import pytest
 from cli_command import Command
 from PIL import Image
 
+from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import UNFINISHED
 from joyedit.job.results.records import final_records
+from joyedit.job.spec import Stamp
 
 FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1")
 RUN = ("run", "pictures", *FAKE, "-p", "one")
@@ -70,6 +72,31 @@ def test_what_changed_by_itself_is_edited_and_told(joyedit: Command, pictures: P
     ended = joyedit(*RUN)
     assert ended.code == 0
     assert "note: 1 finished picture is edited again: line, picture or edited file changed" in ended.err
+
+
+def test_an_input_that_changed_is_hashed_once(
+    joyedit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check and the reading share what they know."""
+    assert joyedit(*RUN).code == 0
+    Image.new("RGB", (30, 30), "green").save("pictures/a.png")
+    hashed: list[str] = []
+    put = HashCache.put
+
+    def noted(self: HashCache, path: str, stamp: Stamp, sha256: str) -> None:
+        hashed.append(Path(path).name)
+        put(self, path, stamp, sha256)
+
+    monkeypatch.setattr(HashCache, "put", noted)
+    assert joyedit(*RUN).code == 0
+    assert hashed.count("a.png") == 1
+
+
+def test_a_foreign_file_in_the_place_of_a_failed_item_is_a_stray_one(joyedit: Command, pictures: Path) -> None:
+    (pictures / "broken.png").write_bytes(b"no picture")
+    assert joyedit(*RUN).code == 3
+    Path("edited/broken.png").write_text("mine")
+    assert "stray_file: broken.png: no record names this file" in joyedit("verify", "edited").out
 
 
 def test_a_file_of_somebody_else(joyedit: Command, pictures: Path) -> None:

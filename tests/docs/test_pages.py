@@ -160,7 +160,7 @@ def test_names_stand_in_the_files_that_are_linked(page: Path) -> None:
 def test_a_stranger_finds_three_places_in_one_hop() -> None:
     for name, line in (
         ("denoise", r"\bguide\("),  # applies guidance
-        ("Journal.append", r"self\._write\("),  # writes the journal
+        ("Journal._append", r"self\._write\("),  # writes the journal
         ("open_checkpoint", r"\bdetect\("),  # chooses the layout
     ):
         (path,) = {path for path, other in NAMED.findall(prose(DOCS / "architecture.md")) if other == name}

@@ -27,7 +27,6 @@ LIMIT = 60.0
 CODES = {0, 1, 2, 3, 10, 130}
 RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 TAKEN = ("output_taken", "output_name", "output_outside")
-REASONS = ("Too many open files", "memory", "thread", "temporarily unavailable", "too large")
 """What a record of a good picture says where a limit of the process is the reason."""
 MINE = "mine\n"
 _FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1", "--read-timeout", "2s")

@@ -113,15 +113,17 @@ class Journal:
             if record is not None:
                 yield record
 
-    def append(self, result: ItemResult | dict[str, Any]) -> str:
-        """Append the record of `result`, or an earlier record once more: it is the last one of its id then.
+    def append(self, result: ItemResult) -> str:
+        """Append the record of `result`. Returns its line."""
+        line = line_of_result(result)
+        self._append(result.id, line, has_failed=result.status != "ok")
+        return line
 
-        Returns its line. Raises ValueError for an earlier record that is no valid JSON.
-        """
-        if isinstance(result, dict):
-            name, has_failed, line = result["id"], result["status"] != "ok", line_of(result)
-        else:
-            name, has_failed, line = result.id, result.status != "ok", line_of_result(result)
+    def append_again(self, record: dict[str, Any]) -> None:
+        """Append an earlier record once more: it is the last one of its id then. Raises ValueError if it is no JSON."""
+        self._append(record["id"], line_of(record), has_failed=record["status"] != "ok")
+
+    def _append(self, name: str, line: str, *, has_failed: bool) -> None:
         data = memoryview(line.encode() + b"\n")
         with self._lock:
             if self._broken is not None:
@@ -143,7 +145,6 @@ class Journal:
             except BaseException:  # Ctrl-C before the model loads: half a record would look like somebody else's
                 self._take_back()
                 raise
-        return line
 
     def _note(self, name: str, offset: int, *, has_failed: bool) -> None:
         """The last record of the id `name` begins at `offset`."""

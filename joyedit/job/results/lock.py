@@ -7,6 +7,7 @@ end. A killed run may leave the file behind: nobody holds its lock then, and the
 from __future__ import annotations
 
 import errno
+import fcntl
 import getpass
 import json
 import os
@@ -21,11 +22,6 @@ from joyedit.job.clock import utc_now
 from joyedit.job.own_files import LOCK
 from joyedit.job.results.safe_open import own_folder, take_group
 from joyedit.printable import printable
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock: there joyedit cannot stop a second run
-    fcntl = None  # type: ignore[assignment]
 
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
 
@@ -43,7 +39,7 @@ class OutputLock:
 
         If the file system has no locks, the run goes on, and `note` says so.
         """
-        if fcntl is None or (self._handle is not None and self._is_current(self._handle)):
+        if self._handle is not None and self._is_current(self._handle):
             return
         self.release()  # the folder was made anew meanwhile: its lock is another one
         try:
@@ -136,8 +132,6 @@ class OutputLock:
 
 def holder(folder: Path) -> dict[str, object] | None:
     """Who writes to the folder now (pid, host, since); None if nobody does, or if joyedit cannot tell."""
-    if fcntl is None:
-        return None
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

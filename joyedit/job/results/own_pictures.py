@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 from joyedit.errors import ItemError
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import TAKEN_REMEDY
-from joyedit.job.results.records import output_of, read_journal
+from joyedit.job.results.recorded_outputs import RecordedOutputs
+from joyedit.job.results.records import output_of
 from joyedit.job.spec import EditItem
 
 _MOST = 256 << 20
@@ -23,24 +23,23 @@ _MOST = 256 << 20
 class OwnPictures:
     """Any thread may call the methods. `unfinished` are the outputs that were in work when a run ended."""
 
-    def __init__(self, journal: Journal, folder: Path, unfinished: Iterable[str]) -> None:
+    def __init__(self, journal: Journal, recorded: RecordedOutputs, folder: Path, unfinished: Iterable[str]) -> None:
         self._journal = journal
+        self._recorded = recorded
         self._inside = os.path.join(folder, "")
         # What is not there now, and comes later, is somebody else's.
         self._unfinished = {output for output in unfinished if _is_made_by_joyedit(self._inside + output)}
-        self._lock = threading.Lock()
-        self._outputs: set[str] | None = None  # of all records; read when an item's own record does not tell
 
     def names(self, item: EditItem) -> bool:
         """Whether the output of this item is a picture of joyedit's own, if there is such a file."""
         record = self._journal.final(item.id)
         if record is not None and output_of(record) == item.output:
             return True
-        return item.output in self._unfinished or item.output in self._all_outputs()
+        return item.output in self._unfinished or self._recorded.owner(item.output) is not None
 
     def is_unrecorded(self, output: str) -> bool:
         """Whether this was a picture without a record when the run began."""
-        return output in self._unfinished and output not in self._all_outputs()
+        return output in self._unfinished and self._recorded.owner(output) is None
 
     def refuse(self, item: EditItem) -> ItemError | None:
         """Why this item cannot be edited: its output is a file of somebody else, or its own input; else None."""
@@ -58,13 +57,6 @@ class OwnPictures:
             message = f"the edited picture would replace its own input {item.output!r}"
             return ItemError("output_taken", f"{message} (choose another output folder with -o)")
         return None
-
-    def _all_outputs(self) -> set[str]:
-        with self._lock:
-            if self._outputs is None:
-                named = map(output_of, read_journal(self._journal.path)) if len(self._journal) else ()
-                self._outputs = {output for output in named if output is not None}
-            return self._outputs
 
 
 def _is_made_by_joyedit(path: str) -> bool:

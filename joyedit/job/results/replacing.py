@@ -7,7 +7,6 @@ the pictures of an earlier run, so such a run is refused unless it was asked for
 from __future__ import annotations
 
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -17,20 +16,11 @@ from joyedit.errors import UsageError, place
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.records import output_of, read_journal
+from joyedit.job.results.recorded_outputs import RecordedOutputs
+from joyedit.job.results.records import output_of
 from joyedit.job.spec import EditItem, FailedItem
-from joyedit.printable import printable
+from joyedit.printable import brief, printable
 
-_SETTINGS = {
-    "steps": "steps",
-    "guidance_scale": "guidance scale",
-    "seed": "seed",
-    "negative_prompt": "negative prompt",
-    "basesize": "base size",
-    "schedule": "schedule",
-    "dtype": "dtype",
-    "model": "model",
-}
 _SHOWN = 60
 
 
@@ -43,6 +33,7 @@ class Replacing:
     def __init__(
         self,
         journal: Journal,
+        recorded: RecordedOutputs,
         folder: Path,
         *,
         fingerprints: Fingerprinter,
@@ -51,13 +42,12 @@ class Replacing:
         model: str,
     ) -> None:
         self._journal = journal
+        self._recorded = recorded
         self._folder = folder
         self._fingerprints = fingerprints
         self._hashes = hashes
         self.shared = shared
         self._model = model
-        self._lock = threading.Lock()
-        self._owners: dict[str, tuple[str, object]] | None = None  # of all records; read when an item needs it
 
     def refuse(self, items: Iterable[EditItem | FailedItem]) -> None:
         """Raises `UsageError` if an item of `items` would replace a finished picture; the message counts them.
@@ -99,19 +89,8 @@ class Replacing:
             return None
         if not os.path.lexists(self._folder / item.output):
             return None
-        name, shared = self._owner_of(item.output)
-        return None if name in (None, item.id) or shared == self.shared else name
-
-    def _owner_of(self, output: str) -> tuple[str | None, object]:
-        """The id and the `shared` of the last record that names this picture."""
-        with self._lock:
-            if self._owners is None:
-                self._owners = {}
-                for record in read_journal(self._journal.path) if len(self._journal) else ():
-                    named = output_of(record)
-                    if named is not None:
-                        self._owners[named] = record["id"], record.get("shared")
-            return self._owners.get(output, (None, None))
+        owner = self._recorded.owner(item.output)
+        return None if owner is None or owner.id == item.id or owner.shared == self.shared else owner.id
 
     def _replaces_own(self, item: EditItem, record: dict[str, Any]) -> bool:
         output = output_of(record)
@@ -154,7 +133,8 @@ class Replacing:
             found["instruction"] = _change("instruction", record.get("instruction"), item.instruction)
         for key, value in now.items():
             if then.get(key) != value:
-                found[_SETTINGS[key]] = _change(_SETTINGS[key], then.get(key), value)
+                name = "base size" if key == "basesize" else key.replace("_", " ")
+                found[name] = _change(name, then.get(key), value)
         if (then.get("width"), then.get("height")) != (width, height):
             was = f"{then.get('width')} x {then.get('height')}" if then.get("width") else "that of the picture"
             found["size"] = f"size {was} -> " + (f"{width} x {height}" if width else "that of the picture")
@@ -179,9 +159,7 @@ def _change(name: str, then: object, now: object) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
-    text = printable(text)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    return brief(repr(value) if isinstance(value, str) else str(value), _SHOWN)
 
 
 def _source(record: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ class Copy:
     """The records of this run once more, in a file without a name in the same folder. It never raises OSError."""
 
     def __init__(self, folder: int) -> None:
-        self._handle: int | None = None
+        self._handle: int | None = None  # None: there is no copy, or no whole one
         with suppress(OSError):  # a full disk: the journal itself will say so
             name = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
             self._handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
@@ -99,8 +99,14 @@ def rescue(found: Difference, path: Path, opened: Opened) -> OutputError:
     saved = _save(path, opened)
     if saved is None:
         return OutputError(f"{path}: this file was {found} during the run, and its records cannot be saved elsewhere")
+    if os.fstat(opened.journal).st_size == opened.end:
+        what = "all records are"
+    elif opened.copy.handle() is not None:
+        what = "the records of this run, and what is left of earlier ones, are"
+    else:
+        what = "the records that are left are"
     return OutputError(
-        f"{path}: this file was {found} during the run: all records are in {saved} "
+        f"{path}: this file was {found} during the run: {what} in {saved} "
         f"(put that file in its place, and run the same command again)"
     )
 

@@ -89,7 +89,7 @@ class Resume:
         record = self._journal.finished(item.id)
         if record is not None and record.get("output") == item.output and self._is_current(item, record):
             with suppress(ValueError):  # not a number somewhere in it: somebody else wrote this record
-                self._journal.append(record)  # its inputs were gone for a while
+                self._journal.append_again(record)  # its inputs were gone for a while
                 return "done"
         if self._replacing is not None and self._replacing.would_replace(item, record):
             return "keep"

@@ -19,7 +19,7 @@ from joyedit.errors import ItemError, OutputError, UsageError, first_line, os_re
 from joyedit.job.hashing import sha256_of
 from joyedit.job.own_files import FAILED, OWN_NAMES, REPORT, RESULTS, is_temporary
 from joyedit.job.pictures.decode import load_picture
-from joyedit.job.results.records import damaged_lines, error_code, final_records
+from joyedit.job.results.records import damaged_lines, error_code, final_records, output_of, read_journal
 from joyedit.job.results.safe_open import open_to_read, read_own
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.sources import Source, reopen
@@ -179,6 +179,7 @@ def _format(folder: Path) -> str:
 
 def _records(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
     waiting: deque[Future[Mismatch | None]] = deque()
+    failed: set[str] = set()
     with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="joyedit-verify") as pool:
         for record in final_records(folder / RESULTS):
             counts.records += 1
@@ -189,14 +190,18 @@ def _records(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
             code = error_code(record)
             if code is not None:
                 counts.failed[code] += 1
-                if code != "output_taken":  # its picture of an earlier run may stand there
-                    names.outputs.add(str(record.get("planned_output")))
+                failed.add(record["id"])
                 continue
             counts.ok += 1
             names.outputs.add(str(record.get("output")))
             waiting.append(pool.submit(check_record, folder, record))
             if len(waiting) >= _AHEAD and (mismatch := waiting.popleft().result()) is not None:
                 yield mismatch
+        # The picture that an earlier run finished may still stand where a later one failed.
+        for record in read_journal(folder / RESULTS) if failed else ():
+            earlier = output_of(record)
+            if earlier is not None and record["id"] in failed:
+                names.outputs.add(earlier)
         for future in waiting:
             if (mismatch := future.result()) is not None:
                 yield mismatch

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from joyedit.errors import Problem
 from joyedit.job.source.problems import FewProblems, Table, nearest, repeated_key, shown
-from joyedit.job.spec import BASE_SIZES, Settings
+from joyedit.job.spec import BASE_SIZES, MAX_GUIDANCE, MAX_STEPS, Settings
 
 ALIASES: Mapping[str, str] = {
     "prompt": "instruction",
@@ -47,8 +47,8 @@ RULES: Mapping[str, str] = {
     "id": "text",
     "negative_prompt": "text",
     "seed": "a whole number from 0 to 18446744073709551615",
-    "steps": "a whole number from 1 to 1000",
-    "guidance_scale": "a number from 0 to 100",
+    "steps": f"a whole number from 1 to {MAX_STEPS}",
+    "guidance_scale": f"a number from 0 to {MAX_GUIDANCE}",
     "basesize": "one of " + ", ".join(str(size) for size in BASE_SIZES),
     "width": "a whole number from 16 to 16384",
     "height": "a whole number from 16 to 16384",
@@ -63,8 +63,8 @@ class _Strict(BaseModel):
     instruction: _Filled | None = None
     negative_prompt: _Text | None = None
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] | None = None
     basesize: int | None = None
     width: _Side | None = None
     height: _Side | None = None

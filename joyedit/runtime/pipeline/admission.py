@@ -4,19 +4,18 @@ asked, and an item that may have killed an earlier run comes last and alone.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from joyedit.errors import ItemError
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
+from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.replacing import Replacing
 from joyedit.job.results.resume import KILLED, Resume
 from joyedit.job.results.unfinished import DEATHS, Unfinished
 from joyedit.job.source.sources import Source
-from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
+from joyedit.job.spec import Batch, EditItem, RunConfig
 
 
 class Admission:
@@ -28,24 +27,28 @@ class Admission:
     def __init__(self, folder: OutputFolder, journal: Journal, config: RunConfig, shared: str) -> None:
         self.shared = shared
         self.in_work = Unfinished(folder, journal)
-        self.own = OwnPictures(journal, folder.path, [one.output for one in self.in_work.before.values()])
-        self._output = folder
-        self._folder: Path = folder.path
+        self._recorded = RecordedOutputs(journal)
+        left = [one.output for one in self.in_work.before.values()]
+        self.own = OwnPictures(journal, self._recorded, folder.path, left)
+        self._folder = folder
         self._journal = journal
         self._config = config
 
-    def resume(self, source: Source, fingerprints: Fingerprinter, model: str, *, at_once: bool) -> Resume:
+    def resume(
+        self, source: Source, *, fingerprints: Fingerprinter, hashes: HashCache, model: str, at_once: bool
+    ) -> Resume:
         """What decides which items are done. `model` is the name of the model.
 
         Raises `UsageError` if finished pictures would be replaced that nobody asked to replace. With `at_once` unset
         that is decided for each item when it comes.
         """
-        config, hashes = self._config, HashCache()
+        config = self._config
         replacing = None
         if config.redo != "all" and not config.update:
             replacing = Replacing(
                 self._journal,
-                self._folder,
+                self._recorded,
+                self._folder.path,
                 fingerprints=fingerprints,
                 hashes=hashes,
                 shared=self.shared,
@@ -55,7 +58,7 @@ class Admission:
                 replacing.refuse(source.items())
         return Resume(
             self._journal,
-            self._folder,
+            self._folder.path,
             fingerprints=fingerprints,
             hashes=hashes,
             redo=config.redo,
@@ -80,16 +83,16 @@ class Admission:
             self.in_work.look(item)
         return not deaths
 
-    def comes_last(self, entry: EditItem | FailedItem) -> bool:
-        """Whether this is an item that may have killed an earlier run."""
-        before = self.in_work.before.get(entry.id)
-        return before is not None and before.deaths > 0 and isinstance(entry, EditItem)
+    def comes_last(self, item: EditItem) -> bool:
+        """Whether this item may have killed an earlier run."""
+        before = self.in_work.before.get(item.id)
+        return before is not None and before.deaths > 0
 
     def remove_unrecorded(self, item: EditItem) -> None:
         """Remove the picture that a run put in place for this item under another name, before it died."""
         before = self.in_work.before.get(item.id)
         if before is not None and before.output != item.output and self.own.is_unrecorded(before.output):
-            self._output.remove(before.output)
+            self._folder.remove(before.output)
 
     def take(self, batch: Batch) -> None:
         """The items of this batch are in work from now on, until they have a record."""
