@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 _SKIPPED: dict[Decision, tuple[str, str]] = {
     "done": ("is already done", "are already done"),
+    "changed": (
+        "is already done; somebody changed its picture since, and it stays so (--update edits it again)",
+        "are already done; somebody changed their pictures since, and they stay so (--update edits them again)",
+    ),
     "leave": (
         "did not fail in an earlier run and is left (it needs a run without --retry-failed)",
         "did not fail in an earlier run and are left (they need a run without --retry-failed)",
@@ -40,8 +44,8 @@ _SKIPPED: dict[Decision, tuple[str, str]] = {
         "have finished pictures that differ from what is asked, and keep them (--update replaces them)",
     ),
     "given up": (
-        "is passed over: the process died while it was in work (--retry-failed tries it again)",
-        "are passed over: the process died while they were in work (--retry-failed tries them again)",
+        "is passed over: the process died while it was in work (change its line or picture, or add --retry-failed)",
+        "are passed over: the process died while they were in work (change lines or pictures, or add --retry-failed)",
     ),
 }
 """Why items are not edited: of one item, of several."""

@@ -18,12 +18,14 @@ from joyedit.job.pictures.decode import allow_pixels, header_size
 from joyedit.job.pictures.encode import DEFAULT_QUALITY
 from joyedit.job.plan import plan
 from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.given_up import KILLED
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import Report
-from joyedit.job.results.resume import KILLED, Decision, Resume
+from joyedit.job.results.resume import Decision, Resume
 from joyedit.job.results.retry import write_failed
 from joyedit.job.results.run_counts import Tally
+from joyedit.job.results.shared import Shared
 from joyedit.job.results.verify import asked_of
 from joyedit.job.source.source import SourceStoppedError
 from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
@@ -81,17 +83,21 @@ class RunSession:
             dtype=info.dtype,
             quality=DEFAULT_QUALITY if config.quality is None else config.quality,
         )
-        self._shared = self._shared_hash(source, folder)
+        self._shared = self._shared_by_all(source, folder)
         self.recorder: Recorder
         self.admission: Admission
         self._resume: Resume
 
-    def _shared_hash(self, source: Source, folder: OutputFolder) -> str:
-        """The hash of what all items share. A retry has that of the run whose failed items it edits."""
+    def _shared_by_all(self, source: Source, folder: OutputFolder) -> Shared:
+        """What all items share. A retry has that of the run whose failed items it edits.
+
+        The path of standard input is in the current folder, to which its own paths are relative.
+        """
         asked = self._stats.asked = asked_of(source, folder.path)
-        before = asked.get("shared")
-        shared = before if isinstance(before, str) else self._fingerprints.shared(source.shared())
-        asked["shared"] = shared
+        shared = Shared.read(asked.get("shared")) or Shared.of(
+            self._fingerprints, source.shared(), source=source.name, output=folder.path
+        )
+        asked["shared"] = str(shared)
         return shared
 
     @contextmanager
@@ -169,7 +175,7 @@ class RunSession:
     def _skip(self, decision: Decision) -> None:
         if self.stop():
             raise StoppedError
-        if decision == "done":
+        if decision in ("done", "changed"):
             self.recorder.skipped()
         elif decision == "given up":
             self.recorder.given_up(KILLED)

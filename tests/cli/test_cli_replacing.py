@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_command import Command
+from cli_command import Command, Ended
 from PIL import Image
 
 from joyedit.job.hashing import HashCache
@@ -72,6 +73,134 @@ def test_what_changed_by_itself_is_edited_and_told(joyedit: Command, pictures: P
     ended = joyedit(*RUN)
     assert ended.code == 0
     assert "note: 1 finished picture is edited again: line, picture or edited file changed" in ended.err
+
+
+def repaint(folder: str, *names: str) -> None:
+    for name in names:
+        Image.new("RGB", (30, 30), "green").save(Path(folder, name))
+
+
+@pytest.mark.parametrize("mended", [(), ("--update",), ("--overwrite",)])
+def test_other_pictures_at_the_same_path(joyedit: Command, pictures: Path, mended: tuple[str, ...]) -> None:
+    """As if another card was mounted there."""
+    assert joyedit(*RUN).code == 0
+    before = Path("edited/a.png").read_bytes()
+    repaint("pictures", "a.png", "b.jpg")
+    if not mended:
+        refused = joyedit(*RUN)
+        assert refused.code == 2
+        assert "would replace 2 finished pictures in edited" in refused.err
+        assert "other pictures stand under the names of the source now (2 of 3); for example a:" in refused.err
+        assert "-o edited-2" in refused.err
+        assert Path("edited/a.png").read_bytes() == before
+    else:
+        assert joyedit(*RUN, *mended).code == 0
+        assert Path("edited/a.png").read_bytes() != before
+        assert joyedit(*RUN).code == 0
+
+
+@pytest.mark.parametrize("names", [("a.png",), ("a.png", "b.jpg", "deep/c.png")])
+def test_a_link_that_leads_to_another_folder(joyedit: Command, pictures: Path, names: tuple[str, ...]) -> None:
+    shutil.copytree("pictures", "others")
+    repaint("others", *names)
+    Path("link").symlink_to("pictures")
+    assert joyedit("run", "link", *RUN[2:]).code == 0
+    before = Path("edited/a.png").read_bytes()
+    Path("link").unlink()
+    Path("link").symlink_to("others")
+    refused = joyedit("run", "link", *RUN[2:])
+    assert refused.code == 2
+    assert f"would replace {len(names)} finished picture" in refused.err
+    assert Path("edited/a.png").read_bytes() == before
+    Path("link").unlink()
+    Path("link").symlink_to(Path("pictures").absolute())
+    assert "3 items are already done" in joyedit("run", "link", *RUN[2:]).err
+
+
+@pytest.mark.parametrize("moved", ["project", "output", "source"])
+def test_a_project_that_moved_goes_on_with_its_edited_lines(joyedit: Command, pictures: Path, moved: str) -> None:
+    Path("project").mkdir()
+    shutil.copytree("pictures", "project/pictures")
+    lines = [{"image": f"pictures/{name}", "instruction": "one"} for name in ("a.png", "b.jpg", "deep/c.png")]
+
+    def run(folder: str, output: str, *flags: str) -> Ended:
+        Path(folder, "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return joyedit("run", f"{folder}/m.jsonl", *FAKE, "-o", output, *flags)
+
+    assert run("project", "project/out").code == 0
+    lines[1]["instruction"] = "two"
+    if moved == "project":
+        Path("project").rename("elsewhere")
+        ended = run("elsewhere", "elsewhere/out")
+    elif moved == "output":
+        Path("project/out").rename("results")
+        ended = run("project", "results")
+    else:  # its path and the way to it from the output folder are others: another source
+        shutil.copytree("project", "elsewhere")
+        ended = run("elsewhere", "project/out")
+        assert ended.code == 2
+        assert "pictures (1)" in ended.err
+        return
+    assert ended.code == 0
+    assert "2 items are already done" in ended.err
+    assert "note: 1 finished picture is edited again" in ended.err
+
+
+def retouch(name: str) -> bytes:
+    path = Path("edited", name)
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+    return path.read_bytes()
+
+
+def test_a_picture_that_somebody_retouched_stays(joyedit: Command, pictures: Path) -> None:
+    assert joyedit(*RUN).code == 0
+    mine = retouch("a.png")
+    for flags in ((), ("--trust-journal",), ("--retry-failed",)):
+        ended = joyedit(*RUN, *flags)
+        assert ended.code == 0
+        assert "1 item is already done; somebody changed its picture since, and it stays so" in ended.err
+        assert Path("edited/a.png").read_bytes() == mine
+    assert joyedit(*RUN, "--update").code == 0
+    assert Path("edited/a.png").read_bytes() != mine
+    assert joyedit("verify", "edited").code == 0
+
+
+def test_a_retouched_picture_stays_where_its_own_picture_or_line_changed(joyedit: Command, pictures: Path) -> None:
+    assert joyedit(*RUN).code == 0
+    mine = retouch("a.png")
+    repaint("pictures", "a.png")
+    ended = joyedit(*RUN)
+    assert ended.code == 3
+    assert (
+        "1 item has a finished picture that differs from what is asked, and keeps it (--update replaces it)"
+        in ended.err
+    )
+    assert Path("edited/a.png").read_bytes() == mine
+    assert joyedit(*RUN, "--update").code == 0
+    assert Path("edited/a.png").read_bytes() != mine
+
+
+def test_a_retouched_picture_stays_while_its_input_is_gone(joyedit: Command, pictures: Path) -> None:
+    assert joyedit(*RUN).code == 0
+    data = (pictures / "a.png").read_bytes()
+    (pictures / "a.png").write_bytes(b"")
+    assert joyedit(*RUN).code == 3  # the edited picture is as it was, and its input is not
+    (pictures / "a.png").write_bytes(data)
+    mine = retouch("a.png")
+    assert joyedit(*RUN).code == 0
+    assert Path("edited/a.png").read_bytes() == mine
+    assert records()["a"]["status"] == "ok"
+
+
+def test_a_whole_picture_whose_record_is_missing_is_no_retouched_one(joyedit: Command, pictures: Path) -> None:
+    """The run died between the picture and its record."""
+    assert joyedit(*RUN).code == 0
+    assert joyedit(*RUN, "--seed", "2", "--update").code == 0
+    path = Path("edited/results.jsonl")
+    path.write_text("".join(path.read_text().splitlines(True)[:3]))  # the records of the first run alone
+    left_behind(["start", path.stat().st_size], ["take", [[name, f"{name}.png", 0] for name in ("a", "b", "deep/c")]])
+    assert joyedit(*RUN).code == 0
+    assert joyedit("verify", "edited").code == 0
 
 
 def test_an_input_that_changed_is_hashed_once(
@@ -144,6 +273,27 @@ def test_an_item_of_two_deaths_is_given_up_until_it_is_asked_for(joyedit: Comman
     assert again.code == 3
     assert "1 item is passed over: the process died while it was in work" in again.err
     assert joyedit(*RUN, "--retry-failed").code == 0
+    assert joyedit("verify", "edited").code == 0
+
+
+@pytest.mark.parametrize("flags", [(), ("--update",)])
+@pytest.mark.parametrize("change", ["picture", "line"])
+def test_an_item_of_two_deaths_that_changed_is_tried_again(
+    joyedit: Command, pictures: Path, change: str, flags: tuple[str, ...]
+) -> None:
+    lines = [{"image": f"pictures/{name}", "instruction": "one"} for name in ("a.png", "b.jpg")]
+    Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = ("run", "m.jsonl", *FAKE)
+    Path("edited").mkdir()
+    left_behind(["start", 0], ["take", [["pictures/a", "pictures/a.png", 1]]])
+    assert joyedit(*run, *flags).code == 3
+    assert joyedit(*run, *flags).code == 3
+    if change == "picture":
+        repaint("pictures", "a.png")
+    else:
+        lines[0]["instruction"] = "two"
+        Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert joyedit(*run, *flags).code == 0
     assert joyedit("verify", "edited").code == 0
 
 

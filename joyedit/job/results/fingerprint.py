@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from joyedit.job.spec import EditItem
 
@@ -55,11 +54,3 @@ class Fingerprinter:
             f'"schedule": {text(self.schedule)}, "size": {size}, "version": {OUTPUT_VERSION}}}'
         )
         return hashlib.sha256(message.encode()).hexdigest()
-
-    def shared(self, given: Mapping[str, Any]) -> str:
-        """One hash of everything that all items of a run have in common. `given` is what `Source.shared` gives.
-
-        If it is the recorded one and the fingerprint is another one, then the item's own line or picture changed.
-        """
-        message = {"run": asdict(self), "source": given, "version": OUTPUT_VERSION}
-        return hashlib.sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()

@@ -37,6 +37,10 @@ class OwnPictures:
             return True
         return item.output in self._unfinished or self._recorded.owner(item.output) is not None
 
+    def is_unfinished(self, output: str) -> bool:
+        """Whether this was in work when a run ended, so that its record may be missing or old."""
+        return output in self._unfinished
+
     def is_unrecorded(self, output: str) -> bool:
         """Whether this was a picture without a record when the run began."""
         return output in self._unfinished and self._recorded.owner(output) is None

@@ -15,19 +15,28 @@ from typing import Any
 from joyedit.errors import UsageError, place
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.records import output_of
+from joyedit.job.results.shared import Shared
+from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem
 from joyedit.printable import brief, printable
 
 _SHOWN = 60
+_ENOUGH = 64
+"""Where at most half of so many first pictures are others, the source is the same one."""
+_MOST = 4096
+"""So many items are looked at for finished pictures, unless most of those that were found are others."""
+_FEWEST = 2
+"""One picture that is another one was edited by its owner."""
 
 
 class Replacing:
     """Tells which finished pictures would be replaced.
 
-    `shared` is the run's own hash of what its items share, `model` the name of its model.
+    `shared` is what the items of the run have in common, `model` the name of its model.
     """
 
     def __init__(
@@ -38,7 +47,7 @@ class Replacing:
         *,
         fingerprints: Fingerprinter,
         hashes: HashCache,
-        shared: str,
+        shared: Shared,
         model: str,
     ) -> None:
         self._journal = journal
@@ -46,16 +55,22 @@ class Replacing:
         self._folder = folder
         self._fingerprints = fingerprints
         self._hashes = hashes
-        self.shared = shared
+        self._shared = shared
         self._model = model
 
-    def refuse(self, items: Iterable[EditItem | FailedItem]) -> None:
-        """Raises `UsageError` if an item of `items` would replace a finished picture; the message counts them.
+    def refuse(self, source: Source) -> None:
+        """Raises `UsageError` if the run would replace finished pictures; the message counts them.
 
-        Reads the items only if there are records of runs with other flags, recipe, model or source.
+        Reads all items only if there are records of runs with other flags, recipe, model or source, or if other
+        pictures stand under the names of the first ones.
         """
-        if self._journal.shared <= {self.shared}:
-            return
+        if not all(map(self._shared.is_in, self._journal.shared)):
+            self._refuse_settings(source.items())
+        if len(self._journal):
+            self._refuse_pictures(source.items())
+
+    def _refuse_settings(self, items: Iterable[EditItem | FailedItem]) -> None:
+        """Flags, recipe, model or source are others."""
         count, reasons, first = 0, Counter[str](), ""
         for item in items:
             if not isinstance(item, EditItem):
@@ -72,7 +87,44 @@ class Replacing:
             reasons.update(found.keys())
             first = first or f"{printable(item.id)}: {found[next(iter(found))]}"
         if count:
-            raise UsageError(self._message(count, reasons, first))
+            counted = ", ".join(f"{name} ({number})" for name, number in reasons.most_common())
+            raise UsageError(self._message(count, f"because these differ: {counted}", first))
+
+    def _refuse_pictures(self, items: Iterable[EditItem | FailedItem]) -> None:
+        """Most pictures of the source are others than those that were edited: somebody put another source in its place.
+
+        Another card may be mounted at the same path. Some pictures that were retouched are no other source.
+        """
+        known = others = 0
+        first = ""
+        for number, item in enumerate(items):
+            record = self._journal.finished(item.id) if isinstance(item, EditItem) else None
+            if record is not None and isinstance(item, EditItem):
+                has_others = self._has_other_pictures(item, record)
+                known += has_others is not None
+                others += bool(has_others)
+                first = first or (printable(item.id) if has_others else "")
+            if (known >= _ENOUGH or number >= _MOST) and others * 2 <= known:
+                return
+        if others >= _FEWEST and others * 2 > known:
+            why = f"because other pictures stand under the names of the source now ({others} of {known})"
+            raise UsageError(self._message(others, why, f"{first}: the picture that was edited had another content"))
+
+    def _has_other_pictures(self, item: EditItem, record: dict[str, Any]) -> bool | None:
+        """Whether the pictures of an item have another content than the recorded one; None if they are not the same
+        files, or if nobody can tell.
+        """
+        output = output_of(record)
+        paths = [os.path.abspath(path) for path in item.images]
+        if not paths or output is None or record.get("inputs") != paths or not os.path.lexists(self._folder / output):
+            return None
+        seen = record.get("inputs_seen")
+        if not isinstance(seen, list) or not all(isinstance(one, list) and one for one in seen):
+            return None
+        try:
+            return input_hashes(item, record, self._hashes, trust=True) != [one[0] for one in seen]
+        except (OSError, ValueError):
+            return None
 
     def would_replace(self, item: EditItem, record: dict[str, Any] | None) -> bool:
         """Whether an edit of this item would replace a finished picture for a reason outside of the item.
@@ -90,27 +142,19 @@ class Replacing:
         if not os.path.lexists(self._folder / item.output):
             return None
         owner = self._recorded.owner(item.output)
-        return None if owner is None or owner.id == item.id or owner.shared == self.shared else owner.id
+        return None if owner is None or owner.id == item.id or self._shared.is_in(owner.shared) else owner.id
 
     def _replaces_own(self, item: EditItem, record: dict[str, Any]) -> bool:
         output = output_of(record)
-        if output is None or record.get("shared") == self.shared or not os.path.lexists(self._folder / output):
+        if output is None or self._shared.is_in(record.get("shared")) or not os.path.lexists(self._folder / output):
             return False
         if _ending(output) != _ending(item.output):
             return True
-        inputs = self._inputs(item, record)
-        return inputs is not None and record.get("fingerprint") != self._fingerprints.of(item, inputs)
-
-    def _inputs(self, item: EditItem, record: dict[str, Any]) -> list[str] | None:
-        """The recorded hashes of the inputs if these are the same files, else their hashes now; None if unreadable."""
-        paths = [os.path.abspath(path) for path in item.images]
-        seen = record.get("inputs_seen")
-        if record.get("inputs") == paths and isinstance(seen, list) and len(seen) == len(paths):
-            return [str(one[0]) if isinstance(one, list) and one else "" for one in seen]
         try:
-            return [self._hashes.sha256(path).sha256 for path in paths]
-        except OSError:
-            return None
+            inputs = input_hashes(item, record, self._hashes, trust=True)
+        except (OSError, ValueError):  # unreadable: the item will fail
+            return False
+        return record.get("fingerprint") != self._fingerprints.of(item, inputs)
 
     def _reasons(self, item: EditItem, record: dict[str, Any]) -> dict[str, str]:
         """What differs: name, and how it was and is."""
@@ -144,11 +188,10 @@ class Replacing:
             found["pictures"] = f"from another source, {_source(record)}"
         return found or {"model, quality or version": "made by another model, quality or version of joyedit"}
 
-    def _message(self, count: int, reasons: Counter[str], first: str) -> str:
+    def _message(self, count: int, why: str, first: str) -> str:
         what = "1 finished picture" if count == 1 else f"{count} finished pictures"
-        counted = ", ".join(f"{name} ({number})" for name, number in reasons.most_common())
         return (
-            f"this run would replace {what} in {self._folder}, because these differ: {counted}; for example {first} "
+            f"this run would replace {what} in {self._folder}, {why}; for example {first} "
             f"(add --update to replace the pictures that differ, or --overwrite to edit all items again, "
             f"or keep them and choose another folder: -o {_free_name(self._folder)})"
         )

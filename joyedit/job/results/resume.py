@@ -1,40 +1,42 @@
 """Decides which items are already done, so that a run skips them.
 
-An item is done if its last record says so, if the record has the item's present fingerprint, and if the
-picture is the recorded one. In doubt joyedit edits the item.
+An item is done if its last record says so, if the record has the item's present fingerprint, and if the picture is the
+recorded one. Where another whole picture stands in its place, somebody changed it on purpose: it stays, unless the run
+was asked to replace what differs. In doubt joyedit edits the item.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from joyedit.errors import system_limit
-from joyedit.job.hashing import HashCache, sha256_of
+from joyedit.job.hashing import HashCache
 from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.finished_picture import State, picture_state
+from joyedit.job.results.given_up import is_given_up
+from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.records import error_code, output_of
+from joyedit.job.results.own_pictures import OwnPictures
+from joyedit.job.results.records import output_of
 from joyedit.job.results.replacing import Replacing
 from joyedit.job.spec import EditItem
 
-Decision = Literal["edit", "done", "leave", "keep", "given up"]
-"""`edit` the item, or do not edit it: it is `done`; `leave` it, it has no picture; `keep` its picture, although it
-differs from what is asked; it is `given up`, because it was in work when the process died, again and again."""
-
-KILLED = "killed_the_run"
-"""The error code of an item that is given up."""
+Decision = Literal["edit", "done", "changed", "leave", "keep", "given up"]
+"""`edit` the item, or do not edit it: it is `done`; it is done, and somebody `changed` its picture since; `leave` it,
+it has no picture; `keep` its picture, although it differs from what is asked; it is `given up`, because it was in work
+when the process died, again and again."""
 
 
 class Resume:
     """Decides for each item of a run. Any thread may call it.
 
-    `redo` is that of `RunConfig`, and `trust` its `trust_journal`. With `trust`, an input whose size and times
-    are the recorded ones counts as unchanged, and so does a picture that has the recorded size. `replacing` tells
-    which finished pictures stay; None lets all of them be replaced.
+    `redo` is that of `RunConfig`, `update` and `trust` its `update` and `trust_journal`. With `trust`, an input whose
+    size and times are the recorded ones counts as unchanged, and so does a picture that has the recorded size.
+    `replacing` tells which finished pictures stay; None lets all of them be replaced. `own` tells which pictures were
+    in work when a run ended: their records may be missing.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Resume:
         hashes: HashCache,
         redo: Literal["changed", "all", "failed"],
         trust: bool,
+        own: OwnPictures,
         replacing: Replacing | None = None,
     ) -> None:
         self._journal = journal
@@ -54,6 +57,7 @@ class Resume:
         self._hashes = hashes
         self._redo = redo
         self._trust = trust
+        self._own = own
         self._replacing = replacing
         self.again = 0
         """How many items with a finished picture are edited again, because something about them has changed."""
@@ -63,77 +67,68 @@ class Resume:
         """What this run does with the item."""
         if self._redo == "all" or (self._redo == "changed" and not len(self._journal)):
             return "edit"
-        record = self._journal.final(item.id)
-        if self._redo == "failed":
-            if record is None:
-                return "leave"
-            if record["status"] != "ok":
-                return self._decide_failed(item)
-            if self._replacing is not None and self._replacing.would_replace(item, record):
-                return "keep"
-            return "done" if self._is_there(record) else "leave"
-        if record is None or record["status"] != "ok":
-            if record is not None and error_code(record) == KILLED:
-                return "given up"
-            return self._decide_failed(item)
-        if record.get("output") == item.output and self._is_current(item, record):
-            return "done"
-        if self._replacing is not None and self._replacing.would_replace(item, record):
+        last = self._journal.final(item.id)
+        if self._redo == "failed" and (last is None or last["status"] == "ok"):
+            return "leave" if last is None else self._decide_finished(item, last)
+        has_failed = last is not None and last["status"] != "ok"
+        if last is not None and has_failed and self._redo != "failed" and is_given_up(item, last):
+            return "given up"
+        # An earlier run may have finished an item that failed since.
+        record = self._journal.finished(item.id) if has_failed else last
+        if record is None:
+            return "keep" if self._is_kept(item, None) else "edit"
+        if record.get("output") == item.output and self._has_fingerprint(item, record):
+            state = self._state(item, record, trust=self._trust)
+            if state == "recorded" or (state == "changed" and self._replacing is not None):
+                done: Decision = "done" if state == "recorded" else "changed"
+                return self._done_again(record, done) if has_failed else done
+        elif self._is_kept(item, record):
             return "keep"
-        with self._lock:
-            self.again += 1
+        if not has_failed:
+            with self._lock:
+                self.again += 1
         return "edit"
 
-    def _decide_failed(self, item: EditItem) -> Decision:
-        """For an item whose last record is a failure, or that has none. An earlier run may have finished it."""
-        record = self._journal.finished(item.id)
-        if record is not None and record.get("output") == item.output and self._is_current(item, record):
-            with suppress(ValueError):  # not a number somewhere in it: somebody else wrote this record
-                self._journal.append_again(record)  # its inputs were gone for a while
-                return "done"
+    def _decide_finished(self, item: EditItem, record: dict[str, Any]) -> Decision:
+        """For an item with a finished picture, where only failed items are edited."""
         if self._replacing is not None and self._replacing.would_replace(item, record):
             return "keep"
-        return "edit"
+        state = picture_state(self._inside + str(output_of(record)), record, trust=True)
+        return "done" if state == "recorded" else "changed" if state == "changed" else "leave"
 
-    def _is_there(self, record: dict[str, Any]) -> bool:
-        """Whether the picture of a record has the recorded size."""
+    def _done_again(self, record: dict[str, Any], decision: Decision) -> Decision:
+        """For an item whose inputs were gone for a while: its earlier record becomes the last one."""
         try:
-            status = os.stat(self._inside + str(output_of(record)), follow_symlinks=False)
-        except (OSError, ValueError):
+            self._journal.append_again(record)
+        except ValueError:  # not a number somewhere in it: somebody else wrote this record
+            return "edit"
+        return decision
+
+    def _is_kept(self, item: EditItem, record: dict[str, Any] | None) -> bool:
+        """Whether a picture stays although it differs: nobody asked to replace it, or somebody changed it since."""
+        if self._replacing is None:
             return False
-        return stat.S_ISREG(status.st_mode) and status.st_size == record.get("output_bytes")
+        if self._replacing.would_replace(item, record):
+            return True
+        if record is None or record.get("output") != item.output:
+            return False
+        return self._state(item, record, trust=False) == "changed"
 
-    def _is_current(self, item: EditItem, record: dict[str, Any]) -> bool:
+    def _state(self, item: EditItem, record: dict[str, Any], *, trust: bool) -> State:
+        state = picture_state(self._inside + item.output, record, trust=trust)
+        # A run that died may have put it in place without a record.
+        return "lost" if state == "changed" and self._own.is_unfinished(item.output) else state
+
+    def _has_fingerprint(self, item: EditItem, record: dict[str, Any]) -> bool:
+        """Whether the picture of this record was made of what the item says now."""
         try:
-            path = self._inside + item.output
-            status = os.stat(path, follow_symlinks=False)
-            if not stat.S_ISREG(status.st_mode) or status.st_size != record.get("output_bytes"):
-                return False
-            inputs = self._inputs(item, record)
-            if record.get("fingerprint") != self._fingerprints.of(item, inputs):
-                return False
-            if self._trust:
-                return True
-            with open(path, "rb", buffering=0) as file:
-                return sha256_of(file) == record.get("output_sha256")
+            inputs = input_hashes(item, record, self._hashes, trust=self._trust)
         except (OSError, ValueError) as error:  # missing or unreadable: the edit will say why
             limit = system_limit(error)
             if limit is not None:
                 raise limit from error
             return False
-
-    def _inputs(self, item: EditItem, record: dict[str, Any]) -> list[str]:
-        seen = record.get("inputs_seen")
-        if not self._trust or not isinstance(seen, list) or len(seen) != len(item.images):
-            return [self._hashes.sha256(os.fspath(path)).sha256 for path in item.images]
-        return [self._trusted(os.fspath(path), then) for path, then in zip(item.images, seen, strict=True)]
-
-    def _trusted(self, path: str, then: object) -> str:
-        if isinstance(then, list) and len(then) == 4:
-            status = os.stat(path)
-            if then[1:] == [status.st_size, status.st_mtime_ns, status.st_ctime_ns]:
-                return str(then[0])
-        return self._hashes.sha256(path).sha256
+        return record.get("fingerprint") == self._fingerprints.of(item, inputs)
 
 
 def earlier_picture(record: dict[str, Any] | None, output: str) -> tuple[str, int, str] | None:

@@ -68,14 +68,10 @@ class Source(ABC):
         }
 
     def shared(self) -> dict[str, Any]:
-        """Everything that the source gives all its items and that is not written in it, as JSON.
-
-        Standard input has the path of the current folder, to which its own paths are relative.
-        """
+        """Everything that the source gives all its items and that is not written in it, but its path, as JSON."""
         options = self.options
         recipe = options.recipe
         return {
-            "path": os.path.abspath(self.name),
             "prompt": options.prompt,
             "flags": asdict(options.flags),
             "recipe": None if recipe is None else {**asdict(recipe), "file": "", "name": ""},

@@ -7,24 +7,26 @@ from __future__ import annotations
 from joyedit.errors import ItemError
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.given_up import KILLED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.replacing import Replacing
-from joyedit.job.results.resume import KILLED, Resume
+from joyedit.job.results.resume import Resume
+from joyedit.job.results.shared import Shared
 from joyedit.job.results.unfinished import DEATHS, Unfinished
 from joyedit.job.source.sources import Source
 from joyedit.job.spec import Batch, EditItem, RunConfig
 
 
 class Admission:
-    """Any thread may call the methods. `shared` is the hash of what all items of the run share.
+    """Any thread may call the methods. `shared` is what all items of the run have in common.
 
     `own` tells which pictures the run may replace, `in_work` keeps the list of items that have no record yet.
     """
 
-    def __init__(self, folder: OutputFolder, journal: Journal, config: RunConfig, shared: str) -> None:
+    def __init__(self, folder: OutputFolder, journal: Journal, config: RunConfig, shared: Shared) -> None:
         self.shared = shared
         self.in_work = Unfinished(folder, journal)
         self._recorded = RecordedOutputs(journal)
@@ -55,7 +57,7 @@ class Admission:
                 model=model,
             )
             if at_once and config.redo == "changed":
-                replacing.refuse(source.items())
+                replacing.refuse(source)
         return Resume(
             self._journal,
             self._folder.path,
@@ -63,6 +65,7 @@ class Admission:
             hashes=hashes,
             redo=config.redo,
             trust=config.trust_journal,
+            own=self.own,
             replacing=replacing,
         )
 
@@ -75,7 +78,9 @@ class Admission:
         deaths = 0 if before is None else before.deaths
         if deaths >= DEATHS:
             message = f"the process died {deaths} times while this item was in work, the last time with it alone"
-            raise ItemError(KILLED, f"{message} (--retry-failed tries it again)")
+            raise ItemError(
+                KILLED, f"{message} (--retry-failed, or a change of its line or picture, lets it be tried again)"
+            )
         refused = self.own.refuse(item)
         if refused is not None:
             raise refused

@@ -150,7 +150,7 @@ class PictureWriter:
                 self._put(item, data)
                 written = Written(
                     fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in inputs]),
-                    shared=self._admission.shared,
+                    shared=str(self._admission.shared),
                     bytes=len(data),
                     sha256=hashlib.sha256(data).hexdigest(),
                     inputs=inputs,

@@ -1,0 +1,61 @@
+"""The file of a finished picture as it is now: as its record says, changed by somebody, or damaged or gone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from joyedit.errors import ItemError, OutputError, system_limit
+from joyedit.job.hashing import sha256_of
+from joyedit.job.pictures.decode import load_picture
+from joyedit.job.results.safe_open import open_to_read
+
+State = Literal["recorded", "changed", "lost"]
+"""`recorded`: the bytes that joyedit wrote. `changed`: another whole picture, so somebody put it there on purpose.
+`lost`: no file, or a damaged one, as a disk or a broken copy leaves it."""
+
+_NO_LIMIT = 1 << 62
+_TAIL = 64
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+"""What stands at the end of a whole file; WebP says at its beginning how long it is."""
+
+
+def picture_state(path: str, record: dict[str, Any], *, trust: bool) -> State:
+    """What stands at `path`, where `record` says that joyedit wrote a picture. With `trust`, its size is enough.
+
+    Raises `JoyeditError` where the system has no memory or no file handle left.
+    """
+    try:
+        status = os.stat(path, follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode) and status.st_size == record.get("output_bytes"):
+            if trust:
+                return "recorded"
+            with open(open_to_read(Path(path)), "rb") as file:
+                # Bits flip without a change of the size; whoever saves a picture anew changes it.
+                return "recorded" if sha256_of(file) == record.get("output_sha256") else "lost"
+    except (OSError, ValueError) as error:
+        limit = system_limit(error)
+        if limit is not None:
+            raise limit from error
+        return "lost"
+    return "changed" if _is_whole_picture(path) else "lost"
+
+
+def _is_whole_picture(path: str) -> bool:
+    """Whether a picture can be read to the end of its file."""
+    with suppress(ItemError, OutputError, OSError, ValueError):
+        load_picture(path, _NO_LIMIT)
+        return _has_end(path)
+    return False
+
+
+def _has_end(path: str) -> bool:
+    """Whether the last bytes of the file are there; a decoder does without them. Raises what Pillow raises."""
+    with open(open_to_read(Path(path)), "rb") as file, Image.open(file) as image:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+        return _ENDS.get(str(image.format), b"") in file.read()

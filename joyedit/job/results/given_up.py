@@ -1,0 +1,45 @@
+"""Items that were in work each time the process died: they are not tried again, unless something about them changed."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import Any
+
+from joyedit.job.results.records import error_code
+from joyedit.job.spec import EditItem
+
+KILLED = "killed_the_run"
+"""The error code of an item that is given up."""
+
+
+def is_given_up(item: EditItem, record: dict[str, Any]) -> bool:
+    """Whether `record`, the last one of `item`, gave it up, and neither its line nor its pictures changed since."""
+    return error_code(record) == KILLED and _has_same_line(item, record) and not _has_newer_picture(item, record)
+
+
+def _has_same_line(item: EditItem, record: dict[str, Any]) -> bool:
+    height, width = (None, None) if item.size is None else item.size
+    sampling = item.sampling
+    now = {
+        "steps": sampling.steps,
+        "guidance_scale": sampling.guidance_scale,
+        "seed": sampling.seed,
+        "negative_prompt": sampling.negative_prompt,
+        "basesize": item.basesize,
+        "width": width,
+        "height": height,
+    }
+    then = record.get("settings")
+    if not isinstance(then, dict) or any(then.get(key) != value for key, value in now.items()):
+        return False
+    paths = [os.path.abspath(path) for path in item.images]
+    return record.get("instruction") == item.instruction and record.get("inputs") == paths
+
+
+def _has_newer_picture(item: EditItem, record: dict[str, Any]) -> bool:
+    try:
+        at = datetime.fromisoformat(str(record.get("at"))).timestamp()
+        return any(os.stat(path).st_ctime > at for path in item.images)
+    except (OSError, ValueError):  # the edit will say what is wrong with the picture
+        return True

@@ -1,0 +1,28 @@
+"""The sha256 of an item's pictures, without reading those that are as a record saw them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from joyedit.job.hashing import HashCache
+from joyedit.job.spec import EditItem
+
+
+def input_hashes(item: EditItem, record: dict[str, Any], hashes: HashCache, *, trust: bool) -> list[str]:
+    """The sha256 of each reference of `item`, in order.
+
+    With `trust`, a picture whose size and times are those in `record` is not read. Raises OSError.
+    """
+    seen = record.get("inputs_seen")
+    if not trust or not isinstance(seen, list) or len(seen) != len(item.images):
+        return [hashes.sha256(os.fspath(path)).sha256 for path in item.images]
+    return [_trusted(os.fspath(path), then, hashes) for path, then in zip(item.images, seen, strict=True)]
+
+
+def _trusted(path: str, then: object, hashes: HashCache) -> str:
+    if isinstance(then, list) and len(then) == 4:
+        status = os.stat(path)
+        if then[1:] == [status.st_size, status.st_mtime_ns, status.st_ctime_ns]:
+            return str(then[0])
+    return hashes.sha256(path).sha256

@@ -1,0 +1,61 @@
+"""What all items of a run have in common: flags, recipe, checkpoint, model, and the source.
+
+It stands in each record of a finished picture. If it is that of the present run and the fingerprint is another one,
+then the item's own line or picture changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from joyedit.job.results.fingerprint import OUTPUT_VERSION, Fingerprinter
+
+_DIGITS = 32
+_PATH_DIGITS = 16
+
+
+class Shared(NamedTuple):
+    """Three hashes: of everything but the source, of the source's real path, of its path from the output folder.
+
+    The source is the same one if either of its paths is: a project may move as a whole, and a folder of pictures may
+    get another name. A link that leads elsewhere since is another source.
+    """
+
+    settings: str
+    path: str
+    from_output: str
+
+    @classmethod
+    def of(cls, fingerprints: Fingerprinter, given: Mapping[str, Any], *, source: str, output: Path) -> Shared:
+        """`given` is what `Source.shared` gives, `source` the path of the source."""
+        message = {"run": asdict(fingerprints), "source": given, "version": OUTPUT_VERSION}
+        path = os.path.realpath(source)
+        from_output = os.path.relpath(path, os.path.realpath(output))
+        settings = json.dumps(message, sort_keys=True)
+        return cls(_hash(settings, _DIGITS), _hash(path, _PATH_DIGITS), _hash(from_output, _PATH_DIGITS))
+
+    @classmethod
+    def read(cls, text: object) -> Shared | None:
+        """What a record holds; None if it holds none."""
+        parts = text.split("-") if isinstance(text, str) else []
+        return cls(*parts) if len(parts) == 3 else None
+
+    def __str__(self) -> str:
+        return "-".join(self)
+
+    def is_in(self, record_shared: object) -> bool:
+        """Whether a record of this text is of a run with the same settings and the same source."""
+        other = Shared.read(record_shared)
+        if other is None or other.settings != self.settings:
+            return False
+        return other.path == self.path or other.from_output == self.from_output
+
+
+def _hash(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
