@@ -100,7 +100,8 @@ class EditItem:
 
     `images` are the references in order (none: text to image). `output` is relative to the output folder,
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
-    before the choice of a bucket; with None the last reference decides.
+    before the choice of a bucket; with None the last reference decides. `other_ids` are default ids that the item had
+    if other lines were there: its picture may be finished under one of them.
     """
 
     id: str
@@ -111,6 +112,7 @@ class EditItem:
     size: Size | None
     output: str
     origin: Origin
+    other_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -146,6 +146,38 @@ def test_a_project_that_moved_goes_on_with_its_edited_lines(joyedit: Command, pi
     assert "note: 1 finished picture is edited again" in ended.err
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "A.PNG", "b.png"])
+def test_a_picture_that_comes_beside_one_of_the_same_name_replaces_nothing(
+    joyedit: Command, pictures: Path, name: str
+) -> None:
+    assert joyedit(*RUN).code == 0
+    before = {path.name: path.read_bytes() for path in Path("edited").rglob("*.png")}
+    Image.new("RGB", (50, 50), "yellow").save(pictures / name)
+    ended = joyedit(*RUN)
+    assert ended.code == 0
+    assert "3 items are already done" in ended.err
+    assert "edited again" not in ended.err
+    assert {name: Path("edited").joinpath(name).read_bytes() for name in ("a.png", "b.png")} == {
+        name: before[name] for name in ("a.png", "b.png")
+    }
+    assert joyedit("verify", "edited").code == 0
+    (pictures / name).unlink()
+    assert "3 items are already done" in joyedit(*RUN).err
+
+
+def test_a_line_that_comes_beside_one_about_the_same_picture_replaces_nothing(joyedit: Command, pictures: Path) -> None:
+    lines = [{"image": "pictures/a.png", "instruction": text} for text in ("red", "green", "blue")]
+    for count in (1, 2, 3):
+        for order in (lines[:count], lines[:count][::-1]):
+            Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in order))
+            ended = joyedit("run", "m.jsonl", *FAKE)
+            assert ended.code == 0
+            assert "edited again" not in ended.err
+            assert len(list(Path("edited").rglob("*.png"))) == count
+            assert joyedit("verify", "edited").code == 0
+    assert {record["instruction"] for record in records().values()} == {"red", "green", "blue"}
+
+
 def retouch(name: str) -> bytes:
     path = Path("edited", name)
     Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)

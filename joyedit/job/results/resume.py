@@ -68,6 +68,8 @@ class Resume:
         if self._redo == "all" or (self._redo == "changed" and not len(self._journal)):
             return "edit"
         last = self._journal.final(item.id)
+        if last is None and self._is_done_as_another(item):
+            return "done"
         if self._redo == "failed" and (last is None or last["status"] == "ok"):
             return "leave" if last is None else self._decide_finished(item, last)
         has_failed = last is not None and last["status"] != "ok"
@@ -103,6 +105,15 @@ class Resume:
         except ValueError:  # not a number somewhere in it: somebody else wrote this record
             return "edit"
         return decision
+
+    def _is_done_as_another(self, item: EditItem) -> bool:
+        """Whether the picture was finished when the item had another default id, because other lines were there."""
+        for name in item.other_ids:
+            record = self._journal.final(name)
+            output = None if record is None else output_of(record)
+            if record is not None and output is not None and self._has_fingerprint(item, record):
+                return picture_state(self._inside + output, record, trust=self._trust) == "recorded"
+        return False
 
     def _is_kept(self, item: EditItem, record: dict[str, Any] | None) -> bool:
         """Whether a picture stays although it differs: nobody asked to replace it, or somebody changed it since."""

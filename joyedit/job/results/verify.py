@@ -23,6 +23,7 @@ from joyedit.job.results.records import damaged_lines, error_code, final_records
 from joyedit.job.results.safe_open import open_to_read, read_own
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.sources import Source, reopen
+from joyedit.job.spec import EditItem, FailedItem
 
 _MAX_REPORT = 64 << 20
 _WORKERS = 4
@@ -126,6 +127,11 @@ class _Names:
     outputs: set[str] = field(default_factory=set)
     inputs: set[str] = field(default_factory=set)
 
+    def known(self, item: EditItem | FailedItem) -> str | None:
+        """The id under which the item has a record; None if it has none. A default id may have been another one."""
+        others = item.other_ids if isinstance(item, EditItem) else ()
+        return item.id if item.id in self.ids else next((one for one in others if self.ids.get(one) is False), None)
+
 
 def _items(folder: Path, counts: Counts, names: _Names, source: str | None) -> Iterator[Mismatch]:
     report = read_report(folder)
@@ -137,8 +143,9 @@ def _items(folder: Path, counts: Counts, names: _Names, source: str | None) -> I
         expected = left = 0
         for item in reopen(asked, folder).items():
             expected += 1
-            if item.id in names.ids:
-                names.ids[item.id] = True
+            known = names.known(item)
+            if known is not None:
+                names.ids[known] = True
                 continue
             left += 1
             message = f"this item has no record ({place(item.origin.file, item.origin.line)})"

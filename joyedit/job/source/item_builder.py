@@ -6,24 +6,22 @@ so that every pass gives the same names.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from joyedit.errors import Problem
+from joyedit.job.source.default_ids import DefaultIds, PictureIds, Uses
 from joyedit.job.source.names import EXTENSIONS, name_problem
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
 from joyedit.job.source.problems import Record, cut, one_message, shown
-from joyedit.job.source.schema import DEFAULTS_KEYS, Line
+from joyedit.job.source.schema import Line
 from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Size
 
-_MARK = 10
 _SHOWN_TEXT = 2000
 _SHOWN_PATH = 1000
 _SHOWN_IMAGES = 20
@@ -38,14 +36,32 @@ class _Built(NamedTuple):
     name: str | None = None
 
 
+class _Names(NamedTuple):
+    """The names of an item; the id is None if the item cannot have it. `other_ids` are those of `EditItem`."""
+
+    id: str | None
+    output: str = ""
+    other_ids: tuple[str, ...] = ()
+
+
 class ItemBuilder:
     """Makes the items of one pass over a source.
 
-    `file` names the source in messages; relative paths are relative to the folder `base` ("" for the
-    current one). With `look`, a picture that does not exist is a problem.
+    `file` names the source in messages; relative paths are relative to the folder `base` ("" for the current one, None
+    for the current one where ids must not depend on it). With `look`, a picture that does not exist is a problem.
+    `uses` are what a first pass over the source found.
     """
 
-    def __init__(self, *, file: str, base: str, options: SourceOptions, defaults: RunDefaults, look: bool) -> None:
+    def __init__(
+        self,
+        *,
+        file: str,
+        base: str | None,
+        options: SourceOptions,
+        defaults: RunDefaults,
+        look: bool,
+        uses: Uses | None = None,
+    ) -> None:
         self._file = file
         self._recipe = options.recipe
         self._prompt = options.prompt
@@ -58,8 +74,10 @@ class ItemBuilder:
         self._sampling = self.settings.sampling()
         tree = OutputTree(options.output)
         self._taken = TakenNames(self._extensions[0], tree.place)
-        self._pictures = PictureFinder(base, tree, look=look)
-        self._first_uses: dict[str, int] = {}  # by default id: the hash of the content of the first line
+        if uses is not None:
+            self._taken.reserve(uses.given_ids, uses.given_outputs)
+        self._pictures = PictureFinder(base or "", tree, look=look)
+        self._default_ids = DefaultIds(PictureIds(base), uses)
 
     def build(self, record: Record) -> tuple[EditItem | None, list[Problem]]:
         """The item, or the problems of the record. The builder gives out its names in both cases."""
@@ -90,6 +108,8 @@ class ItemBuilder:
             wish = f"line-{number}"
             if line is not None and line.id is not None and name_problem(line.id) is None:
                 wish = line.id
+            elif self._taken.is_reserved(wish, with_output=True):
+                wish += "-broken"
             name = self._taken.default_id(wish, with_output=True)
             self._taken.take_id(name, max(number, 1))
         return FailedItem(
@@ -118,20 +138,21 @@ class ItemBuilder:
         pictures = self._find_pictures(line, problems)
         sampling = self._own_sampling(line)
         size = self._size(line, problems)
-        name, output = self._names(line, values, pictures, max(record.line, 1), problems)
+        names = self._names(line, values, pictures, max(record.line, 1), problems)
         if problems or not make:
-            return _Built(None, problems, line, name)
+            return _Built(None, problems, line, names.id)
         item = EditItem(
-            id=name or "",
+            id=names.id or "",
             images=tuple([Path(found.path) for found in pictures]),
             instruction=instruction,
             sampling=sampling,
             basesize=line.basesize or self.settings.basesize or 0,
             size=size,
-            output=output,
+            output=names.output,
             origin=Origin(file=self._file, line=record.line or None),
+            other_ids=names.other_ids,
         )
-        return _Built(item, problems, line, name)
+        return _Built(item, problems, line, names.id)
 
     # Each of the following reads one part of an item, and adds what is wrong with it to `problems`.
 
@@ -180,45 +201,40 @@ class ItemBuilder:
         pictures: list[FoundPicture],
         number: int,
         problems: list[Problem],
-    ) -> tuple[str | None, str]:
-        """The id and the output; both are taken from now on. The id is None if the item cannot have it."""
+    ) -> _Names:
+        """The id and the output; both are taken from now on."""
         for found in pictures:
             for name_in_output in found.names_in_output:
                 _add(problems, self._taken.note_input(name_in_output))
         wrong_output = None if line.output is None else self._wrong_output(line.output)
         _add(problems, wrong_output)
-        name, problem = self._id(line, values, pictures, number)
-        _add(problems, problem)
-        if name is None or wrong_output is not None:
-            return name, ""
+        others: tuple[str, ...] = ()
+        if line.id is None:
+            # Only lines of the same content get numbers, which depend on the order of the lines.
+            name, others = self._default_ids.of(line, values)
+            has_output = line.output is not None
+            if not self._taken.is_reserved(name, with_output=has_output):  # else the two lines are told of each other
+                wish, name = name, self._taken.default_id(name, with_output=has_output)
+                others = others if name == wish else ()
+        else:
+            name = line.id
+        if not self._takes_id(name, number, problems):
+            return _Names(None)
+        if wrong_output is not None:
+            return _Names(name)
         output = name + self._extensions[0] if line.output is None else line.output
         _add(problems, self._taken.take_output(output, number))
-        return name, output
+        return _Names(name, output, others)
 
-    def _id(
-        self, line: Line, values: Mapping[str, str], pictures: list[FoundPicture], number: int
-    ) -> tuple[str | None, Problem | None]:
-        """The item's own id or a default one, taken from now on; or None and the reason."""
-        if line.id is None:
-            name = self._default_id(line, values, pictures)
-            return name, self._taken.take_id(name, number)
-        reason = name_problem(line.id)
+    def _takes_id(self, name: str, number: int, problems: list[Problem]) -> bool:
+        """Take an id. Says whether the item can have it."""
+        reason = name_problem(name)
         if reason is not None:
-            return None, Problem(f"the id {shown(line.id)} {reason}", "it becomes the name of a file", key="id")
-        problem = self._taken.take_id(line.id, number)
-        return (line.id if problem is None else None), problem
-
-    def _default_id(self, line: Line, values: Mapping[str, str], pictures: list[FoundPicture]) -> str:
-        """An id from the path of the first picture. A picture that is used again has a mark of the line behind it.
-
-        Only lines of the same content get numbers, which depend on the order of the lines.
-        """
-        content = _content(line, values)
-        wish = self._pictures.default_id(pictures[0]) if pictures else f"item-{_mark(content)}"
-        first = self._first_uses.setdefault(wish, hash(content))
-        if first != hash(content):
-            wish = f"{wish}-{_mark(content)}"
-        return self._taken.default_id(wish, with_output=line.output is not None)
+            problems.append(Problem(f"the id {shown(name)} {reason}", "it becomes the name of a file", key="id"))
+            return False
+        problem = self._taken.take_id(name, number)
+        _add(problems, problem)
+        return problem is None
 
     def _wrong_output(self, output: str) -> Problem | None:
         root, ending = os.path.splitext(output)
@@ -235,18 +251,6 @@ class ItemBuilder:
 def _add(problems: list[Problem], problem: Problem | None) -> None:
     if problem is not None:
         problems.append(problem)
-
-
-def _content(line: Line, values: Mapping[str, str]) -> tuple[object, ...]:
-    """What a line says about the edit: everything but its id and output, as it is written."""
-    images = (line.image,) if line.image is not None else tuple(line.images or ())
-    given = ((key, getattr(line, key)) for key in sorted(DEFAULTS_KEYS))
-    settings = tuple([(key, value) for key, value in given if value is not None])
-    return (images, settings, tuple(sorted(values.items())) if values else ())
-
-
-def _mark(content: tuple[object, ...]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:_MARK]
 
 
 def _images(line: Line) -> list[str]:

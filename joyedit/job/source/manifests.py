@@ -9,6 +9,7 @@ from itertools import chain
 from typing import BinaryIO
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
+from joyedit.job.source.default_ids import PictureIds, Uses
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.problems import Problems, Record, Records
 from joyedit.job.source.readers import json_line, read_csv, read_json, read_jsonl
@@ -17,7 +18,7 @@ from joyedit.job.source.source_options import RunDefaults, SourceOptions, read_d
 from joyedit.job.source.stoppable_stream import StoppableStream
 from joyedit.job.source.text import lines_of
 from joyedit.job.source.yaml_manifest import read_yaml, read_yaml_defaults
-from joyedit.job.spec import EditItem, FailedItem
+from joyedit.job.spec import EditItem, FailedItem, Stamp
 
 KINDS = {
     ".jsonl": "jsonl",
@@ -34,6 +35,10 @@ _READERS = {"jsonl": read_jsonl, "json": read_json, "yaml": read_yaml}
 
 class ManifestSource(Source):
     """A manifest file. Each pass reads the file again; in memory are only the names of the items."""
+
+    def __init__(self, name: str, kind: str, options: SourceOptions) -> None:
+        super().__init__(name, kind, options)
+        self._uses: tuple[Stamp, Uses] | None = None
 
     def check(self) -> SourceSummary:
         problems = Problems()
@@ -66,7 +71,21 @@ class ManifestSource(Source):
 
     def _builder(self, defaults: RunDefaults, *, look: bool) -> ItemBuilder:
         base = os.path.dirname(self.name)
-        return ItemBuilder(file=self.name, base=base, options=self.options, defaults=defaults, look=look)
+        return ItemBuilder(
+            file=self.name, base=base, options=self.options, defaults=defaults, look=look, uses=self._first_pass()
+        )
+
+    def _first_pass(self) -> Uses:
+        """What the default ids need to know of all lines. Passes over one and the same file share it."""
+        with self._open() as file:
+            stamp = Stamp.of(os.fstat(file.fileno()))
+        if self._uses is None or self._uses[0] != stamp:
+            uses = Uses(PictureIds(os.path.dirname(self.name)), self.options.item_schema())
+            for got in self._records():
+                uses.note(None if isinstance(got, Problem) else got.data)
+            uses.seal()
+            self._uses = stamp, uses
+        return self._uses[1]
 
     def _defaults(self) -> tuple[RunDefaults, list[Problem]]:
         if self.kind != "yaml":
@@ -102,7 +121,7 @@ class StdinSource(Source):
         super().__init__("-", "stdin", options)
         self._stream = StoppableStream(stream, lambda: self.stopped())
         self._lines = lines_of(self._stream, "-")
-        self._builder = ItemBuilder(file="-", base="", options=options, defaults=RunDefaults(), look=True)
+        self._builder = ItemBuilder(file="-", base=None, options=options, defaults=RunDefaults(), look=True)
         self._is_json = False
         self._first: EditItem | None = None
 

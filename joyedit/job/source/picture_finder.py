@@ -1,14 +1,12 @@
-"""Where a manifest's pictures lie: path, default id, names below the output folder if they lie there, problem."""
+"""Where a manifest's pictures lie: path, names below the output folder if they lie there, problem."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from typing import NamedTuple
 
 from joyedit.errors import Problem, os_reason
-from joyedit.job.source.names import safe_name
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.problems import shown
 
@@ -16,19 +14,16 @@ _KEPT = 4096
 _SHOWN_PATH = 300
 _MAX_PATH = 4096
 """The most characters of a path; no system opens a longer one."""
-_MARK = 10
 
 
 class FoundPicture(NamedTuple):
-    """One picture of a manifest: its path as written, the path from here, and the same path absolute.
+    """One picture of a manifest: its path from here.
 
     `names_in_output` are its names below the output folder, if it lies there. `problem` says why it cannot be
     an input.
     """
 
-    written: str
     path: str
-    absolute: str
     names_in_output: tuple[str, ...]
     problem: Problem | None
 
@@ -57,37 +52,13 @@ class PictureFinder:
                 self._found[image] = found
         return found
 
-    def default_id(self, found: FoundPicture) -> str:
-        """The id that an item gets from its first picture: its path below `base` without the ending.
-
-        The path of any other picture begins with the name of its folder and a hash of the folder's path, so
-        that it does not depend on the other lines.
-        """
-        name = _below(found.absolute, self._absolute_base)
-        if name is None:
-            folder, name = os.path.split(os.path.normpath(found.written))
-            last = os.path.basename(folder)
-            last = "parent" if last == os.pardir else last or "root"
-            mark = hashlib.sha256(folder.encode("utf-8", "surrogatepass")).hexdigest()[:_MARK]
-            name = f"{last}-{mark}/{name}"
-        return safe_name(os.path.splitext(name)[0].replace(os.sep, "/"))
-
     def _find(self, image: str) -> FoundPicture:
         path = os.path.join(self._base, image)
-        absolute = os.path.normpath(os.path.join(self._absolute_base, image))
         if len(path) > _MAX_PATH:
             too_long = Problem(f"the path is too long: {shown(image, _SHOWN_PATH)}", "move the picture", key="image")
-            return FoundPicture(image, path, absolute, (), too_long)
+            return FoundPicture(path, (), too_long)
         problem = _picture_problem(path, image, self._absolute_base) if self._look else None
-        return FoundPicture(image, path, absolute, self._output.file_names(path), problem)
-
-
-def _below(path: str, root: str) -> str | None:
-    """`path` relative to `root` if it lies below it (both absolute)."""
-    if not path.startswith(root):
-        return None
-    prefix = root if root.endswith(os.sep) else root + os.sep
-    return path[len(prefix) :] if path.startswith(prefix) else None
+        return FoundPicture(path, self._output.file_names(path), problem)
 
 
 def _picture_problem(path: str, written: str, base: str) -> Problem | None:

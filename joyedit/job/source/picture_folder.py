@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from joyedit.errors import os_reason
 from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES, UNREADABLE_SUFFIXES
 from joyedit.job.source.counted_pictures import CountedPictures, Kind, Listing
-from joyedit.job.source.names import EXTENSIONS, fold
+from joyedit.job.source.names import fold
 from joyedit.job.source.output_tree import Identity, OutputTree
 from joyedit.job.source.problems import shown
 
@@ -24,6 +24,7 @@ _REMEDIES = {
     errno.ENOENT: "it vanished in the meantime; run the same command again when it is back",
     errno.ENOTDIR: "it vanished in the meantime; run the same command again when it is back",
 }
+_PICTURES = frozenset(("picture", "picture link", "gone"))
 _REMEDY = "check that its disk is still connected, and run the same command again"
 
 
@@ -31,7 +32,8 @@ class Entry(NamedTuple):
     """A file below the folder, or a folder that cannot be walked; `path` has `/` between its parts.
 
     `code` and `reason` say why a picture or a folder cannot be read; both are empty if it can.
-    `names_in_output` are the names of a picture below the output folder, if it lies there.
+    `names_in_output` are the names of a picture below the output folder, if it lies there. `alike` says how many
+    pictures of its folder have the same name without case: without the ending, and with it.
     """
 
     path: str
@@ -39,34 +41,35 @@ class Entry(NamedTuple):
     names_in_output: tuple[str, ...] = ()
     code: str = ""
     reason: str = ""
+    alike: tuple[int, int] = (1, 1)
 
 
 class _Level(NamedTuple):
-    """An open folder: its path below the root, the rest of its entries, why it cannot be read, its names."""
+    """An open folder: its path below the root, the rest of its entries, why it cannot be read, its names.
+
+    `alike` counts its pictures by name without case, with and without the ending, where two have the same one.
+    """
 
     path: str
     entries: Iterator[tuple[str, Kind]]
     fault: OSError | None
     names: tuple[str, ...]
+    alike: Counter[str]
 
 
 class FolderWalk:
     """One pass over a folder. Iterate over it for its entries; the first may raise OSError for the folder itself.
 
-    It leaves out hidden folders and the output folder. Each folder is sorted by name without case and ending;
-    if names differ only in the ending, the one with the ending of `format` comes first. All real folders come
-    before those behind links, and each folder comes once, by device and inode: a link to a folder that was
-    walked already gives nothing. A link into the output folder is not followed, unless the source lies there.
+    It leaves out hidden folders and the output folder. Each folder is sorted by name without case and ending. All real
+    folders come before those behind links, and each folder comes once, by device and inode: a link to a folder that
+    was walked already gives nothing. A link into the output folder is not followed, unless the source lies there.
 
     What `counted` holds comes too, even if it is gone. With `note`, `counted` keeps what this pass finds.
     """
 
-    def __init__(
-        self, root: str, output: OutputTree, format: str, counted: CountedPictures, *, note: bool = False
-    ) -> None:
+    def __init__(self, root: str, output: OutputTree, counted: CountedPictures, *, note: bool = False) -> None:
         self._root = root
         self._output = output
-        self._endings = EXTENSIONS[format]
         self._counted = counted
         self._note = note
         self._visited: set[Identity] = set()
@@ -112,10 +115,13 @@ class FolderWalk:
         if kind == "gone":
             missing = level.fault is None or level.fault.errno in (errno.ENOENT, errno.ENOTDIR)
             reason = "no such picture" if level.fault is None else f"its folder is gone: {os_reason(level.fault)}"
-            return Entry(path, "picture", (), "missing_picture" if missing else "unreadable_picture", reason)
+            code = "missing_picture" if missing else "unreadable_picture"
+            return Entry(path, "picture", (), code, reason, _alike(name, level.alike))
         if kind == "picture link":
-            return Entry(path, "picture", self._output.file_names(os.path.join(self._root, path)))
-        return Entry(path, "picture", tuple([f"{folder}/{name}" if folder else name for folder in level.names]))
+            names = self._output.file_names(os.path.join(self._root, path))
+        else:
+            names = tuple([f"{folder}/{name}" if folder else name for folder in level.names])
+        return Entry(path, "picture", names, alike=_alike(name, level.alike))
 
     def _open(self, path: str, *, is_link: bool) -> _Level | Entry | None:
         """The folder at `path`; an entry if it must not be walked, None if it is left out.
@@ -144,14 +150,33 @@ class FolderWalk:
             if counted is None:
                 raise
             fault = error
-        listing = sorted(found + _missing(found, counted or []), key=self._order)
+        listing = sorted(found + _missing(found, counted or []), key=_order)
         if self._note and fault is None:
             self._counted.note(path, listing)
-        return _Level(path, iter(listing), fault, names)
+        return _Level(path, iter(listing), fault, names, _count_alike(listing))
 
-    def _order(self, entry: tuple[str, Kind]) -> tuple[str, bool, str]:
-        stem, ending = os.path.splitext(entry[0])
-        return fold(stem), ending.lower() not in self._endings, entry[0]
+
+def _order(entry: tuple[str, Kind]) -> tuple[str, str]:
+    return fold(os.path.splitext(entry[0])[0]), entry[0]
+
+
+def _count_alike(listing: Listing) -> Counter[str]:
+    """How many pictures have the same name without case, with and without ending, where they are more than one."""
+    stems = Counter(fold(os.path.splitext(name)[0]) for name, kind in listing if kind in _PICTURES)
+    if len(stems) == sum(stems.values()):
+        return Counter()
+    alike = Counter({stem: count for stem, count in stems.items() if count > 1})
+    names = (fold(name) for name, kind in listing if kind in _PICTURES)
+    # "/" is in no name, so that a name with its ending is never taken for one without.
+    alike.update(f"/{name}" for name in names if os.path.splitext(name)[0] in alike)
+    return alike
+
+
+def _alike(name: str, counts: Counter[str]) -> tuple[int, int]:
+    if not counts:
+        return 1, 1
+    folded = fold(name)
+    return counts.get(os.path.splitext(folded)[0], 1), counts.get(f"/{folded}", 1)
 
 
 def _list(folder: str, listing: Listing) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.plan import failed
 from joyedit.job.source.counted_pictures import CountedPictures
+from joyedit.job.source.default_ids import DefaultId, folder_id
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.names import EXTENSIONS, fold, safe_name
 from joyedit.job.source.output_tree import OutputTree
@@ -82,7 +83,7 @@ class FolderSource(Source):
     def _entries(self, tree: OutputTree, *, note: bool = False) -> Iterator[Entry]:
         """Raises ManifestError if the folder itself cannot be read."""
         try:
-            yield from FolderWalk(self.name, tree, self.options.format, self._pictures, note=note)
+            yield from FolderWalk(self.name, tree, self._pictures, note=note)
         except OSError as error:
             raise ManifestError([Problem(f"cannot read this folder: {os_reason(error)}").at(self.name)]) from error
 
@@ -106,8 +107,8 @@ class FolderSource(Source):
         for entry in self._entries(tree):
             if entry.kind == "other":
                 continue
-            name, taken = names.give(entry)
-            item = self._item(entry, name, names.extension, shared)
+            named, taken = names.give(entry)
+            item = self._item(entry, named, names.extension, shared)
             text = utf8_safe(entry.path)
             if text != entry.path and entry.kind == "picture":
                 # Neither a record nor a message could hold its name.
@@ -123,16 +124,17 @@ class FolderSource(Source):
             else:
                 yield item
 
-    def _item(self, entry: Entry, name: str, extension: str, shared: _Shared) -> EditItem:
+    def _item(self, entry: Entry, name: DefaultId, extension: str, shared: _Shared) -> EditItem:
         return EditItem(
-            id=name,
+            id=name.id,
             images=(Path(os.path.join(self.name, entry.path)),),
             instruction=shared.instruction,
             sampling=shared.sampling,
             basesize=shared.settings.basesize or 0,
             size=shared.size,
-            output=name + extension,
+            output=name.id + extension,
             origin=Origin(file=self.name),
+            other_ids=name.others,
         )
 
 
@@ -146,18 +148,20 @@ class _FolderNames:
         self._count = 0
         self._sources = [fold(name) + "/" for name in tree.folder_names(source)]
 
-    def give(self, entry: Entry) -> tuple[str, str]:
+    def give(self, entry: Entry) -> tuple[DefaultId, str]:
         """The id, and why the edited picture cannot be written; an empty text if it can."""
         self._count += 1
         if entry.kind == "folder":
             name = self._taken.default_id(safe_name(f"{entry.path}/{entry.code}"), with_output=True)
             self._taken.take_id(name, self._count)
-            return name, ""
+            return DefaultId(name), ""
         reason = ""
         for input_name in entry.names_in_output:
             if not self._is_in_source(input_name) and self._taken.note_input(input_name) is not None:
                 reason = "the edited picture of another item would overwrite it (choose another output folder with -o)"
-        name = self._taken.default_id(safe_name(os.path.splitext(entry.path)[0]), safe_name(entry.path))
+        wish = folder_id(entry.path, *entry.alike)
+        name = self._taken.default_id(wish.id, safe_name(entry.path))
+        named = DefaultId(name, wish.others if name == wish.id else ())
         self._taken.take_id(name, self._count)
         output = name + self.extension
         if self._is_in_source(output):
@@ -165,7 +169,7 @@ class _FolderNames:
             reason = f"{where} would lie in the source folder (choose another output folder with -o)"
         elif not reason:
             self._taken.take_output(output, self._count)
-        return name, reason
+        return named, reason
 
     def _is_in_source(self, name: str) -> bool:
         """Whether `name` below the output folder lies in the source folder."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from joyedit.errors import Problem
 from joyedit.job.source.names import fold
@@ -26,6 +26,21 @@ class TakenNames:
         self._inputs: set[str] = set()
         self._folders: dict[str, int] = {}
         self._counts: dict[str, int] = {}
+        self._given_ids: frozenset[str] = frozenset()
+        self._given_outputs: frozenset[str] = frozenset()
+
+    def reserve(self, ids: Iterable[str], outputs: Iterable[str]) -> None:
+        """The names that lines have as their own. A default id that equals one of them is a problem in any order."""
+        self._given_ids = frozenset(ids)
+        self._given_outputs = frozenset(map(self._folded, outputs))
+
+    def is_reserved(self, wish: str, *, with_output: bool) -> bool:
+        """Whether a line has this as its own id, or the default output of it as its own output."""
+        if wish in self._given_ids:
+            return True
+        if with_output or not self._given_outputs:
+            return False
+        return self._folded(wish + self._extension) in self._given_outputs
 
     def default_id(self, *wishes: str, with_output: bool = False) -> str:
         """The first of `wishes` that is free; if none is, the last one with "-2", "-3", ... behind it.
@@ -40,7 +55,7 @@ class TakenNames:
         while True:
             number += 1
             made = f"{last}-{number}"
-            if self._is_free(made, with_output):
+            if self._is_free(made, with_output) and not self.is_reserved(made, with_output=with_output):
                 self._counts[last] = number
                 return made
 
@@ -48,6 +63,9 @@ class TakenNames:
         if wish in self._ids:
             return False
         return with_output or self._output_problem(wish + self._extension) is None
+
+    def _folded(self, output: str) -> str:
+        return fold(self._place(output))
 
     def take_id(self, name: str, number: int) -> Problem | None:
         """Takes the id `name`, or says which line has it."""
@@ -62,7 +80,7 @@ class TakenNames:
         """Takes the output `name`, or says why it is not free."""
         problem = self._output_problem(name)
         if problem is None:
-            folded = fold(self._place(name))
+            folded = self._folded(name)
             self._outputs[folded] = number
             for parent in _picture_folders(folded):
                 self._folders[parent] = number
@@ -79,7 +97,7 @@ class TakenNames:
         return Problem(message, "choose another output folder, or give an id")
 
     def _output_problem(self, name: str) -> Problem | None:
-        folded = fold(self._place(name))
+        folded = self._folded(name)
         if folded in self._inputs:
             message = f"the output {shown(name)} would overwrite an input picture"
             return Problem(message, "choose another output folder, or give an id", key="output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from itertools import permutations
@@ -67,14 +68,74 @@ def test_a_project_that_is_moved_keeps_its_ids(place: Path) -> None:
     assert ids([line], "moved/m/m.jsonl") == before
 
 
-def test_lines_about_one_picture_do_not_depend_on_those_between_them() -> None:
-    lines = [{"image": "own.png", "instruction": text} for text in ("red", "green", "blue", "white")]
+def test_lines_about_one_picture_do_not_depend_on_their_order() -> None:
+    lines = [{"image": "own.png", "instruction": text} for text in ("red", "green", "blue")]
+    lines.append({"image": "own.png", "instruction": "red", "output": "mine.png"})
     first = ids(lines)
-    assert first[json.dumps(lines[0])] == "own"
-    shuffled = ids([lines[0], lines[3], lines[1], lines[2]])
-    assert shuffled == first
+    assert all(re.fullmatch("own-[0-9a-f]{10}", name) for name in first.values())
+    for order in permutations(lines):
+        assert ids(list(order)) == first
     fewer = ids([lines[0], lines[3]])
     assert fewer[json.dumps(lines[3])] == first[json.dumps(lines[3])]
+
+
+def test_pictures_that_differ_in_their_ending_do_not_depend_on_their_order(place: Path) -> None:
+    names = ["own.jpg", "OWN.webp", "Own.PNG", "oWn.png"]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(place / "set/m" / name)
+    lines = [{"image": name} for name in ("own.png", *names)]
+    first = ids(lines)
+    made = [re.sub("-[0-9a-f]{10}", "-#", first[json.dumps(line)]) for line in lines]
+    assert made == ["own.png-#", "own.jpg", "OWN.webp", "Own.PNG-#", "oWn.png-#"]
+    for order in permutations(lines):
+        assert ids(list(order)) == first
+    assert ids(lines[1:2]) == {json.dumps(lines[1]): "own"}
+
+
+def test_an_item_knows_the_ids_that_it_would_have_beside_other_lines() -> None:
+    """Its picture may be finished under one of them."""
+    red, green = ({"image": "own.png", "instruction": text} for text in ("red", "green"))
+    Path("m.jsonl").write_text(json.dumps({"image": "set/m/own.png"}) + "\n")
+    source = open_source("m.jsonl", SourceOptions(output=Path("out"), prompt="go"))
+    assert [item.other_ids for item in source.items() if isinstance(item, EditItem)] == [()]
+    ids([red, green])
+    source = open_source("set/m/m.jsonl", SourceOptions(output=Path("out"), prompt="go"))
+    first, _ = (item for item in source.items() if isinstance(item, EditItem))
+    assert first.other_ids == ("own", "own.png", first.id.replace("own", "own.png"))
+
+
+def test_a_manifest_that_changes_between_two_passes_gives_the_ids_of_its_present_lines() -> None:
+    one, other = ({"image": "set/a/x.png", "instruction": text} for text in ("red", "green"))
+    Path("m.jsonl").write_text(json.dumps(one) + "\n")
+    source = open_source("m.jsonl", SourceOptions(output=Path("out")))
+    assert [item.id for item in source.items()] == ["set/a/x"]
+    Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (one, other)))
+    assert all(re.fullmatch("set/a/x-[0-9a-f]{10}", item.id) for item in source.items())
+
+
+@pytest.mark.parametrize("folder", ["set/a", "other"])
+def test_ids_on_standard_input_do_not_depend_on_the_current_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    paths = [str(place / "set/a/x.png"), str(place / "other/a/x.png")]
+
+    def piped() -> list[str]:
+        stream = io.BytesIO("".join(path + "\n" for path in paths).encode())
+        return [item.id for item in open_source("-", SourceOptions(output=None, prompt="go"), stream).items()]
+
+    before = piped()
+    assert all(re.fullmatch("a-[0-9a-f]{10}/x", name) for name in before)
+    monkeypatch.chdir(folder)
+    assert piped() == before
+
+
+def test_relative_paths_on_standard_input_are_ids(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("set/m")
+    stream = io.BytesIO(b"own.png\n./../m/own.png\n../a/x.png\n")
+    got = [item.id for item in open_source("-", SourceOptions(output=None, prompt="go"), stream).items()]
+    assert got[0] == "own"
+    assert re.fullmatch("m-[0-9a-f]{10}/own", got[1])
+    assert re.fullmatch("a-[0-9a-f]{10}/x", got[2])
 
 
 def test_settings_and_references_tell_lines_apart() -> None:
@@ -90,6 +151,16 @@ def test_lines_without_a_picture_do_not_depend_on_their_order() -> None:
     first = ids(lines)
     assert ids(lines[::-1]) == first
     assert ids(lines[1:]) == {key: name for key, name in first.items() if "cat" not in key}
+
+
+def test_a_broken_line_takes_no_id_of_another_line() -> None:
+    lines = [{"image": "set/a/x.png"}, {"image": "set/b/x.png", "id": "line-1"}, {"image": "set/m/own.png", "id": "q"}]
+    Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    source = open_source("m.jsonl", SourceOptions(output=Path("out"), prompt="go"))
+    source.check()
+    lines[2] = {"nonsense": 1, "id": "line-1"}
+    Path("m.jsonl").write_text("5\n" + "".join(json.dumps(line) + "\n" for line in lines[1:]))
+    assert [item.id for item in source.items()] == ["line-1-broken", "line-1", "line-1-2"]
 
 
 def test_equal_lines_are_counted() -> None:

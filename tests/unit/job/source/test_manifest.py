@@ -168,14 +168,14 @@ def test_paths_are_relative_to_the_manifest() -> None:
         os.path.abspath("m/own.png"),
     ]  # fmt: skip
     assert [re.sub("-[0-9a-f]{10}", "-#", item.id) for item in got] == [
-        "parent-#/a", "sub-#/c", f"{Path.cwd().name}-#/b", "own", "own-#",
+        "parent-#/a", "sub-#/c", f"{Path.cwd().name}-#/b", "own-#", "own-#",
     ]  # fmt: skip
 
 
 def test_default_ids_of_equal_lines_are_counted() -> None:
-    got = items(jsonl(LINE, {**LINE, "id": "a-2"}, LINE, {**LINE, "output": "z.png"}, {**LINE, "image": "sub/c.png"}))
+    got = items(jsonl(LINE, {**LINE, "id": "a-2"}, LINE, {**LINE, "image": "sub/c.png"}))
     assert [(item.id, item.output) for item in got] == [
-        ("a", "a.png"), ("a-2", "a-2.png"), ("a-3", "a-3.png"), ("a-4", "z.png"), ("sub/c", "sub/c.png"),
+        ("a", "a.png"), ("a-2", "a-2.png"), ("a-3", "a-3.png"), ("sub/c", "sub/c.png"),
     ]  # fmt: skip
 
 
@@ -444,6 +444,9 @@ def test_a_hundred_faults_are_kept_and_all_are_counted() -> None:
         ({"output": "x.png"}, {"output": "x.PNG"}, f"the output 'x.PNG' is taken by line 1 ({NAMES})"),
         ({"id": "x"}, {"output": "x.png"}, f"the output 'x.png' is taken by line 1 ({NAMES})"),
         ({}, {"id": "a"}, "the id 'a' is taken by line 1 (give each item an id of its own)"),
+        ({"id": "a"}, {}, "the id 'a' is taken by line 1 (give each item an id of its own)"),
+        ({}, {"image": "b.jpg", "output": "a.png"}, f"the output 'a.png' is taken by line 1 ({NAMES})"),
+        ({"image": "b.jpg", "output": "a.png"}, {}, f"the output 'a.png' is taken by line 1 ({NAMES})"),
         ({"id": "é"}, {"id": "e\u0301"}, f"the output 'e\u0301.png' is taken by line 1 ({NAMES})"),
         ({"id": "É"}, {"id": "e\u0301"}, f"the output 'e\u0301.png' is taken by line 1 ({NAMES})"),
         ({"id": "s/x"}, {"id": "S/x"}, f"the output 'S/x.png' is taken by line 1 ({NAMES})"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def test_an_item_of_a_folder_is_complete() -> None:
 @pytest.mark.parametrize(
     ("format", "wanted"),
     [
-        ("png", {"a.png": "a.png", "a.jpg": "a.jpg.png", "a.webp": "a.webp.png", "A.gif": "A.gif.png"}),
-        ("jpg", {"a.jpg": "a.jpg", "A.gif": "A.gif.jpg", "a.png": "a.png.jpg", "a.webp": "a.webp.jpg"}),
+        ("png", {"a.png": "a.png.png", "a.jpg": "a.jpg.png", "a.webp": "a.webp.png", "A.gif": "A.gif.png"}),
+        ("jpg", {"a.jpg": "a.jpg.jpg", "A.gif": "A.gif.jpg", "a.png": "a.png.jpg", "a.webp": "a.webp.jpg"}),
     ],
 )
 def test_pictures_of_one_stem_keep_their_endings(format: str, wanted: dict[str, str]) -> None:
@@ -101,11 +102,18 @@ def test_pictures_of_one_stem_keep_their_endings(format: str, wanted: dict[str, 
     assert len({output.lower() for output in got.values()}) == 4
 
 
+def test_pictures_that_differ_only_in_case_have_marks() -> None:
+    draw("in/a.png", "in/A.PNG", "in/a.jpg")
+    got = {path: re.sub("-[0-9a-f]{10}", "-#", name) for path, name, _ in names(source("in"))}
+    assert got == {"in/a.png": "a.png-#", "in/A.PNG": "A.PNG-#", "in/a.jpg": "a.jpg"}
+    assert len({name for _, name, _ in names(source("in"))}) == 3
+
+
 def test_what_still_clashes_is_counted() -> None:
     draw("in/a.jpg", "in/a.png", "in/a.jpg.webp", "in/S/x.png", "in/s/x.png")
     assert [(path, output) for path, _, output in names(source("in"))] == [
-        ("in/a.png", "a.png"),
         ("in/a.jpg", "a.jpg.png"),
+        ("in/a.png", "a.png.png"),
         ("in/a.jpg.webp", "a.jpg.webp.png"),
         ("in/S/x.png", "S/x.png"),
         ("in/s/x.png", "s/x.png.png"),

@@ -1,0 +1,185 @@
+"""The ids of items that have none of their own: from the path of the first picture, else from the line's content.
+
+They depend on no order. So a first pass over the source finds which pictures several lines use, and which pictures
+would get one id; these have longer ids. Where there is no first pass (standard input), the first line has the short id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from joyedit.job.source.names import fold, name_problem, safe_name
+from joyedit.job.source.schema import DEFAULTS_KEYS, Line, Schema
+
+_MARK = 10
+
+
+class DefaultId(NamedTuple):
+    """An id, and those that the item would have beside other lines: its picture may be finished under one of them."""
+
+    id: str
+    others: tuple[str, ...] = ()
+
+
+class PictureIds:
+    """The ids that pictures would have on their own: their paths below `base`, without the ending and with it.
+
+    The path of any other picture begins with the name of its folder and a hash of the folder's path. With `base` None,
+    paths count as they are written, so that the ids do not depend on the current folder.
+    """
+
+    def __init__(self, base: str | None) -> None:
+        self._base = None if base is None else os.path.abspath(base)
+        self._prefix = "" if self._base is None else os.path.join(self._base, "")
+
+    def absolute(self, image: str) -> str:
+        """The same path for one picture, however it is written."""
+        return os.path.normpath(os.path.join(self._base or "", image))
+
+    def of(self, image: str) -> tuple[str, str]:
+        """The id without the ending, and with it."""
+        name = self._below(image)
+        if name is None:
+            folder, name = os.path.split(os.path.normpath(image))
+            last = os.path.basename(folder)
+            last = "parent" if last == os.pardir else last or "root"
+            name = f"{last}-{_hash(folder.encode('utf-8', 'surrogatepass'))}/{name}"
+        return safe_name(os.path.splitext(name)[0]), safe_name(name)
+
+    def _below(self, image: str) -> str | None:
+        path = self.absolute(image)
+        if self._base is None:
+            is_outside = path.startswith("/") or path == os.pardir or path.startswith(os.pardir + "/")
+            return None if is_outside else path
+        return path[len(self._prefix) :] if path.startswith(self._prefix) else None
+
+
+def folder_id(path: str, same_stem: int, same_name: int) -> DefaultId:
+    """The id of a picture in a folder of pictures; `path` is its path from there.
+
+    So many pictures of its own folder have its name without case: without the ending (`same_stem`), and with it.
+    """
+    short = safe_name(os.path.splitext(path)[0])
+    if same_stem == 1:
+        return DefaultId(short)
+    long = safe_name(path)
+    return DefaultId(_marked(long, path) if same_name > 1 else long, (short,))
+
+
+def _marked(name: str, path: str) -> str:
+    """For pictures whose names differ only in case, or in what no file of an edited picture may hold."""
+    return f"{name}-{_hash(os.path.basename(path).encode('utf-8', 'surrogatepass'))}"
+
+
+class Uses:
+    """What the lines of a source have in common. `note` gets each line once, before `seal`; then it answers."""
+
+    def __init__(self, pictures: PictureIds, schema: Schema) -> None:
+        self.given_ids: set[str] = set()
+        self.given_outputs: set[str] = set()
+        self._pictures = pictures
+        self._schema = schema
+        self._contents: dict[str, int] = {}  # by picture: the hash of the content of its first line
+        self._several: set[str] = set()
+        self._stems: dict[str, tuple[int, int]] = {}  # by folded short id: hashes of the first picture and its long id
+        self._unclear: dict[str, dict[int, int]] = {}
+        self._has_default = False
+
+    def note(self, data: object) -> None:
+        """One line as it was read. What is wrong with it will be told elsewhere; None for one that cannot be read."""
+        if not isinstance(data, dict):
+            self._has_default = True
+            return
+        line = {key: value for name, value in data.items() if value is not None and (key := self._schema.key(name))}
+        output = line.get("output")
+        if isinstance(output, str):
+            self.given_outputs.add(output)
+        if isinstance(line.get("id"), str):
+            self.given_ids.add(line["id"])
+            return
+        self._has_default = True
+        images = line.get("images")
+        image = line.get("image", images[0] if isinstance(images, list) and images else None)
+        if isinstance(image, str) and "\0" not in image:
+            self._note_picture(image, hash(repr(sorted(line.items()))))
+
+    def _note_picture(self, image: str, content: int) -> None:
+        path = self._pictures.absolute(image)
+        before = self._contents.setdefault(path, content)
+        if before != content:
+            self._several.add(path)
+        short, long = self._pictures.of(image)
+        stem, this = fold(short), (hash(path), hash(fold(long)))
+        first = self._stems.setdefault(stem, this)
+        if first[0] != this[0]:
+            self._unclear.setdefault(stem, dict([first]))[this[0]] = this[1]
+
+    def seal(self) -> None:
+        """Everything was noted: keep what the questions need."""
+        self._contents, self._stems = {}, {}
+        if not self._has_default:
+            self.given_ids, self.given_outputs = set(), set()
+
+    def is_used_differently(self, image: str) -> bool:
+        """Whether several lines of different content begin with this picture."""
+        return bool(self._several) and self._pictures.absolute(image) in self._several
+
+    def name(self, image: str) -> str:
+        """The id of a picture: without its ending, unless another picture would have the same one."""
+        short, long = self._pictures.of(image)
+        unclear = self._unclear.get(fold(short))
+        if unclear is None:
+            return short
+        if Counter(unclear.values())[hash(fold(long))] == 1:
+            return long
+        return _marked(long, image)
+
+
+class DefaultIds:
+    """Gives the default ids of one pass. `uses` are what a first pass found; None if there was none."""
+
+    def __init__(self, pictures: PictureIds, uses: Uses | None) -> None:
+        self._pictures = pictures
+        self._uses = uses
+        self._first_uses: dict[str, int] = {}  # by default id: the hash of the content of the first line
+
+    def of(self, line: Line, values: Mapping[str, str]) -> DefaultId:
+        """The id of a line. Lines of the same content have the same one."""
+        content = _content(line, values)
+        images = content[0]
+        mark = f"-{_mark(content)}"
+        if not images:
+            return DefaultId(f"item{mark}")
+        short, long = self._pictures.of(images[0])
+        if self._uses is None:
+            first = self._first_uses.setdefault(short, hash(content))
+            return DefaultId(short if first == hash(content) else short + mark)
+        name = self._uses.name(images[0])
+        is_marked = self._uses.is_used_differently(images[0])
+        if name == short and not is_marked:
+            return DefaultId(short)
+        made = name + mark if is_marked else name
+        others = (short, short + mark, long, long + mark)
+        return DefaultId(made, tuple([other for other in others if other != made and name_problem(other) is None]))
+
+
+def _content(line: Line, values: Mapping[str, str]) -> tuple[tuple[str, ...], object, object, str | None]:
+    """What a line says: everything but its id, as it is written."""
+    images = (line.image,) if line.image is not None else tuple(line.images or ())
+    given = ((key, getattr(line, key)) for key in sorted(DEFAULTS_KEYS))
+    settings = tuple([(key, value) for key, value in given if value is not None])
+    return images, settings, tuple(sorted(values.items())) if values else (), line.output
+
+
+def _mark(content: tuple[object, ...]) -> str:
+    *others, output = content
+    return _hash(json.dumps(others if output is None else [*others, output]).encode())
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:_MARK]
