@@ -33,6 +33,7 @@ from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.shared import Shared
 from joyedit.job.spec import Batch, EditItem, ItemResult, Origin, RunConfig, Sampling, Seen, Stamp
 from joyedit.options import RunOptions
 from joyedit.request import build_request
@@ -194,7 +195,7 @@ def resume(folder: Path) -> dict[str, Any]:
     journal = Journal(out.path)
     info = FakeBackend(config).info
     prints = Fingerprinter(model=info.identity, schedule=info.schedule, dtype=info.dtype, quality=95)
-    shared = prints.shared(source.shared())
+    shared = str(Shared.of(prints, source.shared(), source=source.name, output=config.output))
     data = (folder / "in" / "0.png").read_bytes()
     digest = sha256(data).hexdigest()
     fsync, os.fsync = os.fsync, lambda handle: None  # only here, while the finished run is made up
