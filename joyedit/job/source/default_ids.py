@@ -39,24 +39,26 @@ class PictureIds:
 
     def absolute(self, image: str) -> str:
         """The same path for one picture, however it is written."""
-        return os.path.normpath(os.path.join(self._base or "", image))
+        return os.path.normpath(self._prefix + image if image[:1] != "/" else image)
 
-    def of(self, image: str) -> tuple[str, str]:
-        """The id without the ending, and with it."""
-        name = self._below(image)
-        if name is None:
-            folder, name = os.path.split(os.path.normpath(image))
-            last = os.path.basename(folder)
-            last = "parent" if last == os.pardir else last or "root"
-            name = f"{last}-{_hash(folder.encode('utf-8', 'surrogatepass'))}/{name}"
-        return safe_name(os.path.splitext(name)[0]), safe_name(name)
+    def short(self, image: str, path: str) -> str:
+        """The id without the ending; `path` is the absolute path of `image`."""
+        return safe_name(os.path.splitext(self._name(image, path))[0])
 
-    def _below(self, image: str) -> str | None:
-        path = self.absolute(image)
-        if self._base is None:
-            is_outside = path.startswith("/") or path == os.pardir or path.startswith(os.pardir + "/")
-            return None if is_outside else path
-        return path[len(self._prefix) :] if path.startswith(self._prefix) else None
+    def long(self, image: str, path: str) -> str:
+        """The id with the ending."""
+        return safe_name(self._name(image, path))
+
+    def _name(self, image: str, path: str) -> str:
+        if self._base is not None:
+            if path.startswith(self._prefix):
+                return path[len(self._prefix) :]
+        elif not path.startswith(("/", "../")) and path != os.pardir:
+            return path
+        folder, name = os.path.split(os.path.normpath(image))
+        last = os.path.basename(folder)
+        last = "parent" if last == os.pardir else last or "root"
+        return f"{last}-{_hash(folder.encode('utf-8', 'surrogatepass'))}/{name}"
 
 
 def folder_id(path: str, same_stem: int, same_name: int) -> DefaultId:
@@ -84,10 +86,9 @@ class Uses:
         self.given_outputs: set[str] = set()
         self._pictures = pictures
         self._schema = schema
-        self._contents: dict[str, int] = {}  # by picture: the hash of the content of its first line
-        self._several: set[str] = set()
-        self._stems: dict[str, tuple[int, int]] = {}  # by folded short id: hashes of the first picture and its long id
-        self._unclear: dict[str, dict[int, int]] = {}
+        self._first: dict[str, tuple[str, int]] = {}  # by folded short id: picture and content of the first line
+        self._alike: dict[str, dict[str, int]] = {}  # by folded short id, of several pictures: path and content
+        self._several: set[str] = set()  # the paths of pictures that lines of different content begin with
         self._has_default = False
 
     def note(self, data: object) -> None:
@@ -110,34 +111,39 @@ class Uses:
 
     def _note_picture(self, image: str, content: int) -> None:
         path = self._pictures.absolute(image)
-        before = self._contents.setdefault(path, content)
+        stem = fold(self._pictures.short(image, path))
+        first = self._first.get(stem)
+        if first is None:
+            self._first[stem] = image, content
+            return
+        first_path = self._pictures.absolute(first[0])
+        if first_path == path:
+            before = first[1]
+        else:
+            before = self._alike.setdefault(stem, {first_path: first[1]}).setdefault(path, content)
         if before != content:
             self._several.add(path)
-        short, long = self._pictures.of(image)
-        stem, this = fold(short), (hash(path), hash(fold(long)))
-        first = self._stems.setdefault(stem, this)
-        if first[0] != this[0]:
-            self._unclear.setdefault(stem, dict([first]))[this[0]] = this[1]
 
     def seal(self) -> None:
         """Everything was noted: keep what the questions need."""
-        self._contents, self._stems = {}, {}
+        self._first = {}
         if not self._has_default:
             self.given_ids, self.given_outputs = set(), set()
 
-    def is_used_differently(self, image: str) -> bool:
+    def is_used_differently(self, path: str) -> bool:
         """Whether several lines of different content begin with this picture."""
-        return bool(self._several) and self._pictures.absolute(image) in self._several
+        return path in self._several
 
-    def name(self, image: str) -> str:
+    def name(self, image: str, path: str) -> str:
         """The id of a picture: without its ending, unless another picture would have the same one."""
-        short, long = self._pictures.of(image)
-        unclear = self._unclear.get(fold(short))
-        if unclear is None:
+        short = self._pictures.short(image, path)
+        alike = self._alike.get(fold(short)) if self._alike else None
+        if alike is None:
             return short
-        if Counter(unclear.values())[hash(fold(long))] == 1:
-            return long
-        return _marked(long, image)
+        long = self._pictures.long(image, path)
+        names = Counter(fold(os.path.basename(other)) for other in alike)
+        is_alone = names[fold(os.path.basename(path))] == 1 and long.endswith(os.path.basename(path))
+        return long if is_alone else _marked(long, path)
 
 
 class DefaultIds:
@@ -155,15 +161,18 @@ class DefaultIds:
         mark = f"-{_mark(content)}"
         if not images:
             return DefaultId(f"item{mark}")
-        short, long = self._pictures.of(images[0])
+        path = self._pictures.absolute(images[0])
         if self._uses is None:
+            short = self._pictures.short(images[0], path)
             first = self._first_uses.setdefault(short, hash(content))
             return DefaultId(short if first == hash(content) else short + mark)
-        name = self._uses.name(images[0])
-        is_marked = self._uses.is_used_differently(images[0])
+        name = self._uses.name(images[0], path)
+        is_marked = self._uses.is_used_differently(path)
+        short = self._pictures.short(images[0], path)
         if name == short and not is_marked:
             return DefaultId(short)
         made = name + mark if is_marked else name
+        long = self._pictures.long(images[0], path)
         others = (short, short + mark, long, long + mark)
         return DefaultId(made, tuple([other for other in others if other != made and name_problem(other) is None]))
 
