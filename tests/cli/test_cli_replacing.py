@@ -271,6 +271,29 @@ def test_a_file_of_somebody_else(joyedit: Command, pictures: Path) -> None:
     assert Path("edited/a.png").read_text() == "mine"
 
 
+def test_a_picture_whose_record_is_gone_is_told_as_such(joyedit: Command, pictures: Path) -> None:
+    assert joyedit(*RUN).code == 0
+    path = Path("edited/results.jsonl")
+    path.write_text(path.read_text().replace('{"id": "a"', '{"id": "a', 1))
+    assert joyedit(*RUN).code == 3
+    message = records()["a"]["error"]["message"]
+    assert "joyedit made it, but its line in results.jsonl is damaged, gone, or in another folder" in message
+    Path("edited/a.png").unlink()
+    assert joyedit(*RUN).code == 0
+
+
+def test_an_output_that_was_renamed_leaves_its_earlier_picture(joyedit: Command, pictures: Path) -> None:
+    line = {"image": "pictures/a.png", "instruction": "one", "id": "a"}
+    for output in ("first.png", "second.png"):
+        Path("m.jsonl").write_text(json.dumps(line | {"output": output}) + "\n")
+        assert joyedit("run", "m.jsonl", *FAKE).code == 0
+    told = joyedit("verify", "edited")
+    assert told.code == 3
+    assert "earlier_picture: a: first.png: an earlier record names this file" in told.out
+    Path("edited/first.png").unlink()
+    assert joyedit("verify", "edited").code == 0
+
+
 def test_a_report_of_another_program(joyedit: Command, pictures: Path) -> None:
     Path("edited").mkdir()
     Path("edited/report.json").write_text("[1]")

@@ -432,9 +432,27 @@ def test_a_lock_that_a_colleague_left_behind_is_taken(shared: Path, mode: int) -
     ended = as_user(SECOND, *RUN, cwd=shared)
     if mode == 0o600:  # not even readable: the message says what to do
         assert ended.code == 1
-        assert "cannot lock the output folder" in ended.message
+        assert "cannot lock the output folder: out/.joyedit.lock: Permission denied (it belongs to " in ended.message
+        assert "ask for chmod g+rw, or choose another output folder with -o" in ended.message
     else:
         assert ended.code == 0, ended.message
+
+
+@pytest.mark.parametrize("name", [".joyedit.unfinished", "results.jsonl", "joyedit.log"])
+def test_an_own_file_that_only_a_colleague_may_open_is_told(shared: Path, name: str) -> None:
+    assert as_user(FIRST, *RUN, "--limit", "3", cwd=shared).code == 0
+    path = shared / "out" / name
+    path.touch()
+    os.chown(path, FIRST, GROUP)
+    path.chmod(0o600)
+    before = pictures(shared / "out")
+    ended = as_user(SECOND, *RUN, cwd=shared)
+    assert ended.code == 1
+    assert f"out/{name}: Permission denied (it belongs to " in ended.message
+    assert "ask for chmod g+rw" in ended.message
+    assert pictures(shared / "out") == before
+    path.chmod(0o660)
+    assert as_user(SECOND, *RUN, cwd=shared).code == 0
 
 
 def test_an_unfinished_file_that_only_a_colleague_may_remove_stays(shared: Path) -> None:

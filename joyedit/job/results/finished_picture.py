@@ -20,6 +20,7 @@ State = Literal["recorded", "changed", "lost"]
 `lost`: no file, or a damaged one, as a disk or a broken copy leaves it."""
 
 _NO_LIMIT = 1 << 62
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _TAIL = 64
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """What stands at the end of a whole file; WebP says at its beginning how long it is."""
@@ -35,7 +36,7 @@ def picture_state(path: str, record: dict[str, Any], *, trust: bool) -> State:
         if stat.S_ISREG(status.st_mode) and status.st_size == record.get("output_bytes"):
             if trust:
                 return "recorded"
-            with open(open_to_read(Path(path)), "rb") as file:
+            with open(os.open(path, _READ), "rb", buffering=0) as file:
                 # Bits flip without a change of the size; whoever saves a picture anew changes it.
                 return "recorded" if sha256_of(file) == record.get("output_sha256") else "lost"
     except (OSError, ValueError) as error:

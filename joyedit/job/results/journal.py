@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from joyedit.errors import ManifestError, OutputError, Problem, os_reason
+from joyedit.errors import ManifestError, OutputError, Problem
 from joyedit.job import failpoints
 from joyedit.job.own_files import CUT, RESULTS
 from joyedit.job.results.output_folder import sync_folder
 from joyedit.job.results.records import BLOCK, MAX_RECORD, line_of, line_of_result, lines_of, parse
 from joyedit.job.results.rescue import Copy, Opened, difference, rescue
-from joyedit.job.results.safe_open import open_folder, open_own
+from joyedit.job.results.safe_open import open_folder, open_own, reason_of
 from joyedit.job.spec import ItemResult
 
 SYNC_RECORDS = 16
@@ -282,7 +282,7 @@ class Journal:
         self._handle = self._folder = -1
 
     def _error(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.path}: {os_reason(error)}")
+        return OutputError(f"cannot write {self.path}: {reason_of(error, self.path)}")
 
 
 def has_records(folder: Path) -> bool:

@@ -16,11 +16,11 @@ import stat
 from pathlib import Path
 from types import TracebackType
 
-from joyedit.errors import OutputError, os_reason
+from joyedit.errors import OutputError
 from joyedit.job import failpoints
 from joyedit.job.clock import utc_now
 from joyedit.job.own_files import LOCK
-from joyedit.job.results.safe_open import own_folder, take_group
+from joyedit.job.results.safe_open import own_folder, reason_of, take_group
 from joyedit.printable import printable
 
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
@@ -57,7 +57,7 @@ class OutputLock:
             self._write_name(self._handle)
         except OSError as error:
             self.release()
-            raise OutputError(f"cannot lock the output folder: {self.path}: {os_reason(error)}") from error
+            raise OutputError(f"cannot lock the output folder: {self.path}: {reason_of(error, self.path)}") from error
 
     def release(self) -> None:
         """Give the lock back and remove its file. A second call does nothing."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from joyedit.errors import ItemError
+from joyedit.job.own_files import RESULTS
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import TAKEN_REMEDY
 from joyedit.job.results.recorded_outputs import RecordedOutputs
@@ -56,6 +57,8 @@ class OwnPictures:
             return None  # so does this one
         if not self.names(item):
             message = f"the file {item.output!r} is there already, and no record of joyedit names it"
+            if _is_made_by_joyedit(path):
+                message += f"; joyedit made it, but its line in {RESULTS} is damaged, gone, or in another folder"
             return ItemError("output_taken", f"{message} ({TAKEN_REMEDY})")
         if any(_is_same(path, image) for image in item.images):
             message = f"the edited picture would replace its own input {item.output!r}"

@@ -6,12 +6,13 @@ Whoever may write to the folder could plant a link there that leads a record or 
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from joyedit.errors import OutputError
+from joyedit.errors import OutputError, os_reason
 
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """O_NONBLOCK: to open a pipe without its other end would wait for ever."""
@@ -89,6 +90,28 @@ def open_to_read(path: Path) -> int:
         os.close(handle)
         raise OutputError(f"cannot read {path}: it is {_kind(mode)}, not a plain file")
     return handle
+
+
+def reason_of(error: OSError, path: Path) -> str:
+    """The system's own words for an error at one of joyedit's own files; whom to ask where a colleague made it."""
+    reason = os_reason(error)
+    if not isinstance(error, PermissionError):
+        return reason
+    try:
+        owner = os.stat(path, follow_symlinks=False).st_uid
+    except OSError:
+        return reason
+    if owner == os.geteuid():
+        return f"{reason} (change its permissions with chmod u+rw)"
+    return f"{reason} (it belongs to {user_name(owner)}: ask for chmod g+rw, or choose another output folder with -o)"
+
+
+def user_name(number: int) -> str:
+    """The name of a user; the number where no table of users knows it."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except (KeyError, OSError):
+        return f"the user with the number {number}"
 
 
 def _kind_at(folder: int, name: str) -> str | None:

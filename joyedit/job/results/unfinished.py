@@ -25,11 +25,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from joyedit.errors import OutputError, os_reason
+from joyedit.errors import OutputError
 from joyedit.job.own_files import UNFINISHED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
-from joyedit.job.results.safe_open import open_own
+from joyedit.job.results.safe_open import open_own, reason_of
 from joyedit.job.spec import EditItem
 
 DEATHS = 2
@@ -173,16 +173,24 @@ class Unfinished:
         try:
             yield
         except OSError as error:
-            raise OutputError(f"cannot write {self._folder.path / UNFINISHED}: {os_reason(error)}") from error
+            path = self._folder.path / UNFINISHED
+            raise OutputError(f"cannot write {path}: {reason_of(error, path)}") from error
 
     def _read(self) -> dict[str, Suspect]:
-        """What the last run left without a record. A damaged file counts as far as it can be read."""
+        """What the last run left without a record. A damaged file counts as far as it can be read.
+
+        Raises OutputError if it cannot be opened: without it, joyedit's own pictures look like somebody else's.
+        """
         lines: list[list[Any]] = []
-        with suppress(OSError):
-            handle = open_own(self._folder.handle, UNFINISHED, os.O_RDONLY)
-            with open(handle, "rb") as file:
+        path = self._folder.path / UNFINISHED
+        try:
+            with open(open_own(self._folder.handle, UNFINISHED, os.O_RDONLY), "rb") as file:
                 self._found = True
                 lines = [read for line in file.read(_MOST).split(b"\n") if (read := _parsed(line))]
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {reason_of(error, path)}") from error
         start, stopped = 0, True
         kept: dict[str, Suspect] = {}
         looks: dict[object, dict[str, Suspect]] = {}

@@ -248,6 +248,7 @@ def check_record(folder: Path, record: dict[str, Any]) -> Mismatch | None:
 
 def _files(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
     root = os.path.abspath(folder)
+    earlier: dict[str, str] | None = None  # read when the first file is found that no last record names
     for parent, folders, files in os.walk(root):
         folders.sort()
         for name in sorted(files):
@@ -259,5 +260,18 @@ def _files(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
                 yield Mismatch(kind="unfinished_file", message="a killed run left this file", file=relative)
             elif not name.startswith("."):
                 counts.files += 1
-                if relative not in names.outputs and path not in names.inputs:
+                if relative in names.outputs or path in names.inputs:
+                    continue
+                earlier = _earlier_outputs(folder) if earlier is None else earlier
+                owner = earlier.get(relative)
+                if owner is None:
                     yield Mismatch(kind="stray_file", message="no record names this file", file=relative)
+                else:
+                    message = "an earlier record names this file; the picture of this item has another name now"
+                    yield Mismatch(kind="earlier_picture", message=message, id=owner, file=relative)
+
+
+def _earlier_outputs(folder: Path) -> dict[str, str]:
+    """All pictures that any record names, with the id of the item."""
+    records = read_journal(folder / RESULTS)
+    return {output: record["id"] for record in records if (output := output_of(record)) is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import string
 from collections.abc import Mapping
 from functools import partial
@@ -61,7 +62,9 @@ def _packaged() -> dict[str, Path]:
 
 def _read(path: Path, label: str) -> Recipe:
     try:
-        with path.open("rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # waits for no pipe
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"{label}: this recipe is no file (write it into a file that ends in .yaml)")
             value, problems = read_document(file)
     except OSError as error:
         raise UsageError(f"{label}: cannot read this recipe: {os_reason(error)}") from error

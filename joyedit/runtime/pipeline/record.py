@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from joyedit.errors import ItemError, OutputError, first_line, os_reason
+from joyedit.errors import ItemError, OutputError, first_line
 from joyedit.job.clock import utc_now
 from joyedit.job.own_files import LOG
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
-from joyedit.job.results.safe_open import open_own
+from joyedit.job.results.safe_open import open_own, reason_of
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, Size, SizedItem
 from joyedit.printable import printable
 from joyedit.runtime.protocol import BackendInfo
@@ -135,7 +135,7 @@ class Recorder:
             with self._lock, open(open_own(self._folder.handle, LOG, _APPEND), "ab") as file:
                 file.write(entry.encode("utf-8", "backslashreplace"))
         except OSError as fault:
-            raise OutputError(f"cannot write {self._folder.path / LOG}: {os_reason(fault)}") from fault
+            raise self._log_error(fault) from fault
 
     def _refuse_log(self) -> None:
         """Raises `OutputError` if joyedit.log cannot be written: better now than at the first failure."""
@@ -143,7 +143,11 @@ class Recorder:
             with contextlib.suppress(FileNotFoundError):
                 os.close(open_own(self._folder.handle, LOG, os.O_WRONLY))
         except OSError as fault:
-            raise OutputError(f"cannot write {self._folder.path / LOG}: {os_reason(fault)}") from fault
+            raise self._log_error(fault) from fault
+
+    def _log_error(self, fault: OSError) -> OutputError:
+        path = self._folder.path / LOG
+        return OutputError(f"cannot write {path}: {reason_of(fault, path)}")
 
     def _add(self, result: ItemResult) -> None:
         with self._lock:

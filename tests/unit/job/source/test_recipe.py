@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,14 @@ def test_faults_name_file_and_line(tmp_path: Path, text: str | bytes, faults: li
 
 def test_the_name_is_that_of_the_file_by_default(tmp_path: Path) -> None:
     assert load_recipe(write(tmp_path, "settings: {steps: 3}")).name == "r"
+
+
+@pytest.mark.parametrize("has_writer", [True, False])
+def test_a_recipe_that_is_a_pipe_is_refused_at_once(tmp_path: Path, has_writer: bool) -> None:
+    path = tmp_path / "recipe.yaml"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR) if has_writer else None
+    with pytest.raises(UsageError, match="this recipe is no file"):
+        load_recipe(str(path))
+    if writer is not None:
+        os.close(writer)
