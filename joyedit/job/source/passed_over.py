@@ -1,0 +1,60 @@
+"""Files and folders of a source that are no pictures to edit: what they are, by name, and how many."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+
+from joyedit.job.source.names import fold
+
+KEPT = 1000
+"""So many are kept by name; all are counted."""
+
+_KINDS = {
+    "a RAW photo, which needs to be developed first": (
+        "3fr arw cr2 cr3 crw dcr dng erf fff iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+    ),
+    "a drawing of lines, which needs to be rendered first": "ai cdr emf eps pdf svg svgz wmf",
+    "a picture of high dynamic range, which needs to be exported first": "exr hdr pfm",
+    "a picture of a format that joyedit does not read": "dds djvu ico icns jls jxr ktx pcx qoi sgi tga xbm xpm",
+    "a project of an editing program, which needs to be exported first": "afphoto kra psb xcf",
+    "a video": "3gp avi m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv",
+}
+_KIND_OF = {f".{ending}": kind for kind, endings in _KINDS.items() for ending in endings.split()}
+
+SYSTEM_FOLDERS = frozenset(
+    (
+        "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "__macosx", "found.000",
+        "lost+found", "recycler", "system volume information",
+    )
+)  # fmt: skip
+"""Folders that cameras, disks and file servers make (lower case). Hidden ones begin with a dot, and need no entry."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PassedOver:
+    """What a check passed over. `names` are the paths of the first `KEPT`, each with what it is."""
+
+    count: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    names: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, path: str, kind: str) -> None:
+        """One more."""
+        self.count += 1
+        self.kinds[kind] += 1
+        if len(self.names) < KEPT:
+            self.names.append((path, kind))
+
+
+def kind_of_file(name: str) -> str:
+    """What a file is that is no picture for joyedit, in a few words."""
+    return _KIND_OF.get(os.path.splitext(name)[1].lower(), "a hidden file" if name.startswith(".") else "no picture")
+
+
+def kind_of_folder(name: str) -> str | None:
+    """Why a folder is passed over by its name; None if it is walked."""
+    if name.startswith("."):
+        return "a hidden folder"
+    return "a folder of the system or of a file server" if fold(name) in SYSTEM_FOLDERS else None
