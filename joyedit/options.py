@@ -77,6 +77,20 @@ def faults_of(options: Any) -> list[str]:
     return faults
 
 
+def fault_of_text(options: type, name: str, text: str) -> str:
+    """What is wrong with the value of an option as it was typed; an empty text if nothing is."""
+    hint = get_type_hints(options)[name]
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    value: Any = text
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                value = kind(text)
+            except ValueError:
+                value = text
+    return _fault(option_of(options, name), hint, value)
+
+
 def _fault(known: Option, hint: Any, value: Any) -> str:
     if get_origin(hint) in (Union, types.UnionType):
         if value is None and type(None) in get_args(hint):
