@@ -18,6 +18,7 @@ DtypeName = Literal["auto", "bf16", "fp32"]
 OffloadName = Literal["none", "encoder"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
 FormatName = Literal["png", "jpg", "webp"]
+JsonName = Literal["new", "all"]
 SizeName = Literal["tiny", "small", "full"]
 
 _KEY = "option"
@@ -27,7 +28,8 @@ _KEY = "option"
 class Option:
     """How an option is given on the command line, and which numbers it takes.
 
-    `flags` are its spellings; the long one is used in messages. `least` and `most` bound a number.
+    `flags` are its spellings; the long one is used in messages. `least` and `most` bound a number. `bare` is the
+    value of a flag that is given without one; None for a flag that always needs its value.
     """
 
     flags: tuple[str, ...]
@@ -37,6 +39,7 @@ class Option:
     most: int | None = None
     envvar: str | None = None
     show_default: bool = True
+    bare: str | None = None
 
     @property
     def name(self) -> str:
@@ -206,7 +209,10 @@ class RunOptions:
     read_timeout: str | None = option(
         None, "--read-timeout", metavar="TIME", help="Give up a picture that takes longer to read. [default: 2m]"
     )
-    json: bool = option(False, "--json", help="Print records as JSON lines on stdout.")
+    json: JsonName | None = option(
+        None, "--json", metavar="[=all]", bare="new",
+        help="Print records as JSON lines on stdout; =all also those of items that were done before.",
+    )  # fmt: skip
     quiet: bool = option(False, "-q", "--quiet", help="Print nothing but errors.")
     verbose: bool = option(False, "-v", "--verbose", help="Print each finished item, and tracebacks of errors.")
 

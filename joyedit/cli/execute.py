@@ -17,7 +17,7 @@ def execute(options: RunOptions, pump: Pump | None = None) -> int:
     """Do it; gives the exit code. Raises `JoyeditError` for what is refused before anything is written."""
     request = build_request(options)
     if options.dry_run:
-        return dry_run(request, json=options.json, quiet=options.quiet)
+        return dry_run(request, json=options.json is not None, quiet=options.quiet)
     progress = RunProgress(request, json=options.json, quiet=options.quiet, verbose=options.verbose, pump=pump)
     try:
         outcome = run(

@@ -14,6 +14,7 @@ import typer
 
 from joyedit.cli import console
 from joyedit.cli.bench import bench_command
+from joyedit.cli.options import WithBareFlags
 from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
 from joyedit.cli.streams import safe_streams
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run_command)
+app.command("run", cls=WithBareFlags)(run_command)
 app.command("verify")(verify_command)
 app.command("status")(status_command)
 app.command("recipes")(recipes_command)

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.cli import console
+from joyedit.cli.record_lines import printed_line
 from joyedit.cli.settings_in_force import in_force
 from joyedit.cli.streams import Pump
 from joyedit.job.results.report import seconds_text
 from joyedit.job.results.resume import Decision
 from joyedit.job.spec import ItemResult, RunConfig
+from joyedit.options import JsonName
 from joyedit.printable import printable
 from joyedit.request import Request
 from joyedit.runtime.protocol import BackendInfo
@@ -195,7 +197,9 @@ class PlainMeter:
 class RunProgress:
     """What the user of `joyedit run` sees while it runs; fills `runtime.progress.Progress`."""
 
-    def __init__(self, request: Request, *, json: bool, quiet: bool, verbose: bool, pump: Pump | None = None) -> None:
+    def __init__(
+        self, request: Request, *, json: JsonName | None, quiet: bool, verbose: bool, pump: Pump | None = None
+    ) -> None:
         self._request = request
         self._pump = pump
         self._json = json
@@ -257,7 +261,7 @@ class RunProgress:
     def result(self, result: ItemResult, line: str) -> None:
         """The record to stdout with --json; a failure to stderr, the first few of them."""
         if self._json:
-            console.result(line)
+            console.result(printed_line(line, self._request.config.output))
         self._tell_skipped()
         self._meter.item()
         if result.error is not None:
@@ -270,8 +274,11 @@ class RunProgress:
         elif self._verbose:
             self._meter.message(f"ok: {printable(f'{result.id}: {result.output}')}")
 
-    def skipped(self, decision: Decision) -> None:
-        """To the meter; how many they were is said before the next result."""
+    def skipped(self, decision: Decision, finished: Callable[[], dict[str, Any] | None]) -> None:
+        """To the meter; how many they were is said before the next result. With --json=all, records of what is done."""
+        record = finished() if self._json == "all" and decision == "done" else None
+        if record is not None:
+            console.result(printed_line(record, self._request.config.output))
         self._skipped[decision] += 1
         self._all_skipped += 1
         self._meter.skipped()

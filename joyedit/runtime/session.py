@@ -166,7 +166,7 @@ class RunSession:
         except SourceStoppedError as error:
             raise StoppedError from error
 
-    def _skip(self, decision: Decision) -> None:
+    def _skip(self, item: EditItem, decision: Decision) -> None:
         if self.stop():
             raise StoppedError
         if decision == "done":
@@ -175,7 +175,7 @@ class RunSession:
             self.recorder.given_up(KILLED)
         else:
             self.recorder.left()
-        self._progress.skipped(decision)
+        self._progress.skipped(decision, partial(self.recorder.journal.finished, item.id))
 
     def load_model_if_needed(self, entries: Iterator[Entry]) -> Iterator[Entry] | None:
         """Load the model when there is an item to edit; gives all items again, or None where none needs the model.

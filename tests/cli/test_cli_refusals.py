@@ -72,6 +72,7 @@ def test_the_fake_is_no_model_without_its_switch(
         (["--schedule", "none"], "none"),
         (["--format", "bmp"], "bmp"),
         (["--quality", "101"], "--quality must be at most 100, not 101"),
+        (["--json=some"], "--json must be new or all, not 'some'"),
         (["--quiet=yes"], "--quiet takes no value"),
         (["--set", "a=b"], "--set gives a parameter of a recipe, but no recipe is given: name one with --recipe"),
         (["--recipe", "camera", "--set", "yaw"], "--set takes name=value, not 'yaw'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -214,8 +215,32 @@ def test_json_streams_the_records_and_nothing_else(joyedit: Command, pictures: P
     (pictures / "broken.png").touch()
     ended = joyedit("run", pictures, *FAKE, "-p", "blue", "--json")
     assert ended.code == 3
-    assert ended.out == Path("edited/results.jsonl").read_text()
-    assert len(ended.out.splitlines()) == 4
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    paths = {line["id"]: line.pop("output_path") for line in lines}
+    assert lines == [json.loads(line) for line in Path("edited/results.jsonl").read_text().splitlines()]
+    assert paths.pop("broken") is None
+    assert set(paths) == {"a", "b", "deep/c"}
+    assert all(os.path.isabs(path) and os.path.isfile(path) for path in paths.values())
+
+
+def test_json_of_what_was_done_before_is_printed_on_request(joyedit: Command, pictures: Path) -> None:
+    run = ("run", pictures, *FAKE, "-p", "blue")
+    assert joyedit(*run, "--limit", "2").code == 0
+    assert len(joyedit(*run, "--json").out.splitlines()) == 1, "what is done is no result of this run"
+    ended = joyedit(*run, "--json=all")
+    assert ended.code == 0
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert {line["id"]: line["status"] for line in lines} == {"a": "ok", "b": "ok", "deep/c": "ok"}
+    assert all(os.path.isfile(line["output_path"]) for line in lines)
+
+
+def test_json_takes_no_word_that_belongs_to_another_flag(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit("run", pictures / "a.png", "--json", *FAKE, "-p", "--json", "--", "-o")
+    assert ended.code == 2
+    assert "too many arguments: -o" in ended.err
+    ended = joyedit("run", "--json", *FAKE, "-p", "--json", "--", pictures / "a.png")
+    assert ended.code == 0
+    assert json.loads(ended.out)["instruction"] == "--json"
 
 
 def test_quiet_says_only_errors(joyedit: Command, pictures: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.job.results.resume import Decision
 from joyedit.job.spec import ItemResult, RunConfig
@@ -34,8 +34,11 @@ class Progress(Protocol):
     def result(self, result: ItemResult, line: str) -> None:
         """An item is finished, and `line` stands in results.jsonl."""
 
-    def skipped(self, decision: Decision) -> None:
-        """This run does not edit an item; `decision` says why. Very many of these may come in a row."""
+    def skipped(self, decision: Decision, finished: Callable[[], dict[str, Any] | None]) -> None:
+        """This run does not edit an item; `decision` says why. Very many of these may come in a row.
+
+        `finished` reads the last record of a finished picture of the item from the disk; None if it has none.
+        """
 
     def note(self, text: str) -> None:
         """A remark for the user. The run goes on."""
@@ -65,7 +68,7 @@ class NoProgress:
     def result(self, result: ItemResult, line: str) -> None:
         """Nothing."""
 
-    def skipped(self, decision: Decision) -> None:
+    def skipped(self, decision: Decision, finished: Callable[[], dict[str, Any] | None]) -> None:
         """Nothing."""
 
     def note(self, text: str) -> None:
