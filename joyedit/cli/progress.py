@@ -207,7 +207,7 @@ class RunProgress:
         self._verbose = verbose
         self._meter: Meter = NoMeter()
         self._failures = 0
-        self._skipped: Counter[Decision] = Counter()  # since the last result
+        self._skipped: Counter[Decision] = Counter()
         self._all_skipped = 0
 
     def begin(self, stopped: Callable[[], bool]) -> None:
@@ -262,7 +262,6 @@ class RunProgress:
         """The record to stdout with --json; a failure to stderr, the first few of them."""
         if self._json:
             console.result(printed_line(line, self._request.config.output))
-        self._tell_skipped()
         self._meter.item()
         if result.error is not None:
             self._failures += 1
@@ -275,7 +274,7 @@ class RunProgress:
             self._meter.message(f"ok: {printable(f'{result.id}: {result.output}')}")
 
     def skipped(self, decision: Decision, finished: Callable[[], dict[str, Any] | None]) -> None:
-        """To the meter; how many they were is said before the next result. With --json=all, records of what is done."""
+        """To the meter; how many they were is said once, at the end. With --json=all, records of what is done."""
         record = finished() if self._json == "all" and decision == "done" else None
         if record is not None:
             console.result(printed_line(record, self._request.config.output))
@@ -298,13 +297,12 @@ class RunProgress:
         if not self._quiet:
             for decision, count in self._skipped.items():
                 one, many = _SKIPPED[decision]
-                self._meter.message(f"1 item {one}" if count == 1 else f"{count} items {many}")
-        self._skipped.clear()
+                console.message(f"1 item {one}" if count == 1 else f"{count} items {many}")
 
     def close(self) -> None:
-        """Ends the meter."""
-        self._tell_skipped()
+        """Ends the meter, and says how many items were not edited."""
         self._meter.close()
+        self._tell_skipped()
 
     def _say(self, text: str) -> None:
         if not self._quiet:

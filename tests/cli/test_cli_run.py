@@ -83,9 +83,23 @@ def test_once_more_with_nothing_and_with_something_to_do(joyedit: Command, pictu
     more = joyedit(*run)
     assert more.code == 0
     assert more.messages[:2] == ["loading fake", "model: fake (fake layout)"]
-    assert "3 items are already done" in more.messages
-    assert more.messages[-1] == "4/4 items, RATE"
+    assert more.messages[-2:] == ["4/4 items, RATE", "3 items are already done"]
     assert len(records(Path("edited"))) == 4
+
+
+def test_what_is_done_is_said_once(joyedit: Command, pictures: Path) -> None:
+    """Done and failed items take turns, and each result would be a moment to say what was passed over before it."""
+    (pictures / "broken.png").write_bytes(b"nothing")
+    names = ("a", "broken", "c", "broken", "e")
+    lines = [
+        {"image": f"pictures/{'broken' if name == 'broken' else 'a'}.png", "id": f"{number}", "instruction": "x"}
+        for number, name in enumerate(names)
+    ]
+    run = ("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--batch-size", "1")
+    assert joyedit(*run).code == 3
+    again = joyedit(*run, "--retry-failed")
+    assert again.code == 3
+    assert [line for line in again.messages if "already done" in line] == ["3 items are already done"]
 
 
 def test_one_picture_on_stdout_only_the_table(joyedit: Command, pictures: Path) -> None:
