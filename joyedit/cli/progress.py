@@ -243,7 +243,7 @@ class RunProgress:
             ("schedule", info.schedule, config.schedule),
         ):
             rows.append((label, f"{value} (auto)" if asked == "auto" else value))
-        rows += in_force(self._request, summary.settings)
+        rows += in_force(self._request, summary)
         rows.append(("batch size", str(config.batch_size or "auto")))
         rows += [("note", note) for note in info.notes]
         for label, value in rows:

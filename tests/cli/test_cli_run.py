@@ -52,6 +52,7 @@ def test_a_folder_is_mirrored(joyedit: Command, pictures: Path) -> None:
         "dtype: fp32 (auto)",
         "attention: sdpa (auto)",
         "schedule: original (auto)",
+        "instruction: 'make it night'",
         "steps: 2",
         "guidance scale: 4.0 (built-in)",
         "seed: 42 (built-in)",
@@ -186,11 +187,57 @@ def test_an_items_own_line_wins_over_flags(joyedit: Command, pictures: Path) -> 
     ]
     ended = joyedit("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--steps", "2", "--seed", "0")
     assert ended.code == 0
+    assert "steps: 2 (1 of 2 lines says otherwise: 5)" in ended.messages
+    assert "seed: 0 (1 of 2 lines says otherwise: 1)" in ended.messages
     message = records(Path("edited"))
     assert [(message[name]["settings"]["steps"], message[name]["settings"]["seed"]) for name in ("own", "flags")] == [
         (5, 1),
         (2, 0),
     ]
+
+
+def test_the_header_says_what_the_lines_say(joyedit: Command, pictures: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"image": "pictures/a.png", "id": "one", "instruction": "red", "steps": 8, "guidance_scale": 3},
+        {"image": "pictures/a.png", "id": "two", "steps": 30, "guidance_scale": 3, "width": 256, "height": 256},
+        {
+            "image": "pictures/a.png",
+            "id": "three",
+            "instruction": "green",
+            "steps": 20,
+            "guidance_scale": 3,
+            "seed": 42,
+        },
+        {"image": "pictures/a.png", "id": "four", "guidance_scale": 3, "negative_prompt": "grey"},
+    ]
+    source = manifest(Path("m.jsonl"), *lines)
+    ended = joyedit("run", source, *FAKE, "-p", "blue", "--steps", "20", "--guidance-scale", "1")
+    assert ended.code == 0, ended.err
+    assert [line for line in ended.messages if line.split(":")[0] not in HEADER_OF_THE_MODEL][:8] == [
+        "instruction: 'blue' (2 of 4 lines say otherwise)",
+        "steps: 20 (2 of 4 lines say otherwise: 8 to 30)",
+        "guidance scale: 3.0 (said by each of the 4 lines)",
+        "seed: 42 (built-in)",
+        "negative prompt: '' (built-in; 1 of 4 lines says otherwise: 'grey')",
+        "basesize: 256",
+        "width: that of the picture (1 of 4 lines says otherwise: 256)",
+        "height: that of the picture (1 of 4 lines says otherwise: 256)",
+    ]
+    first = joyedit("run", source, *FAKE, "-n", "--limit", "1", "-p", "blue")
+    assert "instruction: 'red' (said by the only line)" in first.messages, "only lines that are edited count"
+
+
+HEADER_OF_THE_MODEL = {"loading fake", "model", "device", "dtype", "attention", "schedule"}
+
+
+@pytest.mark.parametrize(("line", "told"), [('{"image": "pictures/a.png"}', True), ("pictures/a.png", False)])
+def test_lines_that_are_to_come(
+    joyedit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch, line: str, told: bool
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
+    ended = joyedit("run", "-", *FAKE, "-p", "blue")
+    assert ended.code == 0
+    assert ("lines: what a line says itself comes before these settings" in ended.messages) == told
 
 
 def test_origins_of_what_is_in_force(joyedit: Command, pictures: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from joyedit.errors import Problem
+from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.names import EXTENSIONS, name_problem
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
@@ -36,6 +37,7 @@ class _Built(NamedTuple):
     problems: list[Problem]
     line: Line | None = None
     name: str | None = None
+    instruction: str = ""
 
 
 class ItemBuilder:
@@ -66,9 +68,20 @@ class ItemBuilder:
         built = self._build(record)
         return built.item, self._placed(record, built)
 
-    def problems(self, record: Record) -> list[Problem]:
-        """The problems of the record; the item itself is not made."""
-        return self._placed(record, self._build(record, make=False))
+    def problems(self, record: Record, lines: LineSettings | None = None) -> list[Problem]:
+        """The problems of the record; the item itself is not made. `lines` counts what it says."""
+        built = self._build(record, make=False)
+        if lines is not None and built.line is not None and not built.problems:
+            lines.add(built.line, built.instruction)
+        return self._placed(record, built)
+
+    @property
+    def instruction(self) -> str | None:
+        """The instruction of an item that gives neither its own nor a value of the recipe; None if there is none."""
+        text, problems = compose_instruction(
+            self._recipe, self._values, own=None, prompt=self._prompt, default=self._default_instruction
+        )
+        return None if problems else text
 
     def item(self, record: Record) -> EditItem | FailedItem:
         """The item; or a failed one ("bad_line") whose message tells the problems of the record."""
@@ -120,7 +133,7 @@ class ItemBuilder:
         size = self._size(line, problems)
         name, output = self._names(line, values, pictures, max(record.line, 1), problems)
         if problems or not make:
-            return _Built(None, problems, line, name)
+            return _Built(None, problems, line, name, instruction)
         item = EditItem(
             id=name or "",
             images=tuple([Path(found.path) for found in pictures]),

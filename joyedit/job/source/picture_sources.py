@@ -35,7 +35,7 @@ class PictureSource(Source):
         problems = builder.problems(self._record)
         if problems:
             raise ManifestError(problems)
-        return self._summary(1, builder.settings)
+        return self._summary(1, builder.settings, instruction=builder.instruction)
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         yield self._builder(look=False).item(self._record)
@@ -77,7 +77,7 @@ class FolderSource(Source):
         if not items:
             message = f"no pictures in this folder, {passed_over} other files"
             raise ManifestError([Problem(message).at(self.name)])
-        return self._summary(items, shared.settings, passed_over)
+        return self._summary(items, shared.settings, instruction=shared.instruction, passed_over=passed_over)
 
     def _entries(self, tree: OutputTree, *, note: bool = False) -> Iterator[Entry]:
         """Raises ManifestError if the folder itself cannot be read."""
