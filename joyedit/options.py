@@ -128,7 +128,10 @@ class RunOptions:
 
     source: str
     """A manifest, a folder, a picture, or `-` for standard input."""
-    output: Path = option(Path("edited"), "-o", "--output", metavar="DIR", help="The folder for the edited pictures.")
+    output: Path = option(
+        Path("edited"), "-o", "--output", metavar="DIR",
+        help="The folder for the edited pictures; with one picture as SOURCE also the name of a file, such as new.png.",
+    )  # fmt: skip
     model: str | None = option(
         None, "-m", "--model", "--model-path", "--ckpt-root", metavar="PATH|HUB-ID", envvar="JOYEDIT_MODEL",
         help="The checkpoint: a folder, a name on the Hugging Face hub, or nano.", show_default=False,
@@ -183,7 +186,9 @@ class RunOptions:
     values: tuple[str, ...] = option(
         (), "--set", metavar="NAME=VALUE", help="A parameter of the recipe; may be repeated."
     )
-    format: FormatName = option("png", "--format", help="Format of the edited pictures.")
+    format: FormatName | None = option(
+        None, "--format", help="Format of the edited pictures. [default: png, or that of the file named with -o]"
+    )
     quality: int | None = option(
         None, "--quality", least=1, most=100, metavar="N", help="Quality of JPEG and WebP, 1 to 100. [default: 95]"
     )

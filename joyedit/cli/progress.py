@@ -18,6 +18,7 @@ from joyedit.cli import console
 from joyedit.cli.record_lines import printed_line
 from joyedit.cli.settings_in_force import in_force
 from joyedit.cli.streams import Pump
+from joyedit.job.results.records import line_of, output_of
 from joyedit.job.results.report import seconds_text
 from joyedit.job.results.resume import Decision
 from joyedit.job.spec import ItemResult, RunConfig
@@ -209,6 +210,8 @@ class RunProgress:
         self._failures = 0
         self._skipped: Counter[Decision] = Counter()
         self._all_skipped = 0
+        self._output: str | None = None  # of the item that was finished last
+        self._held: str | None = None  # the record of a picture that is not in its place yet
 
     def begin(self, stopped: Callable[[], bool]) -> None:
         """A reader that does not read holds up no run that is to stop."""
@@ -260,8 +263,7 @@ class RunProgress:
 
     def result(self, result: ItemResult, line: str) -> None:
         """The record to stdout with --json; a failure to stderr, the first few of them."""
-        if self._json:
-            console.result(printed_line(line, self._request.config.output))
+        self._record(line, result.output)
         self._meter.item()
         if result.error is not None:
             self._failures += 1
@@ -275,9 +277,10 @@ class RunProgress:
 
     def skipped(self, decision: Decision, finished: Callable[[], dict[str, Any] | None]) -> None:
         """To the meter; how many they were is said once, at the end. With --json=all, records of what is done."""
-        record = finished() if self._json == "all" and decision == "done" else None
-        if record is not None:
-            console.result(printed_line(record, self._request.config.output))
+        if decision == "done" and (self._json == "all" or not self._all_skipped):
+            record = finished()
+            if record is not None:
+                self._record(line_of(record), output_of(record), is_new=False)
         self._skipped[decision] += 1
         self._all_skipped += 1
         self._meter.skipped()
@@ -298,6 +301,24 @@ class RunProgress:
             for decision, count in self._skipped.items():
                 one, many = _SKIPPED[decision]
                 console.message(f"1 item {one}" if count == 1 else f"{count} items {many}")
+
+    def _record(self, line: str, output: str | None, *, is_new: bool = True) -> None:
+        """Print a record with --json. That of a single file waits until the file is in its place."""
+        self._output = output or self._output
+        if not self._json or not (is_new or self._json == "all"):
+            return
+        if self._request.picture is None:
+            console.result(printed_line(line, self._request.config.output))
+        else:
+            self._held = line
+
+    def tell_picture(self) -> None:
+        """The only picture of a run, which is in its place now: its record with --json, otherwise its path."""
+        picture = self._request.picture
+        if self._held is not None and picture is not None:
+            console.result(printed_line(self._held, picture.path.parent))
+        elif self._output is not None and not self._json:
+            console.result(printable(str(picture.path if picture else self._request.config.output / self._output)))
 
     def close(self) -> None:
         """Ends the meter, and says how many items were not edited."""

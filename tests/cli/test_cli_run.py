@@ -103,8 +103,8 @@ def test_what_is_done_is_said_once(joyedit: Command, pictures: Path) -> None:
     assert [line for line in again.messages if "already done" in line] == ["3 items are already done"]
 
 
-def test_one_picture_on_stdout_only_the_table(joyedit: Command, pictures: Path) -> None:
-    ended = joyedit("run", pictures / "b.jpg", *FAKE, "-p", "blue", "-o", "out")
+def test_one_picture_with_verbose_on_stdout_only_the_table(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit("run", pictures / "b.jpg", *FAKE, "-p", "blue", "-o", "out", "-v")
     assert ended.code == 0
     labels = [line.split("  ")[0] for line in ended.out.splitlines()]
     assert labels == [

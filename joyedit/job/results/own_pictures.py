@@ -28,7 +28,7 @@ class OwnPictures:
         self._recorded = recorded
         self._inside = os.path.join(folder, "")
         # What is not there now, and comes later, is somebody else's.
-        self._unfinished = {output for output in unfinished if _is_made_by_joyedit(self._inside + output)}
+        self._unfinished = {output for output in unfinished if is_made_by_joyedit(self._inside + output)}
 
     def names(self, item: EditItem) -> bool:
         """Whether the output of this item is a picture of joyedit's own, if there is such a file."""
@@ -59,7 +59,7 @@ class OwnPictures:
         return None
 
 
-def _is_made_by_joyedit(path: str) -> bool:
+def is_made_by_joyedit(path: str) -> bool:
     """Whether a file holds what joyedit writes into each of its pictures: the name of the software."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

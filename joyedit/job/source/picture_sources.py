@@ -28,7 +28,10 @@ class PictureSource(Source):
 
     def __init__(self, name: str, options: SourceOptions) -> None:
         super().__init__(name, "picture", options)
-        self._record = Record(0, {"image": os.path.basename(name)})
+        data = {"image": os.path.basename(name)}
+        if options.file_name is not None:
+            data |= {"id": options.file_name, "output": options.file_name}
+        self._record = Record(0, data)
 
     def check(self) -> SourceSummary:
         builder = self._builder(look=True)

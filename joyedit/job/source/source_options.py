@@ -42,6 +42,8 @@ class SourceOptions:
     output: Path | None
     """The output folder; None for items that go into none."""
     limit: int | None = None
+    file_name: str | None = None
+    """The name of the edited picture, where the source is one picture and the user names its file."""
     keys: tuple[str, ...] = ()
     """Keys that an item may have besides those of joyedit and of the recipe."""
     look: bool = True
