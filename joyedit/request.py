@@ -25,7 +25,7 @@ from joyedit.job.source.source_options import RunDefaults
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, RunConfig, Settings
 from joyedit.options import RunOptions, faults_of, names_of, option_of
-from joyedit.runtime.model import backend_loader, describe_without_loading, model_settings
+from joyedit.runtime.model import NO_MODEL, backend_loader, describe_without_loading, fetch, model_settings
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.run import RunOutcome, run
@@ -53,6 +53,7 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
             request.config,
             load_backend=backend_loader(request.config.model),
             describe=describe_without_loading,
+            fetch=None if progress is None else fetch,  # without progress, huggingface_hub shows its own
             progress=progress,
         )
 
@@ -139,10 +140,7 @@ def _refuse(options: RunOptions) -> None:
     settings = {option_of(RunOptions, name).name for name in _named_as(Settings, options)}
     faults = [fault for fault in faults_of(options) if fault.split(" ", 1)[0] not in settings]
     if options.model is None and not options.dry_run:
-        faults.append(
-            "no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
-            "or add --dry-run to plan without a model"
-        )
+        faults.append(f"{NO_MODEL}; --dry-run needs none")
     if isinstance(options.batch_size, str) and options.batch_size != "auto" and not _is_number(options.batch_size):
         faults.append(f"--batch-size must be auto or a number from 1, not {options.batch_size!r}")
     if options.values and options.recipe is None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.cli import console
+from joyedit.cli.download_meter import DownloadMeter
 from joyedit.cli.record_lines import printed_line
 from joyedit.cli.settings_in_force import in_force
 from joyedit.cli.streams import Pump
@@ -26,6 +27,7 @@ from joyedit.options import JsonName
 from joyedit.printable import printable
 from joyedit.request import Request
 from joyedit.runtime.protocol import BackendInfo
+from joyedit.weights.hub import Download
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -207,6 +209,7 @@ class RunProgress:
         self._quiet = quiet
         self._verbose = verbose
         self._meter: Meter = NoMeter()
+        self._download: DownloadMeter | None = None
         self._failures = 0
         self._skipped: Counter[Decision] = Counter()
         self._all_skipped = 0
@@ -226,6 +229,16 @@ class RunProgress:
                 if sys.stderr.isatty()
                 else PlainMeter(None)
             )
+
+    def downloading(self, download: Download, here: int) -> None:
+        """To a meter of its own, which begins with the first call."""
+        if self._quiet:
+            return
+        if self._download is None:
+            self._download = DownloadMeter(download)
+        self._download.at(here)
+        if here == download.bytes:
+            self._download.close()
 
     def loading(self, config: RunConfig) -> None:
         """Names the model."""
@@ -322,6 +335,8 @@ class RunProgress:
 
     def close(self) -> None:
         """Ends the meter, and says how many items were not edited."""
+        if self._download is not None:
+            self._download.close()
         self._meter.close()
         self._tell_skipped()
 

@@ -28,7 +28,7 @@ from joyedit.job.results.verify import asked_of
 from joyedit.job.source.source import SourceStoppedError
 from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
 from joyedit.runtime.lazy_model import LazyModel
-from joyedit.runtime.model import DescribeModel, LoadBackend
+from joyedit.runtime.model import DescribeModel, FetchModel, LoadBackend
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
 from joyedit.runtime.pipeline.clock import StageClock
@@ -346,6 +346,7 @@ def open_session(
     *,
     load_backend: LoadBackend,
     describe: DescribeModel | None,
+    fetch: FetchModel | None,
     progress: Progress,
     clock: StageClock,
 ) -> Iterator[RunSession]:
@@ -368,7 +369,13 @@ def open_session(
         allow_pixels(config.max_pixels)
         try:
             model = LazyModel(
-                source, config, load_backend=load_backend, describe=describe, progress=progress, clock=clock
+                source,
+                config,
+                load_backend=load_backend,
+                describe=describe,
+                fetch=fetch,
+                progress=progress,
+                clock=clock,
             )
         except SourceStoppedError as error:  # nothing is written
             if stop.reason == "interrupted":

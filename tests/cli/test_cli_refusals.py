@@ -14,6 +14,11 @@ from joyedit.cli import console
 from joyedit.errors import CheckpointError, ManifestError, Problem, UsageError
 from joyedit.job.results import output_folder as output
 
+NO_MODEL = (
+    "no model is given: add --model nano (comes with joyedit, knows only drawn scenes), "
+    "--model jdopensource/JoyAI-Image-Edit-Diffusers (the full model, a download of 50 GB), "
+    "or --model with a folder; JOYEDIT_MODEL stands in for the flag; --dry-run needs none"
+)
 RUN = ("run", "pictures", "-m", "fake", "-p", "blue")
 
 
@@ -28,10 +33,7 @@ def refused(ended: Ended) -> list[str]:
 
 
 def test_no_model(joyedit: Command, pictures: Path) -> None:
-    assert refused(joyedit("run", "pictures", "-p", "blue")) == [
-        "joyedit: error: no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
-        "or add --dry-run to plan without a model"
-    ]
+    assert refused(joyedit("run", "pictures", "-p", "blue")) == [f"joyedit: error: {NO_MODEL}"]
 
 
 @pytest.mark.parametrize("flag", ["-m", "--model", "--model-path", "--ckpt-root"])
@@ -98,8 +100,7 @@ def test_flags(joyedit: Command, pictures: Path, flags: list[str], message: str)
 def test_every_fault_of_the_flags_is_told_at_once(joyedit: Command, pictures: Path) -> None:
     assert refused(joyedit("run", "pictures", "--batch-size", "x", "--set", "y")) == [
         "joyedit: error: 4 problems",
-        "  no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
-        "or add --dry-run to plan without a model",
+        f"  {NO_MODEL}",
         "  --batch-size must be auto or a number from 1, not 'x'",
         "  --set gives a parameter of a recipe, but no recipe is given: name one with --recipe",
         "  --set takes name=value, not 'y'",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from joyedit.job.results.resume import Decision
 from joyedit.job.spec import ItemResult, RunConfig
 from joyedit.runtime.protocol import BackendInfo
+from joyedit.weights.hub import Download
 
 if TYPE_CHECKING:
     from joyedit.job.source.sources import SourceSummary
@@ -21,6 +22,9 @@ class Progress(Protocol):
 
     def checking(self) -> None:
         """An earlier run left records. Before the model loads, joyedit checks which items are done (see `skipped`)."""
+
+    def downloading(self, download: Download, here: int) -> None:
+        """The checkpoint is on its way: `here` bytes of it are on this machine. Called about each half second."""
 
     def loading(self, config: RunConfig) -> None:
         """The source was checked, and there are items to edit. The model loads now."""
@@ -54,6 +58,9 @@ class NoProgress:
         """Nothing."""
 
     def checking(self) -> None:
+        """Nothing."""
+
+    def downloading(self, download: Download, here: int) -> None:
         """Nothing."""
 
     def loading(self, config: RunConfig) -> None:
