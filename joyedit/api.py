@@ -17,12 +17,11 @@ from joyedit.job.pictures.decode import fit, load_picture, rgb_picture
 from joyedit.job.plan import size_item
 from joyedit.job.spec import FailedItem, Settings
 from joyedit.options import RunOptions, names_of
-from joyedit.request import build_item, build_request, loading_config
-from joyedit.runtime.model import backend_loader, describe_without_loading, model_settings
+from joyedit.request import build_item, build_request, loading_config, run_request
+from joyedit.runtime.model import backend_loader, model_settings
 from joyedit.runtime.pipeline.running_batch import encode_batch, start_batch
 from joyedit.runtime.protocol import Backend, OutOfMemory, ReadyBatch
 from joyedit.runtime.run import RunOutcome
-from joyedit.runtime.run import run as run_source
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -104,12 +103,7 @@ def run(
     request = build_request(
         RunOptions(source=os.fspath(source), output=Path(output), model=os.fspath(model), values=values, **options)
     )
-    return run_source(
-        request.source,
-        request.config,
-        load_backend=backend_loader(request.config.model),
-        describe=describe_without_loading,
-    )
+    return run_request(request)
 
 
 def _refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:

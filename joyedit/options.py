@@ -18,6 +18,7 @@ DtypeName = Literal["auto", "bf16", "fp32"]
 OffloadName = Literal["none", "encoder"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
 FormatName = Literal["png", "jpg", "webp"]
+JsonName = Literal["new", "all"]
 SizeName = Literal["tiny", "small", "full"]
 
 _KEY = "option"
@@ -27,7 +28,8 @@ _KEY = "option"
 class Option:
     """How an option is given on the command line, and which numbers it takes.
 
-    `flags` are its spellings; the long one is used in messages. `least` and `most` bound a number.
+    `flags` are its spellings; the long one is used in messages. `least` and `most` bound a number. `bare` is the
+    value of a flag that is given without one; None for a flag that always needs its value.
     """
 
     flags: tuple[str, ...]
@@ -37,6 +39,7 @@ class Option:
     most: int | None = None
     envvar: str | None = None
     show_default: bool = True
+    bare: str | None = None
 
     @property
     def name(self) -> str:
@@ -77,6 +80,20 @@ def faults_of(options: Any) -> list[str]:
     return faults
 
 
+def fault_of_text(options: type, name: str, text: str) -> str:
+    """What is wrong with the value of an option as it was typed; an empty text if nothing is."""
+    hint = get_type_hints(options)[name]
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    value: Any = text
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                value = kind(text)
+            except ValueError:
+                value = text
+    return _fault(option_of(options, name), hint, value)
+
+
 def _fault(known: Option, hint: Any, value: Any) -> str:
     if get_origin(hint) in (Union, types.UnionType):
         if value is None and type(None) in get_args(hint):
@@ -111,7 +128,10 @@ class RunOptions:
 
     source: str
     """A manifest, a folder, a picture, or `-` for standard input."""
-    output: Path = option(Path("edited"), "-o", "--output", metavar="DIR", help="The folder for the edited pictures.")
+    output: Path = option(
+        Path("edited"), "-o", "--output", metavar="DIR",
+        help="The folder for the edited pictures; with one picture as SOURCE also the name of a file, such as new.png.",
+    )  # fmt: skip
     model: str | None = option(
         None, "-m", "--model", "--model-path", "--ckpt-root", metavar="PATH|HUB-ID", envvar="JOYEDIT_MODEL",
         help="The checkpoint: a folder, a name on the Hugging Face hub, or nano.", show_default=False,
@@ -166,7 +186,9 @@ class RunOptions:
     values: tuple[str, ...] = option(
         (), "--set", metavar="NAME=VALUE", help="A parameter of the recipe; may be repeated."
     )
-    format: FormatName = option("png", "--format", help="Format of the edited pictures.")
+    format: FormatName | None = option(
+        None, "--format", help="Format of the edited pictures. [default: png, or that of the file named with -o]"
+    )
     quality: int | None = option(
         None, "--quality", least=1, most=100, metavar="N", help="Quality of JPEG and WebP, 1 to 100. [default: 95]"
     )
@@ -192,7 +214,10 @@ class RunOptions:
     read_timeout: str | None = option(
         None, "--read-timeout", metavar="TIME", help="Give up a picture that takes longer to read. [default: 2m]"
     )
-    json: bool = option(False, "--json", help="Print records as JSON lines on stdout.")
+    json: JsonName | None = option(
+        None, "--json", metavar="[=all]", bare="new",
+        help="Print records as JSON lines on stdout; =all also those of items that were done before.",
+    )  # fmt: skip
     quiet: bool = option(False, "-q", "--quiet", help="Print nothing but errors.")
     verbose: bool = option(False, "-v", "--verbose", help="Print each finished item, and tracebacks of errors.")
 

@@ -5,15 +5,19 @@ Every fault of the options is told at once, before anything is read.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError
 from joyedit.job.results.journal import has_records
 from joyedit.job.source.item_builder import ItemBuilder
+from joyedit.job.source.names import EXTENSIONS
+from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
 from joyedit.job.source.problems import Record
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.recipe_reader import load_recipe
@@ -21,7 +25,10 @@ from joyedit.job.source.source_options import RunDefaults
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, RunConfig, Settings
 from joyedit.options import RunOptions, faults_of, names_of, option_of
-from joyedit.runtime.model import model_settings
+from joyedit.runtime.model import NO_MODEL, backend_loader, describe_without_loading, fetch, model_settings
+from joyedit.runtime.one_picture import OnePicture
+from joyedit.runtime.pipeline.progress import Progress
+from joyedit.runtime.run import RunOutcome, run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +40,35 @@ class Request:
     flags: Settings
     recipe: Recipe | None
     checkpoint: Settings
+    picture: OnePicture | None = None
+    """The file that the run is to make, where the user names one in place of an output folder."""
+
+
+def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
+    """Do what was asked for. Errors as in `runtime.run.run`."""
+
+    def start() -> RunOutcome:
+        return run(
+            request.source,
+            request.config,
+            load_backend=backend_loader(request.config.model),
+            describe=describe_without_loading,
+            fetch=None if progress is None else fetch,  # without progress, huggingface_hub shows its own
+            progress=progress,
+        )
+
+    return start() if request.picture is None else request.picture.run(start)
 
 
 def build_request(options: RunOptions) -> Request:
     """Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe."""
     _refuse(options)
+    picture = _one_picture(options)
+    if picture is not None:
+        # Nothing but this picture is ever in its folder, so nothing there is to be kept.
+        format: Any = _format_of(picture.path)
+        options = replace(options, output=picture.folder, format=format, update=not options.overwrite)
+        picture.refuse([Path(options.source)])
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
@@ -48,14 +79,15 @@ def build_request(options: RunOptions) -> Request:
         recipe=recipe,
         recipe_values=_recipe_values(options.values),
         checkpoint=checkpoint,
-        format=options.format,
+        format=config.format,
         output=options.output,
+        file_name=None if picture is None else picture.path.name,
         limit=options.limit,
         look=not has_records(options.output),
     )
     stdin = _stdin() if options.source == "-" else None
     source = open_source(options.source, source_options, stdin)
-    return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint)
+    return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint, picture=picture)
 
 
 def loading_config(model: str, options: Mapping[str, Any]) -> RunConfig:
@@ -96,6 +128,7 @@ def _converted(options: RunOptions) -> dict[str, Any]:
     return {
         "batch_size": None if options.batch_size == "auto" else int(options.batch_size),
         "redo": "all" if options.overwrite else "failed" if options.retry_failed else "changed",
+        "format": options.format or "png",
         "max_duration": _seconds("--max-duration", options.max_duration),
         "max_pixels": options.max_pixels or MAX_PIXELS,
         "read_timeout": _seconds("--read-timeout", options.read_timeout) or READ_TIMEOUT,
@@ -107,10 +140,7 @@ def _refuse(options: RunOptions) -> None:
     settings = {option_of(RunOptions, name).name for name in _named_as(Settings, options)}
     faults = [fault for fault in faults_of(options) if fault.split(" ", 1)[0] not in settings]
     if options.model is None and not options.dry_run:
-        faults.append(
-            "no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL, "
-            "or add --dry-run to plan without a model"
-        )
+        faults.append(f"{NO_MODEL}; --dry-run needs none")
     if isinstance(options.batch_size, str) and options.batch_size != "auto" and not _is_number(options.batch_size):
         faults.append(f"--batch-size must be auto or a number from 1, not {options.batch_size!r}")
     if options.values and options.recipe is None:
@@ -122,6 +152,30 @@ def _refuse(options: RunOptions) -> None:
             faults.append(f"{first} and {second} exclude each other")
     if faults:
         raise UsageError("\n".join(faults))
+
+
+def _one_picture(options: RunOptions) -> OnePicture | None:
+    """The file that --output names; None if it names a folder. Raises UsageError for a file that cannot be."""
+    ending = options.output.suffix.lower()
+    if ending not in PICTURE_SUFFIXES or os.path.isdir(options.output):
+        return None
+    if options.source != "-" and not os.path.exists(options.source):
+        return None  # told with its reason when the source is opened
+    if Path(options.source).suffix.lower() not in PICTURE_SUFFIXES or os.path.isdir(options.source):
+        raise UsageError(
+            f"-o {options.output} names one picture, and SOURCE may be many (name a folder for the edited pictures)"
+        )
+    format = _format_of(options.output)
+    if format is None or options.format not in (None, format):
+        if format is not None:
+            raise UsageError(f"-o {options.output} does not fit --format {options.format}")
+        raise UsageError(f"-o {options.output}: joyedit writes {', '.join(EXTENSIONS)}, and no {ending[1:]}")
+    return OnePicture(path=options.output, may_replace=options.overwrite or options.update)
+
+
+def _format_of(path: Path) -> str | None:
+    """The format that the ending of a picture's name stands for; None if joyedit does not write it."""
+    return next((format for format, endings in EXTENSIONS.items() if path.suffix.lower() in endings), None)
 
 
 def _is_number(text: str) -> bool:

@@ -25,7 +25,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
     OutputFolder(config.output).check()
     summary = request.source.check()
     if not quiet:
-        for label, value in in_force(request, summary.settings):
+        for label, value in in_force(request, summary):
             console.message(f"{label}: {value}")
         if config.batch_size is None:
             console.message(f"batch size: auto, shown with {ASSUMED_BATCH_SIZE} (a run measures what fits its device)")

@@ -7,26 +7,19 @@ from joyedit.cli.dry_run import dry_run
 from joyedit.cli.progress import RunProgress
 from joyedit.cli.streams import Pump
 from joyedit.job.own_files import FAILED, LOG, RESULTS
+from joyedit.job.results.report import Report, seconds_text
 from joyedit.options import RunOptions
-from joyedit.request import build_request
-from joyedit.runtime.model import backend_loader, describe_without_loading
-from joyedit.runtime.run import run
+from joyedit.request import build_request, run_request
 
 
 def execute(options: RunOptions, pump: Pump | None = None) -> int:
     """Do it; gives the exit code. Raises `JoyeditError` for what is refused before anything is written."""
     request = build_request(options)
     if options.dry_run:
-        return dry_run(request, json=options.json, quiet=options.quiet)
+        return dry_run(request, json=options.json is not None, quiet=options.quiet)
     progress = RunProgress(request, json=options.json, quiet=options.quiet, verbose=options.verbose, pump=pump)
     try:
-        outcome = run(
-            request.source,
-            request.config,
-            load_backend=backend_loader(options.model),
-            describe=describe_without_loading,
-            progress=progress,
-        )
+        outcome = run_request(request, progress)
     finally:
         progress.close()
     report = outcome.report
@@ -35,10 +28,26 @@ def execute(options: RunOptions, pump: Pump | None = None) -> int:
     if report.failed:
         folder = request.config.output
         console.message(f"{report.failed} of {report.items} items failed: see {folder / RESULTS} and {folder / LOG}")
-        if (folder / FAILED).exists() and not options.quiet:
+        if request.picture is not None and not options.quiet:
+            console.message(f"the same command tries it again and removes {folder}")
+        elif (folder / FAILED).exists() and not options.quiet:
             console.message(
                 f"to edit only these items again, add --retry-failed to the same command, or run {folder / FAILED}"
             )
-    if not options.quiet and not options.json:
+    is_one = report.items == 1 and not options.verbose
+    if options.json or (is_one and not options.quiet):
+        progress.tell_picture()
+    if options.quiet or options.json:
+        return outcome.exit_code
+    if is_one:
+        _tell_one(report)
+    else:
         console.table(report.rows())
     return outcome.exit_code
+
+
+def _tell_one(report: Report) -> None:
+    """The line after the only picture of a run. Times of stages say little about one picture; -v shows them."""
+    if report.ok and not report.skipped:
+        loading = report.stages.get("load", 0.0)
+        console.message(f"edited in {seconds_text(report.seconds)} ({seconds_text(loading)} of it to load the model)")

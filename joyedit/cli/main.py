@@ -14,6 +14,7 @@ import typer
 
 from joyedit.cli import console
 from joyedit.cli.bench import bench_command
+from joyedit.cli.options import WithBareFlags
 from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
 from joyedit.cli.streams import safe_streams
@@ -27,13 +28,12 @@ _USAGE_FAULT = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__
 app = typer.Typer(
     name="joyedit",
     help="Edit pictures in bulk with JoyAI-Image-Edit.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run_command)
+app.command("run", cls=WithBareFlags)(run_command)
 app.command("verify")(verify_command)
 app.command("status")(status_command)
 app.command("recipes")(recipes_command)
@@ -82,7 +82,7 @@ def _exit_code_of(argv: list[str], state: console.State) -> int:
         return EXIT_INTERRUPTED
     except Exception as error:
         if isinstance(error, _USAGE_FAULT):
-            return _usage_fault(error)
+            return _usage_fault(error, argv, command)
         limit = system_limit(error)
         if limit is not None:
             console.error(limit)
@@ -95,15 +95,14 @@ def _exit_code_of(argv: list[str], state: console.State) -> int:
     return code if isinstance(code, int) else EXIT_OK
 
 
-def _usage_fault(error: Any) -> int:
+def _usage_fault(error: Any, argv: list[str], command: Any) -> int:
     """Tell a fault that typer found in the command line."""
-    context = getattr(error, "ctx", None)
-    message = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":  # a bare `joyedit`: the message is the help itself
-        console.message(message)
+        console.message(error.format_message())
     else:
-        path = "joyedit" if context is None else context.command_path
-        console.error(f"{message.rstrip('.')} (see {path} --help)")
+        from joyedit.cli.usage_faults import usage_fault
+
+        console.error(usage_fault(error, argv, command))
     return EXIT_USAGE
 
 

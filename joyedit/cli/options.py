@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from itertools import islice
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-from joyedit.options import names_of, option_of
+from joyedit.options import RunOptions, names_of, option_of
 
 T = TypeVar("T")
 
@@ -45,6 +47,35 @@ def takes_options(
         return with_parameters
 
     return decorate
+
+
+class WithBareFlags(TyperCommand):
+    """A command with options whose value may be left out: `--json` and `--json=all`. typer itself knows none."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Give the bare flags their values, then parse."""
+        return super().parse_args(ctx, list(self._with_values(ctx, args)))
+
+    def _with_values(self, ctx: Any, args: list[str]) -> Iterator[str]:
+        words = iter(args)
+        takes_value = {
+            flag for one in self.get_params(ctx) if not getattr(one, "is_flag", True) for flag in one.opts
+        } - BARE.keys()
+        for word in words:
+            yield f"{word}={BARE[word]}" if word in BARE else word
+            if word == "--":
+                yield from words
+            elif word in takes_value:
+                yield from islice(words, 1)
+
+
+BARE = {
+    flag: known.bare
+    for known in (option_of(RunOptions, name) for name in names_of(RunOptions))
+    if known.bare is not None
+    for flag in known.flags
+}
+"""The flags that may stand without a value -> the value that they have then."""
 
 
 def _is_tuple(hint: Any) -> bool:

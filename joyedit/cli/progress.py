@@ -15,14 +15,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.cli import console
+from joyedit.cli.download_meter import DownloadMeter
+from joyedit.cli.record_lines import printed_line
 from joyedit.cli.settings_in_force import in_force
 from joyedit.cli.streams import Pump
+from joyedit.job.results.records import line_of, output_of
 from joyedit.job.results.report import seconds_text
 from joyedit.job.results.resume import Decision
 from joyedit.job.spec import ItemResult, RunConfig
+from joyedit.options import JsonName
 from joyedit.printable import printable
 from joyedit.request import Request
 from joyedit.runtime.protocol import BackendInfo
+from joyedit.weights.hub import Download
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -199,16 +204,21 @@ class PlainMeter:
 class RunProgress:
     """What the user of `joyedit run` sees while it runs; fills `runtime.progress.Progress`."""
 
-    def __init__(self, request: Request, *, json: bool, quiet: bool, verbose: bool, pump: Pump | None = None) -> None:
+    def __init__(
+        self, request: Request, *, json: JsonName | None, quiet: bool, verbose: bool, pump: Pump | None = None
+    ) -> None:
         self._request = request
         self._pump = pump
         self._json = json
         self._quiet = quiet
         self._verbose = verbose
         self._meter: Meter = NoMeter()
+        self._download: DownloadMeter | None = None
         self._failures = 0
-        self._skipped: Counter[Decision] = Counter()  # since the last result
+        self._skipped: Counter[Decision] = Counter()
         self._all_skipped = 0
+        self._output: str | None = None  # of the item that was finished last
+        self._held: str | None = None  # the record of a picture that is not in its place yet
 
     def begin(self, stopped: Callable[[], bool]) -> None:
         """A reader that does not read holds up no run that is to stop."""
@@ -223,6 +233,16 @@ class RunProgress:
                 if sys.stderr.isatty()
                 else PlainMeter(None)
             )
+
+    def downloading(self, download: Download, here: int) -> None:
+        """To a meter of its own, which begins with the first call."""
+        if self._quiet:
+            return
+        if self._download is None:
+            self._download = DownloadMeter(download)
+        self._download.at(here)
+        if here == download.bytes:
+            self._download.close()
 
     def loading(self, config: RunConfig) -> None:
         """Names the model."""
@@ -243,7 +263,7 @@ class RunProgress:
             ("schedule", info.schedule, config.schedule),
         ):
             rows.append((label, f"{value} (auto)" if asked == "auto" else value))
-        rows += in_force(self._request, summary.settings)
+        rows += in_force(self._request, summary)
         rows.append(("batch size", str(config.batch_size or "auto")))
         rows += [("note", note) for note in info.notes]
         for label, value in rows:
@@ -260,9 +280,7 @@ class RunProgress:
 
     def result(self, result: ItemResult, line: str) -> None:
         """The record to stdout with --json; a failure to stderr, the first few of them."""
-        if self._json:
-            console.result(line)
-        self._tell_skipped()
+        self._record(line, result.output)
         self._meter.item()
         if result.error is not None:
             self._failures += 1
@@ -274,8 +292,12 @@ class RunProgress:
         elif self._verbose:
             self._meter.message(f"ok: {printable(f'{result.id}: {result.output}')}")
 
-    def skipped(self, decision: Decision) -> None:
-        """To the meter; how many they were is said before the next result."""
+    def skipped(self, decision: Decision, finished: Callable[[], dict[str, Any] | None]) -> None:
+        """To the meter; how many they were is said once, at the end. With --json=all, records of what is done."""
+        if decision in ("done", "changed") and (self._json == "all" or not self._all_skipped):
+            record = finished()
+            if record is not None:
+                self._record(line_of(record), output_of(record), is_new=False)
         self._skipped[decision] += 1
         self._all_skipped += 1
         self._meter.skipped()
@@ -295,13 +317,32 @@ class RunProgress:
         if not self._quiet:
             for decision, count in self._skipped.items():
                 one, many = _SKIPPED[decision]
-                self._meter.message(f"1 item {one}" if count == 1 else f"{count} items {many}")
-        self._skipped.clear()
+                console.message(f"1 item {one}" if count == 1 else f"{count} items {many}")
+
+    def _record(self, line: str, output: str | None, *, is_new: bool = True) -> None:
+        """Print a record with --json. That of a single file waits until the file is in its place."""
+        self._output = output or self._output
+        if not self._json or not (is_new or self._json == "all"):
+            return
+        if self._request.picture is None:
+            console.result(printed_line(line, self._request.config.output))
+        else:
+            self._held = line
+
+    def tell_picture(self) -> None:
+        """The only picture of a run, which is in its place now: its record with --json, otherwise its path."""
+        picture = self._request.picture
+        if self._held is not None and picture is not None:
+            console.result(printed_line(self._held, picture.path.parent))
+        elif self._output is not None and not self._json:
+            console.result(printable(str(picture.path if picture else self._request.config.output / self._output)))
 
     def close(self) -> None:
-        """Ends the meter."""
-        self._tell_skipped()
+        """Ends the meter, and says how many items were not edited."""
+        if self._download is not None:
+            self._download.close()
         self._meter.close()
+        self._tell_skipped()
 
     def _say(self, text: str) -> None:
         if not self._quiet:

@@ -1,29 +1,75 @@
-"""The run-wide settings for people: each with where it comes from."""
+"""What the items of a run will use, for people: each setting with where it comes from, and what lines say instead."""
 
 from __future__ import annotations
 
+from joyedit.job.source.line_settings import OwnValues
+from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import Settings
+from joyedit.printable import brief
 from joyedit.request import Request
 
 _SHOWN = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height")
+_TEXT = 100
+"""The most characters of a text that are shown."""
 
 
-def in_force(request: Request, settings: Settings) -> list[tuple[str, str]]:
-    """Label and value of each run-wide setting, with its origin if that is not a flag.
+def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
+    """Label and text of the instruction and of each setting. An origin is named if it is not a flag.
 
-    `settings` are the run-wide defaults that the source works with. An item's own line comes before.
+    Where lines of the manifest say something else, the text says how many, and between which values.
     """
-    settings = settings.over(BUILT_IN)
     rows = []
+    if summary.instruction is not None or _own(summary, "instruction") is not None:
+        shown = None if summary.instruction is None else _shown(summary.instruction)
+        rows.append(("instruction", _text(summary, "instruction", shown, None)))
+    settings = summary.settings.over(BUILT_IN)
     for name in _SHOWN:
         value = getattr(settings, name)
-        if value is None:
+        own = _own(summary, name)
+        if value is None and own is None:
             continue
-        text = repr(value) if isinstance(value, str) else str(value)
-        origin = _origin(request, name, value)
-        rows.append((name.replace("_", " "), text if origin is None else f"{text} ({origin})"))
+        shown = "that of the picture" if value is None else _shown(value)
+        origin = None if value is None else _origin(request, name, value)
+        if name == "negative_prompt" and value and not _is_guided(settings, summary):
+            origin = "not used, because guidance is off"
+        rows.append((name.replace("_", " "), _text(summary, name, shown, origin)))
+    if summary.lines is not None and not summary.lines.lines:  # standard input, which nobody has read yet
+        rows.append(("lines", "what a line says itself comes before these settings"))
     return rows
+
+
+def _text(summary: SourceSummary, name: str, shown: str | None, origin: str | None) -> str:
+    own, count = _own(summary, name), 0 if summary.lines is None else summary.lines.lines
+    if own is None:
+        return f"{shown} ({origin})" if origin else str(shown)
+    values = _values(own)
+    if own.lines == count:
+        who = "said by the only line" if count == 1 else f"said by each of the {count} lines"
+        return f"{values} ({who})" if values else who
+    said = f"{own.lines} of {count} lines {'says' if own.lines == 1 else 'say'} otherwise"
+    said += f": {values}" if values else ""
+    return f"{shown} ({origin}; {said})" if origin else f"{shown} ({said})"
+
+
+def _own(summary: SourceSummary, name: str) -> OwnValues | None:
+    return None if summary.lines is None else summary.lines.values().get(name)
+
+
+def _values(own: OwnValues) -> str:
+    """The values of the lines; an empty text if they are several texts."""
+    if own.least is None or own.most is None:
+        return ""
+    return _shown(own.least) if own.least == own.most else f"{_shown(own.least)} to {_shown(own.most)}"
+
+
+def _shown(value: object) -> str:
+    return brief(repr(value), _TEXT) if isinstance(value, str) else str(value)
+
+
+def _is_guided(settings: Settings, summary: SourceSummary) -> bool:
+    """Whether guidance is on for some item."""
+    return (settings.guidance_scale or 0) > 1 or _own(summary, "guidance_scale") is not None
 
 
 def _origin(request: Request, name: str, value: object) -> str | None:

@@ -14,7 +14,7 @@ from joyedit.job.results.journal import has_records
 from joyedit.job.source.source import SourceStoppedError, SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import RunConfig
-from joyedit.runtime.model import DescribeModel, LoadBackend, model_identity
+from joyedit.runtime.model import DescribeModel, FetchModel, LoadBackend, model_identity
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.protocol import Backend, BackendInfo
@@ -41,12 +41,14 @@ class LazyModel:
         *,
         load_backend: LoadBackend,
         describe: DescribeModel | None,
+        fetch: FetchModel | None,
         progress: Progress,
         clock: StageClock,
     ) -> None:
         self._source = source
         self._config = config
         self._load = load_backend
+        self._fetcher = fetch
         self._progress = progress
         self._clock = clock
         self.backend = None
@@ -58,6 +60,7 @@ class LazyModel:
             self.open()
         else:
             self.summary = source.outline()
+            self._fetch()
             self.info = describe(config)
             progress.checking()
 
@@ -82,6 +85,10 @@ class LazyModel:
             self.summary = self._source.check()
             self._checked = True
 
+    def _fetch(self) -> None:
+        if self._fetcher is not None:
+            self._fetcher(self._config.model, self._progress.downloading)
+
     def open(self) -> Backend:
         """Check the source, then load the model; a second call does nothing.
 
@@ -89,6 +96,7 @@ class LazyModel:
         """
         if self.backend is None:
             self.check()
+            self._fetch()
             self._progress.loading(self._config)
             with self._clock.stage("load"):
                 self.backend = self._load(replace(self._config, expected_steps=_expected_steps(self.summary)))

@@ -18,12 +18,20 @@ from pathlib import Path
 from joyedit.errors import UsageError
 from joyedit.job.spec import RunConfig, Settings
 from joyedit.runtime.protocol import Backend, BackendInfo
+from joyedit.weights.defaults import HUB_EDIT, HUB_SIZE, NANO
+from joyedit.weights.hub import OnDownload
 from joyedit.weights.regular_files import files_below, open_regular, unreadable
 
 FAKE_MODEL = "fake"
 FAKE_SWITCH = "JOYEDIT_FAKE"
 """Set to 1, the model name `fake` stands for a backend without networks, for tests."""
 
+
+NO_MODEL = (
+    f"no model is given: add --model {NANO} (comes with joyedit, knows only drawn scenes), "
+    f"--model {HUB_EDIT} (the full model, a download of {HUB_SIZE}), or --model with a folder; "
+    "JOYEDIT_MODEL stands in for the flag"
+)
 
 SMALL = 1 << 20
 SAMPLES = 256
@@ -34,6 +42,8 @@ LoadBackend = Callable[[RunConfig], Backend]
 """Loads the model of a run: one of the backends."""
 DescribeModel = Callable[[RunConfig], BackendInfo]
 """Says what loading would say, without loading."""
+FetchModel = Callable[[str | None, OnDownload], None]
+"""Downloads the checkpoint of a model name that is not here, and tells how far it is."""
 
 
 def backend_loader(model: str | None) -> LoadBackend:
@@ -43,7 +53,7 @@ def backend_loader(model: str | None) -> LoadBackend:
 
         return load_fake
     if model is None:
-        raise UsageError("no model is given: name a checkpoint with --model PATH|HUB-ID or in JOYEDIT_MODEL")
+        raise UsageError(NO_MODEL)
 
     def load(config: RunConfig) -> Backend:
         from joyedit.runtime.joyimage.loading import load_backend
@@ -51,6 +61,14 @@ def backend_loader(model: str | None) -> LoadBackend:
         return load_backend(config)
 
     return load
+
+
+def fetch(model: str | None, on_download: OnDownload) -> None:
+    """See to it that the checkpoint is here. Raises CheckpointError and UsageError, as `resolve` does."""
+    if model is not None and not is_fake(model):
+        from joyedit.weights.hub import resolve
+
+        resolve(model, on_download)
 
 
 def model_settings(model: str | None) -> Settings:
@@ -71,7 +89,7 @@ def model_identity(info: BackendInfo, model: str | None) -> str:
     """The identity of the loaded model: its backend's word, or the hash of its checkpoint's files."""
     if info.identity or model is None:
         return info.identity or info.model
-    from joyedit.weights.layouts import resolve
+    from joyedit.weights.hub import resolve
 
     return folder_identity(resolve(model))
 
@@ -85,7 +103,8 @@ def describe_without_loading(config: RunConfig) -> BackendInfo:
     if config.model is None or is_fake(config.model):
         return backend_loader(config.model)(config).info
     from joyedit.runtime.tuning.device import choose_device, choose_dtype
-    from joyedit.weights.layouts import detect, resolve, schedule_of
+    from joyedit.weights.hub import resolve
+    from joyedit.weights.layouts import detect, schedule_of
 
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)

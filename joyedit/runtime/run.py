@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from joyedit.errors import JoyeditError, OutputError, system_limit
 from joyedit.job.results.report import Report
 from joyedit.job.spec import RunConfig
-from joyedit.runtime.model import DescribeModel, LoadBackend
+from joyedit.runtime.model import DescribeModel, FetchModel, LoadBackend
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.progress import NoProgress, Progress
 from joyedit.runtime.pipeline.stats import Ending
@@ -41,6 +41,7 @@ def run(
     *,
     load_backend: LoadBackend,
     describe: DescribeModel | None = None,
+    fetch: FetchModel | None = None,
     progress: Progress | None = None,
     clock: StageClock | None = None,
 ) -> RunOutcome:
@@ -50,12 +51,14 @@ def run(
     cannot work, OutputError where another run holds the folder, and whatever `load_backend` raises.
     After that the outcome tells every error: of single items (exit code 3), an interruption (130), the end of
     the time (10), what stopped the run (1). With `describe`, no model is loaded where all items are finished.
+    `fetch` sees to it that the checkpoint is here before anything needs it.
     """
     with open_session(
         source,
         config,
         load_backend=load_backend,
         describe=describe,
+        fetch=fetch,
         progress=progress or NoProgress(),
         clock=clock or StageClock(),
     ) as session:

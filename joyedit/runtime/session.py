@@ -30,7 +30,7 @@ from joyedit.job.results.verify import asked_of
 from joyedit.job.source.source import SourceStoppedError
 from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
 from joyedit.runtime.lazy_model import LazyModel
-from joyedit.runtime.model import DescribeModel, LoadBackend
+from joyedit.runtime.model import DescribeModel, FetchModel, LoadBackend
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
 from joyedit.runtime.pipeline.clock import StageClock
@@ -172,7 +172,7 @@ class RunSession:
         except SourceStoppedError as error:
             raise StoppedError from error
 
-    def _skip(self, decision: Decision) -> None:
+    def _skip(self, item: EditItem, decision: Decision) -> None:
         if self.stop():
             raise StoppedError
         if decision in ("done", "changed"):
@@ -181,7 +181,7 @@ class RunSession:
             self.recorder.given_up(KILLED)
         else:
             self.recorder.left()
-        self._progress.skipped(decision)
+        self._progress.skipped(decision, partial(self._resume.finished, item))
 
     def load_model_if_needed(self, entries: Iterator[Entry]) -> Iterator[Entry] | None:
         """Load the model when there is an item to edit; gives all items again, or None where none needs the model.
@@ -352,6 +352,7 @@ def open_session(
     *,
     load_backend: LoadBackend,
     describe: DescribeModel | None,
+    fetch: FetchModel | None,
     progress: Progress,
     clock: StageClock,
 ) -> Iterator[RunSession]:
@@ -374,7 +375,13 @@ def open_session(
         allow_pixels(config.max_pixels)
         try:
             model = LazyModel(
-                source, config, load_backend=load_backend, describe=describe, progress=progress, clock=clock
+                source,
+                config,
+                load_backend=load_backend,
+                describe=describe,
+                fetch=fetch,
+                progress=progress,
+                clock=clock,
             )
         except SourceStoppedError as error:  # nothing is written
             if stop.reason == "interrupted":

@@ -17,6 +17,11 @@ from joyedit.weights.regular_files import is_there, printable_path, read_object
 
 DEFAULTS_FILE = "joyedit.json"
 NANO = "nano"
+HUB_EDIT = "jdopensource/JoyAI-Image-Edit-Diffusers"
+HUB_EDIT_PLUS = "jdopensource/JoyAI-Image-Edit-Plus-Diffusers"
+HUB_ORIGINAL = "jdopensource/JoyAI-Image-Edit"
+HUB_SIZE = "50 GB"
+"""What the published weights take on the disk: 25.2 billion numbers of two bytes."""
 EDIT_PLUS = Settings(steps=30, negative_prompt=" ")
 """What the Edit-Plus pipeline takes where nobody says anything."""
 

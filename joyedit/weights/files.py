@@ -82,24 +82,27 @@ class SafetensorsFiles:
 def open_safetensors(folder: Path, stem: str) -> SafetensorsFiles:
     """The tensors of one component folder: `<stem>.safetensors`, or the shards that its index names.
 
-    Raises CheckpointError when there are none, or a shard is absent.
+    They must be there (see `absent_files`). Raises CheckpointError for files that cannot be read.
     """
     single = folder / f"{stem}.safetensors"
     if is_there(single):
         return SafetensorsFiles([single])
+    weight_map = _weight_map(folder / f"{stem}.safetensors.index.json")
+    return SafetensorsFiles([folder / shard for shard in sorted(set(weight_map.values()))], weight_map)
+
+
+def absent_files(folder: Path, stem: str) -> list[Path]:
+    """The files of one component that are not there: shards that its index names, or the file without shards.
+
+    Raises CheckpointError for an index that cannot be read.
+    """
+    single = folder / f"{stem}.safetensors"
     index = folder / f"{stem}.safetensors.index.json"
-    if is_there(index):
-        weight_map = _weight_map(index)
-        shards = sorted(set(weight_map.values()))
-        absent = [shard for shard in shards if not is_there(folder / shard)]
-        if absent:
-            names = ", ".join(brief(shard) for shard in absent[:5])
-            raise CheckpointError(
-                f"{printable_path(folder)}: {len(absent)} of {len(shards)} shards are missing: {names};"
-                " download the checkpoint again"
-            )
-        return SafetensorsFiles([folder / shard for shard in shards], weight_map)
-    raise CheckpointError(f"{printable_path(folder)}: no {stem}.safetensors and no index of shards")
+    if is_there(single):
+        return []
+    if not is_there(index):
+        return [single]
+    return [folder / shard for shard in sorted(set(_weight_map(index).values())) if not is_there(folder / shard)]
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -8,7 +8,8 @@ infer_config.py is never executed; what it says is read off the tensors' shapes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,8 +26,8 @@ from joyedit.models.schedule import SHIFT, ScheduleName
 from joyedit.models.vae import VAE
 from joyedit.printable import brief
 from joyedit.weights import names
-from joyedit.weights.defaults import local_folder
-from joyedit.weights.files import TensorFiles, open_safetensors
+from joyedit.weights.defaults import HUB_EDIT, HUB_EDIT_PLUS, HUB_ORIGINAL
+from joyedit.weights.files import TensorFiles, absent_files, open_safetensors
 from joyedit.weights.infer import dit_config_of_shapes, vae_config_of_shapes
 from joyedit.weights.load import Component
 from joyedit.weights.pickle_file import PickleFile
@@ -36,10 +37,11 @@ Layout = Literal["diffusers", "original"]
 T = TypeVar("T")
 Source = tuple[TensorFiles, names.Rename]
 """The tensors of one network, and how their names lead to ours."""
+MOST_SHOWN = 100
+"""The names of so many missing files are told, and the number of the others."""
 LEAST_TENSORS = 4
 """A layer of any of the networks has at least so many."""
 UNDERSTANDING = "JoyAI-Image-Und"
-HUB_PATTERNS = ["*.json", "*.safetensors", "*.pth", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,23 +59,6 @@ class Checkpoint:
     shift: float
     edit_plus: bool
     components: tuple[Component, ...]
-
-
-def resolve(model: str) -> Path:
-    """The local folder of `model`: a path, `nano`, or a hub id, which huggingface_hub downloads."""
-    folder = local_folder(model)
-    if folder is not None:
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"--model {brief(model)}: no such folder here, and the hub did not give it ({first_line(error)});"
-            " check the name and the network, or give a local folder"
-        ) from error
 
 
 def detect(folder: Path) -> Layout:
@@ -117,6 +102,9 @@ def _open_diffusers(folder: Path) -> Checkpoint:
     shift = _config(folder / _SCHEDULER, _shift) if schedule == "diffusers" else SHIFT
     index = folder / "model_index.json"
     class_name = _config(index, lambda raw: Values(raw).text("_class_name", "")) if is_there(index) else ""
+    edit_plus = "EditPlus" in class_name
+    stems = {"transformer": _DIFFUSERS_STEM, "vae": _DIFFUSERS_STEM, "text_encoder": "model"}
+    _refuse_absent(folder, stems, HUB_EDIT_PLUS if edit_plus else HUB_EDIT)
     processor = folder / "processor"
     tokenizer = folder / "tokenizer"
     return _assemble(
@@ -135,7 +123,7 @@ def _open_diffusers(folder: Path) -> Checkpoint:
         processor_folder=processor if processor.is_dir() else tokenizer,
         schedule=schedule,
         shift=shift,
-        edit_plus="EditPlus" in class_name,
+        edit_plus=edit_plus,
     )
 
 
@@ -159,6 +147,7 @@ def _open_original(folder: Path) -> Checkpoint:
             f"{printable_path(folder)}: recognised as the authors' layout,"
             f" but the sizes of the networks cannot be read from its tensors: {reason}"
         ) from error
+    _refuse_absent(folder, {UNDERSTANDING: "model"}, HUB_ORIGINAL)
     return _assemble(
         folder,
         "original",
@@ -177,6 +166,24 @@ def _open_original(folder: Path) -> Checkpoint:
         shift=SHIFT,
         edit_plus=False,
     )
+
+
+def _refuse_absent(folder: Path, stems: Mapping[str, str], published: str) -> None:
+    """Raises CheckpointError that names every weight file that is absent, and how to get them.
+
+    `stems` are the names of the files in each component's folder, `published` the checkpoint of this layout on the hub.
+    """
+    absent = [path for part, stem in stems.items() for path in absent_files(folder / part, stem)]
+    if absent:
+        where = printable_path(folder)
+        what = "1 file of weights is missing" if len(absent) == 1 else f"{len(absent)} files of weights are missing"
+        shown = [brief(path.relative_to(folder).as_posix()) for path in absent[:MOST_SHOWN]]
+        shown += [f"... and {len(absent) - MOST_SHOWN} more"] if len(absent) > MOST_SHOWN else []
+        names = "\n".join(shown)
+        raise CheckpointError(
+            f"{where}: {what}\n{names}\nif these are the published weights, this command fetches what is missing:\n"
+            f"hf download {published} --local-dir {shlex.quote(where)}"
+        )
 
 
 _DIFFUSERS_STEM = "diffusion_pytorch_model"

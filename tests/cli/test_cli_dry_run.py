@@ -24,6 +24,7 @@ def test_batches_and_counts(joyedit: Command, pictures: Path) -> None:
     ]
     assert last == "items 4, batches 2, failed 1, passed over 1"
     assert ended.err.splitlines() == [
+        "instruction: 'blue'",
         "steps: 4",
         "guidance scale: 4.0 (built-in)",
         "seed: 42 (built-in)",

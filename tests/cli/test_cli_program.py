@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from cli_command import Command, program_environment
 
 HEAVY = ("torch", "transformers", "PIL", "yaml", "pydantic", "rich", "tqdm", "numpy")
@@ -64,6 +65,38 @@ def test_results_on_stdout_and_messages_on_stderr(program: Command, pictures: Pa
     assert ended.err.startswith("loading fake\nmodel: fake (fake layout)\n")
     assert "\r" not in ended.err
     assert "\x1b" not in ended.err
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_records_of_one_run_are_the_source_of_the_next(program: Command, pictures: Path, again: bool) -> None:
+    """A chain of three commands: run, something that makes lines of records, run."""
+    chain = (
+        'joyedit() { "$PYTHON" -m joyedit "$@" --basesize 256 -m fake -q; }\n'
+        'joyedit run pictures -p x --json=all | "$PYTHON" -c "$MAKE_LINES" | joyedit run - -o second --json=all\n'
+    )
+    make_lines = (
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    record = json.loads(line)\n"
+        "    print(json.dumps({'image': record['output_path'], 'instruction': 'y', 'id': record['id']}))\n"
+    )
+    env = program_environment() | {"PYTHON": sys.executable, "MAKE_LINES": make_lines}
+    for _ in range(1 + again):
+        done = subprocess.run(
+            ["bash", "-eu", "-o", "pipefail", "-c", chain],
+            env=env,
+            cwd=pictures.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {record["id"] for record in records} == {"a", "b", "deep/c"}
+    assert {record["inputs"][0] for record in records} == {
+        str(pictures.parent / "edited" / name) for name in ("a.png", "b.png", "deep/c.png")
+    }
 
 
 def test_a_refusal_as_a_program(program: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def test_a_folder_is_mirrored(joyedit: Command, pictures: Path) -> None:
         "dtype: fp32 (auto)",
         "attention: sdpa (auto)",
         "schedule: original (auto)",
+        "instruction: 'make it night'",
         "steps: 2",
         "guidance scale: 4.0 (built-in)",
         "seed: 42 (built-in)",
@@ -82,13 +84,27 @@ def test_once_more_with_nothing_and_with_something_to_do(joyedit: Command, pictu
     more = joyedit(*run)
     assert more.code == 0
     assert more.messages[:2] == ["loading fake", "model: fake (fake layout)"]
-    assert "3 items are already done" in more.messages
-    assert more.messages[-1] == "4/4 items, RATE"
+    assert more.messages[-2:] == ["4/4 items, RATE", "3 items are already done"]
     assert len(records(Path("edited"))) == 4
 
 
-def test_one_picture_on_stdout_only_the_table(joyedit: Command, pictures: Path) -> None:
-    ended = joyedit("run", pictures / "b.jpg", *FAKE, "-p", "blue", "-o", "out")
+def test_what_is_done_is_said_once(joyedit: Command, pictures: Path) -> None:
+    """Done and failed items take turns, and each result would be a moment to say what was passed over before it."""
+    (pictures / "broken.png").write_bytes(b"nothing")
+    names = ("a", "broken", "c", "broken", "e")
+    lines = [
+        {"image": f"pictures/{'broken' if name == 'broken' else 'a'}.png", "id": f"{number}", "instruction": "x"}
+        for number, name in enumerate(names)
+    ]
+    run = ("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--batch-size", "1")
+    assert joyedit(*run).code == 3
+    again = joyedit(*run, "--retry-failed")
+    assert again.code == 3
+    assert [line for line in again.messages if "already done" in line] == ["3 items are already done"]
+
+
+def test_one_picture_with_verbose_on_stdout_only_the_table(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit("run", pictures / "b.jpg", *FAKE, "-p", "blue", "-o", "out", "-v")
     assert ended.code == 0
     labels = [line.split("  ")[0] for line in ended.out.splitlines()]
     assert labels == [
@@ -171,11 +187,57 @@ def test_an_items_own_line_wins_over_flags(joyedit: Command, pictures: Path) -> 
     ]
     ended = joyedit("run", manifest(Path("m.jsonl"), *lines), *FAKE, "--steps", "2", "--seed", "0")
     assert ended.code == 0
+    assert "steps: 2 (1 of 2 lines says otherwise: 5)" in ended.messages
+    assert "seed: 0 (1 of 2 lines says otherwise: 1)" in ended.messages
     message = records(Path("edited"))
     assert [(message[name]["settings"]["steps"], message[name]["settings"]["seed"]) for name in ("own", "flags")] == [
         (5, 1),
         (2, 0),
     ]
+
+
+def test_the_header_says_what_the_lines_say(joyedit: Command, pictures: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"image": "pictures/a.png", "id": "one", "instruction": "red", "steps": 8, "guidance_scale": 3},
+        {"image": "pictures/a.png", "id": "two", "steps": 30, "guidance_scale": 3, "width": 256, "height": 256},
+        {
+            "image": "pictures/a.png",
+            "id": "three",
+            "instruction": "green",
+            "steps": 20,
+            "guidance_scale": 3,
+            "seed": 42,
+        },
+        {"image": "pictures/a.png", "id": "four", "guidance_scale": 3, "negative_prompt": "grey"},
+    ]
+    source = manifest(Path("m.jsonl"), *lines)
+    ended = joyedit("run", source, *FAKE, "-p", "blue", "--steps", "20", "--guidance-scale", "1")
+    assert ended.code == 0, ended.err
+    assert [line for line in ended.messages if line.split(":")[0] not in HEADER_OF_THE_MODEL][:8] == [
+        "instruction: 'blue' (2 of 4 lines say otherwise)",
+        "steps: 20 (2 of 4 lines say otherwise: 8 to 30)",
+        "guidance scale: 3.0 (said by each of the 4 lines)",
+        "seed: 42 (built-in)",
+        "negative prompt: '' (built-in; 1 of 4 lines says otherwise: 'grey')",
+        "basesize: 256",
+        "width: that of the picture (1 of 4 lines says otherwise: 256)",
+        "height: that of the picture (1 of 4 lines says otherwise: 256)",
+    ]
+    first = joyedit("run", source, *FAKE, "-n", "--limit", "1", "-p", "blue")
+    assert "instruction: 'red' (said by the only line)" in first.messages, "only lines that are edited count"
+
+
+HEADER_OF_THE_MODEL = {"loading fake", "model", "device", "dtype", "attention", "schedule"}
+
+
+@pytest.mark.parametrize(("line", "told"), [('{"image": "pictures/a.png"}', True), ("pictures/a.png", False)])
+def test_lines_that_are_to_come(
+    joyedit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch, line: str, told: bool
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
+    ended = joyedit("run", "-", *FAKE, "-p", "blue")
+    assert ended.code == 0
+    assert ("lines: what a line says itself comes before these settings" in ended.messages) == told
 
 
 def test_origins_of_what_is_in_force(joyedit: Command, pictures: Path) -> None:
@@ -214,8 +276,32 @@ def test_json_streams_the_records_and_nothing_else(joyedit: Command, pictures: P
     (pictures / "broken.png").touch()
     ended = joyedit("run", pictures, *FAKE, "-p", "blue", "--json")
     assert ended.code == 3
-    assert ended.out == Path("edited/results.jsonl").read_text()
-    assert len(ended.out.splitlines()) == 4
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    paths = {line["id"]: line.pop("output_path") for line in lines}
+    assert lines == [json.loads(line) for line in Path("edited/results.jsonl").read_text().splitlines()]
+    assert paths.pop("broken") is None
+    assert set(paths) == {"a", "b", "deep/c"}
+    assert all(os.path.isabs(path) and os.path.isfile(path) for path in paths.values())
+
+
+def test_json_of_what_was_done_before_is_printed_on_request(joyedit: Command, pictures: Path) -> None:
+    run = ("run", pictures, *FAKE, "-p", "blue")
+    assert joyedit(*run, "--limit", "2").code == 0
+    assert len(joyedit(*run, "--json").out.splitlines()) == 1, "what is done is no result of this run"
+    ended = joyedit(*run, "--json=all")
+    assert ended.code == 0
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert {line["id"]: line["status"] for line in lines} == {"a": "ok", "b": "ok", "deep/c": "ok"}
+    assert all(os.path.isfile(line["output_path"]) for line in lines)
+
+
+def test_json_takes_no_word_that_belongs_to_another_flag(joyedit: Command, pictures: Path) -> None:
+    ended = joyedit("run", pictures / "a.png", "--json", *FAKE, "-p", "--json", "--", "-o")
+    assert ended.code == 2
+    assert "too many arguments: -o" in ended.err
+    ended = joyedit("run", "--json", *FAKE, "-p", "--json", "--", pictures / "a.png")
+    assert ended.code == 0
+    assert json.loads(ended.out)["instruction"] == "--json"
 
 
 def test_quiet_says_only_errors(joyedit: Command, pictures: Path) -> None:

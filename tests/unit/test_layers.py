@@ -37,7 +37,7 @@ PACKAGES = {
     "errors": set(),
     "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy"},
     "models": {"torch", "transformers", "triton"},
-    "weights": {"torch", "safetensors", "huggingface_hub"},
+    "weights": {"torch", "safetensors", "huggingface_hub", "tqdm"},
     "runtime": {"torch", "PIL", "numpy", "transformers", "triton"},
     "options": set(),
     "request": set(),
@@ -52,7 +52,7 @@ NO_TORCH = (
     "printable.py", "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py", "job", "cli",
     "runtime/pipeline",
     "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/fake.py",
-    "weights/defaults.py",
+    "weights/defaults.py", "weights/hub.py",
 )  # fmt: skip
 
 LIGHT = ("cli/main.py", "cli/run.py", "cli/recipes.py", "cli/verify.py", "cli/console.py", "errors.py")

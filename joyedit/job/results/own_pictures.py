@@ -29,7 +29,7 @@ class OwnPictures:
         self._recorded = recorded
         self._inside = os.path.join(folder, "")
         # What is not there now, and comes later, is somebody else's.
-        self._unfinished = {output for output in unfinished if _is_made_by_joyedit(self._inside + output)}
+        self._unfinished = {output for output in unfinished if is_made_by_joyedit(self._inside + output)}
 
     def names(self, item: EditItem) -> bool:
         """Whether the output of this item is a picture of joyedit's own, if there is such a file."""
@@ -57,7 +57,7 @@ class OwnPictures:
             return None  # so does this one
         if not self.names(item):
             message = f"the file {item.output!r} is there already, and no record of joyedit names it"
-            if _is_made_by_joyedit(path):
+            if is_made_by_joyedit(path):
                 message += f"; joyedit made it, but its line in {RESULTS} is damaged, gone, or in another folder"
             return ItemError("output_taken", f"{message} ({TAKEN_REMEDY})")
         if any(_is_same(path, image) for image in item.images):
@@ -66,7 +66,7 @@ class OwnPictures:
         return None
 
 
-def _is_made_by_joyedit(path: str) -> bool:
+def is_made_by_joyedit(path: str) -> bool:
     """Whether a file holds what joyedit writes into each of its pictures: the name of the software."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

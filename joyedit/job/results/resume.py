@@ -91,6 +91,11 @@ class Resume:
                 self.again += 1
         return "edit"
 
+    def finished(self, item: EditItem) -> dict[str, Any] | None:
+        """The record of the item's finished picture, also under another default id; None if it has none."""
+        found = (self._journal.finished(name) for name in (item.id, *item.other_ids))
+        return next((record for record in found if record is not None), None)
+
     def _decide_finished(self, item: EditItem, record: dict[str, Any]) -> Decision:
         """For an item with a finished picture, where only failed items are edited."""
         if self._replacing is not None and self._replacing.would_replace(item, record):

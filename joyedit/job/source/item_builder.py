@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from joyedit.errors import Problem
 from joyedit.job.source.default_ids import DefaultIds, PictureIds, Uses
+from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.names import EXTENSIONS, name_problem
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
@@ -34,6 +35,7 @@ class _Built(NamedTuple):
     problems: list[Problem]
     line: Line | None = None
     name: str | None = None
+    instruction: str = ""
 
 
 class _Names(NamedTuple):
@@ -84,9 +86,20 @@ class ItemBuilder:
         built = self._build(record)
         return built.item, self._placed(record, built)
 
-    def problems(self, record: Record) -> list[Problem]:
-        """The problems of the record; the item itself is not made."""
-        return self._placed(record, self._build(record, make=False))
+    def problems(self, record: Record, lines: LineSettings | None = None) -> list[Problem]:
+        """The problems of the record; the item itself is not made. `lines` counts what it says."""
+        built = self._build(record, make=False)
+        if lines is not None and built.line is not None and not built.problems:
+            lines.add(built.line, built.instruction)
+        return self._placed(record, built)
+
+    @property
+    def instruction(self) -> str | None:
+        """The instruction of an item that gives neither its own nor a value of the recipe; None if there is none."""
+        text, problems = compose_instruction(
+            self._recipe, self._values, own=None, prompt=self._prompt, default=self._default_instruction
+        )
+        return None if problems else text
 
     def item(self, record: Record) -> EditItem | FailedItem:
         """The item; or a failed one ("bad_line") whose message tells the problems of the record."""
@@ -140,7 +153,7 @@ class ItemBuilder:
         size = self._size(line, problems)
         names = self._names(line, values, pictures, max(record.line, 1), problems)
         if problems or not make:
-            return _Built(None, problems, line, names.id)
+            return _Built(None, problems, line, names.id, instruction)
         item = EditItem(
             id=names.id or "",
             images=tuple([Path(found.path) for found in pictures]),

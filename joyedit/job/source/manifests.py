@@ -11,6 +11,7 @@ from typing import BinaryIO
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.source.default_ids import PictureIds, Uses
 from joyedit.job.source.item_builder import ItemBuilder
+from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.problems import Problems, Record, Records
 from joyedit.job.source.readers import json_line, read_csv, read_json, read_jsonl
 from joyedit.job.source.source import Source, SourceSummary
@@ -45,17 +46,20 @@ class ManifestSource(Source):
         defaults, wrong = self._defaults()
         problems.add(wrong)
         builder = self._builder(defaults, look=self.options.look)
+        lines, limit = LineSettings(builder.settings, builder.instruction), self.options.limit
         count = 0
         for got in self._records():
             count += 1
-            problems.add([got] if isinstance(got, Problem) else builder.problems(got))
+            is_taken = limit is None or count <= limit
+            problems.add([got] if isinstance(got, Problem) else builder.problems(got, lines if is_taken else None))
         if not count and not problems.total:
             problems.add([Problem("this manifest has no items").at(self.name)])
         problems.raise_any()
-        return self._summary(count, builder.settings)
+        return self._summary(count, builder.settings, instruction=builder.instruction, lines=lines)
 
     def outline(self) -> SourceSummary:
-        return self._summary(None, self._checked_builder().settings)
+        builder = self._checked_builder()
+        return self._summary(None, builder.settings, instruction=builder.instruction)
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         builder = self._checked_builder()
@@ -144,7 +148,9 @@ class StdinSource(Source):
             if item is None:
                 raise ManifestError(problems)
             self._first = item
-        return self._summary(None, self._builder.settings)
+        builder = self._builder
+        lines = LineSettings(builder.settings, builder.instruction) if self._is_json else None
+        return self._summary(None, builder.settings, instruction=builder.instruction, lines=lines)
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         self.check()

@@ -29,14 +29,17 @@ class PictureSource(Source):
 
     def __init__(self, name: str, options: SourceOptions) -> None:
         super().__init__(name, "picture", options)
-        self._record = Record(0, {"image": os.path.basename(name)})
+        data = {"image": os.path.basename(name)}
+        if options.file_name is not None:
+            data |= {"id": options.file_name, "output": options.file_name}
+        self._record = Record(0, data)
 
     def check(self) -> SourceSummary:
         builder = self._builder(look=True)
         problems = builder.problems(self._record)
         if problems:
             raise ManifestError(problems)
-        return self._summary(1, builder.settings)
+        return self._summary(1, builder.settings, instruction=builder.instruction)
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         yield self._builder(look=False).item(self._record)
@@ -78,7 +81,7 @@ class FolderSource(Source):
         if not items:
             message = f"no pictures in this folder, {passed_over} other files"
             raise ManifestError([Problem(message).at(self.name)])
-        return self._summary(items, shared.settings, passed_over)
+        return self._summary(items, shared.settings, instruction=shared.instruction, passed_over=passed_over)
 
     def _entries(self, tree: OutputTree, *, note: bool = False) -> Iterator[Entry]:
         """Raises ManifestError if the folder itself cannot be read."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
 from joyedit.errors import EXIT_OUT_OF_TIME, JoyeditError
+from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.spec import EditItem, FailedItem, Settings
 
@@ -19,12 +20,16 @@ class SourceSummary:
     """What a check found.
 
     `items` is the number of items (None: only the end of the source will tell), `passed_over` the number of
-    files in a folder that are no pictures, `settings` those in force for items without any of their own.
+    files in a folder that are no pictures, `settings` those in force for items without any of their own, and
+    `instruction` the one of such items (None: each must have its own). `lines` counts what the lines of a manifest
+    say themselves: none of them as long as they are to come; None where there are no lines.
     """
 
     items: int | None
     passed_over: int
     settings: Settings
+    instruction: str | None = None
+    lines: LineSettings | None = field(default=None, compare=False)
 
 
 class SourceStoppedError(JoyeditError):
@@ -97,10 +102,20 @@ class Source(ABC):
     @abstractmethod
     def _items(self) -> Iterator[EditItem | FailedItem]: ...
 
-    def _summary(self, items: int | None, settings: Settings, passed_over: int = 0) -> SourceSummary:
+    def _summary(
+        self,
+        items: int | None,
+        settings: Settings,
+        *,
+        instruction: str | None,
+        passed_over: int = 0,
+        lines: LineSettings | None = None,
+    ) -> SourceSummary:
         limit = self.options.limit
         if items is not None and limit is not None:
             items = min(items, limit)
         if items is not None:
             self._counted = items
-        return SourceSummary(items=items, passed_over=passed_over, settings=settings)
+        return SourceSummary(
+            items=items, passed_over=passed_over, settings=settings, instruction=instruction, lines=lines
+        )

@@ -6,7 +6,7 @@ Precedence: item > command line > recipe > a manifest's `defaults:` > checkpoint
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from joyedit.errors import Problem, UsageError
@@ -42,6 +42,8 @@ class SourceOptions:
     output: Path | None
     """The output folder; None for items that go into none."""
     limit: int | None = None
+    file_name: str | None = None
+    """The name of the edited picture, where the source is one picture and the user names its file."""
     keys: tuple[str, ...] = ()
     """Keys that an item may have besides those of joyedit and of the recipe."""
     look: bool = True
@@ -56,7 +58,7 @@ class SourceOptions:
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit is a whole number from 1, not {self.limit}")
         given = {key: getattr(self.flags, key) for key in SETTINGS_KEYS}
-        problems = Schema(DEFAULTS_KEYS).read(Defaults, given)[2]
+        problems = [_of_flag(problem) for problem in Schema(DEFAULTS_KEYS).read(Defaults, given)[2]]
         if self.recipe is not None:
             problems += self.recipe.unknown_problems(self.recipe_values)
             problems += self.recipe.choice_problems(self.recipe_values)
@@ -74,6 +76,12 @@ class SourceOptions:
         """The settings in force for an item without any of its own; `defaults` are the manifest's."""
         recipe = self.recipe.settings if self.recipe is not None else Settings()
         return self.flags.over(recipe).over(defaults).over(self.checkpoint).over(BUILT_IN)
+
+
+def _of_flag(problem: Problem) -> Problem:
+    """The same problem with the name of the flag in place of the key's."""
+    key = problem.key or ""
+    return replace(problem, message=problem.message.replace(key, "--" + key.replace("_", "-"), 1))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

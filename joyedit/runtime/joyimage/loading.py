@@ -18,7 +18,8 @@ from joyedit.runtime.joyimage.prompt_files import open_conditioner
 from joyedit.runtime.tuning.compile import keep_compiled_code
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
-from joyedit.weights.layouts import open_checkpoint, resolve
+from joyedit.weights.hub import resolve
+from joyedit.weights.layouts import open_checkpoint
 from joyedit.weights.load import Component, Loading, check, load
 from joyedit.weights.random import SizeName
 

@@ -68,7 +68,7 @@ class Checker:
         items: Iterable[Entry],
         resume: Resume,
         workers: Workers,
-        on_skip: Callable[[Decision], None],
+        on_skip: Callable[[EditItem, Decision], None],
         *,
         admit: Callable[[EditItem], bool] = lambda item: True,
         max_pixels: int,
@@ -165,8 +165,8 @@ class Checker:
             message = ", ".join(str(path) for path in items[0].images)
             looked = [_Looked("edit", {}, ItemError(error.code, str(error).replace("some pictures", message, 1)))]
         for item, found in zip(items, looked, strict=True):
-            if found.decision != "edit":
-                self._on_skip(found.decision)
+            if found.decision != "edit" and isinstance(item, EditItem):
+                self._on_skip(item, found.decision)
             elif found.fault is not None and isinstance(item, EditItem):
                 yield failed(item, found.fault.code, str(found.fault))
             else:

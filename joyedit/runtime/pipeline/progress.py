@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.job.results.resume import Decision
 from joyedit.job.spec import ItemResult, RunConfig
 from joyedit.runtime.protocol import BackendInfo
+from joyedit.weights.hub import Download
 
 if TYPE_CHECKING:
     from joyedit.job.source.sources import SourceSummary
@@ -22,6 +23,9 @@ class Progress(Protocol):
     def checking(self) -> None:
         """An earlier run left records. Before the model loads, joyedit checks which items are done (see `skipped`)."""
 
+    def downloading(self, download: Download, here: int) -> None:
+        """The checkpoint is on its way: `here` bytes of it are on this machine. Called about each half second."""
+
     def loading(self, config: RunConfig) -> None:
         """The source was checked, and there are items to edit. The model loads now."""
 
@@ -34,8 +38,11 @@ class Progress(Protocol):
     def result(self, result: ItemResult, line: str) -> None:
         """An item is finished, and `line` stands in results.jsonl."""
 
-    def skipped(self, decision: Decision) -> None:
-        """This run does not edit an item; `decision` says why. Very many of these may come in a row."""
+    def skipped(self, decision: Decision, finished: Callable[[], dict[str, Any] | None]) -> None:
+        """This run does not edit an item; `decision` says why. Very many of these may come in a row.
+
+        `finished` reads the last record of a finished picture of the item from the disk; None if it has none.
+        """
 
     def note(self, text: str) -> None:
         """A remark for the user. The run goes on."""
@@ -53,6 +60,9 @@ class NoProgress:
     def checking(self) -> None:
         """Nothing."""
 
+    def downloading(self, download: Download, here: int) -> None:
+        """Nothing."""
+
     def loading(self, config: RunConfig) -> None:
         """Nothing."""
 
@@ -65,7 +75,7 @@ class NoProgress:
     def result(self, result: ItemResult, line: str) -> None:
         """Nothing."""
 
-    def skipped(self, decision: Decision) -> None:
+    def skipped(self, decision: Decision, finished: Callable[[], dict[str, Any] | None]) -> None:
         """Nothing."""
 
     def note(self, text: str) -> None:

@@ -38,7 +38,7 @@ class Told(NoProgress):
     def result(self, result: ItemResult, line: str) -> None:
         self.events.append(result.status)
 
-    def skipped(self, decision: str) -> None:
+    def skipped(self, decision: str, finished: object) -> None:
         self.events.append("skipped")
 
     def stopping(self, reason: str) -> None:

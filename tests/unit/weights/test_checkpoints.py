@@ -18,7 +18,8 @@ from joyedit.job.spec import RunConfig, Settings
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.weights.defaults import checkpoint_defaults
-from joyedit.weights.layouts import open_checkpoint, resolve
+from joyedit.weights.hub import resolve
+from joyedit.weights.layouts import open_checkpoint
 from joyedit.weights.load import check
 from support.checkpoints import write_original
 
@@ -134,9 +135,36 @@ def test_a_missing_shard(broken: Path) -> None:
     shards = sorted((broken / "text_encoder").glob("model-*.safetensors"))
     assert len(shards) > 2
     shards[1].unlink()
-    assert refused(broken) == (
-        f"CKPT/text_encoder: 1 of {len(shards)} shards are missing: {shards[1].name}; download the checkpoint again"
-    )
+    assert refused(broken).splitlines() == [
+        "CKPT: 1 file of weights is missing",
+        f"text_encoder/{shards[1].name}",
+        "if these are the published weights, this command fetches what is missing:",
+        "hf download jdopensource/JoyAI-Image-Edit-Diffusers --local-dir CKPT",
+    ]
+
+
+def test_every_missing_file_is_told_at_once(broken: Path) -> None:
+    shards = sorted((broken / "text_encoder").glob("model-*.safetensors"))
+    for shard in shards:
+        shard.unlink()
+    (broken / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    lines = refused(broken).splitlines()
+    assert lines[0] == f"CKPT: {len(shards) + 1} files of weights are missing"
+    assert lines[1:-2] == [
+        "vae/diffusion_pytorch_model.safetensors",
+        *(f"text_encoder/{shard.name}" for shard in shards),
+    ]
+
+
+def test_each_layout_has_a_command_of_its_own(edit_plus_checkpoint: Path, original_checkpoint: Path) -> None:
+    for folder, repo in (
+        (edit_plus_checkpoint, "jdopensource/JoyAI-Image-Edit-Plus-Diffusers"),
+        (original_checkpoint, "jdopensource/JoyAI-Image-Edit"),
+    ):
+        copy = Path(shutil.copytree(folder, folder.parent / f"{folder.name} copy"))
+        for path in copy.rglob("model*.safetensors"):
+            path.unlink()
+        assert f"hf download {repo} --local-dir 'CKPT'" in refused(copy)
 
 
 def test_a_shard_that_lacks_what_the_index_says(broken: Path) -> None:

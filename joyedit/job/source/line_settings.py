@@ -1,0 +1,62 @@
+"""How the lines of a manifest differ from the settings of the run, counted while the manifest is checked.
+
+People give flags and forget that lines come before them. So the header of a run says what the lines say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from joyedit.job.source.schema import SETTINGS_KEYS, Line
+from joyedit.job.spec import Settings
+
+
+@dataclass(slots=True)
+class OwnValues:
+    """What the lines say about one setting that is not its value in the run.
+
+    `lines` is how many say it, `least` and `most` are the ends of their values; None for texts that differ.
+    """
+
+    lines: int = 0
+    least: int | float | str | None = None
+    most: int | float | str | None = None
+
+    def add(self, value: int | float | str) -> None:
+        """One more line."""
+        self.lines += 1
+        if self.lines == 1:
+            self.least = self.most = value
+        elif isinstance(value, str) or isinstance(self.least, str):
+            if value != self.least:
+                self.least = self.most = None
+        elif self.least is not None and self.most is not None and not isinstance(self.most, str):
+            self.least, self.most = min(self.least, value), max(self.most, value)
+
+
+class LineSettings:
+    """Counts lines; in memory are only the counts. `settings` are those of a line that gives none."""
+
+    def __init__(self, settings: Settings, instruction: str | None) -> None:
+        self.lines = 0
+        self._values: dict[str, OwnValues] = {}
+        self._run = [(key, getattr(settings, key)) for key in SETTINGS_KEYS]
+        self._instruction = instruction
+
+    def add(self, line: Line, instruction: str) -> None:
+        """One line, and its instruction as the model gets it."""
+        self.lines += 1
+        for key, value in self._run:
+            own = getattr(line, key)
+            if own is not None and own != value:
+                self._add(key, own)
+        if instruction != self._instruction:
+            self._add("instruction", instruction)
+
+    def _add(self, key: str, value: int | float | str) -> None:
+        self._values.setdefault(key, OwnValues()).add(value)
+
+    def values(self) -> Mapping[str, OwnValues]:
+        """What differs, by setting; `instruction` is one of them."""
+        return self._values
