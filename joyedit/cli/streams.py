@@ -118,11 +118,18 @@ class Pump:
                 self._dead.add(number)
 
 
-class _Raw(io.RawIOBase):
-    """A descriptor as a file of bytes that never fails and that the pump writes."""
+def _write_at_once(number: int, data: bytes) -> None:
+    """Write without a thread, where none is to be had. What cannot be written is dropped."""
+    with contextlib.suppress(OSError, ValueError):
+        while data:
+            data = data[os.write(number, data) :]
 
-    def __init__(self, pump: Pump, number: int) -> None:
-        self._pump = pump
+
+class _Raw(io.RawIOBase):
+    """A descriptor as a file of bytes that never fails; `write` writes to it."""
+
+    def __init__(self, write: Callable[[int, bytes], None], number: int) -> None:
+        self._write = write
         self._number = number
         self._is_terminal = os.isatty(number)
 
@@ -139,9 +146,9 @@ class _Raw(io.RawIOBase):
         return self._number
 
     def write(self, data: Any) -> int:
-        """All of it goes to the pump."""
+        """All of it is written, or dropped."""
         taken = bytes(data)
-        self._pump.write(self._number, taken)
+        self._write(self._number, taken)
         return len(taken)
 
 
@@ -157,20 +164,21 @@ def safe_streams() -> Iterator[Pump | None]:
         sys.stdout.flush()
         sys.stderr.flush()
     own = _duplicates()
+    pump = None
     try:
         pump = Pump(own)
-    except RuntimeError:  # no thread is to be had: the command tells why it ends on the streams as they are
+    except RuntimeError:  # no thread is to be had: the command tells why it ends
         for number in own.values():
             os.close(number)
-        yield None
-        return
-    sys.stdout, sys.stderr = (_text(pump, number, stream) for number, stream in enumerate(before, 1))
-    set_catching(bool(own))
+    write = _write_at_once if pump is None else pump.write
+    sys.stdout, sys.stderr = (_text(write, number, stream) for number, stream in enumerate(before, 1))
+    set_catching(bool(own) and pump is not None)
     try:
         yield pump
     finally:
         set_catching(False)
-        pump.close()
+        if pump is not None:
+            pump.close()
         sys.stdout, sys.stderr = before
 
 
@@ -189,8 +197,8 @@ def _is_descriptor(stream: Any, number: int) -> bool:
         return False
 
 
-def _text(pump: Pump, number: int, like: Any) -> io.TextIOWrapper:
+def _text(write: Callable[[int, bytes], None], number: int, like: Any) -> io.TextIOWrapper:
     # What the encoding does not know is written as an escape: a message must not fail for that.
     encoding = getattr(like, "encoding", None) or "utf-8"
-    raw: Any = _Raw(pump, number)
+    raw: Any = _Raw(write, number)
     return io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", write_through=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from durability.harness import FAKE, Forks, make_manifest
+from durability.harness import FAKE, Forks, findings, make_manifest
 from durability.stage import Stage
 from durability.surroundings import AS_ROOT, GROUP, USERS, make_case
 from support.figures import EXHAUSTIVE, FIGURES
@@ -113,6 +113,18 @@ def test_a_journal_that_changes_at_the_last_moment_stops_the_run(forks: Forks, t
     assert ended.done == [0]
     assert ended.code == 1, ended.message
     assert "results.rescued.jsonl" in ended.message
+
+
+def test_a_folder_that_is_made_anew_before_the_first_record_stops_the_run(forks: Forks, tmp_path: Path) -> None:
+    """Pictures and records must not part."""
+    make_manifest(tmp_path, 2)
+    around = {"events": [["rename", str(tmp_path / "out"), str(tmp_path / "moved")], ["mkdir", str(tmp_path / "out")]]}
+    ended = forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path, fault="lock:1:stop", around=around)
+    assert ended.done == [0, 1]
+    assert ended.code == 1, ended.message
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+    assert forks("run", "m.jsonl", *FAKE, "-o", "moved", cwd=tmp_path).code == 0
+    assert findings(tmp_path / "moved") == []
 
 
 @pytest.mark.parametrize("point", ["file.half", "file.renamed", "file.done"])

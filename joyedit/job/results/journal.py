@@ -46,8 +46,11 @@ class Journal:
     `shared` holds the values of that key in all records of finished pictures (None: a record without it).
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises also `ManifestError` if the file has lines and none of them is a record."""
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic, *, handle: int | None = None) -> None:
+        """`handle` is the open folder: whatever has its name by now, the journal lies beside its files.
+
+        Raises also `ManifestError` if the file has lines and none of them is a record.
+        """
         self.path = folder / RESULTS
         self.repaired: str | None = None
         self.damaged: str | None = None
@@ -64,7 +67,7 @@ class Journal:
         self._folder = self._handle = -1
         try:
             failpoints.reached("journal.open")
-            self._folder = open_folder(folder)
+            self._folder = open_folder(folder) if handle is None else os.dup(handle)
             self._handle = open_own(self._folder, RESULTS, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             self.start = self._end = self._load()
             self._copy = Copy(self._folder)

@@ -58,7 +58,7 @@ class Recorder:
         self._version = joyedit_version()
         self._folder = folder
         self._refuse_log()
-        self.journal = Journal(folder.path)
+        self.journal = Journal(folder.path, handle=folder.handle)
         for told in (self.journal.repaired, self.journal.damaged):
             if told is not None:
                 self.log(told)
