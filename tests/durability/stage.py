@@ -373,7 +373,9 @@ class Stage:
         assert done.code != 10 or "--max-duration" in command.flags, f"out of time:\n{told}"
         assert "unexpected error" not in done.message, told
         assert "-v" in command.flags or "Traceback" not in done.message, told
-        assert "Exception ignored" not in done.message, told
+        # A signal between the opening of a file and its block leaves the file to Python, which warns only tests of it.
+        is_cut_open = done.code in (130, -signal.SIGINT) and "ResourceWarning: unclosed file" in done.message
+        assert "Exception ignored" not in done.message or is_cut_open, told
         assert not RAW.search(done.message), f"raw characters:\n{told!r}"
         for folder in (self.out, self.root / "out.moved"):
             log = folder / "joyedit.log"
@@ -459,7 +461,8 @@ class Stage:
             (self.out / own[0]).rmdir()  # a folder in the place of report.json or failed.jsonl; the messages name it
         for _ in range(2):
             ended = self._sane_run(command)
-            refused = [name for name in OWN_NAMES if name in ended.message and os.path.lexists(self.out / name)]
+            told = ended.message.partition("joyedit: error:")[2]  # a note on the records is no refusal
+            refused = [name for name in OWN_NAMES if name in told and os.path.lexists(self.out / name)]
             if ended.code not in (1, 2) or not refused or not (self.case.own or self.tampered):
                 break
             for name in refused:  # as the message says
