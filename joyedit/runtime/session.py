@@ -36,6 +36,7 @@ from joyedit.runtime.pipeline.edit import BatchEditor
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
 from joyedit.runtime.pipeline.record import Recorder
+from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.pipeline.stats import Ending, RunStats
 from joyedit.runtime.pipeline.stop import Stop
 from joyedit.runtime.pipeline.threads import StoppedError, Workers
@@ -73,6 +74,7 @@ class RunSession:
         self._stats = stats
         self._hashes = HashCache()
         self._tally = Tally()
+        self._scenes = SceneCheck(config.model, progress.note)
         self._one_by_one = source.kind == "stdin"  # its sender may wait for a result before it sends the next item
         info = model.info
         self._fingerprints = Fingerprinter(
@@ -256,6 +258,7 @@ class RunSession:
             elif isinstance(entry, UnreadItem):
                 self.recorder.failed(entry.sized, entry.error, "unreadable_picture")
             else:
+                self._scenes.look(entry)
                 yield entry
 
     def interrupt(self) -> None:
