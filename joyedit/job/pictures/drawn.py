@@ -1,7 +1,7 @@
 """Whether a picture looks drawn, with few flat colours, as the scenes that nano was trained on.
 
 Measured at nano's size. None counts as a photograph: of 200 drawn scenes, of 64 pictures that nano edited, of 100
-scenes as JPEG of quality 90, of 30 scaled from 800 pixels. None of six photographs and 360 parts of them counts as drawn.
+scenes as JPEG of quality 90, of 30 scaled from 800 pixels. None of six photographs and 360 parts of them is drawn.
 It errs with photographs in grey (32 of 366 count as drawn), and with scenes as JPEG of quality 75 (2 of 100 do not).
 """
 
