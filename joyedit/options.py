@@ -179,7 +179,9 @@ class RunOptions:
         "auto", "--schedule", help="Variant of the noise schedule; auto takes the checkpoint's."
     )
     limit: int | None = option(None, "--limit", least=1, metavar="N", help="Stop after the first N items.")
-    dry_run: bool = option(False, "-n", "--dry-run", help="Print the batches; load no model and write nothing.")
+    dry_run: bool = option(
+        False, "-n", "--dry-run", help="Print what the run would do; load no model and write nothing."
+    )
     recipe: str | None = option(
         None, "--recipe", metavar="FILE|NAME", help="Settings and an instruction template (see joyedit recipes)."
     )

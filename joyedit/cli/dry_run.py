@@ -3,84 +3,104 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 from joyedit.cli import console
+from joyedit.cli.planned_text import lines_of, record_of
 from joyedit.cli.settings_in_force import in_force
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
 from joyedit.job.plan import plan
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import line_of
-from joyedit.job.spec import Batch, FailedItem, Size
+from joyedit.job.results.report import seconds_text
+from joyedit.job.spec import Batch, EditItem, FailedItem
 from joyedit.request import Request
+from joyedit.runtime.earlier_run import EarlierRun, Rates, earlier_run
 
 ASSUMED_BATCH_SIZE = 4
 """Stands for `--batch-size auto`, which only a device can settle."""
+_ASSUMED = f"auto, shown with {ASSUMED_BATCH_SIZE} (a run measures what fits its device)"
 
 
 def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
-    """Print one line for each batch and each item that would fail, then the counts; gives the exit code."""
+    """Print each batch with its items and each item that would fail, then the counts; gives the exit code.
+
+    Raises what a run would raise for a source or an output folder that is refused.
+    """
     config = request.config
     OutputFolder(config.output).check()
     summary = request.source.check()
-    if not quiet:
-        for label, value in in_force(request, summary):
-            console.message(f"{label}: {value}")
-        if config.batch_size is None:
-            console.message(f"batch size: auto, shown with {ASSUMED_BATCH_SIZE} (a run measures what fits its device)")
-    counts = {"items": 0, "batches": 0, "failed": 0, "passed_over": summary.passed_over}
-    planned = plan(request.source.items(), config.batch_size or ASSUMED_BATCH_SIZE, config.window)
-    for entry in planned:
-        if isinstance(entry, Batch):
-            counts["batches"] += 1
-            counts["items"] += len(entry.items)
-        else:
-            counts["failed"] += 1
-            counts["items"] += 1
-        if json:
-            console.result(line_of(_record(entry)))
-        elif not quiet:
-            console.result(_line(entry))
+    with earlier_run(request.source, config) as earlier:
+        if not quiet:
+            for label, value in in_force(request, summary):
+                console.message(f"{label}: {value}")
+            if config.batch_size is None:
+                console.message(f"batch size: {_ASSUMED}")
+            if earlier.note is not None:
+                console.message(f"note: {earlier.note}")
+        counts = Counts(earlier)
+        folder = config.output if request.picture is None else request.picture.path.parent
+        planned = plan(counts.to_edit(request.source.items()), config.batch_size or ASSUMED_BATCH_SIZE, config.window)
+        for entry in planned:
+            counts.add(entry)
+            if json:
+                console.result(line_of(record_of(entry, folder, config.max_pixels)))
+            elif not quiet:
+                for line in lines_of(entry, folder, config.max_pixels):
+                    console.result(line)
+    numbers = counts.numbers | {"passed_over": summary.passed_over}
     if json:
-        console.result(jsonlib.dumps({"summary": counts}))
+        seconds = None if counts.rates is None else round(counts.seconds, 3)
+        console.result(jsonlib.dumps({"summary": numbers | {"seconds": seconds, "untimed": counts.untimed}}))
     elif not quiet:
-        console.result(", ".join(f"{label.replace('_', ' ')} {count}" for label, count in counts.items()))
-    return EXIT_SOME_FAILED if counts["failed"] else EXIT_OK
+        console.result(", ".join(f"{label.replace('_', ' ')} {count}" for label, count in numbers.items()))
+        if counts.rates is not None and counts.seconds:
+            console.result(_time(counts, counts.rates))
+    return EXIT_SOME_FAILED if numbers["failed"] else EXIT_OK
 
 
-def _line(entry: Batch | FailedItem) -> str:
-    if isinstance(entry, FailedItem):
-        return f"failed: {entry.id}: {entry.code}: {entry.message}"
-    first = entry.items[0]
-    references = " + ".join(_size(size) for size in first.references) or "no reference"
-    return (
-        f"batch {entry.index}: {_size(first.target)} from {references}, "
-        f"{first.item.sampling.steps} steps, {len(entry.items)}: {', '.join(_ids(entry))}"
-    )
+class Counts:
+    """What a dry run counts: `seconds` of the items whose time is known, and how many others there are (`untimed`)."""
+
+    def __init__(self, earlier: EarlierRun) -> None:
+        self.rates = earlier.rates
+        self.seconds = 0.0
+        self.untimed = 0
+        self._resume = earlier.resume
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """By what happens to the items: `left` are not edited, although they are not done."""
+        names = ("items", "done", "left", "batches", "failed")
+        return {name: self._counts[name] for name in names if self._resume is not None or name not in ("done", "left")}
+
+    def to_edit(self, items: Iterator[EditItem | FailedItem]) -> Iterator[EditItem | FailedItem]:
+        """The items that a run would not pass over."""
+        for item in items:
+            self._counts["items"] += 1
+            decision = "edit"
+            if isinstance(item, EditItem) and self._resume is not None:
+                decision = self._resume.decide(item)
+            if decision == "edit":
+                yield item
+            else:
+                self._counts["done" if decision in ("done", "changed") else "left"] += 1
+
+    def add(self, entry: Batch | FailedItem) -> None:
+        """One planned batch, or an item that would fail."""
+        if isinstance(entry, FailedItem):
+            self._counts["failed"] += 1
+            return
+        self._counts["batches"] += 1
+        for sized in entry.items:
+            seconds = None if self.rates is None else self.rates.of(sized.item)
+            self.seconds += seconds or 0.0
+            self.untimed += seconds is None
 
 
-def _record(entry: Batch | FailedItem) -> dict[str, Any]:
-    if isinstance(entry, FailedItem):
-        return {
-            "failed": entry.id,
-            "error": {"code": entry.code, "message": entry.message},
-            "source": {"file": entry.origin.file, "line": entry.origin.line},
-        }
-    first = entry.items[0]
-    return {
-        "batch": entry.index,
-        "bucket": list(first.target),
-        "references": [list(size) for size in first.references],
-        "steps": first.item.sampling.steps,
-        "items": list(_ids(entry)),
-    }
-
-
-def _ids(batch: Batch) -> Iterator[str]:
-    return (sized.item.id for sized in batch.items)
-
-
-def _size(size: Size) -> str:
-    """Height x width, as buckets are named throughout."""
-    return f"{size[0]}x{size[1]}"
+def _time(counts: Counts, rates: Rates) -> str:
+    text = f"time: about {seconds_text(counts.seconds)} on {rates.device}, and {seconds_text(rates.loading)} to load"
+    text += f" the model, as in the run of {rates.when} in this folder"
+    return text + (f"; {counts.untimed} items are of kinds that it did not have" if counts.untimed else "")

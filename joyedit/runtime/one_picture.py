@@ -15,6 +15,7 @@ from pathlib import Path
 from joyedit.errors import OutputError, UsageError, os_reason
 from joyedit.job.own_files import OWN_NAMES, is_temporary
 from joyedit.job.results.journal import has_records
+from joyedit.job.results.lock import holder
 from joyedit.job.results.output_folder import sync_folder
 from joyedit.job.results.own_pictures import is_made_by_joyedit
 from joyedit.runtime.run import RunOutcome
@@ -53,7 +54,8 @@ class OnePicture:
                 self._put_in_place()
                 self._clear()
         finally:
-            if not has_records(self.folder):  # refused, or stopped before there was anything to keep
+            # Refused, or stopped before there was anything to keep. The folder may be that of another run.
+            if not has_records(self.folder) and holder(self.folder) is None:
                 self._clear()
         return replace(outcome, report=replace(outcome.report, output=str(self.path)))
 

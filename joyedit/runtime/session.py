@@ -25,7 +25,7 @@ from joyedit.job.results.report import Report
 from joyedit.job.results.resume import Decision, Resume
 from joyedit.job.results.retry import write_failed
 from joyedit.job.results.run_counts import Tally
-from joyedit.job.results.shared import Shared
+from joyedit.job.results.shared import shared_by_all
 from joyedit.job.results.verify import asked_of
 from joyedit.job.source.source import SourceStoppedError
 from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
@@ -38,6 +38,7 @@ from joyedit.runtime.pipeline.edit import BatchEditor
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
 from joyedit.runtime.pipeline.record import Recorder
+from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.pipeline.stats import Ending, RunStats
 from joyedit.runtime.pipeline.stop import Stop
 from joyedit.runtime.pipeline.threads import StoppedError, Workers
@@ -75,6 +76,7 @@ class RunSession:
         self._stats = stats
         self._hashes = HashCache()
         self._tally = Tally()
+        self._scenes = SceneCheck(config.model, progress.note)
         self._one_by_one = source.kind == "stdin"  # its sender may wait for a result before it sends the next item
         info = model.info
         self._fingerprints = Fingerprinter(
@@ -83,22 +85,11 @@ class RunSession:
             dtype=info.dtype,
             quality=DEFAULT_QUALITY if config.quality is None else config.quality,
         )
-        self._shared = self._shared_by_all(source, folder)
+        self._shared = shared_by_all(source, folder.path, self._fingerprints)
+        self._stats.asked = asked_of(source, folder.path) | {"shared": str(self._shared)}
         self.recorder: Recorder
         self.admission: Admission
         self._resume: Resume
-
-    def _shared_by_all(self, source: Source, folder: OutputFolder) -> Shared:
-        """What all items share. A retry has that of the run whose failed items it edits.
-
-        The path of standard input is in the current folder, to which its own paths are relative.
-        """
-        asked = self._stats.asked = asked_of(source, folder.path)
-        shared = Shared.read(asked.get("shared")) or Shared.of(
-            self._fingerprints, source.shared(), source=source.name, output=folder.path
-        )
-        asked["shared"] = str(shared)
-        return shared
 
     @contextmanager
     def records(self) -> Iterator[None]:
@@ -262,6 +253,7 @@ class RunSession:
             elif isinstance(entry, UnreadItem):
                 self.recorder.failed(entry.sized, entry.error, "unreadable_picture")
             else:
+                self._scenes.look(entry)
                 yield entry
 
     def interrupt(self) -> None:

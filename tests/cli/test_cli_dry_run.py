@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from cli_command import Command
+from PIL import Image
 
 from joyedit.cli.main import main
+from joyedit.cli.planned_text import cropped
 
 
 def test_batches_and_counts(joyedit: Command, pictures: Path) -> None:
@@ -19,8 +21,11 @@ def test_batches_and_counts(joyedit: Command, pictures: Path) -> None:
     *lines, last = ended.out.splitlines()
     assert lines[0].startswith("failed: broken: unreadable_picture: ")
     assert lines[1:] == [
-        "batch 0: 256x256 from 256x256, 4 steps, 2: a, deep/c",
-        "batch 1: 176x352 from 176x352, 4 steps, 1: b",
+        "batch 0: 2 items, 256 x 256, 4 steps",
+        "  edited/a.png: 'blue', seed 42, from pictures/a.png (100 x 100)",
+        "  edited/deep/c.png: 'blue', seed 42, from pictures/deep/c.png (100 x 100)",
+        "batch 1: 1 item, 352 x 176, 4 steps",
+        "  edited/b.png: 'blue', seed 42, from pictures/b.jpg (200 x 100)",
     ]
     assert last == "items 4, batches 2, failed 1, passed over 1"
     assert ended.err.splitlines() == [
@@ -44,8 +49,10 @@ def test_text_to_image_and_several_references(joyedit: Command, pictures: Path) 
     ended = joyedit("run", "m.jsonl", "-n", "--basesize", "256", "--batch-size", "8")
     assert ended.code == 0
     assert ended.out.splitlines() == [
-        "batch 0: 256x256 from no reference, 40 steps, 1: cat",
-        "batch 1: 176x352 from 256x256 + 176x352, 40 steps, 1: both",
+        "batch 0: 1 item, 256 x 256, 40 steps",
+        "  edited/cat.png: 'a cat', seed 42, from the instruction alone",
+        "batch 1: 1 item, 352 x 176, 40 steps",
+        "  edited/both.png: 'both', seed 42, from pictures/a.png (100 x 100) + pictures/b.jpg (200 x 100)",
         "items 2, batches 2, failed 0, passed over 0",
     ]
 
@@ -57,11 +64,102 @@ def test_json_lines(joyedit: Command, pictures: Path) -> None:
     failed, *batches, summary = [json.loads(line) for line in ended.out.splitlines()]
     assert failed["failed"] == "broken"
     assert failed["error"]["code"] == "unreadable_picture"
+    edits = [batch.pop("edits") for batch in batches]
+    assert [edit["id"] for batch in edits for edit in batch] == ["a", "deep/c", "b"]
+    assert edits[1] == [
+        {
+            "id": "b",
+            "instruction": "blue",
+            "seed": 42,
+            "output_path": str(Path("edited/b.png").absolute()),
+            "inputs": [
+                {"path": "pictures/b.jpg", "size": [100, 200], "cropped": {"height": 0.0, "width": 0.0}},
+            ],
+        }
+    ]
     assert batches == [
         {"batch": 0, "bucket": [256, 256], "references": [[256, 256]], "steps": 40, "items": ["a", "deep/c"]},
         {"batch": 1, "bucket": [176, 352], "references": [[176, 352]], "steps": 40, "items": ["b"]},
     ]
-    assert summary == {"summary": {"items": 4, "batches": 2, "failed": 1, "passed_over": 1}}
+    assert summary == {
+        "summary": {"items": 4, "batches": 2, "failed": 1, "passed_over": 1, "seconds": None, "untimed": 3}
+    }
+
+
+def test_what_is_cropped(joyedit: Command, pictures: Path) -> None:
+    Image.new("RGB", (1000, 100)).save("strip.png")
+    ended = joyedit("run", "strip.png", "-n", "-p", "blue", "--basesize", "256", "-o", "new.png")
+    assert ended.out.splitlines()[1] == (
+        "  new.png: 'blue', seed 42, from strip.png (1000 x 100, cropped: 60% of the width)"
+    )
+    assert cropped((100, 200), (176, 352)) == {"height": 0.0, "width": 0.0}
+    assert cropped((300, 100), (256, 256)) == {"height": 0.6667, "width": 0.0}
+    assert cropped(None, (256, 256)) is None
+
+
+FAKE = ("-m", "fake", "--basesize", "256", "-p", "blue")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_run_would_refuse(joyedit: Command, pictures: Path) -> None:
+    assert joyedit("run", "pictures", *FAKE).code == 0
+    before = tree(Path("edited"))
+    run, dry = (joyedit("run", "pictures", *FAKE, "--seed", "5", *extra) for extra in ([], ["-n"]))
+    assert run.code == dry.code == 2
+    assert "this run would replace 3 finished pictures in edited, because these differ: seed (3)" in run.err
+    assert dry.messages[-1] == run.messages[-1]
+    assert tree(Path("edited")) == before
+    update = joyedit("run", "pictures", *FAKE, "--seed", "5", "-n", "--update")
+    assert update.code == 0
+    assert "items 3, done 0, left 0, batches 2, failed 0, passed over 1" in update.out.splitlines()
+
+
+def test_what_is_done_and_how_long_the_rest_takes(joyedit: Command, pictures: Path) -> None:
+    assert joyedit("run", "pictures", *FAKE, "--limit", "2").code == 0
+    lines = [json.loads(line) for line in Path("edited/results.jsonl").read_text().splitlines()]
+    for record in lines:
+        record["seconds"] |= {"encode": 1.0, "denoise": 80.0, "decode": 3.0}  # 2 seconds a step
+    Path("edited/results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
+    report = json.loads(Path("edited/report.json").read_text())
+    report["stages"]["load"] = 90.0
+    Path("edited/report.json").write_text(json.dumps(report))
+    before = tree(Path("edited"))
+    ended = joyedit("run", "pictures", *FAKE, "-n")
+    assert ended.code == 0
+    *_, counts, time = ended.out.splitlines()
+    assert counts == "items 3, done 2, left 0, batches 1, failed 0, passed over 1"
+    assert time.startswith("time: about 1 min 24 s on cpu, and 1 min 30 s to load the model, as in the run of ")
+    summary = json.loads(joyedit("run", "pictures", *FAKE, "-n", "--json").out.splitlines()[-1])["summary"]
+    assert (summary["seconds"], summary["untimed"], summary["done"]) == (84.0, 0, 2)
+    assert tree(Path("edited")) == before
+
+
+def test_no_time_is_invented(joyedit: Command, pictures: Path) -> None:
+    """Not for another device, another kind of item, or without records."""
+    run = ("run", "pictures", *FAKE)
+    assert "time:" not in joyedit(*run, "-n").out
+    assert joyedit(*run).code == 0
+    line = {"image": "pictures/a.png", "id": "new", "instruction": "x", "basesize": 512}
+    Path("m.jsonl").write_text(json.dumps(line) + "\n")
+    other = joyedit("run", "m.jsonl", *FAKE, "-n")
+    assert "time:" not in other.out
+    report = json.loads(Path("edited/report.json").read_text())
+    Path("edited/report.json").write_text(json.dumps(report | {"device": "cuda"}))
+    assert "time:" not in joyedit(*run, "-n", "--overwrite").out
+    Path("edited/report.json").write_text(json.dumps(report))
+    assert "time:" in joyedit(*run, "-n", "--overwrite").out
+
+
+def test_without_a_model_nothing_is_compared(joyedit: Command, pictures: Path) -> None:
+    assert joyedit("run", "pictures", *FAKE).code == 0
+    ended = joyedit("run", "pictures", "-p", "other", "-n", "--basesize", "256")
+    assert ended.code == 0
+    assert ended.messages[-1] == "note: the finished pictures in edited are not looked at: that needs --model"
+    hub = joyedit("run", "pictures", "-p", "other", "-n", "-m", "own/er")
+    assert hub.messages[-1].endswith("that needs the checkpoint in a local folder")
 
 
 def test_limit_and_quiet(joyedit: Command, pictures: Path) -> None:

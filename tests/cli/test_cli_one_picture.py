@@ -14,6 +14,8 @@ import pytest
 from cli_command import Command, program_environment
 from PIL import Image
 
+from joyedit.job.own_files import LOCK
+from joyedit.job.results.lock import OutputLock
 from joyedit.runtime import one_picture
 from support.pictures import read_metadata
 
@@ -195,6 +197,20 @@ def test_after_a_kill_the_same_command_goes_on(tmp_path: Path, photo: Path) -> N
     assert run(kill + placed) == -signal.SIGKILL
     assert (photo.parent / "new.png").exists()
     assert run() == 2, "it is there already"
+    assert files(photo.parent) == ["new.png", "photo.jpg"]
+
+
+def test_a_second_run_leaves_the_folder_of_the_first(joyedit: Command, photo: Path) -> None:
+    target = photo.parent / "new.png"
+    work = photo.parent / ".new.png.joyedit"
+    work.mkdir()
+    with OutputLock(work) as lock:
+        lock.acquire()
+        ended = joyedit("run", photo, *FAKE, "-o", target)
+        assert ended.code == 1
+        assert f"another run writes to {work}" in ended.err
+        assert (work / LOCK).exists(), "the first run still has its lock"
+    assert joyedit("run", photo, *FAKE, "-o", target).code == 0
     assert files(photo.parent) == ["new.png", "photo.jpg"]
 
 

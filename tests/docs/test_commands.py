@@ -31,7 +31,7 @@ _NANO = re.compile(r"""(?<=load\(")nano(?=")|(?<=model=")nano(?=")""")
 _BENCH = re.compile(r"(?<=joyedit bench )")
 """A benchmark takes its time; here one step shows that it runs."""
 
-PROGRAMS = {"joyedit", "hf", "make", "pip", "python", "find"}
+PROGRAMS = {"joyedit", "hf", "make", "pip", "python", "find", "jq"}
 """The programs that a document may call."""
 
 OTHER_FLAGS = {"--help"}

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.job.results.fingerprint import OUTPUT_VERSION, Fingerprinter
+from joyedit.job.results.verify import asked_of
+from joyedit.job.source.source import Source
 
 _DIGITS = 32
 _PATH_DIGITS = 16
@@ -55,6 +57,15 @@ class Shared(NamedTuple):
         if other is None or other.settings != self.settings:
             return False
         return other.path == self.path or other.from_output == self.from_output
+
+
+def shared_by_all(source: Source, output: Path, fingerprints: Fingerprinter) -> Shared:
+    """What all items of a run share. A retry has that of the run whose failed items it edits.
+
+    The path of standard input is in the current folder, to which its own paths are relative.
+    """
+    before = Shared.read(asked_of(source, output).get("shared"))
+    return before or Shared.of(fingerprints, source.shared(), source=source.name, output=output)
 
 
 def _hash(text: str, digits: int) -> str:

@@ -1,0 +1,101 @@
+"""A planned batch for people and as JSON: what each item will make of which pictures, and what is cropped."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from joyedit.errors import ItemError
+from joyedit.job.pictures.decode import header_size
+from joyedit.job.spec import Batch, FailedItem, Size, SizedItem
+from joyedit.printable import brief, printable
+
+_TEXT = 100
+_LEAST = 0.005
+"""A smaller share is no crop but the rounding of a side."""
+
+
+def lines_of(entry: Batch | FailedItem, folder: Path, max_pixels: int) -> list[str]:
+    """A line for the batch and one for each of its items; sizes are width x height in pixels.
+
+    `folder` is the one that the outputs are in.
+    """
+    if isinstance(entry, FailedItem):
+        return [printable(f"failed: {entry.id}: {entry.code}: {entry.message}")]
+    first, count = entry.items[0], len(entry.items)
+    what = "1 item" if count == 1 else f"{count} items"
+    steps = first.item.sampling.steps
+    head = f"batch {entry.index}: {what}, {_size(first.target)}, {steps} {'step' if steps == 1 else 'steps'}"
+    return [head, *(f"  {_item(sized, folder, max_pixels)}" for sized in entry.items)]
+
+
+def record_of(entry: Batch | FailedItem, folder: Path, max_pixels: int) -> dict[str, Any]:
+    """The same as JSON. Sizes are [height, width], as in results.jsonl."""
+    if isinstance(entry, FailedItem):
+        return {
+            "failed": entry.id,
+            "error": {"code": entry.code, "message": entry.message},
+            "source": {"file": entry.origin.file, "line": entry.origin.line},
+        }
+    first = entry.items[0]
+    return {
+        "batch": entry.index,
+        "bucket": list(first.target),
+        "references": [list(size) for size in first.references],
+        "steps": first.item.sampling.steps,
+        "items": [sized.item.id for sized in entry.items],
+        "edits": [
+            {
+                "id": sized.item.id,
+                "instruction": sized.item.instruction,
+                "seed": sized.item.sampling.seed,
+                "output_path": str((folder / sized.item.output).absolute()),
+                "inputs": [
+                    {"path": str(path), "size": size, "cropped": cropped(size, bucket)}
+                    for path, bucket in zip(sized.item.images, sized.references, strict=True)
+                    for size in [_size_of(path, max_pixels)]
+                ],
+            }
+            for sized in entry.items
+        ],
+    }
+
+
+def cropped(size: Size | None, bucket: Size) -> dict[str, float] | None:
+    """The shares of a picture's height and width that are cut off when it is fitted to `bucket`; None if not known."""
+    if size is None:
+        return None
+    (height, width), (tall, wide) = size, bucket
+    scale = max(tall / height, wide / width)
+    shares = 1 - tall / math.ceil(height * scale), 1 - wide / math.ceil(width * scale)
+    high, broad = (round(share, 4) if share >= _LEAST else 0.0 for share in shares)
+    return {"height": high, "width": broad}
+
+
+def _item(sized: SizedItem, folder: Path, max_pixels: int) -> str:
+    item = sized.item
+    pictures = [_picture(path, bucket, max_pixels) for path, bucket in zip(item.images, sized.references, strict=True)]
+    source = f"from {' + '.join(pictures)}" if pictures else "from the instruction alone"
+    output = printable(str(folder / item.output))
+    return f"{output}: {brief(repr(item.instruction), _TEXT)}, seed {item.sampling.seed}, {source}"
+
+
+def _picture(path: Path, bucket: Size, max_pixels: int) -> str:
+    size = _size_of(path, max_pixels)
+    if size is None:  # gone since the plan was made
+        return printable(str(path))
+    cut = [f"{share:.0%} of the {side}" for side, share in (cropped(size, bucket) or {}).items() if share]
+    return f"{printable(str(path))} ({_size(size)}{', cropped: ' + ' and '.join(cut) if cut else ''})"
+
+
+def _size_of(path: Path, max_pixels: int) -> Size | None:
+    try:
+        return header_size(path, max_pixels)
+    except (ItemError, OSError):
+        return None
+
+
+def _size(size: Size) -> str:
+    height, width = size
+    return f"{width} x {height}"

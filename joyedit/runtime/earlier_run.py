@@ -1,0 +1,167 @@
+"""What an earlier run left in the output folder, for a dry run: nothing is locked, loaded or written there.
+
+It works on a copy of results.jsonl, since opening that file may repair it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from joyedit.errors import CheckpointError, DeviceError, OutputError
+from joyedit.job.hashing import HashCache
+from joyedit.job.own_files import RESULTS
+from joyedit.job.pictures.encode import DEFAULT_QUALITY
+from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.journal import Journal, has_records
+from joyedit.job.results.own_pictures import OwnPictures
+from joyedit.job.results.recorded_outputs import RecordedOutputs
+from joyedit.job.results.records import read_journal
+from joyedit.job.results.replacing import Replacing
+from joyedit.job.results.resume import Resume
+from joyedit.job.results.safe_open import open_to_read
+from joyedit.job.results.shared import shared_by_all
+from joyedit.job.results.verify import read_report
+from joyedit.job.source.sources import Source
+from joyedit.job.spec import EditItem, RunConfig
+from joyedit.runtime.model import describe_without_loading, is_fake, model_identity
+from joyedit.runtime.protocol import BackendInfo
+from joyedit.weights.defaults import local_folder
+
+_KEPT = 1000
+"""So many times of each kind of item are kept; their medians count."""
+
+Kind = tuple[int, int, bool]
+"""What the time of an edit depends on beside its steps: base size, references, and whether guidance is on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates:
+    """Device seconds of an earlier run: by kind, those of a step and those beside the steps. `loading` in seconds."""
+
+    when: str
+    device: str
+    loading: float
+    seconds: Mapping[Kind, tuple[float, float]]
+
+    def of(self, item: EditItem) -> float | None:
+        """The seconds of an item; None if the earlier run had none of its kind."""
+        kind = (item.basesize, len(item.images), item.sampling.guidance_scale > 1)
+        known = self.seconds.get(kind)
+        return None if known is None else known[0] * item.sampling.steps + known[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierRun:
+    """`resume` tells which items are done; `rates` how fast they were (None: another model or device, or no time).
+
+    Both are None where there is no earlier run. `note` says why one was not looked at.
+    """
+
+    resume: Resume | None = None
+    rates: Rates | None = None
+    note: str | None = None
+
+
+@contextmanager
+def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
+    """Look at the output folder of `config`. Raises `UsageError` where the run would be refused."""
+    if not has_records(config.output):
+        yield EarlierRun()
+        return
+    skipped = f"the finished pictures in {config.output} are not looked at"
+    if config.model is None:
+        yield EarlierRun(note=f"{skipped}: that needs --model")
+        return
+    if not is_fake(config.model) and local_folder(config.model) is None:
+        yield EarlierRun(note=f"{skipped}: that needs the checkpoint in a local folder")
+        return
+    try:
+        info = describe_without_loading(config)
+    except (CheckpointError, DeviceError) as error:
+        yield EarlierRun(note=f"{skipped}: {error}")
+        return
+    with tempfile.TemporaryDirectory(prefix="joyedit-") as name:
+        try:
+            with open(open_to_read(config.output / RESULTS), "rb") as file, open(Path(name) / RESULTS, "wb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+            journal = Journal(Path(name))
+        except (OSError, OutputError) as error:
+            yield EarlierRun(note=f"{skipped}: {error}")
+            return
+        with closing(journal):
+            yield EarlierRun(resume=_resume(journal, source, config, info), rates=_rates(journal, config, info))
+
+
+def _resume(journal: Journal, source: Source, config: RunConfig, info: BackendInfo) -> Resume:
+    """As a run has it, but that files are compared by size and times. Raises UsageError as a run does."""
+    fingerprints = Fingerprinter(
+        model=model_identity(info, config.model),
+        schedule=info.schedule,
+        dtype=info.dtype,
+        quality=DEFAULT_QUALITY if config.quality is None else config.quality,
+    )
+    shared = shared_by_all(source, config.output, fingerprints)
+    hashes, recorded = HashCache(), RecordedOutputs(journal)
+    replacing = None
+    if config.redo != "all" and not config.update:
+        replacing = Replacing(
+            journal, recorded, config.output, fingerprints=fingerprints, hashes=hashes, shared=shared, model=info.model
+        )
+        if config.redo == "changed" and source.kind != "stdin":
+            replacing.refuse(source)
+    return Resume(
+        journal,
+        config.output,
+        fingerprints=fingerprints,
+        hashes=hashes,
+        redo=config.redo,
+        trust=True,
+        own=OwnPictures(journal, recorded, config.output, ()),
+        replacing=replacing,
+    )
+
+
+def _rates(journal: Journal, config: RunConfig, info: BackendInfo) -> Rates | None:
+    """The times in the records of the last run, if that had the same model on the same kind of device."""
+    report = read_report(config.output)
+    device, stages = str(report.get("device")), report.get("stages")
+    same = (_kind_of(device), report.get("model"), report.get("dtype"))
+    if same != (_kind_of(info.device), info.model, info.dtype):
+        return None
+    times: dict[Kind, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_KEPT))
+    try:
+        started = datetime.fromisoformat(str(report.get("started")))
+        for record in read_journal(journal.path):
+            kind = _timed_kind(record)
+            if kind is not None and datetime.fromisoformat(str(record.get("at"))) >= started:
+                seconds, steps = record["seconds"], record["settings"]["steps"]
+                times[kind].append((seconds["denoise"] / steps, seconds["encode"] + seconds["decode"]))
+    except (ValueError, TypeError, KeyError, ArithmeticError):  # somebody else wrote this report, or a record
+        return None
+    found = {
+        kind: (statistics.median(one for one, _ in pairs), statistics.median(other for _, other in pairs))
+        for kind, pairs in times.items()
+    }
+    loading = stages.get("load", 0.0) if isinstance(stages, dict) else 0.0
+    return Rates(when=f"{started:%Y-%m-%d %H:%M} UTC", device=device, loading=loading, seconds=found) if found else None
+
+
+def _kind_of(device: str) -> str:
+    """`cuda` of `cuda:0`, `cpu` of `cpu (2 threads)`."""
+    return device.partition(" ")[0].partition(":")[0]
+
+
+def _timed_kind(record: Mapping[str, Any]) -> Kind | None:
+    settings, inputs = record.get("settings"), record.get("inputs")
+    if record.get("status") != "ok" or not isinstance(settings, dict) or not isinstance(inputs, list):
+        return None
+    return settings["basesize"], len(inputs), settings["guidance_scale"] > 1
