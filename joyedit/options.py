@@ -179,6 +179,9 @@ class RunOptions:
         "auto", "--schedule", help="Variant of the noise schedule; auto takes the checkpoint's."
     )
     limit: int | None = option(None, "--limit", least=1, metavar="N", help="Stop after the first N items.")
+    exclude: tuple[str, ...] = option(
+        (), "--exclude", metavar="GLOB", help="Leave out files and folders of SOURCE by name or path; may be repeated."
+    )
     dry_run: bool = option(
         False, "-n", "--dry-run", help="Print what the run would do; load no model and write nothing."
     )

@@ -83,6 +83,7 @@ def build_request(options: RunOptions) -> Request:
         output=options.output,
         file_name=None if picture is None else picture.path.name,
         limit=options.limit,
+        exclude=options.exclude,
         look=not has_records(options.output),
     )
     stdin = _stdin() if options.source == "-" else None

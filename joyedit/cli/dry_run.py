@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from joyedit.cli import console
+from joyedit.cli.passed_over_text import tell_passed_over
 from joyedit.cli.planned_text import lines_of, record_of
 from joyedit.cli.settings_in_force import in_force
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
@@ -37,6 +38,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
                 console.message(f"{label}: {value}")
             if config.batch_size is None:
                 console.message(f"batch size: {_ASSUMED}")
+            tell_passed_over(summary.passed, by_name=True)
             if earlier.note is not None:
                 console.message(f"note: {earlier.note}")
         counts = Counts(earlier)
@@ -49,8 +51,10 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
             elif not quiet:
                 for line in lines_of(entry, folder, config.max_pixels):
                     console.result(line)
-    numbers = counts.numbers | {"passed_over": summary.passed_over}
+    numbers = counts.numbers | {"passed_over": summary.passed.count}
     if json:
+        for path, kind in summary.passed.names:
+            console.result(jsonlib.dumps({"passed_over": path, "reason": kind}))
         seconds = None if counts.rates is None else round(counts.seconds, 3)
         console.result(jsonlib.dumps({"summary": numbers | {"seconds": seconds, "untimed": counts.untimed}}))
     elif not quiet:

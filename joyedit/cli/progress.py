@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.cli import console
 from joyedit.cli.download_meter import DownloadMeter
+from joyedit.cli.passed_over_text import tell_passed_over
 from joyedit.cli.record_lines import printed_line
 from joyedit.cli.settings_in_force import in_force
 from joyedit.cli.streams import Pump
@@ -268,8 +269,7 @@ class RunProgress:
         rows += [("note", note) for note in info.notes]
         for label, value in rows:
             console.message(f"{label}: {value}")
-        if summary.passed_over:
-            console.message(f"passed over: {summary.passed_over} files that are not pictures")
+        tell_passed_over(summary.passed, by_name=self._verbose)
         self._meter = BarMeter(summary.items) if sys.stderr.isatty() else PlainMeter(summary.items)
         if self._all_skipped:
             self._meter.skipped(self._all_skipped)

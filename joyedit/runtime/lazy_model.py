@@ -74,7 +74,7 @@ class LazyModel:
         except (SourceStoppedError, KeyboardInterrupt):
             if describe is None or not self._config.output.is_dir() or not self._source.stopped():
                 raise
-            self.summary = SourceSummary(items=None, passed_over=0, settings=BUILT_IN)
+            self.summary = SourceSummary(items=None, settings=BUILT_IN)
             self.info = describe(self._config)
             return False
         return True

@@ -36,6 +36,7 @@ def test_batches_and_counts(joyedit: Command, pictures: Path) -> None:
         "negative prompt: '' (built-in)",
         "basesize: 256",
         "batch size: auto, shown with 4 (a run measures what fits its device)",
+        "passed over: notes.txt: no picture",
     ]
     assert not Path("edited").exists()
 
@@ -61,7 +62,7 @@ def test_json_lines(joyedit: Command, pictures: Path) -> None:
     (pictures / "broken.png").write_bytes(b"nothing")
     ended = joyedit("run", "pictures", "-n", "-p", "blue", "--basesize", "256", "--batch-size", "2", "--json")
     assert ended.code == 3
-    failed, *batches, summary = [json.loads(line) for line in ended.out.splitlines()]
+    failed, *batches, passed, summary = [json.loads(line) for line in ended.out.splitlines()]
     assert failed["failed"] == "broken"
     assert failed["error"]["code"] == "unreadable_picture"
     edits = [batch.pop("edits") for batch in batches]
@@ -81,6 +82,7 @@ def test_json_lines(joyedit: Command, pictures: Path) -> None:
         {"batch": 0, "bucket": [256, 256], "references": [[256, 256]], "steps": 40, "items": ["a", "deep/c"]},
         {"batch": 1, "bucket": [176, 352], "references": [[176, 352]], "steps": 40, "items": ["b"]},
     ]
+    assert passed == {"passed_over": "notes.txt", "reason": "no picture"}
     assert summary == {
         "summary": {"items": 4, "batches": 2, "failed": 1, "passed_over": 1, "seconds": None, "untimed": 3}
     }

@@ -59,7 +59,7 @@ def test_a_folder_is_mirrored(joyedit: Command, pictures: Path) -> None:
         "negative prompt: '' (built-in)",
         "basesize: 256",
         "batch size: 1",
-        "passed over: 1 files that are not pictures",
+        "passed over: 1 files and folders: 1 x no picture (-v names them)",
         "1/3 items, RATE, TIME left",
         "2/3 items, RATE, TIME left",
         "3/3 items, RATE",
@@ -362,3 +362,16 @@ def test_a_full_disk_ends_with_1_and_one_message(joyedit: Command, pictures: Pat
     assert ended.code == 1
     (message,) = [line for line in ended.messages if "error" in line]
     assert message.startswith("joyedit: error: cannot write edited/results.jsonl: ")
+
+
+def test_what_is_passed_over_can_be_seen_by_name(joyedit: Command, pictures: Path) -> None:
+    (pictures / "p.dng").write_bytes(b"x")
+    run = ("run", "pictures", "-m", "fake", "-p", "blue", "--basesize", "256", "--steps", "1")
+    ended = joyedit(*run)
+    assert ended.code == 0
+    assert "passed over: 2 files and folders: 1 x " in ended.err
+    files = json.loads(Path("edited/report.json").read_text())["passed_over_files"]
+    assert {"path": "p.dng", "reason": "a RAW photo, which needs to be developed first"} in files
+    named = joyedit(*run, "-o", "again", "-v")
+    assert "passed over: p.dng: a RAW photo, which needs to be developed first" in named.err
+    assert "passed over: p.dng: a RAW photo" in joyedit(*run, "--dry-run").err

@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -105,6 +105,7 @@ class Report:
     missing: int
     failed_by_code: Mapping[str, int]
     passed_over: int
+    passed_over_files: Sequence[Mapping[str, str]]
     batches: int
     stages: Mapping[str, float]
     waited: Mapping[str, float]
@@ -155,7 +156,7 @@ class Report:
         if self.missing:
             rows.append(("missing", f"{self.missing} (counted at the start, gone since)"))
         if self.passed_over:
-            rows.append(("passed over", f"{self.passed_over} files that are no pictures"))
+            rows.append(("passed over", f"{self.passed_over} files and folders (-v names them)"))
         rows.append(("batches", str(self.batches)))
         rows += [(stage, _stage(seconds, self.device_work.get(stage))) for stage, seconds in self.stages.items()]
         if self.matmul_tflops is not None:

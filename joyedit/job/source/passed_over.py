@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
+from joyedit.job.own_files import RESULTS
 from joyedit.job.source.names import fold
 
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 KEPT = 1000
 """So many are kept by name; all are counted."""
 
@@ -46,6 +51,25 @@ class PassedOver:
         self.kinds[kind] += 1
         if len(self.names) < KEPT:
             self.names.append((path, kind))
+
+
+def is_output_folder(folder: str) -> bool:
+    """Whether this folder holds the records of a run of joyedit."""
+    try:
+        with open(os.open(os.path.join(folder, RESULTS), _READ), "rb") as file:
+            begin = file.read(4096) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except OSError:
+        return False
+    return begin.startswith(b'{"id": "') and b'"status": "' in begin
+
+
+def is_excluded(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern fits this path below the source: its name, or all of it where the pattern has a slash.
+
+    `*` stands for any characters, slashes too, `?` for one, `[ab]` for one of these.
+    """
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
 
 
 def kind_of_file(name: str) -> str:

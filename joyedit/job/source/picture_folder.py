@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from joyedit.errors import os_reason
@@ -13,6 +13,7 @@ from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES, UNREADABLE_SUFFIXES
 from joyedit.job.source.counted_pictures import CountedPictures, Kind, Listing
 from joyedit.job.source.names import fold
 from joyedit.job.source.output_tree import Identity, OutputTree
+from joyedit.job.source.passed_over import is_excluded, is_output_folder, kind_of_file, kind_of_folder
 from joyedit.job.source.problems import shown
 
 PICTURE_SUFFIXES = SUPPORTED_SUFFIXES | UNREADABLE_SUFFIXES
@@ -24,6 +25,8 @@ _REMEDIES = {
     errno.ENOENT: "it vanished in the meantime; run the same command again when it is back",
     errno.ENOTDIR: "it vanished in the meantime; run the same command again when it is back",
 }
+_PASSED: dict[Kind, str] = {"other": "", "excluded": "left out with --exclude"}
+"""What is said of an entry that is passed over; empty where its name says it."""
 _PICTURES = frozenset(("picture", "picture link", "gone"))
 _REMEDY = "check that its disk is still connected, and run the same command again"
 
@@ -60,15 +63,25 @@ class _Level(NamedTuple):
 class FolderWalk:
     """One pass over a folder. Iterate over it for its entries; the first may raise OSError for the folder itself.
 
-    It leaves out hidden folders and the output folder. Each folder is sorted by name without case and ending. All real
-    folders come before those behind links, and each folder comes once, by device and inode: a link to a folder that
-    was walked already gives nothing. A link into the output folder is not followed, unless the source lies there.
+    Hidden folders, those of the system, output folders of joyedit and what `exclude` fits are entries of kind `other`,
+    and not walked; the output folder of this run gives nothing. Each folder is sorted by name without case and ending.
+    All real folders come before those behind links, and each folder comes once, by device and inode: a link to a folder
+    that was walked already gives nothing. A link into the output folder is not followed, unless the source lies there.
 
     What `counted` holds comes too, even if it is gone. With `note`, `counted` keeps what this pass finds.
     """
 
-    def __init__(self, root: str, output: OutputTree, counted: CountedPictures, *, note: bool = False) -> None:
+    def __init__(
+        self,
+        root: str,
+        output: OutputTree,
+        counted: CountedPictures,
+        *,
+        exclude: Sequence[str] = (),
+        note: bool = False,
+    ) -> None:
         self._root = root
+        self._exclude = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
         self._output = output
         self._counted = counted
         self._note = note
@@ -110,8 +123,10 @@ class FolderWalk:
             levels.append(opened)
 
     def _file(self, path: str, name: str, kind: Kind, level: _Level) -> Entry:
-        if kind == "other":
-            return Entry(path, "other")
+        if kind in _PASSED:
+            return Entry(path, "other", reason=_PASSED[kind] or kind_of_file(name))
+        if kind == "system folder":
+            return Entry(path, "other", reason=kind_of_folder(name) or kind)
         if kind == "gone":
             missing = level.fault is None or level.fault.errno in (errno.ENOENT, errno.ENOTDIR)
             reason = "no such picture" if level.fault is None else f"its folder is gone: {os_reason(level.fault)}"
@@ -144,8 +159,11 @@ class FolderWalk:
                 reason = f"this folder lies in the output folder too, as {shown(names[0])} (choose another with -o)"
                 return Entry(path, "folder", (), "output_taken", reason)
             else:
+                if path and counted is None and is_output_folder(full):
+                    return Entry(path, "other", reason="an output folder of joyedit")
                 self._visited.add(here)
                 _list(full, found)
+                found = self._without_excluded(path, found)
         except OSError as error:
             if counted is None:
                 raise
@@ -154,6 +172,12 @@ class FolderWalk:
         if self._note and fault is None:
             self._counted.note(path, listing)
         return _Level(path, iter(listing), fault, names, _count_alike(listing))
+
+    def _without_excluded(self, folder: str, listing: Listing) -> Listing:
+        if not self._exclude:
+            return listing
+        begin = f"{folder}/" if folder else ""
+        return [(name, "excluded" if is_excluded(begin + name, self._exclude) else kind) for name, kind in listing]
 
 
 def _order(entry: tuple[str, Kind]) -> tuple[str, str]:
@@ -180,14 +204,14 @@ def _alike(name: str, counts: Counter[str]) -> tuple[int, int]:
 
 
 def _list(folder: str, listing: Listing) -> None:
-    """Adds the entries of a folder to `listing`, without hidden folders."""
+    """Adds the entries of a folder to `listing`."""
     with os.scandir(folder) as found:
         for entry in found:
             name = entry.name
             is_link = entry.is_symlink()
             if _is_folder(entry):
-                if not name.startswith("."):
-                    listing.append((name, "folder link" if is_link else "folder"))
+                kind = "folder link" if is_link else "folder"
+                listing.append((name, "system folder" if kind_of_folder(name) else kind))
             elif name.startswith(".") or os.path.splitext(name)[1].lower() not in PICTURE_SUFFIXES:
                 listing.append((name, "other"))
             else:

@@ -14,6 +14,7 @@ from joyedit.job.source.default_ids import DefaultId, folder_id
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.names import EXTENSIONS, fold, safe_name
 from joyedit.job.source.output_tree import OutputTree
+from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.source.picture_folder import Entry, FolderWalk
 from joyedit.job.source.problems import Record, cut, shown, utf8_safe
 from joyedit.job.source.source import Source, SourceSummary
@@ -74,19 +75,21 @@ class FolderSource(Source):
 
     def check(self) -> SourceSummary:
         shared = self._shared()
-        items = passed_over = 0
+        items, passed = 0, PassedOver()
         for entry in self._entries(OutputTree(self.options.output), note=True):
-            items += entry.kind != "other"
-            passed_over += entry.kind == "other"
+            if entry.kind == "other":
+                passed.add(utf8_safe(entry.path), entry.reason)
+            else:
+                items += 1
         if not items:
-            message = f"no pictures in this folder, {passed_over} other files"
-            raise ManifestError([Problem(message).at(self.name)])
-        return self._summary(items, shared.settings, instruction=shared.instruction, passed_over=passed_over)
+            counted = "".join(f", {count} x {kind}" for kind, count in passed.kinds.most_common())
+            raise ManifestError([Problem(f"no pictures in this folder{counted}").at(self.name)])
+        return self._summary(items, shared.settings, instruction=shared.instruction, passed=passed)
 
     def _entries(self, tree: OutputTree, *, note: bool = False) -> Iterator[Entry]:
         """Raises ManifestError if the folder itself cannot be read."""
         try:
-            yield from FolderWalk(self.name, tree, self._pictures, note=note)
+            yield from FolderWalk(self.name, tree, self._pictures, exclude=self.options.exclude, note=note)
         except OSError as error:
             raise ManifestError([Problem(f"cannot read this folder: {os_reason(error)}").at(self.name)]) from error
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from joyedit.errors import EXIT_OUT_OF_TIME, JoyeditError
 from joyedit.job.source.line_settings import LineSettings
+from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.spec import EditItem, FailedItem, Settings
 
@@ -19,17 +20,17 @@ from joyedit.job.spec import EditItem, FailedItem, Settings
 class SourceSummary:
     """What a check found.
 
-    `items` is the number of items (None: only the end of the source will tell), `passed_over` the number of
-    files in a folder that are no pictures, `settings` those in force for items without any of their own, and
-    `instruction` the one of such items (None: each must have its own). `lines` counts what the lines of a manifest
+    `items` is the number of items (None: only the end of the source will tell), `passed` the files and folders below a
+    folder that are no pictures to edit, `settings` those in force for items without any of their own, and `instruction`
+    the one of such items (None: each must have its own). `lines` counts what the lines of a manifest
     say themselves: none of them as long as they are to come; None where there are no lines.
     """
 
     items: int | None
-    passed_over: int
     settings: Settings
     instruction: str | None = None
     lines: LineSettings | None = field(default=None, compare=False)
+    passed: PassedOver = field(default_factory=PassedOver)
 
 
 class SourceStoppedError(JoyeditError):
@@ -70,6 +71,7 @@ class Source(ABC):
             "format": self.options.format,
             "limit": self.options.limit,
             "keys": [] if recipe is None else sorted(recipe.parameters),
+            "exclude": list(self.options.exclude),
         }
 
     def shared(self) -> dict[str, Any]:
@@ -108,7 +110,7 @@ class Source(ABC):
         settings: Settings,
         *,
         instruction: str | None,
-        passed_over: int = 0,
+        passed: PassedOver | None = None,
         lines: LineSettings | None = None,
     ) -> SourceSummary:
         limit = self.options.limit
@@ -117,5 +119,9 @@ class Source(ABC):
         if items is not None:
             self._counted = items
         return SourceSummary(
-            items=items, passed_over=passed_over, settings=settings, instruction=instruction, lines=lines
+            items=items,
+            settings=settings,
+            instruction=instruction,
+            lines=lines,
+            passed=passed or PassedOver(),
         )

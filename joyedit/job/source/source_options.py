@@ -42,6 +42,8 @@ class SourceOptions:
     output: Path | None
     """The output folder; None for items that go into none."""
     limit: int | None = None
+    exclude: tuple[str, ...] = ()
+    """Patterns of files and folders that a walk through a folder leaves out."""
     file_name: str | None = None
     """The name of the edited picture, where the source is one picture and the user names its file."""
     keys: tuple[str, ...] = ()

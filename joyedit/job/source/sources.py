@@ -51,7 +51,7 @@ def reopen(asked: object, output: Path) -> Source:
     Raises UsageError if there is no such source, or if it cannot be read twice. Its `items` may raise it too.
     """
     given = asked if isinstance(asked, dict) else {}
-    path, format, limit, keys = (given.get(key) for key in ("path", "format", "limit", "keys"))
+    path, format, limit, keys, exclude = (given.get(key) for key in ("path", "format", "limit", "keys", "exclude"))
     if not isinstance(path, str) or path == "-" or not isinstance(format, str):
         raise UsageError("the source cannot be read a second time")
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
@@ -61,6 +61,7 @@ def reopen(asked: object, output: Path) -> Source:
         format=format,
         output=output,
         limit=limit if isinstance(limit, int) else None,
+        exclude=tuple(str(pattern) for pattern in exclude) if isinstance(exclude, list) else (),
         keys=tuple(str(key) for key in keys) if isinstance(keys, list) else (),
         look=False,
     )

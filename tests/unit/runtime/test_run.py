@@ -16,6 +16,7 @@ from PIL import Image
 from joyedit.errors import DeviceError, ManifestError, OutputError, Problem, UsageError
 from joyedit.job.results import output_folder as output_module
 from joyedit.job.results.records import read_journal
+from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Origin, RunConfig, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents
 from joyedit.runtime.pipeline import read as reading
@@ -29,7 +30,7 @@ from support.pictures import read_metadata
 class Summary:
     def __init__(self, items: int | None) -> None:
         self.items = items
-        self.passed_over = 0
+        self.passed = PassedOver()
         self.settings = Settings(steps=2)
 
 

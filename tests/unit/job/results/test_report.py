@@ -31,6 +31,7 @@ def report(tally: Tally, **changes: object) -> Report:
         "failed": tally.failed.total(),
         "failed_by_code": dict(tally.failed),
         "passed_over": 0,
+        "passed_over_files": [],
         "batches": tally.batches,
         "stages": {"load": 1.0, "denoise": 75.0},
         "waited": {"read": 0.5, "write": 0.0},
@@ -119,7 +120,7 @@ def test_the_table_and_the_json_tell_the_same() -> None:
     assert set(message) == {field.name for field in dataclasses.fields(Report)}
     rows = dict(made.rows())
     assert rows["items"] == "5: 3 ok, 2 failed (x 2)"
-    assert rows["passed over"] == "2 files that are no pictures"
+    assert rows["passed over"] == "2 files and folders (-v names them)"
     assert rows["denoise"] == "1 min 15 s, 2 TFLOP/s (50% of the ceiling)"
     assert rows["load"] == "1.0 s"
     assert rows["matmul ceiling"] == "4 TFLOP/s"

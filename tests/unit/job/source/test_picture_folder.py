@@ -13,7 +13,7 @@ import pytest
 
 from joyedit.errors import ManifestError
 from joyedit.job.source.counted_pictures import CountedPictures
-from joyedit.job.source.sources import Source, SourceOptions, open_source
+from joyedit.job.source.sources import Source, SourceOptions, open_source, reopen
 from joyedit.job.spec import EditItem, FailedItem
 
 NOBODY = 65534
@@ -394,3 +394,95 @@ def test_the_limit_is_counted() -> None:
     assert opened.check().items == 2
     assert len(list(opened.items())) == 2
     assert opened.counted_missing() == 0
+
+
+# ---- what is passed over ----
+
+
+def passed(*exclude: str) -> dict[str, str]:
+    opened = open_source("in", SourceOptions(output=Path("out"), prompt="go", exclude=exclude))
+    return dict(opened.check().passed.names)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "@eaDir",
+        "@EADIR",
+        "$RECYCLE.BIN",
+        "lost+found",
+        "__MACOSX",
+        "System Volume Information",
+        ".thumbnails",
+        ".Trash-0",
+    ],
+)
+def test_folders_of_the_system_are_passed_over_by_name(folder: str) -> None:
+    touch("in/a.png", f"in/sub/{folder}/b.png", f"in/{folder}/c.png")
+    assert given(checked(1)) == [("a", "ok")]
+    assert set(passed()) == {folder, f"sub/{folder}"}
+
+
+def test_a_folder_with_records_of_joyedit_is_passed_over() -> None:
+    touch("in/a.png", "in/first/b.png", "in/other/c.png", "in/other/results.jsonl")
+    Path("in/first/results.jsonl").write_text('{"id": "b", "status": "ok", "instruction": "x"}\n')
+    assert given(checked(2)) == [("a", "ok"), ("other/c", "ok")]
+    assert passed() == {"first": "an output folder of joyedit", "other/results.jsonl": "no picture"}
+    # The source itself may be one: somebody edits edited pictures.
+    shutil.copy("in/first/results.jsonl", "in/results.jsonl")
+    assert given(checked(2)) == [("a", "ok"), ("other/c", "ok")]
+
+
+def test_records_that_are_a_pipe_hold_up_nothing() -> None:
+    touch("in/a.png", "in/sub/b.png")
+    os.mkfifo("in/sub/results.jsonl")
+    assert given(checked(2)) == [("a", "ok"), ("sub/b", "ok")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("*.jpg", ["a", "sub/c"]),
+        ("sub", ["a", "b"]),
+        ("sub/", ["a", "b"]),
+        ("./sub", ["a", "b"]),
+        ("sub/*", ["a", "b"]),
+        ("[ab].*", ["sub/c"]),
+        ("A.png", ["a", "b", "sub/c"]),
+        ("?", ["a", "b", "sub/c"]),
+    ],
+)
+def test_what_is_excluded(pattern: str, left: list[str]) -> None:
+    touch("in/a.png", "in/b.jpg", "in/sub/c.png")
+    opened = open_source("in", SourceOptions(output=Path("out"), prompt="go", exclude=(pattern,)))
+    opened.check()
+    assert [name for name, _ in given(opened)] == left
+    assert set(passed(pattern).values()) <= {"left out with --exclude"}
+    assert [name for name, _ in given(reopen(opened.asked(), Path("out")))] == left
+
+
+def test_an_excluded_picture_changes_no_id_of_another() -> None:
+    touch("in/a.png", "in/a.jpg")
+    opened = open_source("in", SourceOptions(output=Path("out"), prompt="go", exclude=("*.jpg",)))
+    assert given(opened) == [("a", "ok")]
+
+
+def test_files_are_named_as_what_they_are() -> None:
+    touch(
+        "in/a.png", *(f"in/p.{ending}" for ending in ("DNG", "nef", "svg", "exr", "tga", "psb", "mov", "txt")), "in/.x"
+    )
+    kinds = passed()
+    assert kinds["p.DNG"] == kinds["p.nef"] == "a RAW photo, which needs to be developed first"
+    assert "drawing" in kinds["p.svg"]
+    assert "dynamic range" in kinds["p.exr"]
+    assert "format that joyedit does not read" in kinds["p.tga"]
+    assert "project" in kinds["p.psb"]
+    assert kinds["p.mov"] == "a video"
+    assert kinds["p.txt"] == "no picture"
+    assert kinds[".x"] == "a hidden file"
+
+
+def test_a_thousand_files_are_named_and_all_are_counted() -> None:
+    touch("in/a.png", *(f"in/{number}.txt" for number in range(1100)))
+    found = open_source("in", SourceOptions(output=Path("out"), prompt="go")).check().passed
+    assert (found.count, len(found.names), dict(found.kinds)) == (1100, 1000, {"no picture": 1100})

@@ -64,7 +64,7 @@ def test_the_tree_is_mirrored() -> None:
     draw("in/.git/d.png")
     opened = source("in")
     summary = opened.check()
-    assert (summary.items, summary.passed_over) == (4, 2)
+    assert (summary.items, summary.passed.count) == (4, 3)
     assert names(opened) == [
         ("in/a.jpg", "a", "a.png"),
         ("in/b.png", "b", "b.png"),
@@ -181,14 +181,14 @@ def test_links_are_followed_but_not_in_a_circle() -> None:
     os.symlink("self", "in/self")
     opened = source("in")
     assert [path for path, _, _ in names(opened)] == ["in/sub/a.png", "in/link/b.png"]
-    assert opened.check().passed_over == 1
+    assert opened.check().passed.count == 1
 
 
 def test_the_output_folder_inside_the_source_is_passed_over() -> None:
     draw("in/a.png", "in/out/a.png", "in/sub/b.png")
     opened = source("in", output=Path("in/out"))
     summary = opened.check()
-    assert (summary.items, summary.passed_over) == (2, 0)
+    assert (summary.items, summary.passed.count) == (2, 0)
     assert [path for path, _, _ in names(opened)] == ["in/a.png", "in/sub/b.png"]
 
 
@@ -204,7 +204,7 @@ def test_the_source_cannot_be_the_output() -> None:
 def test_refusals_of_a_folder() -> None:
     Path("in").mkdir()
     Path("in/a.txt").write_text("x")
-    assert refused(source("in")) == ["in: no pictures in this folder, 1 other files"]
+    assert refused(source("in")) == ["in: no pictures in this folder, 1 x no picture"]
     draw("in/a.png")
     assert refused(source("in", prompt=None)) == [
         "in: no instruction (give it with -p, or as 'instruction' of the item)"
@@ -239,7 +239,7 @@ def test_one_picture() -> None:
     draw("in/a.jpg")
     opened = source("in/a.jpg")
     summary = opened.check()
-    assert (summary.items, summary.passed_over, opened.kind) == (1, 0, "picture")
+    assert (summary.items, summary.passed.count, opened.kind) == (1, 0, "picture")
     assert list(opened.items()) == [
         EditItem(
             id="a",

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from joyedit.job.results.records import read_journal
+from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents, FakePending
 from joyedit.runtime.pipeline.edit import RUNNING_BATCHES
@@ -136,7 +137,7 @@ class Items:
     def check(self) -> Any:
         class Summary:
             items = len(self.given)
-            passed_over = 0
+            passed = PassedOver()
             settings = Settings()
 
         return Summary
