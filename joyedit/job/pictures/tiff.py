@@ -78,7 +78,8 @@ def refuse_large_tiles(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
     """Raises ItemError if libtiff would allocate a tile that is far larger than the picture."""
     rows, columns = piece(image)
     height, width = (-(-side // SIDE) * SIDE for side in (_number(image, LENGTH, 0), _number(image, WIDTH, 0)))
-    if image.use_load_libtiff and rows * columns > max(SMALL_TILE, height * width):
+    holds_tile = image.use_load_libtiff or getattr(image, "layout", None) is not None
+    if holds_tile and rows * columns > max(SMALL_TILE, height * width):
         message = f"its tiles of {columns} x {rows} pixels are far larger than the picture ({image.width} x "
         raise ItemError("unreadable_picture", f"{name}: {message}{image.height}); save it anew with another program")
 

@@ -1,0 +1,97 @@
+"""Pillow's TIFF reader, and beside it joyedit's own for the layouts that Pillow reads wrong or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from joyedit.job.pictures import tiff, tiff_layout
+from joyedit.job.pictures.tiff_layout import Layout, is_read_by_pillow, layout_of, refuse_unread
+from joyedit.job.pictures.tiff_pixels import read_array, to_8_bits
+
+_PROFILE = 34675
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+
+class TiffPicture(TiffImagePlugin.TiffImageFile):
+    """A TIFF of any layout that is read right; opening another one raises ValueError with the reason.
+
+    `layout` is None where Pillow reads the pixels. `check` is called now and then while joyedit reads them, and
+    `reading_notes` tells how they were scaled.
+    """
+
+    layout: Layout | None = None
+    check: Callable[[], None] = staticmethod(lambda: None)
+
+    def _setup(self) -> None:
+        self.reading_notes: list[str] = []
+        self.layout = None
+        tags: Any = self.tag_v2
+        if is_read_by_pillow(tags):
+            try:
+                super()._setup()  # type: ignore[no-untyped-call, unused-ignore]
+            except (SyntaxError, KeyError):
+                if not tags.get(tiff.WIDTH) or not tags.get(tiff.LENGTH):
+                    raise
+            else:
+                self._let_libtiff_unpack()
+                return
+        layout = layout_of(tags)
+        refuse_unread(layout)
+        self._mode = layout.mode
+        is_turned = tags.get(tiff_layout.ORIENTATION) in (5, 6, 7, 8)
+        self._tile_size = layout.width, layout.height
+        self._size = (layout.height, layout.width) if is_turned else (layout.width, layout.height)
+        self.palette = None
+        self.tile = [ImageFile._Tile("joyedit", (0, 0, layout.width, layout.height))]
+        self.use_load_libtiff = layout.compression not in (1, 8, 32946)
+        if _PROFILE in tags:
+            self.info["icc_profile"] = tags[_PROFILE]
+        self.layout = layout
+
+    def _let_libtiff_unpack(self) -> None:
+        """Pillow takes uncompressed YCbCr for pixel after pixel, although the colours may be stored for groups."""
+        tags: Any = self.tag_v2
+        is_plain_ycbcr = tags.get(tiff.PHOTOMETRIC) == tiff_layout.YCBCR and not self.use_load_libtiff
+        if not is_plain_ycbcr or tags.get(tiff_layout.SUBSAMPLING, (2, 2)) == (1, 1):
+            return
+        width, height = self._tile_size
+        counts = tags.get(tiff_layout.STRIP_BYTES) or tags.get(tiff_layout.TILE_BYTES) or ()
+        if sum(counts) < 3 * width * height:
+            self._mode = "RGB"
+            self.use_load_libtiff = True
+            self.tile = [ImageFile._Tile("libtiff", (0, 0, width, height), 0, ("RGBX", False, tags.offset))]
+
+    def load(self) -> Any:
+        """See Pillow."""
+        layout = self.layout
+        if layout is None or not self.tile:
+            return super().load()
+        assert self.fp is not None
+        samples = read_array(self.fp, layout, self.tag_v2, self.check)
+        colour_map = self.tag_v2.get(tiff_layout.COLOUR_MAP)
+        self.im = to_8_bits(samples, layout, colour_map, self.reading_notes).im
+        del samples
+        self.tile = []
+        self.readonly = 0
+        self.load_end()
+        return Image.Image.load(self)
+
+    def load_end(self) -> None:
+        """Turn the picture upright, as Pillow does, also where a directory of EXIF is damaged."""
+        orientation = self.tag_v2.get(tiff_layout.ORIENTATION)
+        try:
+            super().load_end()
+        except Exception:  # nearly anything, for side tags that have nothing to do with the pixels
+            self.reading_notes.append("damaged EXIF ignored")
+            if orientation in _TRANSPOSE and tiff_layout.ORIENTATION in self.tag_v2:
+                turned = self.transpose(_TRANSPOSE[orientation])
+                self.im = turned.im
+                self._size = turned.size
+                del self.tag_v2[tiff_layout.ORIENTATION]
