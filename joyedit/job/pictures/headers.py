@@ -46,6 +46,9 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
         image = GifImagePlugin.GifImageFile(file, name)
     elif head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         refuse_long_tags(file, name)
+        if head.startswith(b"MM\0+"):
+            message = "a BigTIFF with the highest byte first cannot be read; save it anew with another program"
+            raise ItemError("unreadable_picture", f"{name}: {message}")
         image = TiffPicture(file, name)
         refuse_large_tiles(image, name)
     elif head.startswith(b"BM"):

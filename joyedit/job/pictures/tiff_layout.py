@@ -16,6 +16,13 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6,
 UINT, INT, FLOAT, VOID = 1, 2, 3, 4
 ASSOCIATED, UNASSOCIATED = 1, 2
 
+NEEDED = frozenset((
+    tiff.WIDTH, tiff.LENGTH, tiff.BITS, COMPRESSION, tiff.PHOTOMETRIC, FILL_ORDER, STRIPS, ORIENTATION, tiff.SAMPLES,
+    tiff.ROWS_PER_STRIP, STRIP_BYTES, tiff.PLANAR, PREDICTOR, COLOUR_MAP, tiff.TILE_WIDTH, tiff.TILE_LENGTH, TILES,
+    TILE_BYTES, INK_SET, EXTRA, FORMAT, SUBSAMPLING,
+))  # fmt: skip
+"""Tags that say where the pixels are and what they mean."""
+
 _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3}
 _NAMES = {
     WHITE_IS_ZERO: "WhiteIsZero", BLACK_IS_ZERO: "BlackIsZero", RGB: "RGB", PALETTE: "palette", 4: "mask",

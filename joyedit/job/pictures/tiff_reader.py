@@ -12,6 +12,7 @@ from joyedit.job.pictures.tiff_layout import Layout, is_read_by_pillow, layout_o
 from joyedit.job.pictures.tiff_pixels import read_array, to_8_bits
 
 _PROFILE = 34675
+_RESOLUTION = (282, 283, 296)
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -33,6 +34,7 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
         self.reading_notes: list[str] = []
         self.layout = None
         tags: Any = self.tag_v2
+        self._find_lost_tags(tags)
         if is_read_by_pillow(tags):
             try:
                 super()._setup()  # type: ignore[no-untyped-call, unused-ignore]
@@ -55,6 +57,21 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
             self.info["icc_profile"] = tags[_PROFILE]
         self.layout = layout
 
+    def _find_lost_tags(self, tags: Any) -> None:
+        """Pillow gives up a directory at a tag whose values lie outside the file, and passes over large ones after it.
+
+        It also trips over a resolution that is no number. The pixels need none of these.
+        """
+        for tag in _RESOLUTION:
+            if tag in tags:
+                del tags[tag]
+        assert self.fp is not None
+        if tags.offset is not None and self.tell() == 0:
+            lost = [tag for tag in tiff_layout.NEEDED if tag not in tags]
+            for tag, (kind, data) in tiff.values_of(self.fp, lost).items():
+                tags._tagdata[tag] = data
+                tags.tagtype[tag] = kind
+
     def _let_libtiff_unpack(self) -> None:
         """Pillow takes uncompressed YCbCr for pixel after pixel, although the colours may be stored for groups."""
         tags: Any = self.tag_v2
@@ -71,6 +88,8 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
     def load(self) -> Any:
         """See Pillow."""
         layout = self.layout
+        if self.tag_v2.get(tiff_layout.ORIENTATION) in (5, 6, 7, 8):
+            self.filename = ""  # a file that Pillow maps into memory gets the wrong width otherwise
         if layout is None or not self.tile:
             return super().load()
         assert self.fp is not None
@@ -84,14 +103,11 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
         return Image.Image.load(self)
 
     def load_end(self) -> None:
-        """Turn the picture upright, as Pillow does, also where a directory of EXIF is damaged."""
-        orientation = self.tag_v2.get(tiff_layout.ORIENTATION)
-        try:
-            super().load_end()
-        except Exception:  # nearly anything, for side tags that have nothing to do with the pixels
-            self.reading_notes.append("damaged EXIF ignored")
-            if orientation in _TRANSPOSE and tiff_layout.ORIENTATION in self.tag_v2:
-                turned = self.transpose(_TRANSPOSE[orientation])
-                self.im = turned.im
-                self._size = turned.size
-                del self.tag_v2[tiff_layout.ORIENTATION]
+        """Turn the picture upright, by its tag alone: Pillow would read all EXIF for that, which may be damaged."""
+        turn = _TRANSPOSE.get(self.tag_v2.get(tiff_layout.ORIENTATION))
+        if turn is not None:
+            stored = self._new(self.im)
+            turned = stored.transpose(turn)
+            self.im = turned.im
+            self._size = turned.size
+            del self.tag_v2[tiff_layout.ORIENTATION]
