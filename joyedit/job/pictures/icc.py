@@ -46,10 +46,10 @@ _D50 = np.array([0.9642, 1.0, 0.8249])
 def of_code_points(codes: tuple[int, ...]) -> tuple[bytes, str] | None:
     """The profile and its name for primaries, transfer, matrix and range (1: full).
 
-    None if there is nothing to convert (sRGB, or nothing specified). Raises ValueError for what is not known.
+    None if nothing is specified. Raises ValueError for what is not known.
     """
     primaries, transfer, _, is_full = codes
-    if transfer == _UNSPECIFIED and primaries in (1, _UNSPECIFIED) and is_full:
+    if primaries == transfer == _UNSPECIFIED and is_full:
         return None
     name, places = PRIMARIES.get(1 if primaries == _UNSPECIFIED else primaries, ("", None))
     if places is None:

@@ -44,7 +44,8 @@ def source_of(info: Mapping[Any, Any], mode: str, notes: list[str]) -> Source | 
     if "cicp" in info and mode != "CMYK":
         try:
             made = icc.of_code_points(info["cicp"])
-            return None if made is None else _unless_srgb(made[0], made[1], "RGB")
+            if made is not None:  # else they say nothing
+                return _unless_srgb(made[0], made[1], "RGB")
         except PROFILE_ERRORS as error:
             notes.append(f"colour code points ignored: {error}")
     profile = info.get("icc_profile")
@@ -72,14 +73,23 @@ def source_of(info: Mapping[Any, Any], mode: str, notes: list[str]) -> Source | 
 
 def to_srgb(colour: Image.Image, source: Source) -> Image.Image:
     """`colour`, of the source's mode, as RGB in sRGB. Raises one of `PROFILE_ERRORS`."""
-    converted = ImageCms.applyTransform(colour, _transform(source))
-    if converted is None:
-        raise ValueError("the colours cannot be converted")
-    return converted
+    if source.mode != "L":
+        return _apply(colour, _transform(source))
+    # littleCMS is off by up to ten levels where a grey curve is steep. All greys there are, without its shortcuts:
+    table = np.asarray(_apply(_probe("L"), _transform(source)))[0]
+    return Image.merge("RGB", [colour.point(table[:, n].tolist()) for n in range(3)])
 
 
 def _transform(source: Source) -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(source.profile, srgb(), source.mode, "RGB")
+    flags = ImageCms.Flags.NOOPTIMIZE if source.mode == "L" else ImageCms.Flags.NONE
+    return ImageCms.buildTransform(source.profile, srgb(), source.mode, "RGB", flags=flags)
+
+
+def _apply(colour: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    converted = ImageCms.applyTransform(colour, transform)
+    if converted is None:
+        raise ValueError("the colours cannot be converted")
+    return converted
 
 
 def _unless_srgb(profile: bytes, name: str, mode: str) -> Source | None:
@@ -89,12 +99,10 @@ def _unless_srgb(profile: bytes, name: str, mode: str) -> Source | None:
         return source
     probe = _probe(mode)
     transform = ImageCms.buildTransform(
-        source.profile, srgb(), mode, "RGB", renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
+        source.profile, srgb(), mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.NOOPTIMIZE
     )
-    seen = ImageCms.applyTransform(probe, transform)
     wanted = np.asarray(probe.convert("RGB")).astype(int)
-    is_srgb = seen is not None and np.abs(np.asarray(seen) - wanted).max() <= TOLERANCE
-    return None if is_srgb else source
+    return None if np.abs(np.asarray(_apply(probe, transform)) - wanted).max() <= TOLERANCE else source
 
 
 @lru_cache(maxsize=2)

@@ -203,7 +203,9 @@ def _converter(
         if alpha is not None:
             opacity = _alpha_scale(layout)(band[..., alpha : alpha + 1])
             if layout.is_associated:
-                found = np.minimum(found.astype(np.uint16) * 255 // np.maximum(opacity, 1), 255).astype(np.uint8)
+                straight = np.minimum(found.astype(np.uint16) * 255 // np.maximum(opacity, 1), 255)
+                # An alpha that is 0 everywhere will be ignored, and then the colours count as they are.
+                found = np.where(opacity == 0, found, straight).astype(np.uint8)
             found = np.concatenate([found, opacity], axis=-1)
         return found[..., 0] if found.shape[-1] == 1 else found
 

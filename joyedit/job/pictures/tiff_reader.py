@@ -104,7 +104,7 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
 
     def load_end(self) -> None:
         """Turn the picture upright, by its tag alone: Pillow would read all EXIF for that, which may be damaged."""
-        turn = _TRANSPOSE.get(self.tag_v2.get(tiff_layout.ORIENTATION))
+        turn = _TRANSPOSE.get(self.tag_v2.get(tiff_layout.ORIENTATION, 1))
         if turn is not None:
             stored = self._new(self.im)
             turned = stored.transpose(turn)
