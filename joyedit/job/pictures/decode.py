@@ -29,7 +29,7 @@ from joyedit.job.pictures.colours import to_rgb
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.pictures.frames import chosen_frame
 from joyedit.job.pictures.headers import open_image, orientation_of
-from joyedit.job.pictures.jpeg import MISSING, check_data
+from joyedit.job.pictures.jpeg import check_data
 from joyedit.job.pictures.memory import decoding_need, keeps_decoder
 from joyedit.job.pictures.png import PngPicture
 from joyedit.job.pictures.profiles import COLOUR_KEYS
@@ -191,7 +191,8 @@ def _load(image: ImageFile.ImageFile, file: BinaryIO, notes: list[str], reading:
             image.check = reading.caller.check
             _load_tiff(image, notes, reading)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        check_data(file, notes)
+        file.seek(0)
+        check_data(file.read(), notes)
 
 
 def _load_tiff(image: TiffPicture, notes: list[str], reading: Reading) -> None:
@@ -204,14 +205,15 @@ def _load_tiff(image: TiffPicture, notes: list[str], reading: Reading) -> None:
             image.load()
         except Exception as raised:
             error = raised
-    if error is None and MISSING.search(messages.text):
-        raise OSError(f"the file is truncated: data is missing (libtiff says: {messages.text})")
     if error is None and messages.text:
         notes.append(f"libtiff says: {messages.text}")
     if isinstance(error, OSError) and messages.text:
         raise OSError(messages.text) from error  # which knows only a number ("decoder error -2")
     if error is not None:
         raise error
+    for piece in image.jpeg_pieces():
+        reading.caller.check()
+        check_data(piece, notes)
 
 
 def rgb_picture(image: Image.Image) -> Image.Image:

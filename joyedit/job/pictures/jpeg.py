@@ -13,13 +13,15 @@ from PIL import JpegImagePlugin
 
 from joyedit.job.pictures.file_parts import PartsOfFile
 
-MISSING = re.compile("premature end of data segment", re.IGNORECASE)
+_MISSING = re.compile("premature end of data segment", re.IGNORECASE)
+_EXTRANEOUS = re.compile("extraneous bytes before marker 0xd9", re.IGNORECASE)
 _DAMAGED = re.compile("bad huffman code|bad arithmetic code|instead of RST", re.IGNORECASE)
 _HARMLESS_END = re.compile("^premature end of jpeg file", re.IGNORECASE)
 _WARNING = re.compile("^(corrupt jpeg data|warning|inconsistent progression|invalid sos|unknown adobe)", re.IGNORECASE)
 
 
-_START_OF_SCAN, _COMMENT = 0xDA, 0xFE
+_START_OF_SCAN, _COMMENT, _END = 0xDA, 0xFE, b"\xff\xd9"
+_FILLING = 16
 _JFIF, _EXIF, _ADOBE = 0xE0, 0xE1, 0xEE
 
 
@@ -63,13 +65,15 @@ def _parts(file: IO[bytes], kept: tuple[int, ...]) -> list[tuple[int, int]]:
         place += length
 
 
-def check_data(file: IO[bytes], notes: list[str]) -> None:
+def check_data(data: bytes, notes: list[str]) -> None:
     """Adds libjpeg's other warnings to `notes`. Raises OSError if data is missing, and ValueError if it is damaged.
 
-    It is for a JPEG that Pillow has decoded. It takes the memory of the file and of what decoding took.
+    `data` is a JPEG that Pillow has decoded. This takes the memory of `data` and of what decoding took.
     """
-    warning = _warning(file)
-    if MISSING.search(warning):
+    warning = _warning(data)
+    if _EXTRANEOUS.search(warning):
+        warning = _warning_without_filling(data) or warning
+    if _MISSING.search(warning):
         raise OSError(f"the file is truncated: data is missing before its end marker (libjpeg says: {warning})")
     if _DAMAGED.search(warning):
         raise ValueError(f"its data is damaged (libjpeg says: {warning})")
@@ -78,12 +82,24 @@ def check_data(file: IO[bytes], notes: list[str]) -> None:
         notes.append(f"libjpeg says: {warning}")
 
 
-def _warning(file: IO[bytes]) -> str:
+def _warning_without_filling(data: bytes) -> str:
+    """libjpeg's warning if zeros before the end marker were data; empty otherwise.
+
+    A tool may write zeros where it lost data. They give picture elements like any other data, fewer bits each, so
+    some are left over. Zeros that only fill up a whole picture are left over too, but nothing needs them.
+    """
+    end = data.rfind(_END)
+    without = data[: max(end, 0)].rstrip(b"\0")
+    if end - len(without) < _FILLING:
+        return ""
+    warning = _warning(without + _END)
+    return warning if _MISSING.search(warning) else ""
+
+
+def _warning(data: bytes) -> str:
     """libjpeg's last warning; empty if there is none, or if this way of decoding cannot read the file."""
     import simplejpeg  # not at the top: `joyedit --help` does not need it
 
-    file.seek(0)
-    data = file.read()
     try:
         simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1)
     except ValueError as error:

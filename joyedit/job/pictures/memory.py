@@ -96,7 +96,7 @@ def _decoder_bytes(image: ImageFile.ImageFile, length: int, stored: int) -> tupl
         return 0, 3 * 8 * image.width + _later_frames(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         # The check for missing data comes when the picture is there: it has the file, and an eighth of each side.
-        return 0, _coefficient_bytes(image) + 64 * image.layers * image.width + length + pixels // 16
+        return 0, _coefficient_bytes(image) + 64 * image.layers * image.width + 2 * length + pixels // 16
     if any(tile.codec_name in ("ppm", "ppm_plain", "bmp_rle") for tile in image.tile):
         # These decoders are written in Python: a growing array, and its bytes.
         channels = len(image.getbands()) * (4 if image.mode == "I" else 1)

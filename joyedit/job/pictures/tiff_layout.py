@@ -33,7 +33,8 @@ _FORMATS = {UINT: "unsigned", INT: "signed", FLOAT: "float", VOID: "untyped", 5:
 _BITS = {
     UINT: (1, 2, 4, 8, 10, 12, 14, 16, 32, 64), INT: (8, 16, 32, 64), FLOAT: (16, 32, 64),
 }  # fmt: skip
-_RAW, _LZW, _DEFLATE, _JPEGS = 1, 5, (8, 32946), (6, 7)
+JPEG = 7
+_RAW, _LZW, _DEFLATE, _JPEGS = 1, 5, (8, 32946), (6, JPEG)
 _PLAIN = (_RAW, _LZW, *_DEFLATE, 32773, 34925, 50000)
 """Compressions of bytes: none, LZW, Deflate (twice), PackBits, LZMA, Zstandard."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from PIL import Image, ImageFile, TiffImagePlugin
@@ -11,7 +11,7 @@ from joyedit.job.pictures import tiff, tiff_layout
 from joyedit.job.pictures.tiff_layout import Layout, is_read_by_pillow, layout_of, refuse_unread
 from joyedit.job.pictures.tiff_pixels import read_array, to_8_bits
 
-_PROFILE = 34675
+_PROFILE, _JPEG_TABLES = 34675, 347
 _RESOLUTION = (282, 283, 296)
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -101,6 +101,20 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
         self.readonly = 0
         self.load_end()
         return Image.Image.load(self)
+
+    def jpeg_pieces(self) -> Iterator[bytes]:
+        """Each strip or tile as a JPEG of its own, if it is one: libtiff tells nobody of missing data."""
+        tags: Any = self.tag_v2
+        if tags.get(tiff_layout.COMPRESSION) != tiff_layout.JPEG or self.fp is None:
+            return
+        tables = tags.get(_JPEG_TABLES, b"")
+        offsets = tags.get(tiff_layout.STRIPS) or tags.get(tiff_layout.TILES) or ()
+        lengths = tags.get(tiff_layout.STRIP_BYTES) or tags.get(tiff_layout.TILE_BYTES) or ()
+        for offset, length in zip(offsets, lengths, strict=False):
+            self.fp.seek(offset)
+            piece = self.fp.read(length)
+            # The tables lack pixels, and the pixels lack tables: the end of the one, the start of the other fall away.
+            yield tables[:-2] + piece[2:] if isinstance(tables, bytes) and len(tables) > 4 else piece
 
     def load_end(self) -> None:
         """Turn the picture upright, by its tag alone: Pillow would read all EXIF for that, which may be damaged."""

@@ -240,7 +240,7 @@ def test_cmyk_by_its_profile(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("at", range(0, 600, 37))
-def test_a_damaged_profile_is_sRGB_or_noted(tmp_path: Path, at: int) -> None:
+def test_a_damaged_profile_is_noted_or_changes_nothing(tmp_path: Path, at: int) -> None:
     profile = bytearray(icc.profile(P3, icc.srgb_curve(np.linspace(0, 1, 64))))
     profile[at : at + 6] = b"\xff" * 6
     PICTURE.save(tmp_path / "p.png", icc_profile=bytes(profile))
