@@ -31,13 +31,13 @@ def chosen_frame(image: Image.Image, name: str, caller: Caller, notes: list[str]
         image.load()
         is_hidden = hides_all(image)
     if is_hidden:
-        what = "every pixel is transparent" if count == 1 else f"every pixel of all {count} frames is transparent"
-        raise ItemError("empty_picture", f"{name}: {what}, so there is nothing to edit")
+        told = "every pixel is transparent, so there is nothing to edit"
+        raise ItemError("empty_picture", f"{name}: {told if count == 1 else f'in all {count} frames {told}'}")
     if chosen:
         notes.append(f"only frame {chosen + 1} of {count} is used: those before it show nothing")
     elif count > 1:
         kind = {"TIFF": "pages", "HEIF": "pictures"}.get(image.format or "", "frames")
-        notes.append(f"only the {'main' if kind == 'pictures' else 'first'} of {count} {kind} is used")
+        notes.append(f"only the {'main one' if kind == 'pictures' else 'first'} of {count} {kind} is used")
     return image
 
 

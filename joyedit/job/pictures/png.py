@@ -78,7 +78,7 @@ class PngPicture(PngImagePlugin.PngImageFile):
         _damaged(self._source, self._others, self.reading_notes)
         for chunk in self._others:
             if chunk.kind in _TEXTS and _is_oversized(self._source, chunk):
-                self.reading_notes.append(f"a {chunk.kind.decode()} chunk of more than {MOST_TEXT >> 20} MiB left out")
+                self.reading_notes.append(f"a text ({chunk.kind.decode()}) of more than {MOST_TEXT >> 20} MiB left out")
         self.reading_notes[:] = dict.fromkeys(self.reading_notes)
 
     def _is_for_pixels(self, chunk: _Chunk) -> bool:

@@ -126,7 +126,7 @@ def test_frames(tmp_path: Path) -> None:
     file = io.BytesIO()
     several.save(file, quality=-1, primary_index=1)
     picture = load_picture(written(tmp_path / "p.heic", file.getvalue()))
-    assert picture.notes == ("only the main of 2 pictures is used",)
+    assert picture.notes == ("only the main one of 2 pictures is used",)
     assert np.abs(np.subtract(picture.image.getpixel((3, 3)), (220, 30, 30))).max() <= 6
 
 

@@ -17,6 +17,7 @@ from joyedit.job.pictures import png as module
 from joyedit.job.pictures.decode import header_size, load_picture
 from support.png import chunk, png, with_chunks
 
+BOMB = zlib.compress(bytes(3 << 20))
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 40, 3), dtype=np.uint8))
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -48,9 +49,12 @@ def notes_of(path: Path, data: bytes) -> tuple[str, ...]:
         (chunk(b"zTXt", b"k\0\0no zlib at all"), ()),
         (chunk(b"zTXt", b"k\0\7"), ()),
         (chunk(b"iTXt", b"\0"), ()),
-        (chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(3 << 20))), ("a iTXt chunk of more than 1 MiB left out",)),
-        (chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(3 << 20))), ("a zTXt chunk of more than 1 MiB left out",)),
-        (chunk(b"tEXt", b"k\0" + bytes(2 << 20)), ("a tEXt chunk of more than 1 MiB left out",)),
+        (
+            chunk(b"iTXt", b"k\0\1\0\0\0" + BOMB),
+            ("a text (iTXt) of more than 1 MiB left out",),
+        ),
+        (chunk(b"zTXt", b"k\0\0" + BOMB), ("a text (zTXt) of more than 1 MiB left out",)),
+        (chunk(b"tEXt", b"k\0" + bytes(2 << 20)), ("a text (tEXt) of more than 1 MiB left out",)),
         (chunk(b"iCCP", b"n\0\0" + zlib.compress(SRGB)), ()),
         (chunk(b"iCCP", b"n\0\0" + zlib.compress(SRGB), intact=False), ("a damaged iCCP chunk left out",)),
         (chunk(b"iCCP", b"n\0\0" + zlib.compress(SRGB)[:-9]), ("colour profile ignored: its data is damaged",)),
