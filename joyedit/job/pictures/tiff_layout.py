@@ -33,9 +33,9 @@ _FORMATS = {UINT: "unsigned", INT: "signed", FLOAT: "float", VOID: "untyped", 5:
 _BITS = {
     UINT: (1, 2, 4, 8, 10, 12, 14, 16, 32, 64), INT: (8, 16, 32, 64), FLOAT: (16, 32, 64),
 }  # fmt: skip
-JPEG = 7
-_RAW, _LZW, _DEFLATE, _JPEGS = 1, 5, (8, 32946), (6, JPEG)
-_PLAIN = (_RAW, _LZW, *_DEFLATE, 32773, 34925, 50000)
+RAW, LZW, JPEG = 1, 5, 7
+_DEFLATE, _JPEGS = (8, 32946), (6, JPEG)
+_PLAIN = (RAW, LZW, *_DEFLATE, 32773, 34925, 50000)
 """Compressions of bytes: none, LZW, Deflate (twice), PackBits, LZMA, Zstandard."""
 
 
@@ -84,7 +84,7 @@ class Layout:
         """What `tiff_pixels.py` holds beside the 8-bit picture of so many `pixels`. `length`: that of the file."""
         one = self.piece[0] * self.piece[1] * self.pixel_bytes // (self.samples if self.is_planar else 1)
         # zlib joins its output from blocks; libtiff's goes into a picture and out of it again.
-        copies = 0 if self.compression == _RAW else 2 if self.compression in _DEFLATE else 4
+        copies = 0 if self.compression == RAW else 2 if self.compression in _DEFLATE else 4
         copies += {1: 0, 2: 1}.get(self.predictor, 3) + (self.order == ">") + (self.bits not in (8, 16, 32, 64))
         return pixels * self.pixel_bytes + min(length, one + (1 << 16)) + copies * one
 
@@ -130,7 +130,7 @@ def layout_of(tags: Any) -> Layout:
         piece = (max(1, min(height, int(tags.get(tiff.ROWS_PER_STRIP, height)))), width)
     return Layout(
         width=width, height=height, bits=bits, format=kind, photometric=photometric, samples=samples, extra=extra,
-        is_planar=tags.get(tiff.PLANAR, 1) == 2 and samples > 1, compression=int(tags.get(COMPRESSION, _RAW)),
+        is_planar=tags.get(tiff.PLANAR, 1) == 2 and samples > 1, compression=int(tags.get(COMPRESSION, RAW)),
         predictor=int(tags.get(PREDICTOR, 1)), is_reversed=tags.get(FILL_ORDER, 1) == 2,
         order=">" if tags.prefix == TiffImagePlugin.MM else "<", piece=piece, is_tiled=is_tiled,
     )  # fmt: skip
@@ -138,7 +138,7 @@ def layout_of(tags: Any) -> Layout:
 
 def is_read_by_pillow(tags: Any) -> bool:
     """Whether Pillow either reads this layout right or refuses it by itself."""
-    photometric, compression = tags.get(tiff.PHOTOMETRIC, WHITE_IS_ZERO), tags.get(COMPRESSION, _RAW)
+    photometric, compression = tags.get(tiff.PHOTOMETRIC, WHITE_IS_ZERO), tags.get(COMPRESSION, RAW)
     bits, kinds = _tuple(tags.get(tiff.BITS, (1,))), _tuple(tags.get(FORMAT, (UINT,)))
     samples = tags.get(tiff.SAMPLES, 1)
     if compression in _JPEGS:

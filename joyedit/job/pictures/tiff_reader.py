@@ -81,9 +81,9 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
         width, height = self._tile_size
         counts = tags.get(tiff_layout.STRIP_BYTES) or tags.get(tiff_layout.TILE_BYTES) or ()
         if sum(counts) < 3 * width * height:
-            self._mode = "RGB"
-            self.use_load_libtiff = True
-            self.tile = [ImageFile._Tile("libtiff", (0, 0, width, height), 0, ("RGBX", False, tags.offset))]
+            tags[tiff_layout.COMPRESSION] = tiff_layout.LZW  # Pillow leaves to libtiff what is compressed
+            super()._setup()  # type: ignore[no-untyped-call, unused-ignore]
+            tags[tiff_layout.COMPRESSION] = tiff_layout.RAW
 
     def load(self) -> Any:
         """See Pillow."""

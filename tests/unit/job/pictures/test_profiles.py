@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from joyedit.job.pictures import icc
@@ -251,8 +252,10 @@ def test_a_damaged_profile_is_noted_or_changes_nothing(tmp_path: Path, at: int) 
 
 
 def test_a_ycbcr_tiff_with_a_profile(tmp_path: Path) -> None:
-    PICTURE.convert("YCbCr").save(tmp_path / "p.tif", icc_profile=icc.profile(icc.SRGB, SIGNAL))
-    plain = PICTURE.convert("YCbCr").convert("RGB")
+    pixels = PICTURE.convert("YCbCr")
+    options = {"photometric": "ycbcr", "subsampling": (1, 1), "iccprofile": icc.profile(icc.SRGB, SIGNAL)}
+    tifffile.imwrite(tmp_path / "p.tif", np.asarray(pixels), metadata=None, **options)
+    plain = pixels.convert("RGB")
     assert off(tmp_path / "p.tif", wanted(plain, icc.SRGB, LEVELS)) <= 3
     assert load_picture(tmp_path / "p.tif").notes[-1] == "colour profile joyedit converted to sRGB"
 
