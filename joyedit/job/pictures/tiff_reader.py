@@ -73,14 +73,17 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
                 tags.tagtype[tag] = kind
 
     def _let_libtiff_unpack(self) -> None:
-        """Pillow takes uncompressed YCbCr for pixel after pixel, although the colours may be stored for groups."""
+        """Pillow takes uncompressed YCbCr for pixel after pixel, although the colours may be stored for groups.
+
+        Older versions take it for RGB.
+        """
         tags: Any = self.tag_v2
-        is_plain_ycbcr = tags.get(tiff.PHOTOMETRIC) == tiff_layout.YCBCR and not self.use_load_libtiff
-        if not is_plain_ycbcr or tags.get(tiff_layout.SUBSAMPLING, (2, 2)) == (1, 1):
+        if tags.get(tiff.PHOTOMETRIC) != tiff_layout.YCBCR or self.use_load_libtiff:
             return
         width, height = self._tile_size
         counts = tags.get(tiff_layout.STRIP_BYTES) or tags.get(tiff_layout.TILE_BYTES) or ()
-        if sum(counts) < 3 * width * height:
+        is_shared = tags.get(tiff_layout.SUBSAMPLING, (2, 2)) != (1, 1) and sum(counts) < 3 * width * height
+        if is_shared or self.mode != "YCbCr":
             tags[tiff_layout.COMPRESSION] = tiff_layout.LZW  # Pillow leaves to libtiff what is compressed
             super()._setup()  # type: ignore[no-untyped-call, unused-ignore]
             tags[tiff_layout.COMPRESSION] = tiff_layout.RAW

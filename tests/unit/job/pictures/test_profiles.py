@@ -253,10 +253,10 @@ def test_a_damaged_profile_is_noted_or_changes_nothing(tmp_path: Path, at: int) 
 
 def test_a_ycbcr_tiff_with_a_profile(tmp_path: Path) -> None:
     pixels = PICTURE.convert("YCbCr")
-    options = {"photometric": "ycbcr", "subsampling": (1, 1), "iccprofile": icc.profile(icc.SRGB, SIGNAL)}
+    options = {"photometric": "ycbcr", "subsampling": (1, 1), "iccprofile": icc.profile(P3, icc.srgb_curve(SIGNAL))}
     tifffile.imwrite(tmp_path / "p.tif", np.asarray(pixels), metadata=None, **options)
     plain = pixels.convert("RGB")
-    assert off(tmp_path / "p.tif", wanted(plain, icc.SRGB, LEVELS)) <= 3
+    assert off(tmp_path / "p.tif", wanted(plain, P3, CURVES["srgb"])) <= 6  # libtiff rounds in another way
     assert load_picture(tmp_path / "p.tif").notes[-1] == "colour profile joyedit converted to sRGB"
 
 
