@@ -27,6 +27,7 @@ _PIECE = 1 << 16
 
 _FOR_PIXELS = (b"tRNS", b"acTL", b"fcTL")
 _DATA = (b"IDAT", b"fdAT")
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _COLOURS = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
 """Chunks that say what the colours are, and their lengths."""
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -53,19 +54,38 @@ class PngPicture(PngImagePlugin.PngImageFile):
         self.beside: dict[str, Any] = {}
         self._source = file
         chunks = list(_chunks(file))
-        if chunks and not any(chunk.kind in (*_DATA, b"IEND", b"REST") for chunk in chunks):
+        if not any(chunk.kind in (*_DATA, b"IEND", b"REST") for chunk in chunks):
             raise OSError("the file is truncated: it ends before the first pixel")
         self._left_out = _damaged(file, [chunk for chunk in chunks if chunk.kind in _FOR_PIXELS], self.reading_notes)
-        kept = [chunk for chunk in chunks if self._is_for_pixels(chunk)]
         self._others = [chunk for chunk in chunks if not self._is_for_pixels(chunk) and chunk.kind not in _DATA]
         self._read_beside()
-        depth = _depth(file)
-        parts = [(0, 8), *((chunk.start, 12 + chunk.length) for chunk in kept)]
-        super().__init__(cast("IO[bytes]", PartsOfFile(file, parts)), name)
-        self._scale_transparency(depth)
+        self._open_pixels(chunks, name)
+        self._scale_transparency(_depth(file))
         if "transparency" in self.info:
             self.beside["transparency"] = self.info["transparency"]
         self.info.update(self.beside)
+
+    def _open_pixels(self, chunks: list[_Chunk], name: str) -> None:
+        """Open what is left of the file; if that fails, try it without its animation, and without transparency."""
+        fault: Exception | None = None
+        for less, note in (
+            ((), ""),
+            (_ANIMATION, "damaged animation left out"),
+            ((b"tRNS",), "a damaged tRNS chunk left out"),
+        ):
+            if less and not any(chunk.kind in less for chunk in chunks if self._is_for_pixels(chunk)):
+                continue
+            self._left_out |= set(less)
+            parts = [(0, 8), *((chunk.start, 12 + chunk.length) for chunk in chunks if self._is_for_pixels(chunk))]
+            try:
+                super().__init__(cast("IO[bytes]", PartsOfFile(self._source, parts)), name)
+            except Exception as error:  # nearly anything
+                fault = fault or error
+                continue
+            self.reading_notes += [note] if note else []
+            return
+        assert fault is not None
+        raise fault
 
     @property
     def text_bytes(self) -> int:
@@ -82,7 +102,7 @@ class PngPicture(PngImagePlugin.PngImageFile):
         self.reading_notes[:] = dict.fromkeys(self.reading_notes)
 
     def _is_for_pixels(self, chunk: _Chunk) -> bool:
-        if chunk.kind in (b"acTL", b"fcTL", b"fdAT"):
+        if chunk.kind in _ANIMATION:
             return not self._left_out & {b"acTL", b"fcTL"}
         is_critical = not chunk.kind[:1].islower()
         return is_critical or (chunk.kind in _FOR_PIXELS and chunk.kind not in self._left_out)
@@ -140,7 +160,7 @@ def _chunks(file: IO[bytes]) -> Iterator[_Chunk]:
             break
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
         if not kind.isalpha():  # what follows is no chunk: Pillow says so, if it needs it
-            yield _Chunk(kind.upper(), place, end - place)
+            yield _Chunk(b"REST", place, end - place)
             break
         yield _Chunk(kind, place, length)
         place += 12 + length

@@ -28,11 +28,14 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
     """
 
     layout: Layout | None = None
+    _is_decoded = False
     check: Callable[[], None] = staticmethod(lambda: None)
 
     def _setup(self) -> None:
+        # Who counts the pages meets the other ones, and comes back to the first one when it is decoded.
+        if self.tell() > 0 or self._is_decoded:
+            return
         self.reading_notes: list[str] = []
-        self.layout = None
         tags: Any = self.tag_v2
         self._find_lost_tags(tags)
         if is_read_by_pillow(tags):
@@ -88,13 +91,22 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
             super()._setup()  # type: ignore[no-untyped-call, unused-ignore]
             tags[tiff_layout.COMPRESSION] = tiff_layout.RAW
 
+    def seek(self, frame: int) -> None:
+        """See Pillow. The pixels of the first page stay when the pages are counted."""
+        if frame == 0 and self._is_decoded:
+            self._seek(0)
+        else:
+            super().seek(frame)
+
     def load(self) -> Any:
         """See Pillow."""
         layout = self.layout
         if self.tag_v2.get(tiff_layout.ORIENTATION) in (5, 6, 7, 8):
             self.filename = ""  # a file that Pillow maps into memory gets the wrong width otherwise
         if layout is None or not self.tile:
-            return super().load()
+            pixels = super().load()
+            self._is_decoded = True
+            return pixels
         assert self.fp is not None
         samples = read_array(self.fp, layout, self.tag_v2, self.check)
         colour_map = self.tag_v2.get(tiff_layout.COLOUR_MAP)
@@ -103,6 +115,7 @@ class TiffPicture(TiffImagePlugin.TiffImageFile):
         self.tile = []
         self.readonly = 0
         self.load_end()
+        self._is_decoded = True
         return Image.Image.load(self)
 
     def jpeg_pieces(self) -> Iterator[bytes]:

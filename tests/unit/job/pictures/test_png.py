@@ -103,6 +103,18 @@ def test_an_orientation_in_any_chunk(tmp_path: Path, side: bytes, behind: bool) 
     assert load_picture(tmp_path / "p.png").notes == ("EXIF orientation 6 applied",)
 
 
+def test_an_animation_out_of_order_is_left_out(tmp_path: Path) -> None:
+    control = struct.pack(">IIIIIHHBB", 5, 40, 20, 0, 0, 1, 10, 0, 0)
+    side = chunk(b"acTL", struct.pack(">II", 2, 0)) + chunk(b"fcTL", control)
+    assert notes_of(tmp_path / "p.png", with_chunks(PICTURE, side)) == ("damaged animation left out",)
+    short = chunk(b"tRNS", b"\0")
+    assert notes_of(tmp_path / "p.png", with_chunks(PICTURE, short)) == ("a damaged tRNS chunk left out",)
+    (tmp_path / "p.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + chunk(b"IEND", b""))
+    with pytest.raises(ItemError) as caught:
+        load_picture(tmp_path / "p.png")
+    assert caught.value.code == "unreadable_picture"
+
+
 def test_a_bomb_of_texts_takes_no_memory(tmp_path: Path) -> None:
     bombs = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(64 << 20), 9)) * 20
     (tmp_path / "p.png").write_bytes(with_chunks(PICTURE, bombs))

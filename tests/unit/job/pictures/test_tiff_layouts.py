@@ -13,6 +13,7 @@ from PIL import Image
 
 from joyedit.errors import ItemError
 from joyedit.job.pictures.decode import header_size, load_picture
+from joyedit.job.pictures.tiff_reader import TiffPicture
 from support.tiff import strip_of, tiff
 
 Array = np.ndarray[Any, Any]
@@ -184,6 +185,27 @@ def test_orientation_of_deep_pixels(tmp_path: Path, orientation: int) -> None:
     for options in ({}, {"compression": "zlib"}):
         write(tmp_path / "plain.tif", plain, photometric="minisblack", extratags=tag, **options)
         assert off(tmp_path / "plain.tif", wanted) == 0
+
+
+@pytest.mark.parametrize("values", [samples("uint16", 3, H, W), samples("uint8", 3, H, W)])
+def test_the_first_of_several_pages(tmp_path: Path, values: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned = [(274, 3, 1, 6, True)]
+    tifffile.imwrite(tmp_path / "p.tif", values, photometric="minisblack", metadata=None, extratags=turned)
+    assert off(tmp_path / "p.tif", levels(values[0])[::-1].T) <= 0.5
+    decoded = []
+    real = TiffPicture.load_end
+    monkeypatch.setattr(TiffPicture, "load_end", lambda image: (decoded.append(image), real(image))[1])
+    notes = load_picture(tmp_path / "p.tif").notes
+    assert len(decoded) == 1
+    scaled = () if values.dtype == np.uint8 else ("16 bits scaled to 8",)
+    assert notes == ("only the first of 3 pages is used", *scaled)
+
+
+def test_only_the_first_page_has_to_be_readable(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "p.tif") as file:
+        file.write(np.full((4, 4), 99, np.uint8), metadata=None)
+        file.write(np.zeros((4, 4), np.complex64), metadata=None)
+    assert off(tmp_path / "p.tif", np.full((4, 4), 99)) == 0
 
 
 def test_a_palette_of_bytes_and_one_of_16_bits(tmp_path: Path) -> None:
