@@ -103,10 +103,10 @@ def _finite(pixels: NDArray[Any]) -> NDArray[np.float64]:
 
 def _by_profile(colour: Image.Image, info: Mapping[Any, Any], notes: list[str]) -> Image.Image:
     """`colour` as RGB in sRGB, by the profile that holds for it."""
+    if colour.mode == "LAB":
+        return _plain_rgb(colour, notes)  # which is by a profile already
     if colour.mode not in ("RGB", "L", "CMYK"):
         colour = _plain_rgb(colour, notes)
-        if "LAB" in notes[-1]:
-            return colour  # by a profile already
     source = source_of(info, colour.mode, notes)
     if source is None:
         return _plain_rgb(colour, notes)
