@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from joyedit.job.pictures.decoder_messages import set_catching
+from joyedit.job.pictures.python_warnings import set_warning_hook
 
 MOST_PENDING = 4096
 """Texts that may wait for their readers before whoever writes has to wait too."""
@@ -173,10 +174,12 @@ def safe_streams() -> Iterator[Pump | None]:
     write = _write_at_once if pump is None else pump.write
     sys.stdout, sys.stderr = (_text(write, number, stream) for number, stream in enumerate(before, 1))
     set_catching(bool(own) and pump is not None)
+    set_warning_hook(True)
     try:
         yield pump
     finally:
         set_catching(False)
+        set_warning_hook(False)
         if pump is not None:
             pump.close()
         sys.stdout, sys.stderr = before

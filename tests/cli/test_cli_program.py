@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from cli_command import Command, program_environment
+from PIL import Image
+
+from support.png import chunk, with_chunks
 
 HEAVY = ("torch", "transformers", "PIL", "yaml", "pydantic", "rich", "tqdm", "numpy")
 
@@ -200,3 +203,17 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, pictures: Path) -> None:
     assert b"3/3" in message
     assert b"\r" in message
     assert b"\x1b[3" not in message  # no colour
+
+
+def test_warnings_of_a_decoder_stand_in_the_record_and_not_on_stderr(program: Command, tmp_path: Path) -> None:
+    picture = Image.new("RGB", (64, 64), "red")
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        side = chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x05"), chunk(b"tEXt", b"k\0v", intact=False)
+        (tmp_path / "in" / name).write_bytes(with_chunks(picture, *side))
+    ended = program("run", "in", "-p", "x", "-m", "fake", "-o", "out", "-q", env={"JOYEDIT_FAKE": "1"})
+    assert (ended.code, ended.err) == (0, "")
+    records = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    warned = "the decoder warns: Corrupt EXIF data. Expecting to read 12 bytes but only got 0"
+    notes = [record["notes"] for record in records if record.get("status") == "ok"]
+    assert notes == [["a damaged tEXt chunk left out", warned]] * 2

@@ -188,7 +188,9 @@ def test_bombs(tmp_path: Path) -> None:
     assert len(told) == len(bombs) + 1
     assert told["good"] is None
     assert told["exif"] is told["exif-end"] is None
-    refused = ("tile", "values", "ratios", "itxt", "texts", "late", "text", "frame")
+    # Texts are never unpacked beyond 1 MiB, so these bombs take nothing: the pictures beside them are read.
+    assert {told[name] for name in ("text", "itxt", "texts", "late")} == {None}
+    refused = ("tile", "values", "ratios", "frame")
     assert [name for name in refused if told[name] not in CODES] == []
     large = {"wide", "widest", "wide-2", "wide.tif", "wide.bmp", "wide.gif", "wide.ppm"}
     assert {name for name, code in told.items() if code == "picture_too_large"} <= large | set(told)

@@ -42,10 +42,19 @@ def test_edit_takes_several_references_none_and_a_size(editor: joyedit.Editor) -
 
 
 def test_edit_turns_any_picture_to_rgb(editor: joyedit.Editor) -> None:
-    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
-    white = Image.new("RGB", (64, 64), "white")
+    half = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    half.paste((0, 0, 0, 255), (0, 0, 32, 64))
+    on_white = Image.new("RGB", (64, 64), "white")
+    on_white.paste("black", (0, 0, 32, 64))
     settings = {"steps": 1, "basesize": 256}
-    assert levels_apart(editor.edit(clear, "x", **settings), editor.edit(white, "x", **settings)) == 0
+    assert levels_apart(editor.edit(half, "x", **settings), editor.edit(on_white, "x", **settings)) == 0
+
+
+def test_a_picture_that_shows_nothing_is_refused(editor: joyedit.Editor) -> None:
+    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    with pytest.raises(joyedit.ItemError, match="every pixel is transparent") as caught:
+        editor.edit(clear, "x", steps=1, basesize=256)
+    assert caught.value.code == "empty_picture"
 
 
 @pytest.mark.parametrize(

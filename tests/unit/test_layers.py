@@ -35,7 +35,7 @@ ALSO_APART = {"models": {"errors", "printable"}, "cli": {"api"}}
 PACKAGES = {
     "printable": set(),
     "errors": set(),
-    "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy"},
+    "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy", "pillow_heif", "simplejpeg"},
     "models": {"torch", "transformers", "triton"},
     "weights": {"torch", "safetensors", "huggingface_hub", "tqdm"},
     "runtime": {"torch", "PIL", "numpy", "transformers", "triton"},

@@ -6,14 +6,14 @@ them, and adds a note for each change that a person may see.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+
+from joyedit.job.pictures.profiles import PROFILE_ERRORS, source_of, srgb, to_srgb
 
 BAND_PIXELS = 1 << 18
 """So many deep pixels are converted at a time."""
@@ -22,16 +22,12 @@ Scale = Callable[[NDArray[Any]], NDArray[Any]]
 
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
-_PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
-_PROFILE_SPACES: Mapping[str, str] = {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}
 
 
 def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
     """`image` (decoded, any mode) as RGB. Adds the changes to `notes`."""
     colour, alpha = _split_alpha(image, notes)
-    rgb = _profile_to_srgb(colour, image.info.get("icc_profile"), notes)
-    if rgb is None:
-        rgb = _plain_rgb(colour, notes)
+    rgb = _by_profile(colour, image.info, notes)
     if alpha is not None and alpha.getextrema() != (255, 255):
         white = Image.new("RGB", rgb.size, "white")
         white.paste(rgb, mask=alpha)
@@ -105,12 +101,32 @@ def _finite(pixels: NDArray[Any]) -> NDArray[np.float64]:
     return np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
+def _by_profile(colour: Image.Image, info: Mapping[Any, Any], notes: list[str]) -> Image.Image:
+    """`colour` as RGB in sRGB, by the profile that holds for it."""
+    if colour.mode == "LAB":
+        return _plain_rgb(colour, notes)  # which is by a profile already
+    if colour.mode not in ("RGB", "L", "CMYK"):
+        colour = _plain_rgb(colour, notes)
+    source = source_of(info, colour.mode, notes)
+    if source is None:
+        return _plain_rgb(colour, notes)
+    if source.mode != colour.mode:
+        colour = _plain_rgb(colour, notes)
+    try:
+        converted = to_srgb(colour, source)
+    except PROFILE_ERRORS as error:
+        notes.append(f"colour profile ignored: {error}")
+        return _plain_rgb(colour, notes)
+    notes.append(f"{source.name} converted to sRGB")
+    return converted
+
+
 def _plain_rgb(colour: Image.Image, notes: list[str]) -> Image.Image:
     if colour.mode == "RGB":
         return colour
     if colour.mode == "LAB":
         lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-        converted = ImageCms.profileToProfile(colour, lab, _srgb(), outputMode="RGB")
+        converted = ImageCms.profileToProfile(colour, lab, srgb(), outputMode="RGB")
         if converted is None:
             raise ValueError("the Lab colours cannot be converted")
         notes.append("LAB converted to RGB")
@@ -126,42 +142,6 @@ def has_transparency(image: Image.Image) -> bool:
 
 
 def uses_profile(image: Image.Image) -> bool:
-    """Whether `to_rgb` applies the embedded profile."""
-    mode = "L" if image.mode in (*DEEP_MODES, "1", "L") else "CMYK" if image.mode == "CMYK" else "RGB"
-    try:
-        return image.mode not in ("YCbCr", "LAB") and _fitting(image.info.get("icc_profile"), mode) is not None
-    except _PROFILE_ERRORS:
-        return False
-
-
-def _fitting(profile: object, mode: str) -> tuple[ImageCms.ImageCmsProfile, str] | None:
-    """The profile and its name; None if there is none, if it is for other colours, or for sRGB."""
-    if not isinstance(profile, bytes) or not profile or mode not in _PROFILE_SPACES:
-        return None
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    name = (source.profile.profile_description or "").strip() or "unnamed"
-    if source.profile.xcolor_space.strip() != _PROFILE_SPACES[mode]:
-        return None
-    # A picture that is sRGB already would only be rounded.
-    return None if name.startswith("sRGB") else (source, name)
-
-
-def _profile_to_srgb(colour: Image.Image, profile: object, notes: list[str]) -> Image.Image | None:
-    """`colour` in sRGB by its embedded profile; None if it has no profile that fits and works."""
-    try:
-        found = _fitting(profile, colour.mode)
-        if found is None:
-            return None
-        source, name = found
-        converted = ImageCms.profileToProfile(colour, source, _srgb(), outputMode="RGB")
-    except _PROFILE_ERRORS as error:
-        notes.append(f"colour profile ignored: {error}")
-        return None
-    if converted is not None:
-        notes.append(f"colour profile {name} converted to sRGB")
-    return converted
-
-
-@lru_cache(maxsize=1)
-def _srgb() -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    """Whether `to_rgb` converts the colours by a profile."""
+    mode = "L" if image.mode in (*DEEP_MODES, "1", "L", "LA", "La") else "CMYK" if image.mode == "CMYK" else "RGB"
+    return image.mode != "LAB" and source_of(image.info, mode, []) is not None

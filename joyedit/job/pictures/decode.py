@@ -19,25 +19,33 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO
 
-from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
+from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from joyedit.errors import ItemError, JoyeditError, system_limit
 from joyedit.job.hashing import HashCache, sha256_of
-from joyedit.job.pictures.budget import NobodyWaits, Reading, shared_budget
+from joyedit.job.pictures import heif
+from joyedit.job.pictures.budget import NobodyWaits, PlainCaller, Reading, shared_budget
 from joyedit.job.pictures.colours import to_rgb
 from joyedit.job.pictures.decoder_messages import caught_messages
-from joyedit.job.pictures.headers import open_image, orientation_of, png_tail
+from joyedit.job.pictures.frames import chosen_frame
+from joyedit.job.pictures.headers import open_image, orientation_of
+from joyedit.job.pictures.jpeg import check_data
 from joyedit.job.pictures.memory import decoding_need, keeps_decoder
+from joyedit.job.pictures.png import PngPicture
+from joyedit.job.pictures.profiles import COLOUR_KEYS
+from joyedit.job.pictures.python_warnings import gathered_warnings, is_hooked
+from joyedit.job.pictures.tiff_reader import TiffPicture
 from joyedit.job.spec import MAX_PIXELS, Seen, Size, Stamp
 
 # fmt: off
 SUPPORTED_SUFFIXES: frozenset[str] = frozenset((
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif",
-    ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs", ".heic", ".heics",
+    ".heif", ".heifs", ".hif",
 ))
-"""The endings (lower case) of picture files that joyedit can read."""
+"""The endings (lower case) of picture files that joyedit can read; those of HEIC need the extra `heif`."""
 
-UNREADABLE_SUFFIXES: frozenset[str] = frozenset((".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".psd"))
+UNREADABLE_SUFFIXES: frozenset[str] = frozenset((".jxl", ".jp2", ".psd"))
 """The endings of pictures that joyedit cannot read. In a folder such a file is a failed item, not passed over."""
 # fmt: on
 
@@ -50,7 +58,9 @@ _ENDINGS: Mapping[str, tuple[str, ...]] = {
     "BMP": (".bmp", ".dib"),
     "DIB": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "AVIF": (".avif", ".avifs", ".heif", ".hif"),
+    "HEIF": (".heic", ".heics", ".heif", ".heifs", ".hif"),
 }
 _SIZE_CACHE = 4096
 
@@ -98,10 +108,11 @@ def header_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> S
 
 @lru_cache(maxsize=_SIZE_CACHE)
 def _header_size(name: str, max_pixels: int, _mtime: int, _length: int) -> Size:
-    with read_errors(name), open(name, "rb") as file:
+    # Reading the pixels later gives the same warnings, and then they become notes.
+    with read_errors(name), gathered_warnings(), open(name, "rb") as file:
         image = open_image(file, name, max_pixels)
         width, height = image.size
-        if not isinstance(image, TiffImagePlugin.TiffImageFile) and orientation_of(image, png_tail(image)) >= 5:
+        if not isinstance(image, TiffImagePlugin.TiffImageFile) and orientation_of(image) >= 5:
             width, height = height, width
         return height, width
 
@@ -125,7 +136,10 @@ def load_picture(
     refuse_special_file(name)
     with read_errors(name), open(name, "rb") as file, _unchanged(name, file) as stamp:
         seen = None if hashes is None else _hash(name, file, stamp, hashes)
-        return _decode(name, file, max_pixels, seen, reading)
+        with gathered_warnings() as warned:
+            image, notes = _decode(name, file, max_pixels, reading)
+    notes += [f"the decoder warns: {warning}" for warning in warned]
+    return Picture(image=image, notes=tuple(dict.fromkeys(notes)), seen=seen)
 
 
 def _hash(name: str, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
@@ -137,24 +151,23 @@ def _hash(name: str, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
     return Seen(known, stamp)
 
 
-def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None, reading: Reading) -> Picture:
+def _decode(name: str, file: BinaryIO, max_pixels: int, reading: Reading) -> tuple[Image.Image, list[str]]:
+    """The picture and the notes about it."""
     image = open_image(file, name, max_pixels)
     # Pillow itself turns a TIFF upright while it decodes the file.
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-    tail = png_tail(image)
-    orientation = 1 if is_tiff else orientation_of(image, tail)
+    orientation = 1 if is_tiff else orientation_of(image)
     is_turned = orientation in _TRANSPOSE
-    reading.admit(name, decoding_need(image, os.fstat(file.fileno()).st_size, is_turned=is_turned, late=tail.bytes))
+    reading.admit(name, decoding_need(image, os.fstat(file.fileno()).st_size, is_turned=is_turned))
     notes: list[str] = _wrong_ending(name, image)
-    _load(image, notes, reading)
-    first: Image.Image = image
-    if getattr(image, "is_animated", False):
-        kind = "pages" if is_tiff else "frames"
-        frames = int(getattr(image, "n_frames", 2))
-        notes.append(f"only the first of {frames} {kind} is used")
-    if keeps_decoder(image):  # and its memory; counting the frames may also move on in the file
+    beside = {key: image.info[key] for key in COLOUR_KEYS if key in image.info}
+    _load(image, file, notes, reading)
+    first = chosen_frame(image, name, reading.caller, notes)
+    notes += getattr(image, "reading_notes", [])
+    if first is image and keeps_decoder(image):  # and its memory; counting the frames may also move on in the file
         first = image.copy()
         first.info = dict(image.info)
+    first.info.update(beside)  # another frame has lost it
     del image
     rgb = to_rgb(first, notes)
     if rgb is first:
@@ -164,32 +177,49 @@ def _decode(name: str, file: BinaryIO, max_pixels: int, seen: Seen | None, readi
         rgb = rgb.transpose(_TRANSPOSE[orientation])
         notes.append(f"EXIF orientation {orientation} applied")
     rgb.info = {}
-    return Picture(image=rgb, notes=tuple(notes), seen=seen)
+    return rgb, notes
 
 
-def _load(image: ImageFile.ImageFile, notes: list[str], reading: Reading) -> None:
+def _load(image: ImageFile.ImageFile, file: BinaryIO, notes: list[str], reading: Reading) -> None:
     """Decode. What a decoder says by itself is the reason of its error, or a note. Raises nearly anything."""
+    if isinstance(image, PngPicture):
+        image.note_damage()
     with _quiet_about_size(image):
-        if not isinstance(image, TiffImagePlugin.TiffImageFile) or not image.use_load_libtiff:
+        if not isinstance(image, TiffPicture):
             image.load()
-            return
-        error: Exception | None = None
-        with caught_messages(reading.caller) as messages:
-            try:
-                image.load()
-            except Exception as raised:
-                error = raised
+        else:
+            image.check = reading.caller.check
+            _load_tiff(image, notes, reading)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        file.seek(0)
+        check_data(file.read(), notes)
+
+
+def _load_tiff(image: TiffPicture, notes: list[str], reading: Reading) -> None:
+    if not image.use_load_libtiff:
+        image.load()
+        return
+    error: Exception | None = None
+    with caught_messages(reading.caller) as messages:
+        try:
+            image.load()
+        except Exception as raised:
+            error = raised
     if error is None and messages.text:
         notes.append(f"libtiff says: {messages.text}")
     if isinstance(error, OSError) and messages.text:
         raise OSError(messages.text) from error  # which knows only a number ("decoder error -2")
     if error is not None:
         raise error
+    for piece in image.jpeg_pieces():
+        reading.caller.check()
+        check_data(piece, notes)
 
 
 def rgb_picture(image: Image.Image) -> Image.Image:
-    """A picture in memory as upright 8-bit RGB, by the rules for files."""
-    return to_rgb(ImageOps.exif_transpose(image), [])
+    """A picture in memory as upright 8-bit RGB, by the rules for files. Raises ItemError if it shows nothing."""
+    image.load()
+    return to_rgb(ImageOps.exif_transpose(chosen_frame(image, "the picture", PlainCaller(), [])), [])
 
 
 def _wrong_ending(name: str, image: ImageFile.ImageFile) -> list[str]:
@@ -269,21 +299,21 @@ def read_errors(name: str) -> Iterator[None]:
         limit = system_limit(error)
         if limit is not None:
             raise limit from error
-        reason = _cut_webp(name) or _reason(error)
+        reason = _cut_file(name) or _reason(error)
         code = "truncated_picture" if _TORN.search(reason) else "unreadable_picture"
         raise ItemError(code, f"{name}: {reason}") from error
 
 
-def _cut_webp(name: str) -> str | None:
-    """The reason if a WebP file is shorter than its header says; the reader of WebP gives no reason of its own."""
+def _cut_file(name: str) -> str | None:
+    """The reason if a WebP, AVIF or HEIC file is shorter than it says: their readers give no reason of their own."""
     try:
         with open(name, "rb") as file:
             head, size = file.read(12), os.fstat(file.fileno()).st_size
+            wanted = heif.stated_length(file) if head[4:8] == b"ftyp" else 8 + int.from_bytes(head[4:8], "little")
     except OSError:
         return None
-    message = 8 + int.from_bytes(head[4:8], "little")
-    is_cut = head[:4] == b"RIFF" and head[8:] == b"WEBP" and size < message
-    return f"the file is truncated: {size} of {message} bytes" if is_cut else None
+    is_known = head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    return f"the file is truncated: {size} of {wanted} bytes" if is_known and size < wanted else None
 
 
 def _reason(error: BaseException) -> str:
@@ -297,7 +327,7 @@ def _reason(error: BaseException) -> str:
 def _quiet_about_size(image: Image.Image) -> Iterator[None]:
     """Stops the warning of some readers about large pictures; `open_image` has already checked the size."""
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is None or image.width * image.height <= limit:
+    if is_hooked() or limit is None or image.width * image.height <= limit:
         yield
         return
     with _warnings_lock, warnings.catch_warnings():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -32,14 +31,9 @@ def stderr_number() -> int:
 
 
 def set_catching(on: bool) -> None:
-    """Catch the messages from now on, or leave them alone. Warnings of Pillow are not printed either."""
+    """Catch the messages from now on, or leave them alone."""
     global _is_on
     _is_on = on
-    if on:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        import logging  # not at the top: `joyedit --help` needs neither this nor tempfile
-
-        logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class Messages:

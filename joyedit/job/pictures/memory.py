@@ -9,15 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import GifImagePlugin, ImageFile, JpegImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import GifImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from joyedit.job.pictures import tiff
 from joyedit.job.pictures.colours import ALPHA_MODES, DEEP_MODES, has_transparency, uses_profile
+from joyedit.job.pictures.png import PngPicture
+from joyedit.job.pictures.tiff_reader import TiffPicture
 from joyedit.job.spec import Size
 
 RGB_BYTES = 4
 """Bytes of a pixel in Pillow's RGB."""
 
+_HEIF = ("AVIF", "HEIF")
 _ONE_BYTE = ("1", "L", "P")
 _HOLES = 24 << 20
 _LEAST = 2 << 20
@@ -43,11 +46,10 @@ class Need:
         return max(self.peak + working // 2, self.rgb + working)
 
 
-def decoding_need(image: ImageFile.ImageFile, length: int, *, is_turned: bool, late: int = 0) -> Need:
+def decoding_need(image: ImageFile.ImageFile, length: int, *, is_turned: bool) -> Need:
     """The need of a picture whose header was read and no more.
 
-    `length`: bytes of the file. `is_turned`: a copy of it will be turned upright. `late`: bytes of texts behind
-    the pixels.
+    `length`: bytes of the file. `is_turned`: a copy of it will be turned upright.
     """
     pixels = image.width * image.height
     stored = pixels * pixel_bytes(image.mode)
@@ -57,7 +59,7 @@ def decoding_need(image: ImageFile.ImageFile, length: int, *, is_turned: bool, l
     copied = stored + attached + stored if keeps_decoder(image) else stored
     turned = 2 * rgb if is_turned else rgb
     converting = stored + _conversion_bytes(image, pixels) + (0 if keeps_decoder(image) else attached)
-    peak = max(loading, copied, converting, turned) + late + _header_bytes(image)
+    peak = max(loading, copied, converting, turned) + _header_bytes(image)
     # Freed blocks of one size leave holes that blocks of another size do not fill.
     peak += peak // 32 + min(_HOLES, peak // 2) + _LEAST
     return Need(peak=peak, rgb=rgb, size=(image.height, image.width))
@@ -70,8 +72,8 @@ def pixel_bytes(mode: str) -> int:
 
 def keeps_decoder(image: ImageFile.ImageFile) -> bool:
     """Whether the picture holds its decoder or frames, so that a copy has to take its place."""
-    is_webp = isinstance(image, WebPImagePlugin.WebPImageFile)
-    return is_webp or bool(getattr(image, "is_animated", False))
+    holds_file = isinstance(image, WebPImagePlugin.WebPImageFile) or image.format in _HEIF
+    return holds_file or bool(getattr(image, "is_animated", False))
 
 
 def _decoder_bytes(image: ImageFile.ImageFile, length: int, stored: int) -> tuple[int, int]:
@@ -79,19 +81,33 @@ def _decoder_bytes(image: ImageFile.ImageFile, length: int, stored: int) -> tupl
     pixels = image.width * image.height
     if isinstance(image, WebPImagePlugin.WebPImageFile):
         return 9 * pixels + 3 * length, 4 * pixels  # two canvases, an alpha and the file; the pixels as bytes
+    if image.format in _HEIF:
+        # The file; planes of 16 bits, of which the alpha is one; the pixels as the decoder gives them and as bytes.
+        return length + 8 * pixels, 8 * pixels
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         is_turned = image.tag_v2.get(274) in range(2, 9)  # by Pillow, into another picture
-        return 0, max(tiff.decoder_bytes(image, length), stored if is_turned else 0)
+        layout = image.layout if isinstance(image, TiffPicture) else None
+        read = tiff.decoder_bytes(image, length) if layout is None else layout.reading_bytes(pixels, length) + _BANDS
+        return 0, max(read, stored if is_turned else 0)
     if isinstance(image, GifImagePlugin.GifImageFile):
         before = image.dispose.size if image.dispose is not None else (0, 0)
-        return before[0] * before[1], 2 * image.width  # what the next frame would be drawn on
+        return before[0] * before[1], 2 * image.width + _later_frames(image)  # what the next frame would be drawn on
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        return 0, 3 * 8 * image.width + _later_frames(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        return 0, _coefficient_bytes(image) + 64 * image.layers * image.width
+        # The check for missing data comes when the picture is there: it has the file, and an eighth of each side.
+        return 0, _coefficient_bytes(image) + 64 * image.layers * image.width + 2 * length + pixels // 16
     if any(tile.codec_name in ("ppm", "ppm_plain", "bmp_rle") for tile in image.tile):
         # These decoders are written in Python: a growing array, and its bytes.
         channels = len(image.getbands()) * (4 if image.mode == "I" else 1)
         return 0, 4 * channels * pixels
     return 0, 3 * 8 * image.width  # rows, as they are stored and filtered
+
+
+def _later_frames(image: ImageFile.ImageFile) -> int:
+    """What is held if the first frames show nothing: RGBA of this frame, the one before, and parts of both."""
+    may_be_empty = image.mode in ALPHA_MODES or "transparency" in image.info
+    return 20 * image.width * image.height if may_be_empty and getattr(image, "is_animated", False) else 0
 
 
 def _coefficient_bytes(image: JpegImagePlugin.JpegImageFile) -> int:
@@ -125,7 +141,8 @@ def _conversion_bytes(image: ImageFile.ImageFile, pixels: int) -> int:
         return 9 * pixels + profile
     grey = pixels if mode == "1" else 0
     plain = 0 if mode == "RGB" else RGB_BYTES * pixels
-    return grey + (plain + profile if mode == "P" else max(plain, profile))
+    # A grey picture may become RGB before its colours are converted.
+    return grey + (max(plain, profile) if mode == "CMYK" else plain + profile)
 
 
 def _header_bytes(image: ImageFile.ImageFile) -> int:
@@ -133,7 +150,7 @@ def _header_bytes(image: ImageFile.ImageFile) -> int:
     total = sum(_length(value) for value in image.info.values())
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         total += sum(len(part) for _, part in image.applist)
-    return 3 * total
+    return 3 * total + (image.text_bytes if isinstance(image, PngPicture) else 0)
 
 
 def _length(value: Any) -> int:

@@ -7,6 +7,7 @@ tag, which Pillow would unpack one by one into objects.
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from itertools import pairwise
 from typing import IO
 
@@ -40,45 +41,67 @@ _YCBCR = 6
 def refuse_long_tags(file: IO[bytes], name: str) -> None:
     """Raises ItemError if a tag of the first directory has absurdly many values. The file stands at its start again."""
     try:
-        for tag, kind, count in _entries(file):
+        for tag, kind, count, _ in _entries(file)[1]:
             most = MOST_PIECES if tag in _OFFSETS else MOST_VALUES if tag in _UNPACKED else None
-            if most is not None and kind not in _RAW_TYPES and count > most:
+            is_unpacked = kind in _TYPE_BYTES and kind not in _RAW_TYPES
+            if most is not None and is_unpacked and count > most:
                 told = f"claims {count} values, and at most {most} make sense; save it anew with another program"
                 raise ItemError("unreadable_picture", f"{name}: its tag {tag} {told}")
     finally:
         file.seek(0)
 
 
-def _entries(file: IO[bytes]) -> list[tuple[int, int, int]]:
-    """Tag, type and count of each entry of the first directory, as far as the file has them and they fit into it."""
+def values_of(file: IO[bytes], tags: Collection[int]) -> dict[int, tuple[int, bytes]]:
+    """Type and bytes of the values of `tags` in the first directory, as far as the file has them."""
+    here = file.tell()
+    order, entries = _entries(file)
+    found = {}
+    for tag, kind, count, field in entries:
+        length = count * _TYPE_BYTES.get(kind, 0)
+        if tag in tags and 0 < length <= 8 * MOST_PIECES:
+            if length > len(field):
+                file.seek(struct.unpack(order + ("Q" if len(field) == 8 else "I"), field)[0])
+                field = file.read(length)
+            if len(field) >= length:
+                found[tag] = kind, field[:length]
+    file.seek(here)
+    return found
+
+
+def _entries(file: IO[bytes]) -> tuple[str, list[tuple[int, int, int, bytes]]]:
+    """Byte order, and tag, type, count and last field of each entry of the first directory.
+
+    It gives what the file has, without entries whose values do not fit into the file.
+    """
     length = file.seek(0, 2)
     file.seek(0)
     head = file.read(16)
     order = "<" if head[:2] == b"II" else ">"
     is_big = head[2:4] in (b"+\0", b"\0+")
-    number, entry, step = ("Q", "HHQ8x", 20) if is_big else ("H", "HHI4x", 12)
+    number, entry, step = ("Q", "HHQ8s", 20) if is_big else ("H", "HHI4s", 12)
     start = head[8:16] if is_big else head[4:8]
     if len(start) < (8 if is_big else 4):
-        return []
+        return order, []
     (offset,) = struct.unpack(order + ("Q" if is_big else "I"), start)
     if offset >= length:
-        return []
+        return order, []
     file.seek(offset)
     counted = file.read(struct.calcsize(number))
     if len(counted) < struct.calcsize(number):
-        return []
+        return order, []
     (count,) = struct.unpack(order + number, counted)
     body = file.read(min(count, _MOST_ENTRIES) * step)
     found = struct.iter_unpack(order + entry, body[: len(body) // step * step])
     # What does not fit into the file is not read by Pillow either.
-    return [(tag, kind, n) for tag, kind, n in found if n * _TYPE_BYTES.get(kind, 0) <= length]
+    return order, [entry for entry in found if entry[2] * _TYPE_BYTES.get(entry[1], 0) <= length]
 
 
 def refuse_large_tiles(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
     """Raises ItemError if libtiff would allocate a tile that is far larger than the picture."""
     rows, columns = piece(image)
     height, width = (-(-side // SIDE) * SIDE for side in (_number(image, LENGTH, 0), _number(image, WIDTH, 0)))
-    if image.use_load_libtiff and rows * columns > max(SMALL_TILE, height * width):
+    holds_tile = image.use_load_libtiff or getattr(image, "layout", None) is not None
+    if holds_tile and rows * columns > max(SMALL_TILE, height * width):
         message = f"its tiles of {columns} x {rows} pixels are far larger than the picture ({image.width} x "
         raise ItemError("unreadable_picture", f"{name}: {message}{image.height}); save it anew with another program")
 

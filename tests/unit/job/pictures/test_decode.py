@@ -157,10 +157,10 @@ def test_float_pixels_are_scaled(tmp_path: Path, top: float, note: str) -> None:
 
 
 def test_32_bit_integers_are_scaled(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 2**30, 2**31 - 1]], dtype=np.int32)).save(tmp_path / "p.tiff")
+    Image.fromarray(np.array([[-5, 0, 2**30, 2**31 - 1]], dtype=np.int32)).save(tmp_path / "p.tiff")
     picture = load_picture(tmp_path / "p.tiff")
-    assert np.asarray(picture.image)[0, :, 0].tolist() == [0, 64, 127]
-    assert picture.notes == ("32 bits scaled to 8",)
+    assert np.asarray(picture.image)[0, :, 0].tolist() == [0, 0, 128, 255]
+    assert picture.notes == ("signed 32 bits scaled to 8, and what is negative is black",)
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
@@ -296,10 +296,12 @@ def test_a_truncated_file_says_so(tmp_path: Path, kind: str) -> None:
     [
         (
             b"hello, this is text\n",
-            "not a picture of a supported kind (PNG, JPEG, WebP, GIF, TIFF, BMP, PNM)",
+            "not a picture of a supported kind (PNG, JPEG, WebP, AVIF, HEIC, GIF, TIFF, BMP, PNM)",
         ),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC pictures are not supported; convert it to PNG or JPEG"),
-        (b"\0\0\0\x18ftypavif\0\0\0\0mif1avif", "AVIF pictures are not supported; convert it to PNG or JPEG"),
+        (
+            b"\0\0\0\x18ftypqt  \0\0\0\0qt  ....",
+            "not a picture of a supported kind (PNG, JPEG, WebP, AVIF, HEIC, GIF, TIFF, BMP, PNM)",
+        ),
     ],
 )
 def test_what_is_no_picture(tmp_path: Path, content: bytes, reason: str) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from joyedit.job.pictures import colours
@@ -61,6 +63,9 @@ def kinds() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
     other = bytes(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     other = other.replace("sRGB".encode("utf-16-be"), "tRGB".encode("utf-16-be"))
     lzw = {"compression": "tiff_lzw"}
+    nothing = rgba.copy()
+    nothing.putalpha(0)
+    many = {"save_all": True, "append_images": [nothing.rotate(180), rgba]}
     return {
         "rgb.png": (rgb, {}), "palette.png": (palette, {}), "clear.png": (palette, {"transparency": 3}),
         "one.png": (rgb.convert("1"), {}), "deep.png": (Image.fromarray(deep), {}), "rgba.png": (rgba, {}),
@@ -80,6 +85,8 @@ def kinds() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
         "float.tif": (Image.fromarray(deep.astype(np.float32)), lzw),
         "int.tif": (Image.fromarray(deep.astype(np.int32)), {}), "cmyk.tif": (rgb.convert("CMYK"), lzw),
         "rgba.tif": (rgba, lzw), "ycc.tif": (rgb.convert("YCbCr"), lzw), "turned.tif": (rgb, {**lzw, "exif": exif}),
+        "plain.avif": (rgb, {"speed": 10}), "alpha.avif": (rgba, {"speed": 10}), "alpha.png": (rgba, many),
+        **{f"late.{kind}": (nothing, many) for kind in ("png", "webp", "gif")},
     }  # fmt: skip
 
 
@@ -87,7 +94,13 @@ def kinds() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
 def test_the_estimate_holds_the_measured_peak(tmp_path: Path) -> None:
     for name, (image, options) in kinds().items():
         image.save(tmp_path / name, **options)
-    paths = [str(tmp_path / name) for name in kinds()]
+    deep = np.asarray(kinds()["rgb.png"][0]).astype(np.uint16) * 257
+    planes = {"planarconfig": "separate", "photometric": "rgb"}
+    tifffile.imwrite(tmp_path / "planes.tif", np.ascontiguousarray(deep.transpose(2, 0, 1)), **planes)
+    tifffile.imwrite(tmp_path / "float.tif", deep.astype(np.float32), photometric="rgb", compression="zlib")
+    tifffile.imwrite(tmp_path / "white.tif", deep[..., 0].astype(">f8"), photometric="miniswhite", byteorder=">")
+    pillow_heif.from_pillow(kinds()["rgba.png"][0]).save(tmp_path / "alpha.heic", quality=50)
+    paths = [str(path) for path in tmp_path.iterdir()]
     asked = [sys.executable, "-c", CHILD, json.dumps(BUCKET), *paths]
     ended = subprocess.run(asked, capture_output=True, text=True, timeout=200, check=True)
     told = [json.loads(line) for line in ended.stdout.splitlines()]
@@ -98,7 +111,7 @@ def test_the_estimate_holds_the_measured_peak(tmp_path: Path) -> None:
     assert {name: both for name, both in megabytes.items() if both[1] > 2.6 * both[0] + 4} == {}
 
 
-@pytest.mark.parametrize(("name", "most"), [("rgb.png", 4), ("deep.png", 7), ("plain.jpg", 4), ("float.tif", 9)])
+@pytest.mark.parametrize(("name", "most"), [("rgb.png", 4), ("deep.png", 7), ("plain.jpg", 4), ("float.tif", 5)])
 def test_a_large_picture_takes_a_small_multiple_of_its_8_bit_size(tmp_path: Path, name: str, most: int) -> None:
     image, options = kinds()[name]
     image.save(tmp_path / name, **options)

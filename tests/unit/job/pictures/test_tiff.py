@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +10,7 @@ from PIL import Image
 
 from joyedit.errors import ItemError
 from joyedit.job.pictures.decode import header_size, load_picture
-
-Tag = tuple[int, int, int, int]
-"""Tag, type, number of values, value or offset."""
-
-
-def tiff(*tags: Tag, order: str = "<", big: bool = False, more: bytes = bytes(64)) -> bytes:
-    """A TIFF of one directory, with `more` behind it."""
-    mark = b"II" if order == "<" else b"MM"
-    if big:
-        head = mark + struct.pack(order + "HHHQ", 43, 8, 0, 16)
-        body = struct.pack(order + "Q", len(tags)) + b"".join(struct.pack(order + "HHQQ", *tag) for tag in tags)
-        return head + body + bytes(8) + more
-    head = mark + struct.pack(order + "HI", 42, 8)
-    body = struct.pack(order + "H", len(tags))
-    for tag, kind, count, value in tags:
-        short = kind == 3 and count == 1
-        body += struct.pack(order + ("HHIHxx" if short else "HHII"), tag, kind, count, value)
-    return head + body + bytes(4) + more
+from support.tiff import Tag, tiff
 
 
 def grey(width: int, height: int, *more: Tag, compression: int = 8) -> tuple[Tag, ...]:
