@@ -21,7 +21,7 @@ _KINDS = {
         "3fr arw cr2 cr3 crw dcr dng erf fff iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
     ),
     "a drawing of lines, which needs to be rendered first": "ai cdr emf eps pdf svg svgz wmf",
-    "a picture of high dynamic range, which needs to be exported first": "exr hdr pfm",
+    "a picture of high dynamic range, which needs to be exported first": "exr hdr",
     "a picture of a format that joyedit does not read": "dds djvu ico icns jls jxr ktx pcx qoi sgi tga xbm xpm",
     "a project of an editing program, which needs to be exported first": "afphoto kra psb xcf",
     "a video": "3gp avi m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv",
