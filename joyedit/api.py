@@ -84,14 +84,14 @@ def load(model: str | os.PathLike[str], **options: Any) -> Editor:
 
 
 def run(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     model: str | os.PathLike[str],
     output: str | os.PathLike[str] = "edited",
     recipe_values: dict[str, str] | None = None,
     **options: Any,
 ) -> RunOutcome:
-    """What `joyedit run SOURCE` does, without its messages.
+    """What `joyedit run SOURCE ...` does, without its messages. `source` is one, or several pictures and folders.
 
     `options` are the long flags of the command with underscores (prompt, steps, guidance_scale, seed,
     negative_prompt, basesize, batch_size, limit, recipe, format, quality, ...). The outcome holds the
@@ -100,8 +100,10 @@ def run(
     _refuse_unknown(options, [name for name in names_of(RunOptions) if name not in _ONLY_COMMAND])
     options |= {name: str(options[name]) for name in _AS_TEXT if options.get(name) is not None}
     values = tuple(f"{name}={value}" for name, value in (recipe_values or {}).items())
+    given = [source] if isinstance(source, (str, os.PathLike)) else source
+    sources = tuple(os.fspath(one) for one in given)
     request = build_request(
-        RunOptions(source=os.fspath(source), output=Path(output), model=os.fspath(model), values=values, **options)
+        RunOptions(source=sources, output=Path(output), model=os.fspath(model), values=values, **options)
     )
     return run_request(request)
 

@@ -126,8 +126,8 @@ def _one_of(choices: tuple[Any, ...]) -> str:
 class RunOptions:
     """The options of `joyedit run`. None stands for an option that was not given."""
 
-    source: str
-    """A manifest, a folder, a picture, or `-` for standard input."""
+    source: tuple[str, ...]
+    """A manifest, folders and pictures, or `-` for standard input."""
     output: Path = option(
         Path("edited"), "-o", "--output", metavar="DIR",
         help="The folder for the edited pictures; with one picture as SOURCE also the name of a file, such as new.png.",

@@ -68,7 +68,7 @@ def build_request(options: RunOptions) -> Request:
         # Nothing but this picture is ever in its folder, so nothing there is to be kept.
         format: Any = _format_of(picture.path)
         options = replace(options, output=picture.folder, format=format, update=not options.overwrite)
-        picture.refuse([Path(options.source)])
+        picture.refuse([Path(options.source[0])])
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
@@ -86,14 +86,14 @@ def build_request(options: RunOptions) -> Request:
         exclude=options.exclude,
         look=not has_records(options.output),
     )
-    stdin = _stdin() if options.source == "-" else None
+    stdin = _stdin() if options.source == ("-",) else None
     source = open_source(options.source, source_options, stdin)
     return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint, picture=picture)
 
 
 def loading_config(model: str, options: Mapping[str, Any]) -> RunConfig:
     """The checked options of loading a model, for a caller that edits without a run. Raises UsageError."""
-    wanted = RunOptions(source="", model=model, **options)
+    wanted = RunOptions(source=(), model=model, **options)
     faults = faults_of(wanted)
     if faults:
         raise UsageError("\n".join(faults))
@@ -160,9 +160,10 @@ def _one_picture(options: RunOptions) -> OnePicture | None:
     ending = options.output.suffix.lower()
     if ending not in PICTURE_SUFFIXES or os.path.isdir(options.output):
         return None
-    if options.source != "-" and not os.path.exists(options.source):
+    source = options.source[0] if len(options.source) == 1 else ""
+    if source not in ("", "-") and not os.path.exists(source):
         return None  # told with its reason when the source is opened
-    if Path(options.source).suffix.lower() not in PICTURE_SUFFIXES or os.path.isdir(options.source):
+    if Path(source).suffix.lower() not in PICTURE_SUFFIXES or os.path.isdir(source):
         raise UsageError(
             f"-o {options.output} names one picture, and SOURCE may be many (name a folder for the edited pictures)"
         )

@@ -33,7 +33,8 @@ def takes_options(
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
         for name, described in arguments.items():
-            parameters.append(inspect.Parameter(name, keyword, annotation=Annotated[hints[name], described]))
+            taken: Any = list[str] if _is_tuple(hints[name]) else hints[name]
+            parameters.append(inspect.Parameter(name, keyword, annotation=Annotated[taken, described]))
         defaults: dict[str, Any] = {one.name: one.default for one in fields(options)}  # type: ignore[arg-type]
         for name in names_of(options):
             kind: Any = list[str] if _is_tuple(hints[name]) else hints[name]

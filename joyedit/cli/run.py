@@ -8,9 +8,9 @@ from joyedit.cli.options import takes_options
 from joyedit.options import RunOptions
 
 _SOURCE = typer.Argument(
-    metavar="SOURCE",
-    help="A manifest (.jsonl, .yaml, .json, .csv), a folder of pictures, one picture, or - for standard input "
-    "(JSONL lines, or picture paths one a line).",
+    metavar="SOURCE...",
+    help="A manifest (.jsonl, .yaml, .json, .csv); pictures, folders of pictures and patterns such as 'in/*.jpg'; or - "
+    "for standard input (JSONL lines, or picture paths one a line).",
     show_default=False,
 )
 

@@ -222,12 +222,13 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, photo: Path) -> None:
     running = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env=program_environment(), stdout=subprocess.PIPE
     )
-    assert running.stdout is not None
-    assert running.stdout.readline() == b"loading\n"
-    time.sleep(0.1)
-    for _ in range(2):
-        running.send_signal(signal.SIGINT)
-        time.sleep(0.2)
-    assert running.wait(timeout=30) == 130
-    running.stdout.close()
+    with running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"loading\n"
+        time.sleep(0.1)
+        for _ in range(2):
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        # The second signal may find a process that has given its handlers back, and is about to end.
+        assert running.wait(timeout=30) in (130, -signal.SIGINT)
     assert files(photo.parent) == ["photo.jpg"]

@@ -149,10 +149,10 @@ def test_a_bad_picture_in_a_folder_fails_alone(joyedit: Command, pictures: Path)
         "a.png", "b.png", "deep/c.png", "failed.jsonl", "joyedit.log", "report.json", "results.jsonl",
     ]  # fmt: skip
     message = report(Path("edited"))
-    assert message["failed_by_code"] == {"unreadable_picture": 1}
-    assert records(Path("edited"))["broken"]["error"]["code"] == "unreadable_picture"
+    assert message["failed_by_code"] == {"truncated_picture": 1}
+    assert records(Path("edited"))["broken"]["error"]["code"] == "truncated_picture"
     (failure,) = [line for line in ended.messages if line.startswith("failed: ")]
-    assert failure.startswith("failed: broken: unreadable_picture: ")
+    assert failure.startswith("failed: broken: truncated_picture: ")
     assert ended.messages[-2:] == [
         "1 of 4 items failed: see edited/results.jsonl and edited/joyedit.log",
         "to edit only these items again, add --retry-failed to the same command, or run edited/failed.jsonl",
@@ -298,7 +298,7 @@ def test_json_of_what_was_done_before_is_printed_on_request(joyedit: Command, pi
 def test_json_takes_no_word_that_belongs_to_another_flag(joyedit: Command, pictures: Path) -> None:
     ended = joyedit("run", pictures / "a.png", "--json", *FAKE, "-p", "--json", "--", "-o")
     assert ended.code == 2
-    assert "too many arguments: -o" in ended.err
+    assert "-o: no such file or folder" in ended.err
     ended = joyedit("run", "--json", *FAKE, "-p", "--json", "--", pictures / "a.png")
     assert ended.code == 0
     assert json.loads(ended.out)["instruction"] == "--json"
@@ -375,3 +375,21 @@ def test_what_is_passed_over_can_be_seen_by_name(joyedit: Command, pictures: Pat
     named = joyedit(*run, "-o", "again", "-v")
     assert "passed over: p.dng: a RAW photo, which needs to be developed first" in named.err
     assert "passed over: p.dng: a RAW photo" in joyedit(*run, "--dry-run").err
+
+
+def test_several_sources_and_a_pattern(joyedit: Command, pictures: Path) -> None:
+    Image.new("RGB", (50, 50), "white").save("one.png")
+    flags = ("-m", "fake", "-p", "blue", "--basesize", "256", "--steps", "1")
+    assert joyedit("run", "pictures/*.png", "one.png", "pictures/deep", *flags).code == 0
+    assert {path.relative_to("edited").as_posix() for path in Path("edited").rglob("*.png")} == {
+        "one.png",
+        "pictures/a.png",
+        "pictures/deep/c.png",
+    }
+    assert joyedit("verify", "edited").code == 0
+    again = joyedit("run", "one.png", "pictures/deep", "pictures/a.png", *flags)
+    assert again.code == 0
+    assert "3 items are already done" in again.err
+    refused = joyedit("run", "pictures/*.png", "one.png", *flags, "-o", "new.png")
+    assert refused.code == 2
+    assert "SOURCE may be many" in refused.err

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from joyedit.job.own_files import RESULTS
 from joyedit.job.source.names import fold
 
+EXCLUDED = "left out with --exclude"
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 KEPT = 1000
 """So many are kept by name; all are counted."""

@@ -13,7 +13,7 @@ from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES, UNREADABLE_SUFFIXES
 from joyedit.job.source.counted_pictures import CountedPictures, Kind, Listing
 from joyedit.job.source.names import fold
 from joyedit.job.source.output_tree import Identity, OutputTree
-from joyedit.job.source.passed_over import is_excluded, is_output_folder, kind_of_file, kind_of_folder
+from joyedit.job.source.passed_over import EXCLUDED, is_excluded, is_output_folder, kind_of_file, kind_of_folder
 from joyedit.job.source.problems import shown
 
 PICTURE_SUFFIXES = SUPPORTED_SUFFIXES | UNREADABLE_SUFFIXES
@@ -25,7 +25,7 @@ _REMEDIES = {
     errno.ENOENT: "it vanished in the meantime; run the same command again when it is back",
     errno.ENOTDIR: "it vanished in the meantime; run the same command again when it is back",
 }
-_PASSED: dict[Kind, str] = {"other": "", "excluded": "left out with --exclude"}
+_PASSED: dict[Kind, str] = {"other": "", "excluded": EXCLUDED}
 """What is said of an entry that is passed over; empty where its name says it."""
 _PICTURES = frozenset(("picture", "picture link", "gone"))
 _REMEDY = "check that its disk is still connected, and run the same command again"
@@ -131,12 +131,12 @@ class FolderWalk:
             missing = level.fault is None or level.fault.errno in (errno.ENOENT, errno.ENOTDIR)
             reason = "no such picture" if level.fault is None else f"its folder is gone: {os_reason(level.fault)}"
             code = "missing_picture" if missing else "unreadable_picture"
-            return Entry(path, "picture", (), code, reason, _alike(name, level.alike))
+            return Entry(path, "picture", (), code, reason, alike(name, level.alike))
         if kind == "picture link":
             names = self._output.file_names(os.path.join(self._root, path))
         else:
             names = tuple([f"{folder}/{name}" if folder else name for folder in level.names])
-        return Entry(path, "picture", names, alike=_alike(name, level.alike))
+        return Entry(path, "picture", names, alike=alike(name, level.alike))
 
     def _open(self, path: str, *, is_link: bool) -> _Level | Entry | None:
         """The folder at `path`; an entry if it must not be walked, None if it is left out.
@@ -171,7 +171,7 @@ class FolderWalk:
         listing = sorted(found + _missing(found, counted or []), key=_order)
         if self._note and fault is None:
             self._counted.note(path, listing)
-        return _Level(path, iter(listing), fault, names, _count_alike(listing))
+        return _Level(path, iter(listing), fault, names, count_alike(listing))
 
     def _without_excluded(self, folder: str, listing: Listing) -> Listing:
         if not self._exclude:
@@ -184,7 +184,7 @@ def _order(entry: tuple[str, Kind]) -> tuple[str, str]:
     return fold(os.path.splitext(entry[0])[0]), entry[0]
 
 
-def _count_alike(listing: Listing) -> Counter[str]:
+def count_alike(listing: Listing) -> Counter[str]:
     """How many pictures have the same name without case, with and without ending, where they are more than one."""
     stems = Counter(fold(os.path.splitext(name)[0]) for name, kind in listing if kind in _PICTURES)
     if len(stems) == sum(stems.values()):
@@ -196,7 +196,8 @@ def _count_alike(listing: Listing) -> Counter[str]:
     return alike
 
 
-def _alike(name: str, counts: Counter[str]) -> tuple[int, int]:
+def alike(name: str, counts: Counter[str]) -> tuple[int, int]:
+    """So many pictures have this name without case: without the ending, and with it. `counts` are of `count_alike`."""
     if not counts:
         return 1, 1
     folded = fold(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,15 +63,20 @@ class _Shared:
 class FolderSource(Source):
     """A folder of pictures. The output folder gets the same tree.
 
-    Each picture that `check` counted comes out of `items`, as a failed item if it is gone by then.
+    Each picture that `check` counted comes out of `items`, as a failed item if it is gone by then. `roots` are the
+    folders below this one that are walked.
     """
 
-    def __init__(self, name: str, options: SourceOptions) -> None:
+    def __init__(self, name: str, options: SourceOptions, *, roots: Sequence[str] = ("",)) -> None:
         super().__init__(name, "folder", options)
         assert options.output is not None, "the items of a folder go into an output folder"
-        if "" in OutputTree(options.output).folder_names(name):
-            raise UsageError(f"{name}: the output folder is the source folder (choose another with -o)")
-        self._pictures = CountedPictures()
+        tree = OutputTree(options.output)
+        for root in roots:
+            folder = os.path.join(name, root) if root else name
+            if "" in tree.folder_names(folder):
+                raise UsageError(f"{folder}: the output folder is the source folder (choose another with -o)")
+        self._roots = roots
+        self._pictures = [CountedPictures() for _ in roots]
 
     def check(self) -> SourceSummary:
         shared = self._shared()
@@ -87,11 +92,14 @@ class FolderSource(Source):
         return self._summary(items, shared.settings, instruction=shared.instruction, passed=passed)
 
     def _entries(self, tree: OutputTree, *, note: bool = False) -> Iterator[Entry]:
-        """Raises ManifestError if the folder itself cannot be read."""
-        try:
-            yield from FolderWalk(self.name, tree, self._pictures, exclude=self.options.exclude, note=note)
-        except OSError as error:
-            raise ManifestError([Problem(f"cannot read this folder: {os_reason(error)}").at(self.name)]) from error
+        """Raises ManifestError if a folder itself cannot be read."""
+        for root, counted in zip(self._roots, self._pictures, strict=True):
+            folder = os.path.join(self.name, root) if root else self.name
+            try:
+                for entry in FolderWalk(folder, tree, counted, exclude=self.options.exclude, note=note):
+                    yield entry._replace(path=f"{root}/{entry.path}") if root else entry
+            except OSError as error:
+                raise ManifestError([Problem(f"cannot read this folder: {os_reason(error)}").at(folder)]) from error
 
     def _shared(self) -> _Shared:
         settings = self.options.settings(Settings())
@@ -109,7 +117,8 @@ class FolderSource(Source):
     def _items(self) -> Iterator[EditItem | FailedItem]:
         shared = self._shared()
         tree = OutputTree(self.options.output)
-        names = _FolderNames(self.name, tree, EXTENSIONS[self.options.format][0])
+        folders = [os.path.join(self.name, root) if root else self.name for root in self._roots]
+        names = _FolderNames(folders, tree, EXTENSIONS[self.options.format][0])
         for entry in self._entries(tree):
             if entry.kind == "other":
                 continue
@@ -147,12 +156,12 @@ class FolderSource(Source):
 class _FolderNames:
     """Gives out the ids of the items of a folder, in order."""
 
-    def __init__(self, source: str, tree: OutputTree, extension: str) -> None:
+    def __init__(self, sources: Sequence[str], tree: OutputTree, extension: str) -> None:
         self.extension = extension
         self._tree = tree
         self._taken = TakenNames(extension, tree.place)
         self._count = 0
-        self._sources = [fold(name) + "/" for name in tree.folder_names(source)]
+        self._sources = [fold(name) + "/" for source in sources for name in tree.folder_names(source)]
 
     def give(self, entry: Entry) -> tuple[DefaultId, str]:
         """The id, and why the edited picture cannot be written; an empty text if it can."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from joyedit.errors import UsageError
 from joyedit.job.source.manifests import KINDS, ManifestSource, StdinSource
+from joyedit.job.source.many_sources import ManySource, expand
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
 from joyedit.job.source.picture_sources import FolderSource, PictureSource
 from joyedit.job.source.problems import nearest, shown
@@ -22,12 +24,34 @@ from joyedit.job.source.source_options import SourceOptions
 __all__ = ["Source", "SourceOptions", "SourceSummary", "open_source", "reopen"]
 
 
-def open_source(source: str, options: SourceOptions, stdin: BinaryIO | None = None) -> Source:
-    """The source that `source` names; nothing of it is read yet.
+def open_source(sources: str | Sequence[str], options: SourceOptions, stdin: BinaryIO | None = None) -> Source:
+    """The source of this name, or of these names; nothing of it is read yet.
 
-    `-` is `stdin`, or else the standard input of this process. Raises UsageError.
+    `-` is `stdin`, or else the standard input of this process. Patterns (`*.jpg`) are expanded. Raises UsageError.
     """
     options.check()
+    given = [sources] if isinstance(sources, str) else sources
+    names = [name for one in given for name in expand(one)]
+    if len(names) == 1:
+        return _open_one(names[0], options, stdin)
+    for name in names:
+        _refuse_among_others(name)
+    return ManySource(names, options)
+
+
+def _refuse_among_others(name: str) -> None:
+    """Raises UsageError for what cannot be one of several sources."""
+    if name == "-":
+        raise UsageError("standard input is a source alone (leave out the others)")
+    if "\0" in name or not name:
+        raise UsageError(f"{shown(name)} cannot be the name of a file or folder")
+    if not os.path.lexists(name):
+        raise UsageError(f"{name}: no such file or folder")
+    if os.path.splitext(name)[1].lower() in KINDS and not os.path.isdir(name):
+        raise UsageError(f"{name}: a manifest is a source alone (run each by itself, or put their lines together)")
+
+
+def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:
     if source == "-":
         return StdinSource(options, sys.stdin.buffer if stdin is None else stdin)
     if "\0" in source or not source:
@@ -56,6 +80,7 @@ def reopen(asked: object, output: Path) -> Source:
         raise UsageError("the source cannot be read a second time")
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise UsageError(f"{path}: neither a file nor a folder")  # opening a pipe would wait for ever
+    several = given.get("given")
     options = SourceOptions(
         prompt="any",
         format=format,
@@ -65,4 +90,6 @@ def reopen(asked: object, output: Path) -> Source:
         keys=tuple(str(key) for key in keys) if isinstance(keys, list) else (),
         look=False,
     )
-    return open_source(path, options)
+    if isinstance(several, list):
+        return ManySource([os.path.join(path, str(one)) for one in several], options)
+    return _open_one(path, options, None)
