@@ -5,14 +5,17 @@ Every fault of the options is told at once, before anything is read.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError
 from joyedit.job.results.journal import has_records
+from joyedit.job.source.columns import Columns
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.problems import Record
 from joyedit.job.source.recipe import Recipe
@@ -38,6 +41,7 @@ class Request:
 def build_request(options: RunOptions) -> Request:
     """Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe."""
     _refuse(options)
+    options = _with_home(options)
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
@@ -52,10 +56,30 @@ def build_request(options: RunOptions) -> Request:
         output=options.output,
         limit=options.limit,
         look=not has_records(options.output),
+        skip_missing=options.skip_missing,
+        text_to_image=options.text_to_image,
+        columns=Columns.of(options.map, options.ignore_columns, options.keep_columns),
     )
     stdin = _stdin() if options.source == "-" else None
     source = open_source(options.source, source_options, stdin)
     return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint)
+
+
+def _with_home(options: RunOptions) -> RunOptions:
+    """The options with `~` expanded: a shell leaves it as it is in `--output=~/out`. Raises UsageError."""
+    output = _home_path("--output", os.fspath(options.output))
+    source = options.source if os.path.lexists(options.source) else _home_path("SOURCE", options.source)
+    recipe = None if options.recipe is None else _home_path("--recipe", options.recipe)
+    return replace(options, output=Path(output), source=source, recipe=recipe)
+
+
+def _home_path(flag: str, path: str) -> str:
+    expanded = os.path.expanduser(path)
+    if path[:1] == "~" and expanded == path:
+        raise UsageError(
+            f"{flag} {path}: there is no home folder of this name (a folder of this name here is ./{path})"
+        )
+    return expanded
 
 
 def loading_config(model: str, options: Mapping[str, Any]) -> RunConfig:
@@ -79,7 +103,7 @@ def build_item(pictures: int, instruction: str, settings: Mapping[str, Any], che
     if pictures:
         line["images"] = [f"picture {number}" for number in range(1, pictures + 1)]
     item, problems = builder.build(Record(0, line))
-    if item is None:
+    if not isinstance(item, EditItem):
         message = (one.message + (f" ({one.remedy})" if one.remedy else "") for one in problems)
         raise UsageError("\n".join(message))
     return item

@@ -65,6 +65,7 @@ class Source(ABC):
             "format": self.options.format,
             "limit": self.options.limit,
             "keys": [] if recipe is None else sorted(recipe.parameters),
+            **self._of_columns(),
         }
 
     def shared(self) -> dict[str, Any]:
@@ -78,7 +79,14 @@ class Source(ABC):
             "values": dict(options.recipe_values),
             "checkpoint": asdict(options.checkpoint),
             "format": options.format,
+            **self._of_columns(),
         }
+
+    def _of_columns(self) -> dict[str, Any]:
+        """What the user says about the columns of a table, as far as it changes items; nothing without flags."""
+        columns = self.options.columns.as_json()
+        made: dict[str, Any] = {"columns": columns} if columns else {}
+        return made | ({"text_to_image": True} if self.options.text_to_image else {})
 
     def items(self) -> Iterator[EditItem | FailedItem]:
         """The items in order, at most `limit`. An item that has become wrong since the check is a failed item."""

@@ -1,4 +1,4 @@
-"""Any source by its name: a manifest (JSONL, YAML, a JSON list, CSV), a folder of pictures, one picture, or `-`.
+"""Any source by its name: a manifest (JSONL, YAML, a JSON list, a table), a folder of pictures, one picture, or `-`.
 
 `check()` of a source reads all of it and tells every problem at once; `items()` streams it. Both hold only one
 item in memory, and the names given out so far.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from joyedit.errors import UsageError
+from joyedit.job.source.columns import Columns
 from joyedit.job.source.manifests import KINDS, ManifestSource, StdinSource
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
 from joyedit.job.source.picture_sources import FolderSource, PictureSource
@@ -62,6 +63,8 @@ def reopen(asked: object, output: Path) -> Source:
         output=output,
         limit=limit if isinstance(limit, int) else None,
         keys=tuple(str(key) for key in keys) if isinstance(keys, list) else (),
+        columns=Columns.read(given.get("columns")),
+        text_to_image=given.get("text_to_image") is True,
         look=False,
     )
     return open_source(path, options)

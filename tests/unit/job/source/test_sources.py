@@ -293,7 +293,6 @@ def test_paths_on_standard_input() -> None:
     [
         (b"", "-: standard input is empty"),
         (b"\n \n", "-: standard input is empty"),
-        (b"\ngone.png\n", "-:2: no such picture: 'gone.png' (paths are relative to '{here}')"),
         (b'{"image": 3}', "-:1: image must be the path of one picture, not 3"),
         (b"{nonsense", "-:1: broken JSON: Expecting property name enclosed in double quotes (column 2) "
          "(each line is one JSON object)"),
@@ -313,7 +312,7 @@ def test_later_bad_lines_of_standard_input_fail_alone() -> None:
     got = list(opened.items())
     assert [(item.id, getattr(item, "code", "ok"), item.origin.line) for item in got] == [
         ("a", "ok", 1),
-        ("gone", "bad_line", 2),
+        ("gone", "missing_picture", 2),
         ("line-3", "bad_line", 3),
         ("line-4", "bad_line", 4),
         ("line-5", "bad_line", 5),

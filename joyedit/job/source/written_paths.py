@@ -1,0 +1,71 @@
+"""Paths as people write them in manifests -> paths as the system takes them.
+
+`~` is the home folder, `$NAME` and `${NAME}` are environment variables, `file://` begins the address of a file here.
+A file that really has such a name is taken as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import unquote_to_bytes
+
+from joyedit.errors import Problem
+from joyedit.job.source.problems import shown
+
+_FILE = "file://"
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+_DATA = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?[;,]", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_plain(written: str) -> bool:
+    """Whether the system can take this path as it is written; most end here."""
+    return "$" not in written and written[:1] != "~" and written[:7].lower() != _FILE
+
+
+def system_path(written: str, base: str) -> str:
+    """The path that `written` stands for, relative to the folder `base` or absolute."""
+    if is_plain(written) or "\0" in written or os.path.lexists(os.path.join(base, written)):
+        return written
+    if written[:7].lower() == _FILE:
+        return _of_address(written)
+    path = os.path.expanduser(written)
+    return _VARIABLE.sub(lambda found: os.environ.get(found[1] or found[2], found[0]), path)
+
+
+def _of_address(written: str) -> str:
+    host, slash, path = written[len(_FILE) :].partition("/")
+    if host.lower() not in ("", "localhost") or not slash:
+        return written
+    plain = os.fsdecode(unquote_to_bytes(slash + path))
+    return written if _SURROGATE.search(plain) or "\0" in plain else plain
+
+
+def folder_as_written(written: str) -> str:
+    """The path for the name of its folder: an id must not depend on a home folder, or on what a variable holds."""
+    return _of_address(written) if written[:7].lower() == _FILE else written
+
+
+def is_data(written: str) -> bool:
+    """Whether this is no path but the picture itself (`data:image/png;base64,...`)."""
+    return written[:5] == "data:" and _DATA.match(written) is not None
+
+
+def path_problem(written: str) -> Problem | None:
+    """Why nothing can lie at this path, if its own text says so."""
+    if is_data(written):
+        message = f"{shown(written)} is a picture inside the manifest, and joyedit reads pictures from files"
+        return Problem(message, "write it to a file, and give the path of that", key="image")
+    if written[:7].lower() == _FILE and _of_address(written) == written:
+        message = f"{shown(written)} is the address of no file on this machine"
+        return Problem(message, "write file:///folder/picture.png, or the path alone", key="image")
+    if "://" in written:
+        return Problem(f"{shown(written)} is a web address", "download the picture first", key="image")
+    unset = [name for found in _VARIABLE.finditer(written) if (name := found[1] or found[2]) not in os.environ]
+    if unset:
+        message = f"no such picture: {shown(written)}"
+        return Problem(message, f"the environment variable {shown(unset[0])} is not set", key="image")
+    if written[:1] == "~" and os.path.expanduser(written) == written:
+        return Problem(f"no such picture: {shown(written)}", "there is no home folder of this name", key="image")
+    return None
