@@ -76,9 +76,7 @@ def _with_home(options: RunOptions) -> RunOptions:
 def _home_path(flag: str, path: str) -> str:
     expanded = os.path.expanduser(path)
     if path[:1] == "~" and expanded == path:
-        raise UsageError(
-            f"{flag} {path}: there is no home folder of this name (a folder of this name here is ./{path})"
-        )
+        raise UsageError(f"{flag} {path}: there is no home folder of this name (a folder here of this name: ./{path})")
     return expanded
 
 

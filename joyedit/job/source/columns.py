@@ -62,20 +62,17 @@ class Columns:
     def read(cls, given: object) -> Columns:
         """From what `as_json` gave."""
         given = given if isinstance(given, dict) else {}
-        mapped, ignored = given.get("map"), given.get("ignore")
+        mapped, ignored, kept = given.get("map"), given.get("ignore"), given.get("keep")
         return cls(
             mapped={str(name): str(key) for name, key in mapped.items()} if isinstance(mapped, dict) else {},
             ignored=frozenset(map(str, ignored)) if isinstance(ignored, list) else frozenset(),
+            kept=frozenset(map(str, kept)) if isinstance(kept, list) else frozenset(),
         )
 
     def as_json(self) -> dict[str, Any]:
-        """What changes items and their ids; nothing if the user says nothing. The kept columns change none."""
-        made: dict[str, Any] = {}
-        if self.mapped:
-            made["map"] = dict(self.mapped)
-        if self.ignored:
-            made["ignore"] = sorted(self.ignored)
-        return made
+        """What the user says, by the names of the flags; nothing for flags that are not given."""
+        made = {"map": dict(self.mapped), "ignore": sorted(self.ignored), "keep": sorted(self.kept)}
+        return {flag: given for flag, given in made.items() if given}
 
 
 def _names(values: Iterable[str]) -> frozenset[str]:

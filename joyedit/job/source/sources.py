@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from joyedit.errors import UsageError
+from joyedit.job.source.beside_pictures import list_of
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.manifests import KINDS, ManifestSource, StdinSource
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
@@ -36,6 +37,9 @@ def open_source(source: str, options: SourceOptions, stdin: BinaryIO | None = No
     if not os.path.exists(source):
         raise UsageError(f"{source}: no such file or folder")
     if os.path.isdir(source):
+        listed = list_of(source, options)
+        if listed is not None:
+            return ManifestSource(listed, KINDS[os.path.splitext(listed)[1]], options)
         return FolderSource(source, options)
     suffix = os.path.splitext(source)[1].lower()
     if suffix in PICTURE_SUFFIXES:

@@ -203,11 +203,11 @@ def test_the_source_cannot_be_the_output() -> None:
 
 def test_refusals_of_a_folder() -> None:
     Path("in").mkdir()
-    Path("in/a.txt").write_text("x")
+    Path("in/notes.txt").write_text("x")
     assert refused(source("in")) == ["in: no pictures in this folder, 1 other files"]
     draw("in/a.png")
     assert refused(source("in", prompt=None)) == [
-        "in: no instruction (give it with -p, or as 'instruction' of the item)"
+        "in: no instruction (give it with -p, or in a text file beside each picture: x.txt beside x.jpg)"
     ]
     assert refused(source("in", prompt=None, recipe=load_recipe("object-rotate"), recipe_values={"view": "left"})) == [
         "in: the recipe 'object-rotate' needs a value for 'object' "
