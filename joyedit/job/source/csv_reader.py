@@ -43,11 +43,12 @@ class _Header:
         """Columns that may be an index, or nothing; and the problem of one that is something else."""
         few = FewProblems()
         written: dict[str, str] = {}
+        names: set[str] = set()
         for place, cell in enumerate(row):
             name = cell.strip()
             key = schema.key(name)
             is_read = key is not None or (name != "" and schema.keeps(name))
-            if not is_read and _INDEX_NAME.fullmatch(name):
+            if not is_read and _INDEX_NAME.fullmatch(name) and not (name and schema.passes_over(name)):
                 message = f"column {place + 1} has no name"
                 self.unnamed[place] = Problem(message, "the first line names the keys")
             elif not is_read:
@@ -55,9 +56,10 @@ class _Header:
                     few.add(partial(schema.unknown, name))
             elif written.setdefault(key or name, name) != name:
                 few.add(partial(schema.two_spellings, written[key or name], name))
-            elif any(column.name == name for column in self.columns):
+            elif name in names:
                 few.add(partial(repeated_key, name))
             else:
+                names.add(name)
                 self.columns.append(_Column(place, name, key))
         self.problems = few.take()
         self._pictures = tuple(column.name for column in self.columns if column.key in PICTURE_KEYS)

@@ -82,7 +82,7 @@ class PictureFinder:
             reason = os_reason(error) if isinstance(error, OSError) else str(error)
             if isinstance(error, FileNotFoundError):
                 reason = "no such picture"
-            likely = self._likely.remedy(written, self._base) if is_missing else ""
+            likely = self._likely.remedy(system_path(written, self._base), self._base) if is_missing else ""
             remedy = likely or f"paths are relative to {shown(self._absolute_base, _SHOWN_PATH)}"
             return Problem(f"{reason}: {name}", remedy, key="image"), is_missing
         if not stat.S_ISREG(mode):

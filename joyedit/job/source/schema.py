@@ -151,7 +151,7 @@ class Schema:
         if self._is_item:
             name, key = as_value(written), "KEY"
             if remedy.startswith("did you"):
-                key = self._names[remedy.split("'")[1]]
+                key = self._names.get(remedy.split("'")[1], key)
             remedy += f"; or --map {key}={name}, or --ignore-columns {name}"
         return Problem(f"unknown key {shown(written)}", remedy, key=written, once=f"unknown {written}"[:1000])
 

@@ -60,7 +60,8 @@ class _Limits(Composer, SafeConstructor):
         self.anchors: dict[str, Any] = {}  # the library's attribute; stays empty, `_anchored` takes its place
         self.problems = FewProblems()
         self.passes_over: Callable[[str], bool] = lambda key: False
-        """Says for a key whether its value is not read."""
+        """Says for a key of an item whether its value is not read."""
+        self._level = 0
         self._anchored: dict[str, tuple[Any, int, int]] = {}  # of an anchor: its node, number of values, and height
         self._anchored_values = 0
         self._values = 0
@@ -68,7 +69,7 @@ class _Limits(Composer, SafeConstructor):
 
     def value(self) -> object:
         """The whole value that comes next: a Table, a list, text, a number, True, False or None."""
-        self._values = self._depth = self._deepest = 0
+        self._values = self._depth = self._deepest = self._level = 0
         try:
             node = self.compose_node(None, None)
         except _TooMuchError:
@@ -176,9 +177,11 @@ class _Limits(Composer, SafeConstructor):
             if not isinstance(key, str):
                 self.report(key_node.start_mark, f"a key must be text, not {shown(key)}", "write it in quotes")
                 continue
-            if self.passes_over(key):
+            if self._level == 0 and self.passes_over(key):
                 continue
+            self._level += 1
             value = self.construct_object(value_node, deep=True)
+            self._level -= 1
             if key in table:
                 doubled[key] = None
                 continue

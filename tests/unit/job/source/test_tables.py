@@ -366,6 +366,21 @@ def test_kept_columns_are_bounded_and_are_json() -> None:
             assert refused(source, keep=("odd,big",)) == [f"m.jsonl:1: {too_large}"]
 
 
+@pytest.mark.parametrize(("name", "form"), [("m.jsonl", "{}\n"), ("m.json", "[{}]"), ("m.yaml", "- {}\n")])
+def test_what_is_inside_a_kept_column_is_no_column(name: str, form: str) -> None:
+    line = {"image": "a.png", "instruction": "x", "meta": {"score": [{"other": 3}]}, "score": 4}
+    [item] = items(manifest(form.format(json.dumps(line)), name), keep=("meta",), ignore=("all",))
+    assert item.columns == {"meta": {"score": [{"other": 3}]}}
+
+
+def test_many_kept_columns_take_linear_time() -> None:
+    """Each name was compared with all others: these would take minutes."""
+    names = [f"c{number}" for number in range(50_000)]
+    text = "image,instruction," + ",".join(names) + "\na.png,x" + "," * len(names) + "\n"
+    [message] = refused(manifest(text), keep=("all",))
+    assert message.startswith("m.csv:2: the columns to keep have more than 64 KiB")
+
+
 def test_aliases_do_not_make_a_kept_column_huge() -> None:
     text = f"- {{image: a.png, instruction: x, note: &n {'y' * 5_000}, more: [{'*n, ' * 100}]}}\n"
     [message] = refused(manifest(text, "m.yaml"), keep=("all",))

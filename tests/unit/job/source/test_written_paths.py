@@ -167,6 +167,12 @@ def test_the_likely_file(there: str, written: str, remedy: str) -> None:
     assert refused(written) == [f"no such picture: '{told}' ({remedy.replace('{here}', os.getcwd())})"]
 
 
+def test_a_path_with_a_variable_has_likely_files_too(place: Path) -> None:
+    assert refused("$DATA/Set/X.png") == [
+        f"no such picture: '$DATA/Set/X.png' (did you mean '{place}/data/set/x.png'?)"
+    ]
+
+
 def test_absolute_paths_have_likely_files_too(place: Path) -> None:
     assert refused(f"{place}/HOME/H.png") == [
         f"no such picture: '{place}/HOME/H.png' (did you mean '{place}/home/h.png'?)"
