@@ -9,7 +9,7 @@ from joyedit.options import RunOptions
 
 _SOURCE = typer.Argument(
     metavar="SOURCE",
-    help="A manifest (.jsonl, .yaml, .json, .csv), a folder of pictures, one picture, or - for standard input "
+    help="A manifest (.jsonl, .yaml, .json, .csv, .tsv), a folder of pictures, one picture, or - for standard input "
     "(JSONL lines, or picture paths one a line).",
     show_default=False,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 
 from joyedit.errors import Problem, UsageError, os_reason
 from joyedit.job.source.problems import shown, utf8_safe
@@ -27,11 +28,14 @@ def needs_texts(options: SourceOptions) -> bool:
     recipe = options.recipe
     if recipe is not None and recipe.instruction is not None and not recipe.takes_own_text:
         return False
-    without, with_text = (
-        compose_instruction(recipe, options.recipe_values, own=own, prompt=options.prompt, default=None)[1]
-        for own in (None, "text")
+    return _lacks(options, None) and not _lacks(options, "text")
+
+
+def _lacks(options: SourceOptions, own: str | None) -> bool:
+    """Whether an item with this text of its own lacks something that its instruction needs."""
+    return bool(
+        compose_instruction(options.recipe, options.recipe_values, own=own, prompt=options.prompt, default=None)[1]
     )
-    return bool(without) and not with_text
 
 
 def list_of(folder: str, options: SourceOptions) -> str | None:
@@ -39,13 +43,19 @@ def list_of(folder: str, options: SourceOptions) -> str | None:
 
     Raises UsageError if there are two.
     """
-    if not needs_texts(options):
+    if not _lacks(options, None):
         return None
     found = [path for name in LISTS if os.path.isfile(path := os.path.join(folder, name))]
     if len(found) > 1:
         names = " and ".join(map(shown, found))
         raise UsageError(f"no instruction: give it with -p, or give one of the lists {names} as SOURCE")
     return found[0] if found else None
+
+
+def with_text_beside(picture: str, options: SourceOptions) -> SourceOptions:
+    """The options for one picture: the text beside it is the instruction if there is no other."""
+    text = text_beside(picture) if needs_texts(options) else None
+    return replace(options, prompt=text) if isinstance(text, str) else options
 
 
 def text_beside(picture: str) -> str | Problem:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from joyedit.errors import UsageError
-from joyedit.job.source.beside_pictures import list_of
+from joyedit.job.source.beside_pictures import list_of, with_text_beside
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.manifests import KINDS, ManifestSource, StdinSource
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
@@ -43,7 +43,7 @@ def open_source(source: str, options: SourceOptions, stdin: BinaryIO | None = No
         return FolderSource(source, options)
     suffix = os.path.splitext(source)[1].lower()
     if suffix in PICTURE_SUFFIXES:
-        return PictureSource(source, options)
+        return PictureSource(source, with_text_beside(source, options))
     if suffix in KINDS:
         return ManifestSource(source, KINDS[suffix], options)
     near = nearest(suffix, KINDS) if suffix else f"valid: {', '.join(KINDS)}"

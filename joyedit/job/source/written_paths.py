@@ -1,7 +1,8 @@
 """Paths as people write them in manifests -> paths as the system takes them.
 
-`~` is the home folder, `$NAME` and `${NAME}` are environment variables, `file://` begins the address of a file here.
-A file that really has such a name is taken as it is.
+`~` is the home folder, `$NAME/` and `${NAME}/` are environment variables that hold a folder, `file://` begins the
+address of a file here. A file that really has such a name is taken as it is. A variable stands at the beginning only,
+and only an absolute path is taken from it: no line of a stranger's manifest can bring a password into a record.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from joyedit.errors import Problem
 from joyedit.job.source.problems import shown
 
 _FILE = "file://"
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})(?=/)", re.ASCII)
 _DATA = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?[;,]", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_plain(written: str) -> bool:
     """Whether the system can take this path as it is written; most end here."""
-    return "$" not in written and written[:1] != "~" and written[:7].lower() != _FILE
+    return written[:1] not in ("$", "~") and written[:7].lower() != _FILE
 
 
 def system_path(written: str, base: str) -> str:
@@ -30,8 +31,11 @@ def system_path(written: str, base: str) -> str:
         return written
     if written[:7].lower() == _FILE:
         return _of_address(written)
-    path = os.path.expanduser(written)
-    return _VARIABLE.sub(lambda found: os.environ.get(found[1] or found[2], found[0]), path)
+    variable = _VARIABLE.match(written)
+    if variable is None:
+        return os.path.expanduser(written)
+    folder = os.environ.get(variable[1] or variable[2], "")
+    return folder + written[variable.end() :] if folder.startswith("/") else written
 
 
 def _of_address(written: str) -> str:
@@ -62,10 +66,11 @@ def path_problem(written: str) -> Problem | None:
         return Problem(message, "write file:///folder/picture.png, or the path alone", key="image")
     if "://" in written:
         return Problem(f"{shown(written)} is a web address", "download the picture first", key="image")
-    unset = [name for found in _VARIABLE.finditer(written) if (name := found[1] or found[2]) not in os.environ]
-    if unset:
-        message = f"no such picture: {shown(written)}"
-        return Problem(message, f"the environment variable {shown(unset[0])} is not set", key="image")
+    variable = _VARIABLE.match(written)
+    if variable is not None and not os.environ.get(name := variable[1] or variable[2], "").startswith("/"):
+        fault = "holds no absolute path" if name in os.environ else "is not set"
+        remedy = f"the environment variable {shown(name)} {fault}"
+        return Problem(f"no such picture: {shown(written)}", remedy, key="image")
     if written[:1] == "~" and os.path.expanduser(written) == written:
         return Problem(f"no such picture: {shown(written)}", "there is no home folder of this name", key="image")
     return None

@@ -123,6 +123,15 @@ def test_a_text_that_is_gone_since_the_check_fails_its_picture() -> None:
     )
 
 
+def test_a_text_beside_one_picture() -> None:
+    write(a="make it red\n")
+    assert told(source("in/a.png")) == [("a", "make it red")]
+    assert told(source("in/a.png", prompt="typed")) == [("a", "typed")]
+    assert refused(source("in/b.jpg")) == [
+        "in/b.jpg: no instruction (give it with -p, or as 'instruction' of the item)"
+    ]
+
+
 # ---- a list ----
 
 
@@ -140,6 +149,13 @@ def test_the_list_of_an_image_folder_is_read(name: str, text: str) -> None:
     assert opened.name == f"in/{name}"
     assert [item.id for item in reopen(opened.asked(), Path("out")).items()] == ["a", "sub/c"]
     assert [name for name, _ in told(source(prompt="typed"))] == ["a", "b", "sub/c"]
+
+
+def test_a_list_gives_the_parameters_of_a_recipe() -> None:
+    Path("in/metadata.csv").write_text("file_name,object,view\na.png,cup,left\n")
+    [(name, text)] = told(source(recipe=load_recipe("object-rotate")))
+    assert name == "a"
+    assert "cup" in text
 
 
 def test_two_lists_are_refused() -> None:

@@ -82,7 +82,7 @@ def test_home_and_variables(written: str, path: str, name: str, place: Path, mon
     assert [one.id for one in items(written)] == [item.id]
 
 
-@pytest.mark.parametrize("written", ["~/h.png", "$DATA/x.png", "${DATA}.png", "file:/h.png"])
+@pytest.mark.parametrize("written", ["~/h.png", "$DATA/x.png", "${DATA}.png", "set/$DATA/x.png", "file:/h.png"])
 def test_a_file_that_has_such_a_name_is_meant(written: str) -> None:
     draw(written)
     [item] = items(written)
@@ -128,6 +128,16 @@ def test_a_picture_inside_the_manifest_is_refused_with_its_remedy(data: str) -> 
     assert not isinstance(item, EditItem)
     assert item.code == "bad_line"
     assert len(str(item)) < 3_000
+
+
+def test_no_password_comes_into_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "hidden")
+    for written in ("$TOKEN/a.png", "${TOKEN}/a.png", "$TOKEN", "a/$TOKEN/a.png", "$TOKEN.png", "~/$TOKEN/a.png"):
+        assert "hidden" not in str(refused(written))
+        assert "hidden" not in str(list(open_source("m.jsonl", options()).items()))
+    assert refused("$TOKEN/a.png") == [
+        "no such picture: '$TOKEN/a.png' (the environment variable 'TOKEN' holds no absolute path)"
+    ]
 
 
 def test_a_web_address_is_refused() -> None:
