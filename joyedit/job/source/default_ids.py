@@ -112,7 +112,7 @@ class Uses:
         self._has_default = True
         images = line.get("images")
         image = line.get("image", images[0] if isinstance(images, list) and images else None)
-        if isinstance(image, str) and "\0" not in image and not is_data(image):
+        if isinstance(image, str) and "\0" not in image and (is_plain(image) or not is_data(image)):
             self._note_picture(image, hash(repr(sorted(line.items()))))
 
     def _note_picture(self, image: str, content: int) -> None:
@@ -165,7 +165,7 @@ class DefaultIds:
         content = _content(line, values)
         images = content[0]
         mark = f"-{_mark(content)}"
-        if not images or is_data(images[0]):
+        if not images or (not is_plain(images[0]) and is_data(images[0])):
             return DefaultId(f"item{mark}")
         path = self._pictures.absolute(images[0])
         if self._uses is None:

@@ -116,7 +116,7 @@ class ItemBuilder:
         """The item; or a failed one ("bad_line") whose message tells the problems of the record."""
         built = self._build(record)
         if built.item is not None:
-            return self._with_pictures(record, built.item, built.missing)
+            return built.item if built.missing is None else self._with_pictures(record, built.item, built.missing)
         return self._failed(record.line, one_message(self._placed(record, built)), built)
 
     def _with_pictures(self, record: Record, item: EditItem, missing: Problem | None) -> EditItem | FailedItem:
@@ -207,9 +207,11 @@ class ItemBuilder:
         pictures = [self._pictures.find(image) for image in _images(line)]
         missing: Problem | None = None
         for found in pictures:
-            if found.problem is not None and found.is_missing and self._skip_missing:
+            if found.problem is None:
+                continue
+            if found.is_missing and self._skip_missing:
                 missing = missing or found.problem
-            elif found.problem is not None:
+            else:
                 problems.append(found.problem)
         if missing is not None:
             self._count_missing += 1

@@ -174,7 +174,8 @@ class Schema:
 
         A null counts as a key that is not given.
         """
-        few, unknown = FewProblems(), FewProblems()
+        few = FewProblems()
+        unknown: FewProblems | None = None
         fields: dict[str, object] = {}
         values: dict[str, str] = {}
         written: dict[str, str] = {}
@@ -186,6 +187,7 @@ class Schema:
             key = self._names.get(name)
             if key is None:
                 if self.is_unknown(name):
+                    unknown = unknown or FewProblems()
                     unknown.add(partial(self.unknown, name))
                 continue
             if key in written:
@@ -202,12 +204,13 @@ class Schema:
                     values[key] = text
             elif key == "images" and isinstance(value, list) and len(value) > MAX_IMAGES:
                 few.add(partial(Problem, f"{name} has {len(value)} paths, and {MAX_IMAGES} are the most", key=name))
-            elif isinstance(value, float) and key in WHOLE_KEYS and _is_whole(value):
+            elif type(value) is float and key in WHOLE_KEYS and _is_whole(value):
                 fields[key] = int(value)  # tools that know only one kind of number write 7.0
             else:
                 fields[key] = value
         checked, more = _check(model, fields, written)
-        return checked, values, few.take() + unknown.take() + more
+        told = few.take()
+        return checked, values, (told if unknown is None else told + unknown.take()) + more
 
 
 def _is_whole(value: float) -> bool:
@@ -230,6 +233,8 @@ def _check(
             name = written.get(key, key)
             message = f"{name} must be {RULES[key]}, not {shown(detail['input'])}"
             message += " in the list" if len(detail["loc"]) > 1 else ""
+            if isinstance(detail["input"], str) and _SURROGATE.search(detail["input"]):
+                message = f"{name} is not valid Unicode: {shown(detail['input'])}"
             problems.setdefault(key, Problem(message, _remedy(key, fields[key]), key=name))
         return None, list(problems.values())
     if checked.basesize is not None and checked.basesize not in BASE_SIZES:

@@ -20,9 +20,14 @@ _DATA = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?[;,]", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+_ODD_BEGINNINGS = frozenset("$~fFd")
+
+
 def is_plain(written: str) -> bool:
-    """Whether the system can take this path as it is written; most end here."""
-    return written[:1] not in ("$", "~") and written[:7].lower() != _FILE
+    """Whether the system can take this path as it is written, at once for most paths."""
+    if written[:1] not in _ODD_BEGINNINGS:
+        return True
+    return written[0] not in "$~" and written[:7].lower() != _FILE and not is_data(written)
 
 
 def system_path(written: str, base: str) -> str:

@@ -323,7 +323,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"instruction": " \n"}, "instruction must be text that is not empty, not ' \\n'"),
     ({"instruction": 3}, "instruction must be text that is not empty, not 3"),
     ({"instruction": "a\0b"}, "instruction must be text that is not empty, not 'a\\x00b'"),
-    ({"instruction": "\ud800"}, "instruction must be text that is not empty, not '\\ud800'"),
+    ({"instruction": "\ud800"}, "instruction is not valid Unicode: '\\ud800'"),
     ({"instruction": None}, "no instruction (give it with -p, or as 'instruction' of the item)"),
     ({"negative_prompt": 3}, "negative_prompt must be text, not 3"),
     ({"steps": 0}, "steps must be a whole number from 1 to 1000, not 0"),
