@@ -18,8 +18,6 @@ _FILE = "file://"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})(?=/)", re.ASCII)
 _DATA = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?[;,]", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
 _ODD_BEGINNINGS = frozenset("$~fFd")
 
 
@@ -66,7 +64,9 @@ def path_problem(written: str) -> Problem | None:
     if is_data(written):
         message = f"{shown(written)} is a picture inside the manifest, and joyedit reads pictures from files"
         return Problem(message, "write it to a file, and give the path of that", key="image")
-    if written[:7].lower() == _FILE and _of_address(written) == written:
+    if written[:7].lower() == _FILE:
+        if _of_address(written) != written:
+            return None
         message = f"{shown(written)} is the address of no file on this machine"
         return Problem(message, "write file:///folder/picture.png, or the path alone", key="image")
     if "://" in written:

@@ -169,6 +169,7 @@ class _Limits(Composer, SafeConstructor):
         table = Table()
         doubled: dict[str, None] = {}
         merged: list[Any] = []
+        empty: list[str] = []
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
                 merged.append(value_node)
@@ -188,8 +189,8 @@ class _Limits(Composer, SafeConstructor):
             table[key] = value
             table.lines[key] = int(key_node.start_mark.line) + 1
             if value is None and not value_node.value:
-                table.empty += (key,)
-        table.doubled = tuple(doubled)
+                empty.append(key)
+        table.doubled, table.empty = tuple(doubled), tuple(empty)
         for value_node in merged:
             self._merge(table, value_node)
         return table

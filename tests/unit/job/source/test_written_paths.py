@@ -108,6 +108,13 @@ def test_addresses_of_files(place: Path) -> None:
         assert refused(wrong) == [f"'{wrong}' is the address of no file on this machine {remedy}"]
 
 
+def test_a_missing_file_at_an_address(place: Path) -> None:
+    assert refused(f"file://{place}/gone.png", f"file://{place}/HERE/a.png") == [
+        f"no such picture: 'file://{place}/gone.png' (paths are relative to '{place}/here')",
+        f"no such picture: 'file://{place}/HERE/a.png' (did you mean '{place}/here/a.png'?)",
+    ]
+
+
 def test_what_is_not_set(place: Path) -> None:
     assert refused("$NO_SUCH/a.png", "~nobody_here/a.png", "$DATA/gone.png") == [
         "no such picture: '$NO_SUCH/a.png' (the environment variable 'NO_SUCH' is not set)",
