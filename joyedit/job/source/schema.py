@@ -273,7 +273,7 @@ def parameter_text(value: object) -> str | None:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WHOLE = re.compile(r"([+-]?[0-9]{1,20})(?:[.,]0)?")
-_DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_DECIMAL = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(\.[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[0-9]{1,3},[0-9]{1,2}")
 
 

@@ -122,7 +122,7 @@ def test_numbers_that_are_not_what_they_show_are_refused(number: str, key: str) 
     assert f"m.yaml:2: '{number}' means another number to YAML than it shows {remedy}" in got
 
 
-@pytest.mark.parametrize("number", ["0o17", "1e3", "1e+3"])
+@pytest.mark.parametrize("number", ["0o17", "1e3", "1e+3", "0128"])
 def test_numbers_of_other_readers_stay_text(number: str) -> None:
     [message] = refused(f"- {{image: a.png, instruction: x, seed: {number}}}\n")
     assert message.endswith(f"not '{number}' (write it in plain digits)")
