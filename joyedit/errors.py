@@ -49,7 +49,8 @@ class Problem:
     """One thing that is wrong in an input file, and what the user can do about it (`remedy`).
 
     `file` and `line` say where it is; both stay None until the reader knows its place (see `at`). `line` is
-    None too if the problem concerns the whole file. `key` names the key of the item that is wrong.
+    None too if the problem concerns the whole file. `key` names the key of the item that is wrong. Problems with
+    the same `once` are one: many items of a file have it, and it is told once.
     """
 
     message: str
@@ -58,6 +59,7 @@ class Problem:
     key: str | None = None
     file: str | None = None
     line: int | None = None
+    once: str | None = None
 
     def at(self, file: str | None = None, line: int | None = None) -> Problem:
         """The same problem with its place: the file, the line, or both."""

@@ -191,6 +191,25 @@ class RunOptions:
     values: tuple[str, ...] = option(
         (), "--set", metavar="NAME=VALUE", help="A parameter of the recipe; may be repeated."
     )
+    map: tuple[str, ...] = option(
+        (), "--map", metavar="KEY=COLUMN",
+        help="Read a column of the manifest as this key, for example image=source_img; may be repeated.",
+    )  # fmt: skip
+    ignore_columns: tuple[str, ...] = option(
+        (), "--ignore-columns", metavar="NAMES|all",
+        help="Columns (or keys) of the manifest to pass over, with commas between them; all: those that joyedit does "
+        "not know.",
+    )  # fmt: skip
+    keep_columns: tuple[str, ...] = option(
+        (), "--keep-columns", metavar="NAMES|all", help="Columns to carry into results.jsonl, as 'columns'."
+    )
+    text_to_image: bool = option(
+        False, "--text-to-image", help="An item whose picture is left empty is made from its instruction alone."
+    )
+    skip_missing: bool = option(
+        False, "--skip-missing",
+        help="Start although some pictures of the manifest are missing; their items fail (missing_picture).",
+    )  # fmt: skip
     format: FormatName | None = option(
         None, "--format", help="Format of the edited pictures. [default: png, or that of the file named with -o]"
     )

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError
 from joyedit.job.results.journal import has_records
+from joyedit.job.source.columns import Columns
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
@@ -63,6 +64,7 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
 def build_request(options: RunOptions) -> Request:
     """Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe."""
     _refuse(options)
+    options = _with_home(options)
     picture = _one_picture(options)
     if picture is not None:
         # Nothing but this picture is ever in its folder, so nothing there is to be kept.
@@ -85,10 +87,28 @@ def build_request(options: RunOptions) -> Request:
         limit=options.limit,
         exclude=options.exclude,
         look=not has_records(options.output),
+        skip_missing=options.skip_missing,
+        text_to_image=options.text_to_image,
+        columns=Columns.of(options.map, options.ignore_columns, options.keep_columns),
     )
     stdin = _stdin() if options.source == ("-",) else None
     source = open_source(options.source, source_options, stdin)
     return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint, picture=picture)
+
+
+def _with_home(options: RunOptions) -> RunOptions:
+    """The options with `~` expanded: a shell leaves it as it is in `--output=~/out`. Raises UsageError."""
+    output = _home_path("--output", os.fspath(options.output))
+    source = tuple([one if os.path.lexists(one) else _home_path("SOURCE", one) for one in options.source])
+    recipe = None if options.recipe is None else _home_path("--recipe", options.recipe)
+    return replace(options, output=Path(output), source=source, recipe=recipe)
+
+
+def _home_path(flag: str, path: str) -> str:
+    expanded = os.path.expanduser(path)
+    if path[:1] == "~" and expanded == path:
+        raise UsageError(f"{flag} {path}: there is no home folder of this name (a folder here of this name: ./{path})")
+    return expanded
 
 
 def loading_config(model: str, options: Mapping[str, Any]) -> RunConfig:
@@ -112,7 +132,7 @@ def build_item(pictures: int, instruction: str, settings: Mapping[str, Any], che
     if pictures:
         line["images"] = [f"picture {number}" for number in range(1, pictures + 1)]
     item, problems = builder.build(Record(0, line))
-    if item is None:
+    if not isinstance(item, EditItem):
         message = (one.message + (f" ({one.remedy})" if one.remedy else "") for one in problems)
         raise UsageError("\n".join(message))
     return item

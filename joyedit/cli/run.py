@@ -9,8 +9,8 @@ from joyedit.options import RunOptions
 
 _SOURCE = typer.Argument(
     metavar="SOURCE...",
-    help="A manifest (.jsonl, .yaml, .json, .csv); pictures, folders of pictures and patterns such as 'in/*.jpg'; or - "
-    "for standard input (JSONL lines, or picture paths one a line).",
+    help="A manifest (.jsonl, .yaml, .json, .csv, .tsv); pictures, folders of pictures and patterns such as "
+    "'in/*.jpg'; or - for standard input (JSONL lines, or picture paths one a line).",
     show_default=False,
 )
 

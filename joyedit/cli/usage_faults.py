@@ -40,7 +40,7 @@ def _text(error: Any, argv: Sequence[str], root: Any, command: str | None, conte
             return f"{error.option_name} takes no value"
         return f"{error.option_name} needs a value"
     if kind == "MissingParameter" and parameter is not None:
-        return f"{parameter.metavar or parameter.name} is missing"
+        return f"{(parameter.metavar or parameter.name).rstrip('.')} is missing"
     if kind == "BadParameter" and parameter is not None and command is not None and command in _OPTIONS:
         options = _OPTIONS[command]
         given = _given(argv, parameter.opts)

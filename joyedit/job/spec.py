@@ -101,7 +101,8 @@ class EditItem:
     `images` are the references in order (none: text to image). `output` is relative to the output folder,
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
     before the choice of a bucket; with None the last reference decides. `other_ids` are default ids that the item had
-    if other lines were there: its picture may be finished under one of them.
+    if other lines were there: its picture may be finished under one of them. `columns` are what its record carries from
+    the source; they change no picture.
     """
 
     id: str
@@ -113,6 +114,7 @@ class EditItem:
     output: str
     origin: Origin
     other_ids: tuple[str, ...] = ()
+    columns: dict[str, Any] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,3 +215,4 @@ class ItemResult:
     output_sha256: str | None = None
     inputs_seen: tuple[Seen, ...] = ()
     planned_output: str | None = None
+    columns: dict[str, Any] | None = field(default=None, hash=False)

@@ -146,6 +146,7 @@ class RunSession:
             model=self.model.info.model,
             at_once=not self._one_by_one,
         )
+        self._folder.check_name()  # the pictures that were asked about are those beside the records
         return Checker(
             self._stats.count(self._given()),
             self._resume,

@@ -87,7 +87,7 @@ def test_the_fake_is_no_model_without_its_switch(
         (["--outptu", "x"], "no option is named --outptu (did you mean --output?)"),
         (["--verbosee"], "no option is named --verbosee (did you mean --verbose?)"),
         (["--fast"], "no option is named --fast (see joyedit run --help)"),
-        (["extra"], "too many arguments: extra (see joyedit run --help)"),
+        (["extra"], "extra: no such file or folder"),
     ],
 )
 def test_flags(joyedit: Command, pictures: Path, flags: list[str], message: str) -> None:

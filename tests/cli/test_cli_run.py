@@ -157,7 +157,7 @@ def test_a_bad_picture_in_a_folder_fails_alone(joyedit: Command, pictures: Path)
         "1 of 4 items failed: see edited/results.jsonl and edited/joyedit.log",
         "to edit only these items again, add --retry-failed to the same command, or run edited/failed.jsonl",
     ]
-    assert "4: 3 ok, 1 failed (unreadable_picture 1)" in ended.out
+    assert "4: 3 ok, 1 failed (truncated_picture 1)" in ended.out
 
 
 def test_a_failing_batch_takes_no_mates_with_it(joyedit: Command, pictures: Path) -> None:

@@ -106,7 +106,7 @@ def test_text_goes_through_with_escapes_for_what_the_encoding_lacks(pipe: tuple[
     class Like:
         encoding = "ascii"
 
-    text = streams._text(pump, writer, Like())
+    text = streams._text(pump.write, writer, Like())
     text.write("caf\u00e9\n")
     pump.drain()
     assert os.read(reader, 100) == b"caf\\xe9\n"

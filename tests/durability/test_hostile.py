@@ -88,7 +88,7 @@ def bomb(levels: int) -> bytes:
         ("m.jsonl", b'{"image": "a.png", "instruction": "x", "steps": 1e999}\n'),
         ("m.jsonl", b'{"image": "a.png", "instruction": "x", "__class__": "os"}\n'),
         ("m.jsonl", b"\0" * 100_000 + b"\n"),
-        ("m.jsonl", b'{"image": "file:///etc/passwd", "instruction": "x"}\n'),
+        ("m.jsonl", b'{"image": "file://server/etc/passwd", "instruction": "x"}\n'),
         ("m.jsonl", b'{"image": "/dev/zero", "instruction": "x"}\n'),
         ("m.jsonl", b'{"image": "/proc/self/mem", "instruction": "x", "id": ""}\n'),
     ],

@@ -84,6 +84,15 @@ class OutputFolder:
         except OSError as error:
             raise OutputError(f"cannot create the output folder {self.path}: {os_reason(error)}") from error
 
+    def check_name(self) -> None:
+        """Raises `OutputError` if another folder has the name of this one by now: what lies there says nothing."""
+        try:
+            is_same = os.path.samestat(os.stat(self.path), os.fstat(self.handle))
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise OutputError(f"the output folder {self.path} was moved, removed or replaced while the run began")
+
     def close(self) -> None:
         """Give the handle back. A second call does nothing."""
         if self._root is not None:

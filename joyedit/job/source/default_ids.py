@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from joyedit.job.source.names import fold, name_problem, safe_name
 from joyedit.job.source.schema import DEFAULTS_KEYS, Line, Schema
+from joyedit.job.source.written_paths import folder_as_written, is_data, is_plain, system_path
 
 _MARK = 10
 
@@ -39,6 +40,8 @@ class PictureIds:
 
     def absolute(self, image: str) -> str:
         """The same path for one picture, however it is written."""
+        if not is_plain(image):
+            image = system_path(image, self._base or "")
         return os.path.normpath(self._prefix + image if image[:1] != "/" else image)
 
     def short(self, image: str, path: str) -> str:
@@ -55,8 +58,11 @@ class PictureIds:
                 return path[len(self._prefix) :]
         elif not path.startswith(("/", "../")) and path != os.pardir:
             return path
-        folder, name = os.path.split(os.path.normpath(image))
+        is_literal = is_plain(image) or path == os.path.normpath(self._prefix + image if image[:1] != "/" else image)
+        folder, name = os.path.split(os.path.normpath(image if is_literal else folder_as_written(image)))
         last = os.path.basename(folder)
+        if not is_literal:  # no shell must take the name for something else
+            last = "home" if last[:1] == "~" else last.replace("$", "").strip("{}")
         last = "parent" if last == os.pardir else last or "root"
         return f"{last}-{_hash(folder.encode('utf-8', 'surrogatepass'))}/{name}"
 
@@ -106,7 +112,7 @@ class Uses:
         self._has_default = True
         images = line.get("images")
         image = line.get("image", images[0] if isinstance(images, list) and images else None)
-        if isinstance(image, str) and "\0" not in image:
+        if isinstance(image, str) and "\0" not in image and (is_plain(image) or not is_data(image)):
             self._note_picture(image, hash(repr(sorted(line.items()))))
 
     def _note_picture(self, image: str, content: int) -> None:
@@ -159,7 +165,7 @@ class DefaultIds:
         content = _content(line, values)
         images = content[0]
         mark = f"-{_mark(content)}"
-        if not images:
+        if not images or (not is_plain(images[0]) and is_data(images[0])):
             return DefaultId(f"item{mark}")
         path = self._pictures.absolute(images[0])
         if self._uses is None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
+from joyedit.job.plan import failed
+from joyedit.job.source.columns import kept_columns
 from joyedit.job.source.default_ids import DefaultIds, PictureIds, Uses
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.names import EXTENSIONS, name_problem
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
-from joyedit.job.source.problems import Record, cut, one_message, shown
-from joyedit.job.source.schema import Line
+from joyedit.job.source.problems import Record, Table, cut, one_message, shown
+from joyedit.job.source.schema import PICTURE_KEYS, Line
 from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Size
@@ -36,6 +38,8 @@ class _Built(NamedTuple):
     line: Line | None = None
     name: str | None = None
     instruction: str = ""
+    missing: Problem | None = None
+    """A picture that is not there, where that stops only its item."""
 
 
 class _Names(NamedTuple):
@@ -50,8 +54,9 @@ class ItemBuilder:
     """Makes the items of one pass over a source.
 
     `file` names the source in messages; relative paths are relative to the folder `base` ("" for the current one, None
-    for the current one where ids must not depend on it). With `look`, a picture that does not exist is a problem.
-    `uses` are what a first pass over the source found.
+    for the current one where ids must not depend on it). With `look`, a picture that does not exist is a problem; with
+    `skip_missing` too, its item fails and is no problem of the source. `uses` are what a first pass over the source
+    found.
     """
 
     def __init__(
@@ -62,9 +67,14 @@ class ItemBuilder:
         options: SourceOptions,
         defaults: RunDefaults,
         look: bool,
+        skip_missing: bool = False,
         uses: Uses | None = None,
     ) -> None:
         self._file = file
+        self._skip_missing = skip_missing
+        self._count_missing = 0
+        self._first_missing = ""
+        self._text_to_image = options.text_to_image
         self._recipe = options.recipe
         self._prompt = options.prompt
         self._default_instruction = defaults.instruction
@@ -72,6 +82,7 @@ class ItemBuilder:
         self._extensions = EXTENSIONS[options.format]
         self._format = options.format
         self._schema = options.item_schema()
+        self._schema.unmet -= defaults.names
         self.settings = options.settings(defaults.settings)
         self._sampling = self.settings.sampling()
         tree = OutputTree(options.output)
@@ -81,10 +92,12 @@ class ItemBuilder:
         self._pictures = PictureFinder(base or "", tree, look=look)
         self._default_ids = DefaultIds(PictureIds(base), uses)
 
-    def build(self, record: Record) -> tuple[EditItem | None, list[Problem]]:
+    def build(self, record: Record) -> tuple[EditItem | FailedItem | None, list[Problem]]:
         """The item, or the problems of the record. The builder gives out its names in both cases."""
         built = self._build(record)
-        return built.item, self._placed(record, built)
+        if built.item is None:
+            return None, self._placed(record, built)
+        return self._with_pictures(record, built.item, built.missing), []
 
     def problems(self, record: Record, lines: LineSettings | None = None) -> list[Problem]:
         """The problems of the record; the item itself is not made. `lines` counts what it says."""
@@ -101,12 +114,26 @@ class ItemBuilder:
         )
         return None if problems else text
 
+    def of_all_items(self, count: int) -> list[Problem]:
+        """The problems that only all `count` records together have."""
+        problems = [
+            Problem(f"no item has the column {shown(name)}, which --map or --keep-columns names", "correct its name")
+            for name in sorted(self._schema.unmet)
+        ]
+        if count and self._count_missing == count:
+            told = f"the pictures of all {count} items are missing" if count > 1 else "the picture is missing"
+            problems.append(Problem(f"{told}, and --skip-missing skips only some: {self._first_missing}"))
+        return problems
+
     def item(self, record: Record) -> EditItem | FailedItem:
         """The item; or a failed one ("bad_line") whose message tells the problems of the record."""
         built = self._build(record)
         if built.item is not None:
-            return built.item
+            return built.item if built.missing is None else self._with_pictures(record, built.item, built.missing)
         return self._failed(record.line, one_message(self._placed(record, built)), built)
+
+    def _with_pictures(self, record: Record, item: EditItem, missing: Problem | None) -> EditItem | FailedItem:
+        return item if missing is None else failed(item, "missing_picture", str(record.place(missing, self._file)))
 
     def failed(self, problem: Problem) -> FailedItem:
         """The failed item for a part of the source that cannot be read."""
@@ -148,12 +175,15 @@ class ItemBuilder:
         if line is None:
             return _Built(None, problems)
         instruction = self._instruction(line, values, problems)
-        pictures = self._find_pictures(line, problems)
+        pictures, missing = self._find_pictures(line, problems)
+        if not pictures:
+            _add(problems, self._left_empty(record.data))
+        columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
         sampling = self._own_sampling(line)
         size = self._size(line, problems)
         names = self._names(line, values, pictures, max(record.line, 1), problems)
         if problems or not make:
-            return _Built(None, problems, line, names.id, instruction)
+            return _Built(None, problems, line, names.id, instruction, missing)
         item = EditItem(
             id=names.id or "",
             images=tuple([Path(found.path) for found in pictures]),
@@ -164,8 +194,9 @@ class ItemBuilder:
             output=names.output,
             origin=Origin(file=self._file, line=record.line or None),
             other_ids=names.other_ids,
+            columns=columns,
         )
-        return _Built(item, problems, line, names.id)
+        return _Built(item, problems, line, names.id, instruction, missing)
 
     # Each of the following reads one part of an item, and adds what is wrong with it to `problems`.
 
@@ -182,12 +213,43 @@ class ItemBuilder:
             problems.extend(self._recipe.choice_problems(values))
         return text
 
-    def _find_pictures(self, line: Line, problems: list[Problem]) -> list[FoundPicture]:
+    def _find_pictures(self, line: Line, problems: list[Problem]) -> tuple[list[FoundPicture], Problem | None]:
+        """The pictures, and why one of them is missing if that stops only the item."""
         if line.image is not None and line.images is not None:
             problems.append(Problem("'image' and 'images' are both given", "keep one of them"))
         pictures = [self._pictures.find(image) for image in _images(line)]
-        problems.extend(found.problem for found in pictures if found.problem is not None)
-        return pictures
+        missing: Problem | None = None
+        for found in pictures:
+            if found.problem is None:
+                continue
+            if found.is_missing and self._skip_missing:
+                missing = missing or found.problem
+            else:
+                problems.append(found.problem)
+        if missing is not None:
+            self._count_missing += 1
+            self._first_missing = self._first_missing or missing.text
+        return pictures, missing
+
+    def _left_empty(self, data: dict[str, object]) -> Problem | None:
+        """The problem of an item without pictures that does not ask for text to image."""
+        if self._text_to_image:
+            return None
+        remedy = "--text-to-image makes a picture of the instruction alone"
+        if isinstance(data, Table):
+            for name in data.empty:
+                if self._schema.key(name) in PICTURE_KEYS:
+                    return Problem(f"{name} is empty, and an edit needs a picture", remedy, key=name)
+        mapped = self._schema.mapped_pictures
+        if mapped and not any(name in data for name in mapped):
+            message = f"the item has no {shown(mapped[0])}, and an edit needs a picture"
+            return Problem(message, remedy, once="no mapped picture")
+        return None
+
+    def _kept_columns(self, data: dict[str, Any], problems: list[Problem]) -> dict[str, Any] | None:
+        kept, problem = kept_columns(data, [name for name in data if self._schema.keeps(name)])
+        _add(problems, problem)
+        return kept
 
     def _own_sampling(self, line: Line) -> Sampling:
         given = self._sampling

@@ -9,15 +9,16 @@ from itertools import chain
 from typing import BinaryIO
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
+from joyedit.job.source.csv_reader import read_csv
 from joyedit.job.source.default_ids import PictureIds, Uses
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.problems import Problems, Record, Records
-from joyedit.job.source.readers import json_line, read_csv, read_json, read_jsonl
+from joyedit.job.source.readers import json_line, read_json, read_jsonl
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, read_defaults
 from joyedit.job.source.stoppable_stream import StoppableStream
-from joyedit.job.source.text import lines_of
+from joyedit.job.source.text import as_utf8, lines_of
 from joyedit.job.source.yaml_manifest import read_yaml, read_yaml_defaults
 from joyedit.job.spec import EditItem, FailedItem, Stamp
 
@@ -28,10 +29,13 @@ KINDS = {
     ".yaml": "yaml",
     ".yml": "yaml",
     ".csv": "csv",
+    ".tsv": "csv",
 }
 """The file endings of manifests."""
 
-_READERS = {"jsonl": read_jsonl, "json": read_json, "yaml": read_yaml}
+_READERS = {"jsonl": read_jsonl, "json": read_json}
+_READERS_BY_KEY = {"csv": read_csv, "yaml": read_yaml}
+"""Those that read some parts only by what their keys mean."""
 
 
 class ManifestSource(Source):
@@ -54,6 +58,8 @@ class ManifestSource(Source):
             problems.add([got] if isinstance(got, Problem) else builder.problems(got, lines if is_taken else None))
         if not count and not problems.total:
             problems.add([Problem("this manifest has no items").at(self.name)])
+        elif count:
+            problems.add(problem.at(self.name) for problem in builder.of_all_items(count))
         problems.raise_any()
         return self._summary(count, builder.settings, instruction=builder.instruction, lines=lines)
 
@@ -76,7 +82,13 @@ class ManifestSource(Source):
     def _builder(self, defaults: RunDefaults, *, look: bool) -> ItemBuilder:
         base = os.path.dirname(self.name)
         return ItemBuilder(
-            file=self.name, base=base, options=self.options, defaults=defaults, look=look, uses=self._first_pass()
+            file=self.name,
+            base=base,
+            options=self.options,
+            defaults=defaults,
+            look=look,
+            skip_missing=self.options.skip_missing,
+            uses=self._first_pass(),
         )
 
     def _first_pass(self) -> Uses:
@@ -95,15 +107,15 @@ class ManifestSource(Source):
         if self.kind != "yaml":
             return RunDefaults(), []
         with self._open() as file:
-            record = read_yaml_defaults(file, self.name)
+            record = read_yaml_defaults(file, self.name, self.options.item_schema())
         return read_defaults(record, self.options, self.name)
 
     def _records(self) -> Records:
         with self._open() as file:
-            if self.kind == "csv":
-                yield from read_csv(file, self.name, self.options.item_schema())
-            else:
+            if self.kind in _READERS:
                 yield from _READERS[self.kind](file, self.name)
+            else:
+                yield from _READERS_BY_KEY[self.kind](file, self.name, self.options.item_schema())
 
     def _open(self) -> BinaryIO:
         try:
@@ -113,7 +125,7 @@ class ManifestSource(Source):
                 raise UsageError(
                     f"{self.name}: this manifest is no file (send its lines to standard input, with - as SOURCE)"
                 )
-            return open(handle, "rb")
+            return as_utf8(open(handle, "rb"))
         except OSError as error:
             raise UsageError(f"{self.name}: cannot read this manifest: {os_reason(error)}") from error
 
@@ -125,9 +137,11 @@ class StdinSource(Source):
         super().__init__("-", "stdin", options)
         self._stream = StoppableStream(stream, lambda: self.stopped())
         self._lines = lines_of(self._stream, "-")
-        self._builder = ItemBuilder(file="-", base=None, options=options, defaults=RunDefaults(), look=True)
+        self._builder = ItemBuilder(
+            file="-", base=None, options=options, defaults=RunDefaults(), look=True, skip_missing=True
+        )
         self._is_json = False
-        self._first: EditItem | None = None
+        self._first: EditItem | FailedItem | None = None
 
     def check(self) -> SourceSummary:
         """Reads the first line. Raises ManifestError, and SourceStoppedError when `stopped` says so."""

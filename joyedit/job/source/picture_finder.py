@@ -7,8 +7,10 @@ import stat
 from typing import NamedTuple
 
 from joyedit.errors import Problem, os_reason
+from joyedit.job.source.likely_files import LikelyFiles
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.problems import shown
+from joyedit.job.source.written_paths import is_data, is_plain, path_problem, system_path
 
 _KEPT = 4096
 _SHOWN_PATH = 300
@@ -20,12 +22,13 @@ class FoundPicture(NamedTuple):
     """One picture of a manifest: its path from here.
 
     `names_in_output` are its names below the output folder, if it lies there. `problem` says why it cannot be
-    an input.
+    an input; with `is_missing`, because there is no such file.
     """
 
     path: str
     names_in_output: tuple[str, ...]
     problem: Problem | None
+    is_missing: bool = False
 
 
 class PictureFinder:
@@ -40,6 +43,7 @@ class PictureFinder:
         self._output = output
         self._look = look
         self._found: dict[str, FoundPicture] = {}
+        self._likely = LikelyFiles()
 
     def find(self, image: str) -> FoundPicture:
         """The picture that an item names `image`."""
@@ -53,27 +57,38 @@ class PictureFinder:
         return found
 
     def _find(self, image: str) -> FoundPicture:
-        path = os.path.join(self._base, image)
+        plain = image
+        if not is_plain(image):
+            if is_data(image):
+                return FoundPicture(image[:_SHOWN_PATH], (), path_problem(image))
+            plain = system_path(image, self._base)
+        path = os.path.join(self._base, plain)
         if len(path) > _MAX_PATH:
             too_long = Problem(f"the path is too long: {shown(image, _SHOWN_PATH)}", "move the picture", key="image")
             return FoundPicture(path, (), too_long)
-        problem = _picture_problem(path, image, self._absolute_base) if self._look else None
-        return FoundPicture(path, self._output.file_names(path), problem)
+        names = self._output.file_names(path)
+        if not self._look:
+            return FoundPicture(path, names, None)
+        problem, is_missing = self._problem(path, image)
+        return FoundPicture(path, names, problem, is_missing)
 
-
-def _picture_problem(path: str, written: str, base: str) -> Problem | None:
-    name = shown(written, _SHOWN_PATH)
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
-        if "://" in written:
-            return Problem(f"{shown(written)} is a web address", "download the picture first", key="image")
-        reason = os_reason(error) if isinstance(error, OSError) else str(error)
-        if isinstance(error, FileNotFoundError):
-            reason = "no such picture"
-        remedy = f"paths are relative to {shown(base, _SHOWN_PATH)}"
-        return Problem(f"{reason}: {name}", remedy, key="image")
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-        return Problem(f"{name} is {kind}, not a picture", key="image")
-    return None
+    def _problem(self, path: str, written: str) -> tuple[Problem | None, bool]:
+        """Why there is no picture at `path`, and whether nothing is there at all."""
+        name = shown(written, _SHOWN_PATH)
+        try:
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError) as error:
+            is_missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+            told = path_problem(written)
+            if told is not None:
+                return told, is_missing
+            reason = os_reason(error) if isinstance(error, OSError) else str(error)
+            if isinstance(error, FileNotFoundError):
+                reason = "no such picture"
+            likely = self._likely.remedy(system_path(written, self._base), self._base) if is_missing else ""
+            remedy = likely or f"paths are relative to {shown(self._absolute_base, _SHOWN_PATH)}"
+            return Problem(f"{reason}: {name}", remedy, key="image"), is_missing
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+            return Problem(f"{name} is {kind}, not a picture", key="image"), False
+        return None, False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.plan import failed
+from joyedit.job.source.beside_pictures import NO_TEXTS, SUFFIX, needs_texts, text_beside
 from joyedit.job.source.counted_pictures import CountedPictures
 from joyedit.job.source.default_ids import DefaultId, folder_id
 from joyedit.job.source.item_builder import ItemBuilder
@@ -16,7 +17,7 @@ from joyedit.job.source.names import EXTENSIONS, fold, safe_name
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.source.picture_folder import Entry, FolderWalk
-from joyedit.job.source.problems import Record, cut, shown, utf8_safe
+from joyedit.job.source.problems import Problems, Record, cut, one_message, shown, utf8_safe
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
@@ -52,10 +53,10 @@ class PictureSource(Source):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Shared:
-    """What all items of a folder share."""
+    """What all items of a folder share. `instruction` is None where each picture has a text file beside it."""
 
     settings: Settings
-    instruction: str
+    instruction: str | None
     sampling: Sampling
     size: Size | None
 
@@ -80,12 +81,19 @@ class FolderSource(Source):
 
     def check(self) -> SourceSummary:
         shared = self._shared()
-        items, passed = 0, PassedOver()
+        items, asked, passed = 0, 0, PassedOver()
+        problems = Problems()
         for entry in self._entries(OutputTree(self.options.output), note=True):
-            if entry.kind == "other":
-                passed.add(utf8_safe(entry.path), entry.reason)
-            else:
+            if entry.kind != "other":
                 items += 1
+            elif shared.instruction is not None or not entry.path.endswith(SUFFIX):
+                passed.add(utf8_safe(entry.path), entry.reason)
+            if shared.instruction is None and entry.kind == "picture":
+                asked += 1
+                problems.add(self._instruction(entry, shared)[1])
+        if asked and problems.total == asked:  # nobody meant to write them
+            raise ManifestError([NO_TEXTS.at(self.name)])
+        problems.raise_any()
         if not items:
             counted = "".join(f", {count} x {kind}" for kind, count in passed.kinds.most_common())
             raise ManifestError([Problem(f"no pictures in this folder{counted}").at(self.name)])
@@ -103,9 +111,8 @@ class FolderSource(Source):
 
     def _shared(self) -> _Shared:
         settings = self.options.settings(Settings())
-        text, problems = compose_instruction(
-            self.options.recipe, self.options.recipe_values, own=None, prompt=self.options.prompt, default=None
-        )
+        needs = needs_texts(self.options)
+        text, problems = (None, []) if needs else self._composed(None)
         height, width = settings.height, settings.width
         if (width is None) != (height is None):
             problems = [*problems, PAIR]
@@ -113,6 +120,19 @@ class FolderSource(Source):
             raise ManifestError(problem.at(self.name) for problem in problems)
         size = None if height is None or width is None else (height, width)
         return _Shared(settings=settings, instruction=text, sampling=settings.sampling(), size=size)
+
+    def _composed(self, own: str | None) -> tuple[str, list[Problem]]:
+        options = self.options
+        return compose_instruction(options.recipe, options.recipe_values, own=own, prompt=options.prompt, default=None)
+
+    def _instruction(self, entry: Entry, shared: _Shared) -> tuple[str, list[Problem]]:
+        """The instruction of one picture, or why it has none."""
+        if shared.instruction is not None:
+            return shared.instruction, []
+        text = text_beside(os.path.join(self.name, entry.path))
+        if isinstance(text, Problem):
+            return "", [text.at(cut(utf8_safe(os.path.join(self.name, entry.path)), _SHOWN_PATH))]
+        return self._composed(text)
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         shared = self._shared()
@@ -123,7 +143,8 @@ class FolderSource(Source):
             if entry.kind == "other":
                 continue
             named, taken = names.give(entry)
-            item = self._item(entry, named, names.extension, shared)
+            instruction, problems = ("", []) if entry.kind != "picture" else self._instruction(entry, shared)
+            item = self._item(entry, named, names.extension, instruction, shared)
             text = utf8_safe(entry.path)
             if text != entry.path and entry.kind == "picture":
                 # Neither a record nor a message could hold its name.
@@ -136,14 +157,16 @@ class FolderSource(Source):
                 yield replace(failed(item, "output_taken", f"{cut(text, _SHOWN_PATH)}: {taken}"), item=None)
             elif entry.code:
                 yield failed(item, entry.code, f"{cut(text, _SHOWN_PATH)}: {entry.reason}")
+            elif problems:  # it was there at the check
+                yield replace(failed(item, "no_instruction", one_message(problems)), item=None)
             else:
                 yield item
 
-    def _item(self, entry: Entry, name: DefaultId, extension: str, shared: _Shared) -> EditItem:
+    def _item(self, entry: Entry, name: DefaultId, extension: str, instruction: str, shared: _Shared) -> EditItem:
         return EditItem(
             id=name.id,
             images=(Path(os.path.join(self.name, entry.path)),),
-            instruction=shared.instruction,
+            instruction=instruction,
             sampling=shared.sampling,
             basesize=shared.settings.basesize or 0,
             size=shared.size,

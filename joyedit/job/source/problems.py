@@ -24,15 +24,23 @@ _MAX_TYPED = 100
 
 
 class Table(dict[str, Any]):
-    """A mapping of an input file: `lines` has the line of each key (YAML only), `doubled` the repeated keys."""
+    """A mapping of an input file.
+
+    `lines` has the line of each key (YAML only), `doubled` the repeated keys, `empty` the keys with nothing behind
+    them: an empty cell of CSV, or `image:` in YAML. A null that somebody wrote is a value.
+    """
 
     lines: dict[str, int]
     doubled: tuple[str, ...]
+    empty: tuple[str, ...]
 
-    def __init__(self, values: dict[str, Any] | None = None, *, doubled: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, values: dict[str, Any] | None = None, *, doubled: tuple[str, ...] = (), empty: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(values or {})
         self.lines = {}
         self.doubled = doubled
+        self.empty = empty
 
 
 class Record(NamedTuple):
@@ -54,22 +62,38 @@ Records = Iterator[Record | Problem]
 
 
 class Problems:
-    """Collects the problems of one file: counts all of them, and keeps the first hundred."""
+    """Collects the problems of one file: counts all of them, and keeps the first hundred.
+
+    Of the problems that have one `once`, such as an unknown column, it keeps the first and says how many items have it.
+    """
 
     def __init__(self) -> None:
         self.kept: list[Problem] = []
         self.total = 0
+        self._more: dict[str, list[int]] = {}  # by `once`: place among the kept ones, number of the others
 
     def add(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
+            more = None if problem.once is None else self._more.get(problem.once)
+            if more is not None:
+                more[1] += 1
+                continue
             self.total += 1
             if len(self.kept) < KEPT_PROBLEMS:
+                if problem.once is not None:
+                    self._more[problem.once] = [len(self.kept), 0]
                 self.kept.append(replace(problem, message=cut(problem.message), remedy=cut(problem.remedy)))
 
     def raise_any(self) -> None:
         """Raises ManifestError with all problems, if there are any."""
-        if self.total:
-            raise ManifestError(self.kept, self.total)
+        if not self.total:
+            return
+        for index, more in self._more.values():
+            if more:
+                others = "1 more item" if more == 1 else f"{more} more items"
+                self.kept[index] = replace(self.kept[index], message=f"{self.kept[index].message}, also in {others}")
+        self._more = {}
+        raise ManifestError(self.kept, self.total)
 
 
 class FewProblems:
@@ -90,7 +114,8 @@ class FewProblems:
         """The first problems, and one that says how many more there are. The collection is empty then."""
         told = self._kept
         if self._more:
-            told.append(Problem(f"... and {self._more} more", line=told[-1].line))
+            once = "..." if all(problem.once for problem in told) else None
+            told.append(Problem(f"... and {self._more} more", line=told[-1].line, once=once))
         self._kept, self._more = [], 0
         return told
 

@@ -1,29 +1,25 @@
-"""JSONL, a JSON list or CSV -> a stream of records, each with its line. YAML has its own module.
+"""JSONL or a JSON list -> a stream of records, each with its line. CSV and YAML have their own modules.
 
 A reader yields a Record for each item and a Problem for each part that it cannot read, and goes on where
-it can. It checks the form only; `item_builder.py` checks what the items say. JSONL and CSV may have any
-length: only one item is in memory at a time. A JSON list is read as a whole, up to `MAX_JSON`.
+it can. It checks the form only; `item_builder.py` checks what the items say. JSONL may have any length: only one
+item is in memory at a time. A JSON list is read as a whole, up to `MAX_JSON`.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, BinaryIO
 
 from joyedit.errors import Problem
-from joyedit.job.source.problems import FewProblems, Record, Records, Table, repeated_key
-from joyedit.job.source.schema import Schema, from_cell
+from joyedit.job.source.problems import Record, Records, Table
 from joyedit.job.source.text import (
     MAX_ITEM,
     NOT_UTF8,
     UNDECODED,
     BrokenFileError,
-    CsvLines,
     line_at,
     lines_of,
     whole_text,
@@ -131,61 +127,3 @@ def _after_blank(text: str, at: int) -> int:
     blank = _BLANK.match(text, at)
     assert blank is not None, "the pattern matches the empty text too"
     return blank.end()
-
-
-def read_csv(stream: BinaryIO, file: str, schema: Schema) -> Records:
-    """Comma-separated values under a header that names the keys; an empty cell is a key without a value."""
-    lines = CsvLines(stream)
-    rows = csv.reader(lines, strict=True)
-    keys: list[str | None] | None = None
-    while True:
-        line = lines.number + 1
-        try:
-            row = next(rows)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            yield Problem(f"broken CSV: {error}", "put a cell with quotes in it between quotes").at(file, line)
-            continue
-        if not row or row == [""]:
-            continue
-        if any(not cell.isascii() and UNDECODED.search(cell) for cell in row):
-            yield NOT_UTF8.at(file, line)
-            if keys is None:
-                return
-        elif keys is None:
-            keys, problems = _csv_header(row, schema)
-            for problem in problems:
-                yield problem.at(file, line)
-        elif len(row) != len(keys):
-            message = f"this row has {len(row)} cells, the header has {len(keys)}"
-            yield Problem(message, "put a cell with a comma in it between quotes").at(file, line)
-        else:
-            cells = zip(keys, row, strict=True)
-            yield Record(line, {key: from_cell(key, cell) for key, cell in cells if key is not None})
-
-
-def _csv_header(row: list[str], schema: Schema) -> tuple[list[str | None], list[Problem]]:
-    """The key of each column (None: the column has a problem, and is not read), and the problems."""
-    keys: list[str | None] = []
-    few = FewProblems()
-    written: dict[str, str] = {}
-    if len(row) == 1 and (";" in row[0] or "\t" in row[0]):
-        return [None], [Problem("the header has one column only", "separate the cells with commas")]
-    for number, cell in enumerate(row, 1):
-        name = cell.strip()
-        key = schema.key(name)
-        if not name:
-            few.add(partial(Problem, f"column {number} has no name", "the first line names the keys"))
-        elif key is None:
-            few.add(partial(schema.unknown, name))
-        elif key not in written:
-            written[key] = name
-            keys.append(key)
-            continue
-        elif written[key] == name:
-            few.add(partial(repeated_key, name))
-        else:
-            few.add(partial(schema.two_spellings, written[key], name))
-        keys.append(None)
-    return keys, few.take()

@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from joyedit.errors import Problem
+from joyedit.job.source.columns import ALL, Columns, as_value
 from joyedit.job.source.problems import FewProblems, Table, nearest, repeated_key, shown
 from joyedit.job.spec import BASE_SIZES, MAX_GUIDANCE, MAX_STEPS, Settings
 
@@ -32,6 +33,9 @@ ITEM_KEYS = (
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
 DEFAULTS_KEYS = ("instruction", *SETTINGS_KEYS)
+
+PICTURE_KEYS = ("image", "images")
+WHOLE_KEYS = frozenset(("seed", "steps", "basesize", "width", "height"))
 
 MAX_IMAGES = 64
 """The most references of one item."""
@@ -91,26 +95,77 @@ Model = TypeVar("Model", Line, Defaults)
 
 
 class Schema:
-    """The keys that one kind of table may have: joyedit's own, their aliases, and the parameters of a recipe."""
+    """The keys that one kind of table may have: joyedit's own, their aliases, and the parameters of a recipe.
 
-    def __init__(self, keys: Iterable[str], parameters: Iterable[str] = ()) -> None:
+    `columns` is what the user says about the names in a file. With `is_item` messages name the flags for that.
+    `unmet` are the names that the user maps or keeps and that no table had so far.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[str],
+        parameters: Iterable[str] = (),
+        columns: Columns | None = None,
+        *,
+        is_item: bool = False,
+    ) -> None:
         self.keys = tuple(keys)
         self.parameters = frozenset(parameters)
+        self._is_item = is_item
+        self._columns = columns or Columns()
         self._names = {key: key for key in (*self.keys, *sorted(self.parameters))}
         self._names |= {alias: name for alias, name in ALIASES.items() if name in self.keys}
+        known = dict(self._names)
+        for column, key in self._columns.mapped.items():
+            if key in known:
+                self._names[column] = known[key]
+        for column in self._columns.ignored:
+            self._names.pop(column, None)
+        self.unmet = {*self._columns.mapped, *self._columns.kept} - {ALL}
+        self.keeps_any = bool(self._columns.kept)
+        self.mapped_pictures = [name for name in self._columns.mapped if self.key(name) in PICTURE_KEYS]
 
     def key(self, written: str) -> str | None:
-        """The key that `written` stands for; None if it is unknown."""
+        """The key that `written` stands for; None if it is unknown, or ignored."""
         return self._names.get(written)
+
+    def keeps(self, written: str) -> bool:
+        """Whether this column goes into the record."""
+        kept = self._columns.kept
+        return written in kept or (ALL in kept and written not in self._names)
+
+    def passes_over(self, written: str) -> bool:
+        """Whether nobody needs this column, and the user said so."""
+        if written in self._names or self.keeps(written):
+            return False
+        ignored = self._columns.ignored
+        return ALL in ignored or written in ignored
+
+    def is_unknown(self, written: str) -> bool:
+        """Whether this column is no key, and the user says nothing about it."""
+        return written not in self._names and not self.keeps(written) and not self.passes_over(written)
 
     def unknown(self, written: str) -> Problem:
         """The problem of a key that this table cannot hold."""
-        return Problem(f"unknown key {shown(written)}", nearest(written, self._names), key=written)
+        remedy = nearest(written, self._names)
+        if self._is_item:
+            name, key = as_value(written), "KEY"
+            if remedy.startswith("did you"):
+                key = self._names.get(remedy.split("'")[1], key)
+            remedy += f"; or --map {key}={name}, or --ignore-columns {name}"
+        return Problem(f"unknown key {shown(written)}", remedy, key=written, once=f"unknown {written}"[:1000])
+
+    def wrong_map(self) -> list[str]:
+        """What is wrong with the keys that the user maps columns to."""
+        known = Schema(self.keys, self.parameters)
+        wrong = sorted({key for key in self._columns.mapped.values() if known.key(key) is None})
+        return [f"--map: joyedit has no key {shown(key)} ({nearest(key, known._names)})" for key in wrong]
 
     @staticmethod
     def two_spellings(first: str, second: str) -> Problem:
         """The problem of a table that gives one key under two names."""
-        return Problem(f"'{first}' and '{second}' mean the same key", "keep one of them", key=second)
+        message = f"'{first}' and '{second}' mean the same key"
+        return Problem(message, "keep one of them", key=second)
 
     def read(
         self, model: type[Model], table: Mapping[str, object]
@@ -120,15 +175,20 @@ class Schema:
         A null counts as a key that is not given.
         """
         few = FewProblems()
+        unknown: FewProblems | None = None
         fields: dict[str, object] = {}
         values: dict[str, str] = {}
         written: dict[str, str] = {}
         for name in table.doubled if isinstance(table, Table) else ():
             few.add(partial(repeated_key, name))
+        if self.unmet:
+            self.unmet.difference_update(table)
         for name, value in table.items():
             key = self._names.get(name)
             if key is None:
-                few.add(partial(self.unknown, name))
+                if self.is_unknown(name):
+                    unknown = unknown or FewProblems()
+                    unknown.add(partial(self.unknown, name))
                 continue
             if key in written:
                 few.add(partial(self.two_spellings, written[key], name))
@@ -144,10 +204,17 @@ class Schema:
                     values[key] = text
             elif key == "images" and isinstance(value, list) and len(value) > MAX_IMAGES:
                 few.add(partial(Problem, f"{name} has {len(value)} paths, and {MAX_IMAGES} are the most", key=name))
+            elif type(value) is float and key in WHOLE_KEYS and _is_whole(value):
+                fields[key] = int(value)  # tools that know only one kind of number write 7.0
             else:
                 fields[key] = value
         checked, more = _check(model, fields, written)
-        return checked, values, few.take() + more
+        told = few.take()
+        return checked, values, (told if unknown is None else told + unknown.take()) + more
+
+
+def _is_whole(value: float) -> bool:
+    return value.is_integer() and abs(value) < 2**53
 
 
 def _no_text(name: str, value: object) -> Problem:
@@ -166,6 +233,8 @@ def _check(
             name = written.get(key, key)
             message = f"{name} must be {RULES[key]}, not {shown(detail['input'])}"
             message += " in the list" if len(detail["loc"]) > 1 else ""
+            if isinstance(detail["input"], str) and _SURROGATE.search(detail["input"]):
+                message = f"{name} is not valid Unicode: {shown(detail['input'])}"
             problems.setdefault(key, Problem(message, _remedy(key, fields[key]), key=name))
         return None, list(problems.values())
     if checked.basesize is not None and checked.basesize not in BASE_SIZES:
@@ -181,6 +250,11 @@ def _remedy(key: str, value: object) -> str:
         return "write one picture under 'image'"
     if key in ("id", "output") and isinstance(value, (int, float)):
         return "write it in quotes"
+    if key in (*WHOLE_KEYS, "guidance_scale") and isinstance(value, str):
+        plain = _DECIMAL.fullmatch(value)
+        if plain is None:
+            return "write it in plain digits" if any(char.isdigit() for char in value[:50]) else ""
+        return "write it without quotes" if key not in WHOLE_KEYS or not plain[1] else ""
     return ""
 
 
@@ -198,22 +272,26 @@ def parameter_text(value: object) -> str | None:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
-_NUMBERS = ("seed", "steps", "basesize", "width", "height")
+_WHOLE = re.compile(r"([+-]?[0-9]{1,20})(?:[.,]0)?")
+_DECIMAL = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(\.[0-9]+)?")
+_DECIMAL_COMMA = re.compile(r"[0-9]{1,3},[0-9]{1,2}")
 
 
 def from_cell(key: str, cell: str) -> object:
     """The value of a CSV cell for `key`: a number, a list of paths, or the text itself; None if empty.
 
-    Text that should be a number and is none stays text; the check of its type reports it.
+    Spreadsheets write 7.0 for 7, and a decimal comma in some countries. Text that should be a number and is none stays
+    text; the check of its type reports it.
     """
     if cell == "":
         return None
-    if key in _NUMBERS and _WHOLE.fullmatch(cell.strip()):
-        return int(cell)
+    if key in WHOLE_KEYS:
+        whole = _WHOLE.fullmatch(cell.strip())
+        return cell if whole is None else int(whole[1])
     if key == "guidance_scale":
+        number = cell.strip()
         try:
-            return float(cell)
+            return float(number.replace(",", ".") if _DECIMAL_COMMA.fullmatch(number) else number)
         except ValueError:
             return cell
     if key == "images":

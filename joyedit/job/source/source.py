@@ -72,12 +72,14 @@ class Source(ABC):
             "limit": self.options.limit,
             "keys": [] if recipe is None else sorted(recipe.parameters),
             "exclude": list(self.options.exclude),
+            **self._of_columns(self.options.columns.as_json()),
         }
 
     def shared(self) -> dict[str, Any]:
         """Everything that the source gives all its items and that is not written in it, but its path, as JSON."""
         options = self.options
         recipe = options.recipe
+        columns = {flag: given for flag, given in options.columns.as_json().items() if flag != "keep"}
         return {
             "prompt": options.prompt,
             "flags": asdict(options.flags),
@@ -85,7 +87,13 @@ class Source(ABC):
             "values": dict(options.recipe_values),
             "checkpoint": asdict(options.checkpoint),
             "format": options.format,
+            **self._of_columns(columns),  # those that are kept change no item
         }
+
+    def _of_columns(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """What the user says about the columns of a table; nothing without flags."""
+        made: dict[str, Any] = {"columns": columns} if columns else {}
+        return made | ({"text_to_image": True} if self.options.text_to_image else {})
 
     def items(self) -> Iterator[EditItem | FailedItem]:
         """The items in order, at most `limit`. An item that has become wrong since the check is a failed item."""

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from joyedit.errors import Problem, UsageError
+from joyedit.job.source.columns import Columns
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.problems import Record, Table, shown
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.schema import DEFAULTS_KEYS, ITEM_KEYS, SETTINGS_KEYS, Defaults, Schema
+from joyedit.job.source.typed_texts import text_faults
 from joyedit.job.spec import Sampling, Settings
 
 BUILT_IN = Settings(
@@ -50,17 +52,24 @@ class SourceOptions:
     """Keys that an item may have besides those of joyedit and of the recipe."""
     look: bool = True
     """Whether all pictures of a manifest must exist at the start. If not, an item without its picture fails."""
+    skip_missing: bool = False
+    """Whether some of them may be missing at the start. If all are missing, that is a fault still."""
+    text_to_image: bool = False
+    """Whether an item whose picture is left empty is text to image. If not, that is a fault."""
+    columns: Columns = field(default_factory=Columns)
 
     def check(self) -> None:
         """Raises UsageError for options that cannot work with any source."""
         if self.format not in EXTENSIONS:
             raise UsageError(f"--format is one of {', '.join(EXTENSIONS)}, not {shown(self.format)}")
-        if self.prompt is not None and not self.prompt.strip():
-            raise UsageError("the instruction given with -p is empty")
+        faults = self._text_faults()
+        if faults:
+            raise UsageError("\n".join(faults))
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit is a whole number from 1, not {self.limit}")
         given = {key: getattr(self.flags, key) for key in SETTINGS_KEYS}
         problems = [_of_flag(problem) for problem in Schema(DEFAULTS_KEYS).read(Defaults, given)[2]]
+        problems += [Problem(fault) for fault in self.item_schema().wrong_map()]
         if self.recipe is not None:
             problems += self.recipe.unknown_problems(self.recipe_values)
             problems += self.recipe.choice_problems(self.recipe_values)
@@ -69,10 +78,21 @@ class SourceOptions:
         if problems:
             raise UsageError("\n".join(problem.text for problem in problems))
 
+    def _text_faults(self) -> list[str]:
+        negative = "the text given with --neg-prompt"
+        texts = {"the instruction given with -p": self.prompt, negative: self.flags.negative_prompt}
+        texts |= {f"the value given with --set {name}": value for name, value in self.recipe_values.items()}
+        return text_faults(texts, may_be_empty=frozenset((negative,)))
+
     def item_schema(self) -> Schema:
         """The keys that an item may have, those of the recipe included."""
         parameters = () if self.recipe is None else tuple(self.recipe.parameters)
-        return Schema(ITEM_KEYS, (*parameters, *self.keys))
+        return Schema(ITEM_KEYS, (*parameters, *self.keys), self.columns, is_item=True)
+
+    def defaults_schema(self) -> Schema:
+        """The keys that the `defaults:` of a manifest may have."""
+        parameters = () if self.recipe is None else tuple(self.recipe.parameters)
+        return Schema(DEFAULTS_KEYS, (*parameters, *self.keys), self.columns)
 
     def settings(self, defaults: Settings) -> Settings:
         """The settings in force for an item without any of its own; `defaults` are the manifest's."""
@@ -88,11 +108,12 @@ def _of_flag(problem: Problem) -> Problem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunDefaults:
-    """What a manifest says for all its items (`defaults:`)."""
+    """What a manifest says for all its items (`defaults:`). `names` are the keys as they are written."""
 
     settings: Settings = field(default_factory=Settings)
     instruction: str | None = None
     values: Mapping[str, str] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
 
 
 def read_defaults(record: Record | None, options: SourceOptions, file: str) -> tuple[RunDefaults, list[Problem]]:
@@ -102,14 +123,17 @@ def read_defaults(record: Record | None, options: SourceOptions, file: str) -> t
     if not isinstance(record.data, Table):
         message = f"defaults must be a mapping, not {shown(record.data)}"
         return RunDefaults(), [Problem(message).at(file, record.line)]
-    parameters = options.recipe.parameters if options.recipe is not None else ()
-    checked, values, problems = Schema(DEFAULTS_KEYS, parameters).read(Defaults, record.data)
+    checked, values, problems = options.defaults_schema().read(Defaults, record.data)
     if options.recipe is not None:
         problems += options.recipe.choice_problems(values)
     placed = [record.place(problem, file) for problem in problems]
     if checked is None:
         return RunDefaults(values=values), placed
-    return RunDefaults(settings=checked.settings(), instruction=checked.instruction, values=values), placed
+    names = frozenset(record.data)
+    return (
+        RunDefaults(settings=checked.settings(), instruction=checked.instruction, values=values, names=names),
+        placed,
+    )
 
 
 def compose_instruction(

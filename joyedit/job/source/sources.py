@@ -1,4 +1,4 @@
-"""Any source by its name: a manifest (JSONL, YAML, a JSON list, CSV), a folder of pictures, one picture, or `-`.
+"""Any source by its name: a manifest (JSONL, YAML, a JSON list, a table), a folder of pictures, one picture, or `-`.
 
 `check()` of a source reads all of it and tells every problem at once; `items()` streams it. Both hold only one
 item in memory, and the names given out so far.
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from joyedit.errors import UsageError
+from joyedit.job.source.beside_pictures import list_of, with_text_beside
+from joyedit.job.source.columns import Columns
 from joyedit.job.source.manifests import KINDS, ManifestSource, StdinSource
 from joyedit.job.source.many_sources import ManySource, expand
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
@@ -59,10 +61,13 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
     if not os.path.exists(source):
         raise UsageError(f"{source}: no such file or folder")
     if os.path.isdir(source):
+        listed = list_of(source, options)
+        if listed is not None:
+            return ManifestSource(listed, KINDS[os.path.splitext(listed)[1]], options)
         return FolderSource(source, options)
     suffix = os.path.splitext(source)[1].lower()
     if suffix in PICTURE_SUFFIXES:
-        return PictureSource(source, options)
+        return PictureSource(source, with_text_beside(source, options))
     if suffix in KINDS:
         return ManifestSource(source, KINDS[suffix], options)
     near = nearest(suffix, KINDS) if suffix else f"valid: {', '.join(KINDS)}"
@@ -88,8 +93,11 @@ def reopen(asked: object, output: Path) -> Source:
         limit=limit if isinstance(limit, int) else None,
         exclude=tuple(str(pattern) for pattern in exclude) if isinstance(exclude, list) else (),
         keys=tuple(str(key) for key in keys) if isinstance(keys, list) else (),
+        columns=Columns.read(given.get("columns")),
+        text_to_image=given.get("text_to_image") is True,
         look=False,
     )
+    options.check()
     if isinstance(several, list):
         return ManySource([os.path.join(path, str(one)) for one in several], options)
     return _open_one(path, options, None)

@@ -7,9 +7,10 @@ Bytes that are not UTF-8 never raise an exception here: they become a problem, o
 from __future__ import annotations
 
 import codecs
+import io
 import re
-from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Protocol, cast
 
 from joyedit.errors import Problem
 
@@ -66,18 +67,78 @@ class CsvLines:
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
         self.number = 0
+        self._next: bytes | None = None
 
     def __iter__(self) -> CsvLines:
         return self
 
     def __next__(self) -> str:
-        raw = self.stream.readline(MAX_ITEM)
+        raw = self.stream.readline(MAX_ITEM) if self._next is None else self._next
+        self._next = None
         if not raw:
             raise StopIteration
         if self.number == 0:
             raw = raw.removeprefix(_BOM)
         self.number += raw.endswith(b"\n") or len(raw) < MAX_ITEM
         return raw.decode("utf-8", "surrogateescape")
+
+    def peek(self) -> str:
+        """The next line, which stays the next one; an empty text at the end."""
+        if self._next is None:
+            self._next = self.stream.readline(MAX_ITEM)
+        return self._next.removeprefix(_BOM).decode("utf-8", "surrogateescape")
+
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the next but one
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def as_utf8(file: BinaryIO) -> BinaryIO:
+    """`file` with its text in UTF-8: UTF-16 and UTF-32, which spreadsheets and Windows write, begin with a mark."""
+    start = file.read(4)
+    file.seek(0)
+    encoding = next((name for mark, name in _MARKS if start.startswith(mark)), None)
+    return file if encoding is None else cast(BinaryIO, _Utf8Stream(file, encoding))
+
+
+class _Utf8Stream:
+    """A file in another encoding as a stream of UTF-8. Where it is broken there is a byte that is not UTF-8."""
+
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        self._text = io.TextIOWrapper(file, encoding=encoding, errors="surrogatepass", newline="\n")
+        self._rest = b""
+        self._is_broken = False
+
+    def __enter__(self) -> _Utf8Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._text.close()
+
+    def fileno(self) -> int:
+        return self._text.fileno()
+
+    def readline(self, limit: int = -1) -> bytes:
+        return self._take(self._text.readline, limit)
+
+    def read(self, limit: int = -1) -> bytes:
+        return self._take(self._text.read, limit)
+
+    def _take(self, read: Callable[[int], str], limit: int) -> bytes:
+        """At most `limit` bytes of what `read` gives for so many characters; the rest comes with the next call."""
+        data = self._rest
+        if not data and not self._is_broken:
+            try:
+                data = read(limit).encode("utf-8", "surrogatepass")
+            except UnicodeDecodeError:
+                data, self._is_broken = b"\xff", True
+        end = len(data) if limit < 0 else limit
+        self._rest = data[end:]
+        return data[:end]
 
 
 def whole_text(stream: BinaryIO, *, limit: int, kind: str, remedy: str) -> str:

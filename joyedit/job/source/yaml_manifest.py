@@ -1,6 +1,7 @@
 """A YAML manifest -> its records and its `defaults:`.
 
-The file is a list of items, or a mapping with `items:` and, before or after them, `defaults:`.
+The file is a list of items, or a mapping with `items:` and, before or after them, `defaults:`. Sections whose names
+begin with `x-` may hold anchors for the others.
 """
 
 from __future__ import annotations
@@ -29,25 +30,26 @@ class _Defaults:
 _Parts = Iterator[Record | Problem | _Defaults]
 
 
-def read_yaml(stream: BinaryIO, file: str) -> Records:
+def read_yaml(stream: BinaryIO, file: str, schema: Schema) -> Records:
     """The items of the manifest. After broken YAML nothing more is read."""
-    for got in _parts(stream, file):
+    for got in _parts(stream, file, schema):
         if not isinstance(got, _Defaults):
             yield got
 
 
-def read_yaml_defaults(stream: BinaryIO, file: str) -> Record | None:
+def read_yaml_defaults(stream: BinaryIO, file: str, schema: Schema) -> Record | None:
     """The `defaults:` of the manifest; None if it has none. The problems of the rest are for `read_yaml`."""
-    for got in _parts(stream, file):
+    for got in _parts(stream, file, schema):
         if isinstance(got, _Defaults):
             return got.record
     return None
 
 
-def _parts(stream: BinaryIO, file: str) -> _Parts:
+def _parts(stream: BinaryIO, file: str, schema: Schema) -> _Parts:
     try:
         with open_yaml(stream, "write JSONL, which has no limit") as loader:
             if loader is not None:
+                loader.passes_over = schema.passes_over
                 for got in _document(loader):
                     yield got.at(file) if isinstance(got, Problem) else got
     except BrokenFileError as error:
@@ -76,7 +78,9 @@ def _sections(loader: Any) -> _Parts:
         line, name = _line(loader), loader.value()
         is_list = loader.check_event(yaml.SequenceStartEvent)
         known = name in ("items", "defaults") and name not in seen
-        if not known:
+        if isinstance(name, str) and name.startswith("x-"):
+            loader.value()
+        elif not known:
             loader.value()
             wrong += 1
             if wrong <= KEPT_OF_ITEM:

@@ -1,14 +1,15 @@
 """YAML from strangers -> plain data with line numbers, by PyYAML's own composer and safe constructors.
 
-Plain YAML only: joyedit refuses tags, aliases that expand without end, and keys that are no text. Dates
-and merge keys stay the text that was written. A file is read as a whole, up to `MAX_YAML`; a manifest's
-items are composed one after the other, so that only one of them is in memory as nodes.
+Plain YAML only: joyedit refuses tags, aliases that expand without end, keys that are no text, and numbers that are
+not written in plain digits (012 is 10 to some readers and 12 to others). Dates stay the text that was written. A merge
+key (`<<: *anchor`) gives the keys of another mapping. A file is read as a whole, up to `MAX_YAML`; a manifest's items
+are composed one after the other, so that only one of them is in memory as nodes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO
@@ -36,6 +37,8 @@ _MAX_ANCHORED = 100_000
 """The most values under all anchors together: these stay in memory to the end of the file."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAG = "tag:yaml.org,2002:"
+_PLAIN_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|[-+]?(?:0|[1-9][0-9]*)?\.[0-9]*|[-+]?\.inf|\.nan", re.IGNORECASE)
+_MERGE = _TAG + "merge"
 _NO_ANCHOR: Any = None
 """Tells the library to keep no anchors: `_Limits` keeps them, with their sizes."""
 
@@ -56,6 +59,9 @@ class _Limits(Composer, SafeConstructor):
     def __init__(self) -> None:
         self.anchors: dict[str, Any] = {}  # the library's attribute; stays empty, `_anchored` takes its place
         self.problems = FewProblems()
+        self.passes_over: Callable[[str], bool] = lambda key: False
+        """Says for a key of an item whether its value is not read."""
+        self._level = 0
         self._anchored: dict[str, tuple[Any, int, int]] = {}  # of an anchor: its node, number of values, and height
         self._anchored_values = 0
         self._values = 0
@@ -63,7 +69,7 @@ class _Limits(Composer, SafeConstructor):
 
     def value(self) -> object:
         """The whole value that comes next: a Table, a list, text, a number, True, False or None."""
-        self._values = self._depth = self._deepest = 0
+        self._values = self._depth = self._deepest = self._level = 0
         try:
             node = self.compose_node(None, None)
         except _TooMuchError:
@@ -159,27 +165,58 @@ class _Limits(Composer, SafeConstructor):
             level -= isinstance(event, CollectionEndEvent)
 
     def construct_table(self, node: Any) -> Table:
-        """A mapping as a Table. Reports keys that are no text."""
+        """A mapping as a Table, with the keys that it merges. Reports keys that are no text."""
         table = Table()
         doubled: dict[str, None] = {}
+        merged: list[Any] = []
+        empty: list[str] = []
         for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                merged.append(value_node)
+                continue
             key = self.construct_object(key_node, deep=True)
-            value = self.construct_object(value_node, deep=True)
             if not isinstance(key, str):
                 self.report(key_node.start_mark, f"a key must be text, not {shown(key)}", "write it in quotes")
-            elif key in table:
+                continue
+            if self._level == 0 and self.passes_over(key):
+                continue
+            self._level += 1
+            value = self.construct_object(value_node, deep=True)
+            self._level -= 1
+            if key in table:
                 doubled[key] = None
-            else:
-                table[key] = value
-                table.lines[key] = int(key_node.start_mark.line) + 1
-        table.doubled = tuple(doubled)
+                continue
+            table[key] = value
+            table.lines[key] = int(key_node.start_mark.line) + 1
+            if value is None and not value_node.value:
+                empty.append(key)
+        table.doubled, table.empty = tuple(doubled), tuple(empty)
+        for value_node in merged:
+            self._merge(table, value_node)
         return table
+
+    def _merge(self, table: Table, node: Any) -> None:
+        """Give `table` the keys of a merged mapping that it does not have yet; of several mappings the first counts."""
+        value = self.construct_object(node, deep=True)
+        for other in value if isinstance(value, list) else [value]:
+            if not isinstance(other, Table):
+                self.report(node.start_mark, f"<< takes a mapping or a list of mappings, not {shown(other)}")
+                return
+            table.empty += tuple(key for key in other.empty if key not in table)
+            for key in other:
+                if key not in table:
+                    table[key] = other[key]
+                    table.lines[key] = other.lines[key]
 
     def construct_list(self, node: Any) -> list[object]:
         return [self.construct_object(child, deep=True) for child in node.value]
 
     def construct_number(self, node: Any) -> object:
-        """A whole number or a float. Reports text that looks like a number and is none ("0b_")."""
+        """A whole number or a float. Reports one that is not written in plain digits (0x10, 012, 1_000, 12:30)."""
+        if not _PLAIN_NUMBER.fullmatch(node.value):
+            remedy = "write a number in plain digits, and a text in quotes"
+            self.report(node.start_mark, f"{shown(node.value)} means another number to YAML than it shows", remedy)
+            return None
         try:
             return self.construct_yaml_int(node) if node.tag == _TAG + "int" else self.construct_yaml_float(node)
         except (ValueError, OverflowError):

@@ -183,6 +183,7 @@ class Recorder:
             output_sha256=None if written is None else written.sha256,
             inputs_seen=() if written is None else written.inputs,
             planned_output=None if error is None else item.output,
+            columns=item.columns,
         )
 
     def _settings(self, item: EditItem) -> dict[str, Any]:

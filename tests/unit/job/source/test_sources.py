@@ -205,11 +205,11 @@ def test_the_source_cannot_be_the_output() -> None:
 
 def test_refusals_of_a_folder() -> None:
     Path("in").mkdir()
-    Path("in/a.txt").write_text("x")
+    Path("in/notes.txt").write_text("x")
     assert refused(source("in")) == ["in: no pictures in this folder, 1 x no picture"]
     draw("in/a.png")
     assert refused(source("in", prompt=None)) == [
-        "in: no instruction (give it with -p, or as 'instruction' of the item)"
+        "in: no instruction (give it with -p, or in a text file beside each picture: x.txt beside x.jpg)"
     ]
     assert refused(source("in", prompt=None, recipe=load_recipe("object-rotate"), recipe_values={"view": "left"})) == [
         "in: the recipe 'object-rotate' needs a value for 'object' "
@@ -295,7 +295,6 @@ def test_paths_on_standard_input() -> None:
     [
         (b"", "-: standard input is empty"),
         (b"\n \n", "-: standard input is empty"),
-        (b"\ngone.png\n", "-:2: no such picture: 'gone.png' (paths are relative to '{here}')"),
         (b'{"image": 3}', "-:1: image must be the path of one picture, not 3"),
         (b"{nonsense", "-:1: broken JSON: Expecting property name enclosed in double quotes (column 2) "
          "(each line is one JSON object)"),
@@ -315,7 +314,7 @@ def test_later_bad_lines_of_standard_input_fail_alone() -> None:
     got = list(opened.items())
     assert [(item.id, getattr(item, "code", "ok"), item.origin.line) for item in got] == [
         ("a", "ok", 1),
-        ("gone", "bad_line", 2),
+        ("gone", "missing_picture", 2),
         ("line-3", "bad_line", 3),
         ("line-4", "bad_line", 4),
         ("line-5", "bad_line", 5),

@@ -1,0 +1,83 @@
+"""Instructions that lie beside the pictures of a folder, as training sets have them.
+
+A folder may hold a list of its pictures (`metadata.jsonl` or `metadata.csv`, by which Hugging Face loads image
+folders), or a text file beside each picture (`photo.txt` beside `photo.jpg`). joyedit reads them where nobody gives an
+instruction for the whole folder.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+
+from joyedit.errors import Problem, UsageError, os_reason
+from joyedit.job.source.problems import shown, utf8_safe
+from joyedit.job.source.source_options import SourceOptions, compose_instruction
+from joyedit.job.source.text import MAX_ITEM, NOT_UTF8, as_utf8
+
+LISTS = ("metadata.jsonl", "metadata.csv")
+SUFFIX = ".txt"
+NO_TEXTS = Problem("no instruction", "give it with -p, or in a text file beside each picture: x.txt beside x.jpg")
+_HOLDS = "it holds the instruction of the picture beside it"
+_SHOWN_PATH = 300
+
+
+def needs_texts(options: SourceOptions) -> bool:
+    """Whether each picture needs a text of its own: nothing gives an instruction, and such a text would be enough."""
+    recipe = options.recipe
+    if recipe is not None and recipe.instruction is not None and not recipe.takes_own_text:
+        return False
+    return _lacks(options, None) and not _lacks(options, "text")
+
+
+def _lacks(options: SourceOptions, own: str | None) -> bool:
+    """Whether an item with this text of its own lacks something that its instruction needs."""
+    return bool(
+        compose_instruction(options.recipe, options.recipe_values, own=own, prompt=options.prompt, default=None)[1]
+    )
+
+
+def list_of(folder: str, options: SourceOptions) -> str | None:
+    """The path of the list in `folder` that gives the instructions; None if there is none, or no need of one.
+
+    Raises UsageError if there are two.
+    """
+    if not _lacks(options, None):
+        return None
+    found = [path for name in LISTS if os.path.isfile(path := os.path.join(folder, name))]
+    if len(found) > 1:
+        names = " and ".join(map(shown, found))
+        raise UsageError(f"no instruction: give it with -p, or give one of the lists {names} as SOURCE")
+    return found[0] if found else None
+
+
+def with_text_beside(picture: str, options: SourceOptions) -> SourceOptions:
+    """The options for one picture: the text beside it is the instruction if there is no other."""
+    text = text_beside(picture) if needs_texts(options) else None
+    return replace(options, prompt=text) if isinstance(text, str) else options
+
+
+def text_beside(picture: str) -> str | Problem:
+    """The instruction in the text file beside `picture`, or why there is none."""
+    path = os.path.splitext(picture)[0] + SUFFIX
+    name = shown(utf8_safe(path), _SHOWN_PATH)
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # waits for no pipe
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return Problem(f"{name} is no file", _HOLDS)
+            with as_utf8(file) as stream:
+                data = stream.read(MAX_ITEM + 1)
+    except OSError as error:
+        reason = "there is no" if isinstance(error, FileNotFoundError) else f"{os_reason(error)}:"
+        return Problem(f"no instruction: {reason} {name} beside this picture", "write it there, or give it with -p")
+    if len(data) > MAX_ITEM:
+        return Problem(f"{name} has more than {MAX_ITEM >> 20} MiB", _HOLDS)
+    try:
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return Problem(f"{name} is {NOT_UTF8.message}", NOT_UTF8.remedy)
+    if not text or "\0" in text:
+        fault = "has a NUL character" if text else "is empty"
+        return Problem(f"no instruction: {name} {fault}", "write it there, or give it with -p")
+    return text
