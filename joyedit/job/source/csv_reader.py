@@ -10,12 +10,12 @@ import csv
 import re
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
 from joyedit.job.source.problems import FewProblems, Record, Records, Table, repeated_key
 from joyedit.job.source.schema import PICTURE_KEYS, Schema, from_cell
-from joyedit.job.source.text import NOT_UTF8, UNDECODED, CsvLines
+from joyedit.job.source.text import NOT_UTF8, UNDECODED, CsvLines, LineReader
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r'"?sep=([,;|\t])"?\s*', re.IGNORECASE)
@@ -77,7 +77,7 @@ class _Header:
         return made
 
 
-def read_csv(stream: BinaryIO, file: str, schema: Schema) -> Records:
+def read_csv(stream: LineReader, file: str, schema: Schema) -> Records:
     """Rows under a header that names the keys; an empty cell is a key without a value. Blank rows are passed over."""
     lines = CsvLines(stream)
     rows = csv.reader(lines, delimiter=_delimiter(lines, file, schema), strict=True)
@@ -107,6 +107,12 @@ def read_csv(stream: BinaryIO, file: str, schema: Schema) -> Records:
             if header.unnamed:
                 yield from (problem.at(file, header.line) for problem in header.misplaced(row))
             yield Record(line, header.data(row))
+
+
+def begins_table(line: str, schema: Schema) -> bool:
+    """Whether this first line names columns: one of them is the instruction or a picture."""
+    cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t|]", line)]
+    return any(schema.key(cell) in (*PICTURE_KEYS, "instruction") for cell in cells)
 
 
 def _is_blank(row: list[str]) -> bool:

@@ -1,24 +1,22 @@
-"""Sources that somebody wrote down: a manifest file, and lines on standard input."""
+"""Sources that somebody wrote down: manifest files, and lists of paths."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Iterator
-from itertools import chain
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.source.csv_reader import read_csv
 from joyedit.job.source.default_ids import PictureIds, Uses
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.line_settings import LineSettings
-from joyedit.job.source.problems import Problems, Record, Records
-from joyedit.job.source.readers import json_line, read_json, read_jsonl
+from joyedit.job.source.problems import Problems, Records
+from joyedit.job.source.readers import read_json, read_jsonl, read_paths
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, read_defaults
-from joyedit.job.source.stoppable_stream import StoppableStream
-from joyedit.job.source.text import as_utf8, lines_of
+from joyedit.job.source.text import as_utf8
 from joyedit.job.source.yaml_manifest import read_yaml, read_yaml_defaults
 from joyedit.job.spec import EditItem, FailedItem, Stamp
 
@@ -33,17 +31,28 @@ KINDS = {
 }
 """The file endings of manifests."""
 
-_READERS = {"jsonl": read_jsonl, "json": read_json}
+LIST = "list"
+"""The kind of a list of paths, which has no ending of its own."""
+
+_READERS = {"jsonl": read_jsonl, "json": read_json, LIST: read_paths}
 _READERS_BY_KEY = {"csv": read_csv, "yaml": read_yaml}
 """Those that read some parts only by what their keys mean."""
 
 
 class ManifestSource(Source):
-    """A manifest file. Each pass reads the file again; in memory are only the names of the items."""
+    """A manifest file, or a list of paths. Each pass reads it again; in memory are only the names of the items.
+
+    The paths of a manifest are relative to its folder, those of a list to the current folder.
+    """
 
     def __init__(self, name: str, kind: str, options: SourceOptions) -> None:
         super().__init__(name, kind, options)
+        self._base = None if kind == LIST else os.path.dirname(name)
         self._uses: tuple[Stamp, Uses] | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """Everything that the ids of the items depend on."""
+        return super().asked() | ({LIST: True} if self.kind == LIST else {})
 
     def check(self) -> SourceSummary:
         problems = Problems()
@@ -80,10 +89,9 @@ class ManifestSource(Source):
         return self._builder(defaults, look=False)
 
     def _builder(self, defaults: RunDefaults, *, look: bool) -> ItemBuilder:
-        base = os.path.dirname(self.name)
         return ItemBuilder(
             file=self.name,
-            base=base,
+            base=self._base,
             options=self.options,
             defaults=defaults,
             look=look,
@@ -96,7 +104,7 @@ class ManifestSource(Source):
         with self._open() as file:
             stamp = Stamp.of(os.fstat(file.fileno()))
         if self._uses is None or self._uses[0] != stamp:
-            uses = Uses(PictureIds(os.path.dirname(self.name)), self.options.item_schema())
+            uses = Uses(PictureIds(self._base), self.options.item_schema())
             for got in self._records():
                 uses.note(None if isinstance(got, Problem) else got.data)
             uses.seal()
@@ -128,53 +136,3 @@ class ManifestSource(Source):
             return as_utf8(open(handle, "rb"))
         except OSError as error:
             raise UsageError(f"{self.name}: cannot read this manifest: {os_reason(error)}") from error
-
-
-class StdinSource(Source):
-    """Standard input: JSONL if its first line begins with "{", else the path of a picture on each line."""
-
-    def __init__(self, options: SourceOptions, stream: BinaryIO) -> None:
-        super().__init__("-", "stdin", options)
-        self._stream = StoppableStream(stream, lambda: self.stopped())
-        self._lines = lines_of(self._stream, "-")
-        self._builder = ItemBuilder(
-            file="-", base=None, options=options, defaults=RunDefaults(), look=True, skip_missing=True
-        )
-        self._is_json = False
-        self._first: EditItem | FailedItem | None = None
-
-    def check(self) -> SourceSummary:
-        """Reads the first line. Raises ManifestError, and SourceStoppedError when `stopped` says so."""
-        if self._first is None:
-            try:
-                first = next(self._lines, None)
-            except BaseException:  # the end of the time, or Ctrl-C
-                self._lines = lines_of(self._stream, "-")  # the other one is at its end: it would tell an empty input
-                raise
-            if first is None:
-                raise ManifestError([Problem("standard input is empty").at("-")])
-            if not isinstance(first, Problem):
-                self._is_json = first[1].lstrip().startswith("{")
-            got = self._record(first)
-            if isinstance(got, Problem):
-                raise ManifestError([got])
-            item, problems = self._builder.build(got)  # only once: it takes the names of the item
-            if item is None:
-                raise ManifestError(problems)
-            self._first = item
-        builder = self._builder
-        lines = LineSettings(builder.settings, builder.instruction) if self._is_json else None
-        return self._summary(None, builder.settings, instruction=builder.instruction, lines=lines)
-
-    def _items(self) -> Iterator[EditItem | FailedItem]:
-        self.check()
-        assert self._first is not None
-        rest = map(self._record, self._lines)
-        made = (self._builder.failed(got) if isinstance(got, Problem) else self._builder.item(got) for got in rest)
-        return chain([self._first], made)
-
-    def _record(self, got: tuple[int, str] | Problem) -> Record | Problem:
-        if isinstance(got, Problem):
-            return got
-        number, text = got
-        return json_line("-", number, text) if self._is_json else Record(number, {"image": text})

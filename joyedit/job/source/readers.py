@@ -15,13 +15,16 @@ from typing import Any, BinaryIO
 
 from joyedit.errors import Problem
 from joyedit.job.source.problems import Record, Records, Table
+from joyedit.job.source.stoppable_stream import StoppableStream
 from joyedit.job.source.text import (
     MAX_ITEM,
     NOT_UTF8,
     UNDECODED,
     BrokenFileError,
+    LineReader,
     line_at,
     lines_of,
+    nul_texts_of,
     whole_text,
 )
 
@@ -42,7 +45,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
 
 
-def read_jsonl(stream: BinaryIO, file: str) -> Records:
+def read_jsonl(stream: LineReader, file: str) -> Records:
     """JSON Lines: one object on each line, blank lines between them allowed."""
     for got in lines_of(stream, file):
         yield got if isinstance(got, Problem) else json_line(file, *got)
@@ -65,6 +68,18 @@ def _broken_json(error: ValueError | RecursionError) -> str:
     if isinstance(error, RecursionError):
         return "broken JSON: too many brackets inside each other"
     return "broken JSON: a number has too many digits"
+
+
+def read_paths(stream: BinaryIO, file: str) -> Records:
+    """The path of a picture on each line; or with a NUL behind each, as `find -print0` writes them."""
+    lines = StoppableStream(stream, lambda: False)
+    yield from path_records(lines, file, ends_with_nul=lines.begin(MAX_ITEM).endswith(b"\0"))
+
+
+def path_records(lines: StoppableStream, file: str, *, ends_with_nul: bool) -> Records:
+    """The records of a list of paths."""
+    for got in nul_texts_of(lines, file) if ends_with_nul else lines_of(lines, file):
+        yield got if isinstance(got, Problem) else Record(got[0], {"image": got[1]})
 
 
 def read_json(stream: BinaryIO, file: str) -> Records:

@@ -15,13 +15,14 @@ from typing import BinaryIO
 from joyedit.errors import UsageError
 from joyedit.job.source.beside_pictures import list_of, with_text_beside
 from joyedit.job.source.columns import Columns
-from joyedit.job.source.manifests import KINDS, ManifestSource, StdinSource
+from joyedit.job.source.manifests import KINDS, LIST, ManifestSource
 from joyedit.job.source.many_sources import ManySource, expand
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
 from joyedit.job.source.picture_sources import FolderSource, PictureSource
 from joyedit.job.source.problems import nearest, shown
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import SourceOptions
+from joyedit.job.source.standard_input import StdinSource
 
 __all__ = ["Source", "SourceOptions", "SourceSummary", "open_source", "reopen"]
 
@@ -47,10 +48,17 @@ def _refuse_among_others(name: str) -> None:
         raise UsageError("standard input is a source alone (leave out the others)")
     if "\0" in name or not name:
         raise UsageError(f"{shown(name)} cannot be the name of a file or folder")
+    if _is_list(name):
+        raise UsageError(f"{name}: a list of paths is a source alone (leave out the others)")
     if not os.path.lexists(name):
         raise UsageError(f"{name}: no such file or folder")
     if os.path.splitext(name)[1].lower() in KINDS and not os.path.isdir(name):
         raise UsageError(f"{name}: a manifest is a source alone (run each by itself, or put their lines together)")
+
+
+def _is_list(name: str) -> bool:
+    """Whether this is `@` and the name of a list of paths, and not a file whose name begins so."""
+    return name.startswith("@") and not os.path.lexists(name)
 
 
 def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:
@@ -58,6 +66,10 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
         return StdinSource(options, sys.stdin.buffer if stdin is None else stdin)
     if "\0" in source or not source:
         raise UsageError(f"{shown(source)} cannot be the name of a file or folder")
+    if _is_list(source):
+        if not os.path.exists(source[1:]):
+            raise UsageError(f"{source}: there is no list of paths {shown(source[1:])}")
+        return ManifestSource(source[1:], LIST, options)
     if not os.path.exists(source):
         raise UsageError(f"{source}: no such file or folder")
     if os.path.isdir(source):
@@ -71,7 +83,7 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
     if suffix in KINDS:
         return ManifestSource(source, KINDS[suffix], options)
     near = nearest(suffix, KINDS) if suffix else f"valid: {', '.join(KINDS)}"
-    raise UsageError(f"{source}: no manifest and no picture ends like this ({near}; use '-' for a list of paths)")
+    raise UsageError(f"{source}: no manifest and no picture ends like this ({near}; @{source} reads a list of paths)")
 
 
 def reopen(asked: object, output: Path) -> Source:
@@ -100,4 +112,4 @@ def reopen(asked: object, output: Path) -> Source:
     options.check()
     if isinstance(several, list):
         return ManySource([os.path.join(path, str(one)) for one in several], options)
-    return _open_one(path, options, None)
+    return ManifestSource(path, LIST, options) if given.get(LIST) is True else _open_one(path, options, None)

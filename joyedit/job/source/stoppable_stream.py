@@ -26,31 +26,49 @@ class StoppableStream:
         self._held = bytearray()
         self._ended = False
 
-    def readline(self, limit: int) -> bytes:
+    def readline(self, limit: int, end: bytes = b"\n") -> bytes:
         """The next line with its end, at most `limit` bytes of it; empty at the end of the stream.
 
         Raises SourceStoppedError.
         """
-        if self._handle is None:
-            return self._stream.readline(limit)
         searched = 0
         while True:
-            end = self._held.find(b"\n", searched, limit) + 1
-            if end or self._ended or len(self._held) >= limit:
-                return self._take(end or limit)
+            length = self._held.find(end, searched, limit) + 1
+            if length or self._ended or len(self._held) >= limit:
+                return self._take(length or limit)
             searched = len(self._held)
-            chunk = self._more(self._handle)
-            self._held += chunk
-            self._ended = not chunk
+            self._read_more()
+
+    def begin(self, limit: int) -> bytes:
+        """The first line that is not blank, up to a line end or a NUL, at most `limit` bytes. Nothing is taken."""
+        while True:
+            start = len(self._held) - len(self._held.lstrip())
+            found = [place for end in b"\n\0" if (place := self._held.find(end, start)) >= 0]
+            if found or self._ended or len(self._held) - start >= limit:
+                return bytes(self._held[start : min(found) + 1 if found else start + limit])
+            self._read_more()
+
+    def rest(self, limit: int) -> bytes:
+        """All that is left, at most `limit` bytes of it."""
+        while not self._ended and len(self._held) < limit:
+            self._read_more()
+        return self._take(limit)
 
     def _take(self, size: int) -> bytes:
         line = bytes(self._held[:size])
         del self._held[:size]
         return line
 
-    def _more(self, handle: int) -> bytes:
+    def _read_more(self) -> None:
+        chunk = self._more()
+        self._held += chunk
+        self._ended = not chunk
+
+    def _more(self) -> bytes:
         """What is there now, at least a byte; empty at the end."""
-        while not select.select([handle], [], [], _POLL)[0]:
+        if self._handle is None:
+            return self._stream.readline(_CHUNK)
+        while not select.select([self._handle], [], [], _POLL)[0]:
             if self._stopped():
                 raise SourceStoppedError("the run stopped while it waited for standard input")
         read: Callable[[int], bytes] = getattr(self._stream, "read1", self._stream.read)

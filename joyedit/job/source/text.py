@@ -40,6 +40,13 @@ class LineReader(Protocol):
         """The next line with its end, at most `limit` bytes of it; empty at the end."""
 
 
+class PartReader(Protocol):
+    """What gives parts of bytes that end with any byte."""
+
+    def readline(self, limit: int, end: bytes) -> bytes:
+        """The next part with its end, at most `limit` bytes of it; empty at the end."""
+
+
 def lines_of(stream: LineReader, file: str) -> Iterator[tuple[int, str] | Problem]:
     """Number and text of each line that is not blank, without its end; a Problem for a line that is no text."""
     number = 0
@@ -61,10 +68,29 @@ def lines_of(stream: LineReader, file: str) -> Iterator[tuple[int, str] | Proble
             yield Problem(message, NOT_UTF8.remedy).at(file, number)
 
 
+def nul_texts_of(stream: PartReader, file: str) -> Iterator[tuple[int, str] | Problem]:
+    """Number and text of each part that ends with a NUL; a Problem for one that is no text."""
+    number = 0
+    while raw := stream.readline(MAX_ITEM + 1, b"\0"):
+        number += 1
+        if len(raw) > MAX_ITEM:
+            yield _TOO_LONG.at(file, number)
+            while raw and not raw.endswith(b"\0"):
+                raw = stream.readline(MAX_ITEM, b"\0")
+            continue
+        try:
+            text = raw.removesuffix(b"\0").decode()
+        except UnicodeDecodeError:
+            yield Problem(NOT_UTF8.message, NOT_UTF8.remedy).at(file, number)
+            continue
+        if text.strip():
+            yield number, text
+
+
 class CsvLines:
     """The lines for the csv module, with the number of the last one. A byte that is not UTF-8 is a lone surrogate."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: LineReader) -> None:
         self.stream = stream
         self.number = 0
         self._next: bytes | None = None

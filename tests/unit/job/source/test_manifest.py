@@ -841,12 +841,12 @@ def test_both_yaml_loaders_read_alike(monkeypatch: pytest.MonkeyPatch, loader: s
         ("a\0b", "'a\\x00b' cannot be the name of a file or folder"),
         (
             "m.jsnl",
-            "m.jsnl: no manifest and no picture ends like this (did you mean '.jsonl'?; use '-' for a list of paths)",
+            "m.jsnl: no manifest and no picture ends like this (did you mean '.jsonl'?; @m.jsnl reads a list of paths)",
         ),
         (
             "list",
             "list: no manifest and no picture ends like this "
-            "(valid: .jsonl, .ndjson, .json, .yaml, .yml, .csv, .tsv; use '-' for a list of paths)",
+            "(valid: .jsonl, .ndjson, .json, .yaml, .yml, .csv, .tsv; @list reads a list of paths)",
         ),
     ],
 )

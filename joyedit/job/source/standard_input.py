@@ -1,0 +1,99 @@
+"""Items from standard input, as they come: JSONL, CSV or paths; or a JSON list, which is read to its end first."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from itertools import chain
+from typing import BinaryIO, Literal
+
+from joyedit.errors import ManifestError, Problem
+from joyedit.job.source.csv_reader import begins_table, read_csv
+from joyedit.job.source.item_builder import ItemBuilder
+from joyedit.job.source.line_settings import LineSettings
+from joyedit.job.source.problems import Records
+from joyedit.job.source.readers import MAX_JSON, path_records, read_json, read_jsonl
+from joyedit.job.source.schema import Schema
+from joyedit.job.source.source import Source, SourceSummary
+from joyedit.job.source.source_options import RunDefaults, SourceOptions
+from joyedit.job.source.stoppable_stream import StoppableStream
+from joyedit.job.source.text import MAX_ITEM
+from joyedit.job.spec import EditItem, FailedItem
+
+Form = Literal["jsonl", "json", "csv", "paths", "paths with NUL"]
+
+
+class StdinSource(Source):
+    """Standard input. Its first line tells what it holds: see `form_of`."""
+
+    def __init__(self, options: SourceOptions, stream: BinaryIO) -> None:
+        super().__init__("-", "stdin", options)
+        self._stream = StoppableStream(stream, lambda: self.stopped())
+        self._builder = ItemBuilder(
+            file="-", base=None, options=options, defaults=RunDefaults(), look=True, skip_missing=True
+        )
+        self._form: Form = "paths"
+        self._records: Records = iter(())
+        self._first: EditItem | FailedItem | None = None
+
+    def check(self) -> SourceSummary:
+        """Reads the first item. Raises ManifestError, and SourceStoppedError when `stopped` says so."""
+        if self._first is None:
+            self._records = self._open()
+            got = next(self._records, None)
+            if got is None:
+                raise ManifestError([Problem("standard input is empty").at("-")])
+            if isinstance(got, Problem):
+                raise ManifestError([got])
+            item, problems = self._builder.build(got)  # only once: it takes the names of the item
+            if item is None:
+                raise ManifestError(problems)
+            self._first = item
+        builder = self._builder
+        has_lines = not self._form.startswith("paths")
+        lines = LineSettings(builder.settings, builder.instruction) if has_lines else None
+        return self._summary(None, builder.settings, instruction=builder.instruction, lines=lines)
+
+    def _items(self) -> Iterator[EditItem | FailedItem]:
+        self.check()
+        assert self._first is not None
+        rest = self._records
+        made = (self._builder.failed(got) if isinstance(got, Problem) else self._builder.item(got) for got in rest)
+        return chain([self._first], made)
+
+    def _open(self) -> Records:
+        schema = self.options.item_schema()
+        self._form = form_of(self._stream.begin(MAX_ITEM), schema)
+        if self._form == "json":
+            return read_json(io.BytesIO(self._stream.rest(MAX_JSON + 1)), "-")
+        if self._form == "csv":
+            return read_csv(self._stream, "-", schema)
+        if self._form == "jsonl":
+            return read_jsonl(self._stream, "-")
+        return path_records(self._stream, "-", ends_with_nul=self._form == "paths with NUL")
+
+
+def form_of(begin: bytes, schema: Schema) -> Form:
+    """What a stream holds that begins with this line.
+
+    `{` begins JSONL, `[` a JSON list, the names of keys a CSV table. Anything else, and the name of any file that is
+    there, is the path of a picture. A NUL behind it comes from `find -print0`.
+    """
+    if begin.endswith(b"\0"):
+        return "paths with NUL"
+    text = begin.decode("utf-8-sig", "replace").strip()
+    if text.startswith("{"):
+        return "jsonl"
+    if _is_file(text):
+        return "paths"
+    if text.startswith("["):
+        return "json"
+    return "csv" if begins_table(text, schema) else "paths"
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return os.path.lexists(text)
+    except (OSError, ValueError):
+        return False
