@@ -219,7 +219,10 @@ def _ending(output: str) -> str:
 
 def _free_name(folder: Path) -> str:
     """A folder beside this one that does not exist yet."""
+    name = os.path.normpath(folder)
+    if os.path.basename(name) in (os.curdir, os.pardir):  # they have no name to number
+        name = os.path.abspath(name)
     number = 2
-    while os.path.lexists(f"{folder}-{number}"):
+    while os.path.lexists(f"{name}-{number}"):
         number += 1
-    return f"{folder}-{number}"
+    return f"{name}-{number}"
