@@ -10,12 +10,14 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from coverage import Coverage
 
 from joyedit.cli.download_meter import DownloadMeter
 from joyedit.weights.hub import Download, size_text
@@ -25,7 +27,10 @@ ROOT = Path(__file__).resolve().parents[3]
 LARGE = "transformer/model.safetensors"
 
 CALL = """
-import json, sys, time
+import json, os, sys, time
+if "COVERAGE_PROCESS_START" in os.environ:
+    import coverage
+    coverage.process_startup()
 from huggingface_hub import constants
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 16  # less than what is sent before a connection breaks
 from joyedit.errors import JoyeditError
@@ -72,6 +77,10 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
 def resolve(hub: FakeHub, tmp_path: Path, *arguments: Any, repo: str = "own/er") -> Told:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    measured = Coverage.current()
+    if measured is not None:  # what the process runs counts too
+        data = f"{measured.config.data_file}.hub.{uuid.uuid4().hex}"
+        environment |= {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml"), "COVERAGE_FILE": data}
     done = subprocess.run(
         [sys.executable, "-c", CALL, repo, *map(str, arguments)],
         env=environment,
