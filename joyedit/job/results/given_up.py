@@ -6,7 +6,7 @@ import os
 from datetime import datetime
 from typing import Any
 
-from joyedit.job.results.records import error_code
+from joyedit.job.results.records import error_code, settings_of
 from joyedit.job.spec import EditItem
 
 KILLED = "killed_the_run"
@@ -19,19 +19,8 @@ def is_given_up(item: EditItem, record: dict[str, Any]) -> bool:
 
 
 def _has_same_line(item: EditItem, record: dict[str, Any]) -> bool:
-    height, width = (None, None) if item.size is None else item.size
-    sampling = item.sampling
-    now = {
-        "steps": sampling.steps,
-        "guidance_scale": sampling.guidance_scale,
-        "seed": sampling.seed,
-        "negative_prompt": sampling.negative_prompt,
-        "basesize": item.basesize,
-        "width": width,
-        "height": height,
-    }
     then = record.get("settings")
-    if not isinstance(then, dict) or any(then.get(key) != value for key, value in now.items()):
+    if not isinstance(then, dict) or any(then.get(key) != value for key, value in settings_of(item).items()):
         return False
     paths = [os.path.abspath(path) for path in item.images]
     return record.get("instruction") == item.instruction and record.get("inputs") == paths

@@ -38,7 +38,7 @@ from pydantic_core import from_json
 
 from joyedit.job.clock import utc_now
 from joyedit.job.results.safe_open import open_to_read
-from joyedit.job.spec import ItemResult
+from joyedit.job.spec import EditItem, ItemResult
 from joyedit.printable import printable_json
 
 MAX_RECORD = 64 << 20
@@ -73,6 +73,20 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         "planned_output": result.planned_output,
         **columns,
         "at": utc_now("milliseconds"),
+    }
+
+
+def settings_of(item: EditItem) -> dict[str, Any]:
+    """The settings of an item as its record holds them, beside those of the run."""
+    height, width = (None, None) if item.size is None else item.size
+    return {
+        "steps": item.sampling.steps,
+        "guidance_scale": item.sampling.guidance_scale,
+        "seed": item.sampling.seed,
+        "negative_prompt": item.sampling.negative_prompt,
+        "basesize": item.basesize,
+        "width": width,
+        "height": height,
     }
 
 

@@ -18,7 +18,7 @@ from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.recorded_outputs import RecordedOutputs
-from joyedit.job.results.records import output_of
+from joyedit.job.results.records import output_of, settings_of
 from joyedit.job.results.shared import Shared
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem
@@ -160,19 +160,13 @@ class Replacing:
         """What differs: name, and how it was and is."""
         then = record.get("settings")
         then = then if isinstance(then, dict) else {}
-        height, width = (None, None) if item.size is None else item.size
-        sampling = item.sampling
-        now = {
-            "steps": sampling.steps,
-            "guidance_scale": sampling.guidance_scale,
-            "seed": sampling.seed,
-            "negative_prompt": sampling.negative_prompt,
-            "basesize": item.basesize,
+        now = settings_of(item) | {
             "schedule": self._fingerprints.schedule,
             "dtype": self._fingerprints.dtype,
             "model": self._model,
         }
         found = {}
+        width, height = now.pop("width"), now.pop("height")
         if record.get("instruction") != item.instruction:
             found["instruction"] = _change("instruction", record.get("instruction"), item.instruction)
         for key, value in now.items():

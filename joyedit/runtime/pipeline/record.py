@@ -16,6 +16,7 @@ from joyedit.job.clock import utc_now
 from joyedit.job.own_files import LOG
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.records import settings_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.safe_open import open_own, reason_of
@@ -187,15 +188,7 @@ class Recorder:
         )
 
     def _settings(self, item: EditItem) -> dict[str, Any]:
-        height, width = (None, None) if item.size is None else item.size
-        return {
-            "steps": item.sampling.steps,
-            "guidance_scale": item.sampling.guidance_scale,
-            "seed": item.sampling.seed,
-            "negative_prompt": item.sampling.negative_prompt,
-            "basesize": item.basesize,
-            "width": width,
-            "height": height,
+        return settings_of(item) | {
             "schedule": self.info.schedule,
             "model": self.info.model,
             "dtype": self.info.dtype,
