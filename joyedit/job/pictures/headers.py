@@ -14,6 +14,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from joyedit.contents import HEAD as CONTENT_HEAD
+from joyedit.contents import content_of
 from joyedit.errors import ItemError
 from joyedit.job.pictures import heif
 from joyedit.job.pictures.jpeg import open_jpeg
@@ -37,6 +39,9 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
     file.seek(0)
     image: ImageFile.ImageFile
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        if head[12:16] == b"CgBI":
+            message = "a PNG in the form of iOS apps (CgBI) cannot be read; save it anew as a plain PNG on a Mac"
+            raise ItemError("unreadable_picture", f"{name}: {message}")
         image = PngPicture(file, name)
     elif head.startswith(b"\xff\xd8\xff"):
         image = open_jpeg(file, name)
@@ -58,7 +63,10 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
     elif (kind := heif.kind_of(head)) is not None:
         image = heif.open_heif(file, name, kind)
     else:
-        raise ItemError("unreadable_picture", f"{name}: not a picture of a supported kind ({KINDS})")
+        file.seek(0)
+        held = content_of(file.read(CONTENT_HEAD))
+        message = f"not a picture of a supported kind ({KINDS})" if held is None else f"it holds {held}"
+        raise ItemError("unreadable_picture", f"{name}: {message}")
     if image.width * image.height > max_pixels:
         limit = f"{max_pixels // 1_000_000} million" if max_pixels % 1_000_000 == 0 else str(max_pixels)
         message = f"{image.width} x {image.height} is more than {limit} pixels (--max-pixels allows more)"
