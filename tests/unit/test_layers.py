@@ -50,8 +50,8 @@ PACKAGES = {
 """Installed packages that a room may import."""
 
 NO_TORCH = (
-    "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py", "job",
-    "cli", "runtime/pipeline",
+    "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py",
+    "job", "cli", "runtime/pipeline",
     "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/fake.py",
     "weights/defaults.py", "weights/hub.py",
 )  # fmt: skip

@@ -39,9 +39,9 @@ from joyedit.job.spec import MAX_PIXELS, Seen, Size, Stamp
 
 # fmt: off
 SUPPORTED_SUFFIXES: frozenset[str] = frozenset((
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif",
-    ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs", ".heic", ".heics",
-    ".heif", ".heifs", ".hif",
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo",
+    ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs",
+    ".heic", ".heics", ".heif", ".heifs", ".hif",
 ))
 """The endings (lower case) of picture files that joyedit can read; those of HEIC need the extra `heif`."""
 
@@ -49,10 +49,11 @@ UNREADABLE_SUFFIXES: frozenset[str] = frozenset((".jxl", ".jp2", ".psd"))
 """The endings of pictures that joyedit cannot read. In a folder such a file is a failed item, not passed over."""
 # fmt: on
 
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo")
 _ENDINGS: Mapping[str, tuple[str, ...]] = {
     "PNG": (".png", ".apng"),
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG": _JPEG,
+    "MPO": _JPEG,
     "WEBP": (".webp",),
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from joyedit.job.own_files import RESULTS
+from joyedit.job.pictures.headers import HEAD, holds_picture
 from joyedit.job.source.names import fold
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+NO_PICTURE = "no picture"
+UNNAMED_PICTURE = "a picture whose name does not end like one (rename it to have it edited)"
 KEPT = 1000
 """So many are kept by name; all are counted."""
 
@@ -74,7 +77,17 @@ def is_excluded(path: str, patterns: Sequence[str]) -> bool:
 
 def kind_of_file(name: str) -> str:
     """What a file is that is no picture for joyedit, in a few words."""
-    return _KIND_OF.get(os.path.splitext(name)[1].lower(), "a hidden file" if name.startswith(".") else "no picture")
+    return _KIND_OF.get(os.path.splitext(name)[1].lower(), "a hidden file" if name.startswith(".") else NO_PICTURE)
+
+
+def kind_of_unknown_file(path: str) -> str:
+    """What a file is whose name tells nothing: its first bytes are read. One that cannot be read is no picture."""
+    try:
+        with open(os.open(path, _READ), "rb") as file:
+            head = file.read(HEAD) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except OSError:
+        head = b""
+    return UNNAMED_PICTURE if holds_picture(head) else NO_PICTURE
 
 
 def kind_of_folder(name: str) -> str | None:
