@@ -29,7 +29,7 @@ from joyedit.job.pictures.colours import to_rgb
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.pictures.frames import chosen_frame
 from joyedit.job.pictures.headers import open_image, orientation_of
-from joyedit.job.pictures.jpeg import check_data
+from joyedit.job.pictures.jpeg import JpegPicture, check_data, check_end
 from joyedit.job.pictures.memory import decoding_need, keeps_decoder
 from joyedit.job.pictures.png import PngPicture
 from joyedit.job.pictures.profiles import COLOUR_KEYS
@@ -193,7 +193,8 @@ def _load(image: ImageFile.ImageFile, file: BinaryIO, notes: list[str], reading:
             _load_tiff(image, notes, reading)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         file.seek(0)
-        check_data(file.read(), notes)
+        lacks_end = isinstance(image, JpegPicture) and image.lacks_end
+        (check_end if lacks_end else check_data)(file.read(), notes)
 
 
 def _load_tiff(image: TiffPicture, notes: list[str], reading: Reading) -> None:
