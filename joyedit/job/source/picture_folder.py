@@ -13,14 +13,7 @@ from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES, UNREADABLE_SUFFIXES
 from joyedit.job.source.counted_pictures import CountedPictures, Kind, Listing
 from joyedit.job.source.names import fold
 from joyedit.job.source.output_tree import Identity, OutputTree
-from joyedit.job.source.passed_over import (
-    NO_PICTURE,
-    is_excluded,
-    is_output_folder,
-    kind_of_file,
-    kind_of_folder,
-    kind_of_unknown_file,
-)
+from joyedit.job.source.passed_over import is_excluded, is_output_folder, kind_of_file, kind_of_folder
 from joyedit.job.source.problems import shown
 
 PICTURE_SUFFIXES = SUPPORTED_SUFFIXES | UNREADABLE_SUFFIXES
@@ -34,7 +27,6 @@ _REMEDIES = {
 }
 _PASSED: dict[Kind, str] = {"other": "", "excluded": "left out with --exclude"}
 """What is said of an entry that is passed over; empty where its name says it."""
-_BESIDE_PICTURES = frozenset((".txt", ".caption", ".json", ".jsonl", ".xml", ".xmp", ".csv", ".md", ".npy", ".npz"))
 _PICTURES = frozenset(("picture", "picture link", "gone"))
 _REMEDY = "check that its disk is still connected, and run the same command again"
 
@@ -132,7 +124,9 @@ class FolderWalk:
 
     def _file(self, path: str, name: str, kind: Kind, level: _Level) -> Entry:
         if kind in _PASSED:
-            return Entry(path, "other", reason=_PASSED[kind] or self._kind_of_file(path, name))
+            # One pass tells of what is passed over: only that one opens files.
+            full = os.path.join(self._root, path) if self._note else ""
+            return Entry(path, "other", reason=_PASSED[kind] or kind_of_file(name, full))
         if kind == "system folder":
             return Entry(path, "other", reason=kind_of_folder(name) or kind)
         if kind == "gone":
@@ -145,13 +139,6 @@ class FolderWalk:
         else:
             names = tuple([f"{folder}/{name}" if folder else name for folder in level.names])
         return Entry(path, "picture", names, alike=_alike(name, level.alike))
-
-    def _kind_of_file(self, path: str, name: str) -> str:
-        kind = kind_of_file(name)
-        # Texts beside pictures are many, and one pass tells of what is passed over: only that one opens a file.
-        if kind != NO_PICTURE or not self._note or os.path.splitext(name)[1].lower() in _BESIDE_PICTURES:
-            return kind
-        return kind_of_unknown_file(os.path.join(self._root, path))
 
     def _open(self, path: str, *, is_link: bool) -> _Level | Entry | None:
         """The folder at `path`; an entry if it must not be walked, None if it is left out.
