@@ -7,11 +7,13 @@ the names and values that were given, and the limits in `joyedit.options`.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from joyedit.options import BenchOptions, RunOptions, fault_of_text, names_of
+from joyedit.printable import brief
 
 _OPTIONS: Mapping[str, type] = {"run": RunOptions, "bench": BenchOptions}
 _NEAR = 0.75
@@ -34,7 +36,7 @@ def _text(error: Any, argv: Sequence[str], root: Any, command: str | None, conte
         known = root if command is None else root.commands[command]
         flags = [flag for one in known.get_params(context or known.make_context("x", [], resilient_parsing=True))
                  for flag in (*one.opts, *one.secondary_opts)]  # fmt: skip
-        return f"no option is named {error.option_name}" + _near(error.option_name, flags)
+        return f"no option is named {error.option_name}" + (_as_file(argv) or _near(error.option_name, flags))
     if kind == "BadOptionUsage":
         if "does not take" in str(error.message):
             return f"{error.option_name} takes no value"
@@ -55,6 +57,12 @@ def _text(error: Any, argv: Sequence[str], root: Any, command: str | None, conte
     if extra is not None:
         return f"too many arguments: {extra[1]}"
     return text[:1].lower() + text[1:]
+
+
+def _as_file(argv: Sequence[str]) -> str:
+    """How to name the file that was meant, where a word that begins with a dash is the name of one."""
+    found = next((word for word in argv if len(word) > 1 and word[0] == "-" and os.path.lexists(word)), None)
+    return "" if found is None else f" (the file of this name is ./{brief(found)})"
 
 
 def _near(name: str, known: Iterable[str], cutoff: float = _NEAR) -> str:

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from joyedit.contents import HEAD, stand_in_of
 from joyedit.errors import CheckpointError, first_line
 from joyedit.printable import brief
 from joyedit.weights.regular_files import INDEX_BYTES, is_there, open_regular, printable_path, read_object, unreadable
@@ -125,10 +126,14 @@ def _check_header(path: Path) -> None:
     """Raises CheckpointError for a header that is longer than the file, or than the header of any network."""
     with open_regular(path) as file:
         try:
-            length = int.from_bytes(file.read(8), "little")
+            head = file.read(HEAD)
+            length = int.from_bytes(head[:8], "little")
             size = file.seek(0, 2)
         except OSError as error:
             raise unreadable(path, error) from error
+    held = stand_in_of(head)
+    if held is not None:
+        raise CheckpointError(f"{printable_path(path)}: it holds {held}")
     if size < 8 or length > size - 8:
         raise _incomplete(path, f"it has {size} bytes, and its header alone should have {length}")
     if length > INDEX_BYTES:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from joyedit.contents import HEAD, stand_in_of
 from joyedit.errors import CheckpointError, os_reason
 from joyedit.printable import brief
 
@@ -90,7 +91,9 @@ def read_object(path: Path, limit: int = CONFIG_BYTES) -> dict[str, Any]:
     except RecursionError as error:
         raise CheckpointError(f"{printable_path(path)}: not JSON (nested too deeply)") from error
     except ValueError as error:
-        raise CheckpointError(f"{printable_path(path)}: not JSON ({brief(str(error))})") from error
+        held = stand_in_of(text[:HEAD].encode())
+        reason = f"not JSON ({brief(str(error))})" if held is None else f"it holds {held}"
+        raise CheckpointError(f"{printable_path(path)}: {reason}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{printable_path(path)}: must be a JSON object")
     return found

@@ -48,6 +48,23 @@ def test_a_run_on_the_fake_and_a_dry_run_load_no_torch(pictures: Path) -> None:
         subprocess.run([sys.executable, "-c", code], env=program_environment(), check=True, capture_output=True)
 
 
+def test_an_environment_without_utf_8_is_refused(program: Command, pictures: Path) -> None:
+    (pictures / "a.png").rename(pictures / "\u00e9.png")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = program("run", "pictures", "-p", "x", "-m", "fake", env=ascii_only)
+    assert ended.code == 2
+    assert "makes Python read file names as ascii, and joyedit needs UTF-8 (set PYTHONUTF8=1" in ended.err
+    assert not (pictures.parent / "edited").exists()
+    assert program("--help", env=ascii_only).code == 0
+
+
+def test_a_plain_c_locale_takes_every_name(program: Command, pictures: Path) -> None:
+    (pictures / "a.png").rename(pictures / "\u00e9.png")
+    ended = program("run", "pictures", "-p", "\u00e9", "-m", "fake", "-q", env={"LC_ALL": "C"})
+    assert ended.code == 0, ended.err
+    assert (pictures.parent / "edited" / "\u00e9.png").exists()
+
+
 def test_version_and_recipes(program: Command) -> None:
     ended = program("--version")
     assert (ended.code, ended.err) == (0, "")

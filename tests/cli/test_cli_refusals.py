@@ -97,6 +97,16 @@ def test_flags(joyedit: Command, pictures: Path, flags: list[str], message: str)
         assert word not in told
 
 
+@pytest.mark.parametrize("name", ["-dash.png", "--prompt.png", "-n.png"])
+def test_a_file_that_begins_with_a_dash_is_named(joyedit: Command, pictures: Path, name: str) -> None:
+    (pictures / "a.png").rename(name)
+    assert refused(joyedit("run", name, "-p", "x", "-m", "fake"))[0].endswith(
+        f"(the file of this name is ./{name}) (see joyedit run --help)"
+    )
+    assert joyedit("run", f"./{name}", "-p", "x", "-m", "fake").code == 0
+    assert joyedit("run", "-p", "x", "-m", "fake", "-o", "other", "--", name).code == 0
+
+
 def test_every_fault_of_the_flags_is_told_at_once(joyedit: Command, pictures: Path) -> None:
     assert refused(joyedit("run", "pictures", "--batch-size", "x", "--set", "y")) == [
         "joyedit: error: 4 problems",

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "joyedit"
 
 FLOORS = (
     {"printable"},
-    {"errors", "models"},
+    {"contents", "errors", "models"},
     {"job"},
     {"weights"},
     {"runtime"},
@@ -29,11 +29,12 @@ FLOORS = (
 """From the ground up. A module may import from its own room and from the floors below; two rooms of one floor
 do not know each other."""
 
-ALSO_APART = {"models": {"errors", "printable"}, "cli": {"api"}}
+ALSO_APART = {"models": {"contents", "errors", "printable"}, "cli": {"api"}}
 """What a room does not import although its floor would allow it."""
 
 PACKAGES = {
     "printable": set(),
+    "contents": set(),
     "errors": set(),
     "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy", "pillow_heif", "simplejpeg"},
     "models": {"torch", "transformers", "triton"},
@@ -49,8 +50,8 @@ PACKAGES = {
 """Installed packages that a room may import."""
 
 NO_TORCH = (
-    "printable.py", "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py", "job", "cli",
-    "runtime/pipeline",
+    "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py",
+    "job", "cli", "runtime/pipeline",
     "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/fake.py",
     "weights/defaults.py", "weights/hub.py",
 )  # fmt: skip

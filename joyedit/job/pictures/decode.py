@@ -29,7 +29,7 @@ from joyedit.job.pictures.colours import to_rgb
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.pictures.frames import chosen_frame
 from joyedit.job.pictures.headers import open_image, orientation_of
-from joyedit.job.pictures.jpeg import check_data
+from joyedit.job.pictures.jpeg import JpegPicture, check_data, check_end
 from joyedit.job.pictures.memory import decoding_need, keeps_decoder
 from joyedit.job.pictures.png import PngPicture
 from joyedit.job.pictures.profiles import COLOUR_KEYS
@@ -39,9 +39,9 @@ from joyedit.job.spec import MAX_PIXELS, Seen, Size, Stamp
 
 # fmt: off
 SUPPORTED_SUFFIXES: frozenset[str] = frozenset((
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif",
-    ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs", ".heic", ".heics",
-    ".heif", ".heifs", ".hif",
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo",
+    ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs",
+    ".heic", ".heics", ".heif", ".heifs", ".hif",
 ))
 """The endings (lower case) of picture files that joyedit can read; those of HEIC need the extra `heif`."""
 
@@ -49,10 +49,11 @@ UNREADABLE_SUFFIXES: frozenset[str] = frozenset((".jxl", ".jp2", ".psd"))
 """The endings of pictures that joyedit cannot read. In a folder such a file is a failed item, not passed over."""
 # fmt: on
 
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo")
 _ENDINGS: Mapping[str, tuple[str, ...]] = {
     "PNG": (".png", ".apng"),
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG": _JPEG,
+    "MPO": _JPEG,
     "WEBP": (".webp",),
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),
@@ -192,7 +193,8 @@ def _load(image: ImageFile.ImageFile, file: BinaryIO, notes: list[str], reading:
             _load_tiff(image, notes, reading)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         file.seek(0)
-        check_data(file.read(), notes)
+        lacks_end = isinstance(image, JpegPicture) and image.lacks_end
+        (check_end if lacks_end else check_data)(file.read(), notes)
 
 
 def _load_tiff(image: TiffPicture, notes: list[str], reading: Reading) -> None:

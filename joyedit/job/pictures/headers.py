@@ -14,6 +14,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from joyedit.contents import HEAD as CONTENT_HEAD
+from joyedit.contents import content_of
 from joyedit.errors import ItemError
 from joyedit.job.pictures import heif
 from joyedit.job.pictures.jpeg import open_jpeg
@@ -25,6 +27,11 @@ from joyedit.job.spec import MAX_PIXELS
 KINDS = "PNG, JPEG, WebP, AVIF, HEIC, GIF, TIFF, BMP, PNM"
 HEAD = 64
 """Bytes of a file that tell its kind."""
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_GIF = (b"GIF87a", b"GIF89a")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MARKS = (_PNG, _JPEG, *_GIF, *_TIFF)
 
 
 def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
@@ -36,15 +43,18 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
     head = file.read(HEAD)
     file.seek(0)
     image: ImageFile.ImageFile
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+    if head.startswith(_PNG):
+        if head[12:16] == b"CgBI":
+            message = "a PNG in the form of iOS apps (CgBI) cannot be read; save it anew as a plain PNG on a Mac"
+            raise ItemError("unreadable_picture", f"{name}: {message}")
         image = PngPicture(file, name)
-    elif head.startswith(b"\xff\xd8\xff"):
+    elif head.startswith(_JPEG):
         image = open_jpeg(file, name)
     elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         image = WebPImagePlugin.WebPImageFile(file, name)
-    elif head.startswith((b"GIF87a", b"GIF89a")):
+    elif head.startswith(_GIF):
         image = GifImagePlugin.GifImageFile(file, name)
-    elif head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+    elif head.startswith(_TIFF):
         refuse_long_tags(file, name)
         if head.startswith(b"MM\0+"):
             message = "a BigTIFF with the highest byte first cannot be read; save it anew with another program"
@@ -58,12 +68,21 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
     elif (kind := heif.kind_of(head)) is not None:
         image = heif.open_heif(file, name, kind)
     else:
-        raise ItemError("unreadable_picture", f"{name}: not a picture of a supported kind ({KINDS})")
+        file.seek(0)
+        held = content_of(file.read(CONTENT_HEAD))
+        message = f"not a picture of a supported kind ({KINDS})" if held is None else f"it holds {held}"
+        raise ItemError("unreadable_picture", f"{name}: {message}")
     if image.width * image.height > max_pixels:
         limit = f"{max_pixels // 1_000_000} million" if max_pixels % 1_000_000 == 0 else str(max_pixels)
         message = f"{image.width} x {image.height} is more than {limit} pixels (--max-pixels allows more)"
         raise ItemError("picture_too_large", f"{name}: {message}")
     return image
+
+
+def holds_picture(head: bytes) -> bool:
+    """Whether a file with these first bytes (`HEAD` of them) is surely a picture. BMP and PNM have no mark for that."""
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return head.startswith(_MARKS) or is_webp or heif.kind_of(head) is not None
 
 
 def orientation_of(image: ImageFile.ImageFile) -> int:

@@ -21,14 +21,28 @@ _WARNING = re.compile("^(corrupt jpeg data|warning|inconsistent progression|inva
 
 
 _START_OF_SCAN, _COMMENT, _END = 0xDA, 0xFE, b"\xff\xd9"
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)
 _FILLING = 16
 _JFIF, _EXIF, _ADOBE = 0xE0, 0xE1, 0xEE
 
 
 class JpegPicture(JpegImagePlugin.JpegImageFile):
-    """Pillow's JPEG reader. `reading_notes` tells whether metadata was left out because it is damaged."""
+    """Pillow's JPEG reader. `reading_notes` tells whether metadata was left out because it is damaged.
+
+    It reads a file without an end marker, and `lacks_end` says so then: `check_end` tells whether the data is whole.
+    Not for progressive files: where whole scans are missing at the end, libjpeg is content with the others.
+    """
 
     reading_notes: list[str]
+    lacks_end = False
+
+    def load_read(self, read_bytes: int) -> bytes:
+        """The next bytes of the file; an end marker behind the last one."""
+        data = super().load_read(read_bytes)
+        if data or self.lacks_end or "progressive" in self.info:
+            return data
+        self.lacks_end = True
+        return _END
 
 
 def open_jpeg(file: IO[bytes], name: str) -> JpegPicture:
@@ -80,6 +94,28 @@ def check_data(data: bytes, notes: list[str]) -> None:
     # Without its end marker a picture is whole: Pillow has found all rows.
     if _WARNING.search(warning) and not _HARMLESS_END.search(warning):
         notes.append(f"libjpeg says: {warning}")
+
+
+def check_end(data: bytes, notes: list[str]) -> None:
+    """The same for a JPEG without an end marker: raises OSError unless libjpeg finds all its data and nothing odd."""
+    warning = _warning(data + _END)
+    if warning or not _has_one_scan(data):
+        reason = f"libjpeg says: {warning}" if warning else "it has several scans, and the last ones may be lost"
+        raise OSError(f"the file is truncated: data is missing at its end ({reason})")
+    notes.append("its end marker is missing, but its data is whole")
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether the first scan holds all components. `data` is a JPEG that Pillow has decoded."""
+    place, components = 2, 0
+    while data[place : place + 1] == b"\xff":
+        marker = data[place + 1]
+        if marker == _START_OF_SCAN:
+            return data[place + 4] == components
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES:
+            components = data[place + 9]
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return False
 
 
 def _warning_without_filling(data: bytes) -> str:

@@ -36,6 +36,9 @@ _NAME_ERRORS = frozenset(
     }
 )
 
+# Disks of Windows, shares and encrypted folders take fewer names than others: no ? * < > | ", or 143 bytes at most.
+_REFUSED_NAMES = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
+_NAME_REMEDY = "the disk of the output folder does not take this name: rename the picture, or use another disk with -o"
 _DISK_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE})
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES})
 
@@ -253,7 +256,8 @@ class OutputFolder:
         if error.errno is None:  # Pillow raises its own errors as OSError without a number
             return ItemError("write_failed", f"cannot write {relative!r}: {error}")
         if error.errno in _NAME_ERRORS:
-            return ItemError("output_name", f"cannot write {relative!r}: {os_reason(error)}")
+            remedy = f" ({_NAME_REMEDY})" if error.errno in _REFUSED_NAMES else ""
+            return ItemError("output_name", f"cannot write {relative!r}: {os_reason(error)}{remedy}")
         return OutputError(f"cannot write {relative!r} in {self.path}: {os_reason(error)}")
 
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from joyedit.job.own_files import RESULTS
+from joyedit.job.pictures.headers import HEAD, holds_picture
 from joyedit.job.source.names import fold
 
 EXCLUDED = "left out with --exclude"
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+NO_PICTURE = "no picture"
+UNNAMED_PICTURE = "a picture whose name does not end like one (rename it to have it edited)"
 KEPT = 1000
 """So many are kept by name; all are counted."""
 
@@ -27,6 +30,8 @@ _KINDS = {
     "a project of an editing program, which needs to be exported first": "afphoto kra psb xcf",
     "a video": "3gp avi m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv",
 }
+_BESIDE_PICTURES = frozenset((".txt", ".caption", ".json", ".jsonl", ".xml", ".xmp", ".csv", ".md", ".npy", ".npz"))
+"""Endings of what stands beside pictures by the thousand: such a file is not opened to see what it is."""
 _KIND_OF = {f".{ending}": kind for kind, endings in _KINDS.items() for ending in endings.split()}
 
 SYSTEM_FOLDERS = frozenset(
@@ -73,9 +78,22 @@ def is_excluded(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
 
 
-def kind_of_file(name: str) -> str:
-    """What a file is that is no picture for joyedit, in a few words."""
-    return _KIND_OF.get(os.path.splitext(name)[1].lower(), "a hidden file" if name.startswith(".") else "no picture")
+def kind_of_file(name: str, path: str = "") -> str:
+    """What a file is that is no picture by its name, in a few words. With `path`, one of an unknown ending is read."""
+    ending = os.path.splitext(name)[1].lower()
+    if name.startswith(".") and ending not in _KIND_OF:
+        return "a hidden file"
+    is_unknown = bool(path) and ending not in _KIND_OF and ending not in _BESIDE_PICTURES
+    return UNNAMED_PICTURE if is_unknown and _holds_picture(path) else _KIND_OF.get(ending, NO_PICTURE)
+
+
+def _holds_picture(path: str) -> bool:
+    """Whether this file begins like a picture. One that cannot be read does not."""
+    try:
+        with open(os.open(path, _READ), "rb") as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and holds_picture(file.read(HEAD))
+    except OSError:
+        return False
 
 
 def kind_of_folder(name: str) -> str | None:

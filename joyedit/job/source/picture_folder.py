@@ -124,7 +124,9 @@ class FolderWalk:
 
     def _file(self, path: str, name: str, kind: Kind, level: _Level) -> Entry:
         if kind in _PASSED:
-            return Entry(path, "other", reason=_PASSED[kind] or kind_of_file(name))
+            # One pass tells of what is passed over: only that one opens files.
+            full = os.path.join(self._root, path) if self._note else ""
+            return Entry(path, "other", reason=_PASSED[kind] or kind_of_file(name, full))
         if kind == "system folder":
             return Entry(path, "other", reason=kind_of_folder(name) or kind)
         if kind == "gone":

@@ -205,6 +205,14 @@ def test_a_truncated_file(broken: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name", ["model_index.json", "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors"]
+)
+def test_a_pointer_of_git_lfs_in_place_of_a_file(broken: Path, name: str) -> None:
+    (broken / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    assert refused(broken) == f"CKPT/{name}: it holds a pointer of Git LFS: run 'git lfs pull' in its repository"
+
+
 def test_a_missing_config(broken: Path) -> None:
     (broken / "vae" / "config.json").unlink()
     assert refused(broken) == "CKPT/vae/config.json: missing; the checkpoint is incomplete"

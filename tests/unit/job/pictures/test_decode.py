@@ -295,12 +295,21 @@ def test_a_truncated_file_says_so(tmp_path: Path, kind: str) -> None:
     ("content", "reason"),
     [
         (
-            b"hello, this is text\n",
+            b"\x01\x02\x03\x04 nothing known",
             "not a picture of a supported kind (PNG, JPEG, WebP, AVIF, HEIC, GIF, TIFF, BMP, PNM)",
         ),
         (
-            b"\0\0\0\x18ftypqt  \0\0\0\0qt  ....",
-            "not a picture of a supported kind (PNG, JPEG, WebP, AVIF, HEIC, GIF, TIFF, BMP, PNM)",
+            b"error code: 502\n",
+            "it holds text, which begins with 'error code: 502' (get it again from its source)",
+        ),
+        (b"\0\0\0\x18ftypqt  \0\0\0\0qt  ....", "it holds a video or sound (MP4, MOV), not a picture"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            "it holds a pointer of Git LFS: run 'git lfs pull' in its repository",
+        ),
+        (
+            b"\x89PNG\r\n\x1a\n\0\0\0\x04CgBI\x50\0\x20\x02",
+            "a PNG in the form of iOS apps (CgBI) cannot be read; save it anew as a plain PNG on a Mac",
         ),
     ],
 )

@@ -18,6 +18,7 @@ from joyedit.job.pictures.decoder_messages import set_catching
 DICE = np.random.default_rng(0)
 NOISE = Image.fromarray(DICE.integers(0, 255, (15, 20, 3), dtype=np.uint8)).resize((320, 240))
 END = b"\xff\xd9"
+NO_END = "its end marker is missing, but its data is whole"
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("RGB", {}), ("RGB", {"progressive": True}), ("L", {}), ("L", {"progressive": True}), ("CMYK", {}),
     ("RGB", {"restart_marker_rows": 1}), ("RGB", {"subsampling": 0, "quality": 100}), ("RGB", {"keep_rgb": True}),
@@ -103,6 +104,57 @@ def test_without_an_end_marker_a_whole_picture_is_read(tmp_path: Path) -> None:
     whole = np.asarray(Image.open(file))
     (tmp_path / "p.jpg").write_bytes(data[:-2] + b"\xff\xd0" * 20)
     assert np.array_equal(np.asarray(load_picture(tmp_path / "p.jpg").image), whole)
+
+
+@pytest.mark.parametrize(("mode", "options"), KINDS, ids=str)
+def test_a_file_that_lacks_only_its_end_marker_is_read(tmp_path: Path, mode: str, options: dict[str, Any]) -> None:
+    data = jpeg(mode, **options)
+    for cut in (data[:-2], data[:-1]):
+        found = code_of(tmp_path / "p.jpg", cut)
+        if options.get("progressive"):  # whole scans may be missing, and nobody could tell
+            assert found == "truncated_picture"
+            continue
+        # Pillow has all rows before it misses the marker, or not until then: that depends on its buffer.
+        assert found.removesuffix("CMYK converted to RGB") in ("", NO_END, f"{NO_END}; ")
+        (tmp_path / "whole.jpg").write_bytes(data)
+        whole = np.asarray(load_picture(tmp_path / "whole.jpg").image)
+        assert np.array_equal(np.asarray(load_picture(tmp_path / "p.jpg").image), whole)
+
+
+@pytest.mark.parametrize(("mode", "options"), KINDS, ids=str)
+def test_a_file_that_lacks_its_last_bytes_too_is_cut(tmp_path: Path, mode: str, options: dict[str, Any]) -> None:
+    data = jpeg(mode, **options)
+    for missing in (*range(4, 40), 100):
+        assert code_of(tmp_path / "p.jpg", data[:-missing]) == "truncated_picture"
+
+
+def test_a_missing_end_marker_is_a_note(tmp_path: Path) -> None:
+    assert code_of(tmp_path / "p.jpg", jpeg()[:-2]) == NO_END
+
+
+def scans_one_by_one() -> tuple[bytes, list[bytes]]:
+    """A JPEG that is not progressive and has a scan for each component: what comes before them, and the scans."""
+    planes = []
+    for plane in NOISE.convert("YCbCr").split():
+        file = io.BytesIO()
+        plane.save(file, "JPEG")
+        planes.append(file.getvalue())
+    frame, scan = planes[0].index(b"\xff\xc0"), planes[0].index(b"\xff\xda")
+    size = planes[0][frame + 4 : frame + 9]
+    three = segment(0xC0, size + b"\x03" + b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3)))
+    length = 2 + int.from_bytes(planes[0][frame + 2 : frame + 4], "big")
+    head = planes[0][:frame] + three + planes[0][frame + length : scan]
+    return head, [
+        segment(0xDA, bytes([1, number, 0, 0, 63, 0])) + data[data.index(b"\xff\xda") + 10 : -2]
+        for number, data in enumerate(planes, 1)
+    ]
+
+
+def test_a_file_of_several_scans_needs_its_end_marker(tmp_path: Path) -> None:
+    head, scans = scans_one_by_one()
+    assert code_of(tmp_path / "p.jpg", head + b"".join(scans) + END) == ""
+    for count in (1, 2, 3):
+        assert code_of(tmp_path / "p.jpg", head + b"".join(scans[:count])) == "truncated_picture"
 
 
 def segment(marker: int, body: bytes) -> bytes:

@@ -139,6 +139,23 @@ def test_names_that_the_file_system_refuses_fail_alone(folder: OutputFolder) -> 
     assert files(folder.path) == ["taken"]
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ])
+def test_a_name_that_the_disk_does_not_take_is_told_with_a_remedy(
+    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(source: str, target: str, **handles: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(ItemError) as caught:
+        folder.write_text("what?.png", "x")
+    assert str(caught.value) == (
+        f"cannot write 'what?.png': {os.strerror(number)} (the disk of the output folder does not take this name: "
+        "rename the picture, or use another disk with -o)"
+    )
+    assert files(folder.path) == []
+
+
 def test_a_name_as_long_as_the_file_system_allows_works(folder: OutputFolder) -> None:
     name = "n" * 251 + ".png"
     assert folder.write_text(name, "x").name == name

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from joyedit.errors import ManifestError
 from joyedit.job.source.counted_pictures import CountedPictures
@@ -480,6 +481,28 @@ def test_files_are_named_as_what_they_are() -> None:
     assert kinds["p.mov"] == "a video"
     assert kinds["p.txt"] == "no picture"
     assert kinds[".x"] == "a hidden file"
+
+
+@pytest.mark.parametrize("name", ["noending", "a.jpg_large", "b.jpg!web", "c.jpg_original", "d.bin"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_a_picture_whose_name_does_not_say_so_is_named_as_one(name: str, kind: str) -> None:
+    touch("in/a.png")
+    Image.new("RGB", (8, 8)).save(f"in/{name}", kind)
+    assert passed() == {name: "a picture whose name does not end like one (rename it to have it edited)"}
+
+
+def test_what_is_no_plain_file_is_not_opened() -> None:
+    touch("in/a.png", "in/empty")
+    os.mkfifo("in/pipe")
+    os.symlink("nowhere", "in/link")
+    Path("in/text").write_bytes(b"BM, and no bitmap")
+    assert set(passed().values()) == {"no picture"}
+
+
+@pytest.mark.parametrize("ending", [".jif", ".jfi", ".pjpeg", ".PJP", ".jfif", ".jpe"])
+def test_every_ending_of_jpeg_counts(ending: str) -> None:
+    touch(f"in/a{ending}")
+    assert given(checked(1)) == [("a", "ok")]
 
 
 def test_a_thousand_files_are_named_and_all_are_counted() -> None:
