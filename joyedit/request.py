@@ -24,6 +24,7 @@ from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.source_options import RunDefaults
 from joyedit.job.source.sources import Source, SourceOptions, open_source
+from joyedit.job.source.typed_texts import without_file_marks
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, RunConfig, Settings
 from joyedit.options import RunOptions, faults_of, names_of, option_of
 from joyedit.runtime.model import NO_MODEL, backend_loader, describe_without_loading, fetch, model_settings
@@ -76,7 +77,7 @@ def build_request(options: RunOptions) -> Request:
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(options.model)
     source_options = SourceOptions(
-        prompt=options.prompt,
+        prompt=without_file_marks(options.prompt),
         flags=given,
         recipe=recipe,
         recipe_values=_recipe_values(options.values),

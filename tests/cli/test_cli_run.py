@@ -393,3 +393,9 @@ def test_several_sources_and_a_pattern(joyedit: Command, pictures: Path) -> None
     refused = joyedit("run", "pictures/*.png", "one.png", *flags, "-o", "new.png")
     assert refused.code == 2
     assert "SOURCE may be many" in refused.err
+
+
+def test_an_instruction_from_a_file_of_windows(joyedit: Command, pictures: Path) -> None:
+    text = "\ufeffMake it blue.\r\nKeep the sky.\r"
+    assert joyedit("run", pictures / "a.png", *FAKE, "-p", text).code == 0
+    assert records(Path("edited"))["a"]["instruction"] == "Make it blue.\nKeep the sky."

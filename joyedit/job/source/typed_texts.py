@@ -14,6 +14,11 @@ from joyedit.job.source.text import MAX_ITEM
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def without_file_marks(text: str | None) -> str | None:
+    """The text without the mark in front of a Windows file, and with plain line ends: `-p "$(cat text.txt)"`."""
+    return None if text is None else text.removeprefix("\ufeff").replace("\r\n", "\n").rstrip("\r")
+
+
 def text_faults(texts: Mapping[str, str | None], *, may_be_empty: frozenset[str]) -> list[str]:
     """What is wrong with texts, by what messages call them: one sentence for each. None is a flag that is not given."""
     faults = []
