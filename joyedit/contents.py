@@ -5,6 +5,7 @@ Downloads, clones and copies leave such files under the names of pictures and we
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from joyedit.printable import brief
@@ -72,7 +73,7 @@ def content_of(head: bytes) -> str | None:
 def _text_of(head: bytes) -> str | None:
     if not _TEXT.fullmatch(head):
         return None
-    text = head.decode("utf-8-sig", "replace").strip()
+    text = head.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace").strip()
     if "\ufffd" in text[:-1]:  # the last character may be cut
         return None
     if "<svg" in text.lower():

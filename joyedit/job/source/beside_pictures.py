@@ -14,7 +14,7 @@ from dataclasses import replace
 from joyedit.errors import Problem, UsageError, os_reason
 from joyedit.job.source.problems import shown, utf8_safe
 from joyedit.job.source.source_options import SourceOptions, compose_instruction
-from joyedit.job.source.text import MAX_ITEM, NOT_UTF8, as_utf8
+from joyedit.job.source.text import BOM, MAX_ITEM, NOT_UTF8, as_utf8
 
 LISTS = ("metadata.jsonl", "metadata.csv")
 SUFFIX = ".txt"
@@ -74,7 +74,7 @@ def text_beside(picture: str) -> str | Problem:
     if len(data) > MAX_ITEM:
         return Problem(f"{name} has more than {MAX_ITEM >> 20} MiB", _HOLDS)
     try:
-        text = data.decode("utf-8-sig").strip()
+        text = data.removeprefix(BOM).decode().strip()
     except UnicodeDecodeError:
         return Problem(f"{name} is {NOT_UTF8.message}", NOT_UTF8.remedy)
     if not text or "\0" in text:

@@ -18,7 +18,7 @@ from joyedit.job.source.schema import Schema
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions
 from joyedit.job.source.stoppable_stream import StoppableStream
-from joyedit.job.source.text import MAX_ITEM
+from joyedit.job.source.text import BOM, MAX_ITEM
 from joyedit.job.spec import EditItem, FailedItem
 
 Form = Literal["jsonl", "json", "csv", "paths", "paths with NUL"]
@@ -82,7 +82,7 @@ def form_of(begin: bytes, schema: Schema) -> Form:
     """
     if begin.endswith(b"\0"):
         return "paths with NUL"
-    text = begin.decode("utf-8-sig", "replace").strip()
+    text = begin.removeprefix(BOM).decode("utf-8", "replace").strip()
     if text.startswith("{"):
         return "jsonl"
     if _is_file(text):

@@ -21,7 +21,7 @@ UNDECODED = re.compile("[\udc80-\udcff]")
 """A byte that is not UTF-8, decoded with `surrogateescape`."""
 
 NOT_UTF8 = Problem("not valid UTF-8", "save the file as UTF-8")
-_BOM = codecs.BOM_UTF8
+BOM = codecs.BOM_UTF8
 _TOO_LONG = Problem(f"this line is longer than {MAX_ITEM >> 20} MiB", "write each item on a line of its own")
 
 
@@ -58,7 +58,7 @@ def lines_of(stream: LineReader, file: str) -> Iterator[tuple[int, str] | Proble
                 raw = stream.readline(MAX_ITEM)
             continue
         if number == 1:
-            raw = raw.removeprefix(_BOM)
+            raw = raw.removeprefix(BOM)
         if raw.isspace() or not raw:
             continue
         try:
@@ -104,7 +104,7 @@ class CsvLines:
         if not raw:
             raise StopIteration
         if self.number == 0:
-            raw = raw.removeprefix(_BOM)
+            raw = raw.removeprefix(BOM)
         self.number += raw.endswith(b"\n") or len(raw) < MAX_ITEM
         return raw.decode("utf-8", "surrogateescape")
 
@@ -112,7 +112,7 @@ class CsvLines:
         """The next line, which stays the next one; an empty text at the end."""
         if self._next is None:
             self._next = self.stream.readline(MAX_ITEM)
-        return self._next.removeprefix(_BOM).decode("utf-8", "surrogateescape")
+        return self._next.removeprefix(BOM).decode("utf-8", "surrogateescape")
 
 
 _MARKS = (
@@ -175,7 +175,7 @@ def whole_text(stream: BinaryIO, *, limit: int, kind: str, remedy: str) -> str:
     data = stream.read(limit + 1)
     if len(data) > limit:
         raise BrokenFileError(Problem(f"{kind} can have {limit >> 20} MiB at most, and this file is larger", remedy))
-    return data.removeprefix(_BOM).decode("utf-8", "surrogateescape")
+    return data.removeprefix(BOM).decode("utf-8", "surrogateescape")
 
 
 def line_at(text: str, position: int) -> int:
