@@ -7,6 +7,7 @@ of items that go through the networks together.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -100,8 +101,9 @@ class EditItem:
 
     `images` are the references in order (none: text to image). `output` is relative to the output folder,
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
-    before the choice of a bucket; with None the last reference decides. `other_ids` are default ids that the item had
-    if other lines were there: its picture may be finished under one of them. `columns` are what its record carries from
+    before the choice of a bucket; with None the last reference decides. `has_default_id`: the id comes from the
+    path of the first reference. `other_ids` are default ids that the item had if other lines were there: its picture
+    may be finished under one of them. `columns` are what its record carries from
     the source; they change no picture.
     """
 
@@ -113,7 +115,8 @@ class EditItem:
     size: Size | None
     output: str
     origin: Origin
-    other_ids: tuple[str, ...] = ()
+    has_default_id: bool = field(default=False, compare=False)
+    other_ids: Iterable[str] = field(default=(), compare=False)
     columns: dict[str, Any] | None = field(default=None, hash=False)
 
 

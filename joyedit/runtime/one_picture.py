@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from joyedit.errors import OutputError, UsageError, os_reason
-from joyedit.job.own_files import OWN_NAMES, is_temporary
+from joyedit.job.own_files import LOCK, OWN_NAMES, REPORT, RESULTS, UNFINISHED, is_temporary
 from joyedit.job.results.journal import has_records
 from joyedit.job.results.lock import holder
-from joyedit.job.results.output_folder import sync_folder
+from joyedit.job.results.output_folder import refuse_foreign_files, sync_folder
 from joyedit.job.results.own_pictures import is_made_by_joyedit
+from joyedit.job.source.passed_over import is_output_folder
 from joyedit.runtime.run import RunOutcome
 
 
@@ -34,7 +36,9 @@ class OnePicture:
         return self.path.parent / f".{self.path.name}.joyedit"
 
     def refuse(self, inputs: Sequence[Path]) -> None:
-        """Raises `UsageError` if the file is there already and must stay."""
+        """Raises `UsageError` if the file is there already and must stay, or if a foreign folder is in the way."""
+        if os.path.lexists(self.folder) and not self._is_own_folder():
+            raise UsageError(f"{self.folder}: joyedit did not make this (move it away, or give another name with -o)")
         self._end_killed_run()
         if not os.path.lexists(self.path):
             return
@@ -55,7 +59,7 @@ class OnePicture:
                 self._clear()
         finally:
             # Refused, or stopped before there was anything to keep. The folder may be that of another run.
-            if not has_records(self.folder) and holder(self.folder) is None:
+            if self._is_own_folder() and not has_records(self.folder) and holder(self.folder) is None:
                 self._clear()
         return replace(outcome, report=replace(outcome.report, output=str(self.path)))
 
@@ -78,6 +82,20 @@ class OnePicture:
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {os_reason(error)} (the edited picture is {made})") from error
 
+    def _is_own_folder(self) -> bool:
+        """Whether the folder is no link, and holds nothing but what a run of joyedit leaves."""
+        try:
+            if not stat.S_ISDIR(os.stat(self.folder, follow_symlinks=False).st_mode):
+                return False
+            refuse_foreign_files(self.folder)
+            names = {name for name in os.listdir(self.folder) if not is_temporary(name)}
+        except (OSError, UsageError):
+            return False
+        has_picture = self.path.name in names and is_made_by_joyedit(str(self.folder / self.path.name))
+        begun = RESULTS in names and (not has_records(self.folder) or is_output_folder(str(self.folder)))
+        known = OWN_NAMES if begun else {LOCK, UNFINISHED, REPORT}
+        return names - known <= ({self.path.name} if has_picture else set())
+
     def _end_killed_run(self) -> None:
         """Remove what a run left that was killed after its picture was in place."""
         with contextlib.suppress(OSError):
@@ -88,7 +106,8 @@ class OnePicture:
         """Remove joyedit's own files and then the folder. A file of somebody else stays, and the folder with it."""
         with contextlib.suppress(OSError):
             for name in os.listdir(self.folder):
-                if name in OWN_NAMES or is_temporary(name) or name == self.path.name:
+                is_picture = name == self.path.name and is_made_by_joyedit(str(self.folder / name))
+                if name in OWN_NAMES or is_temporary(name) or is_picture:
                     os.unlink(self.folder / name)
             os.rmdir(self.folder)
 

@@ -232,3 +232,28 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, photo: Path) -> None:
         # The second signal may find a process that has given its handlers back, and is about to end.
         assert running.wait(timeout=30) in (130, -signal.SIGINT)
     assert files(photo.parent) == ["photo.jpg"]
+
+
+def test_a_link_in_the_place_of_the_folder_is_refused(joyedit: Command, photo: Path) -> None:
+    assert joyedit("run", photo, *FAKE, "-o", "victim").code == 0
+    before = files(Path("victim"))
+    (photo.parent / ".new.png.joyedit").symlink_to(Path("victim").absolute())
+    refused = joyedit("run", photo, *FAKE, "-o", photo.parent / "new.png")
+    assert refused.code == 2
+    assert "joyedit did not make this" in refused.err
+    assert files(Path("victim")) == before
+
+
+@pytest.mark.parametrize("name", ["report.json", "joyedit.log", "new.png", "notes.txt", "results.jsonl", "deep"])
+def test_a_folder_of_somebody_else_is_refused_and_stays(joyedit: Command, photo: Path, name: str) -> None:
+    folder = photo.parent / ".new.png.joyedit"
+    folder.mkdir()
+    if name == "deep":
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_text("mine")
+    for flags in ((), ("--retry-failed",), ("--overwrite",)):
+        refused = joyedit("run", photo, *FAKE, "-o", photo.parent / "new.png", *flags)
+        assert refused.code == 2
+        assert "joyedit did not make this" in refused.err
+        assert (folder / name).exists()

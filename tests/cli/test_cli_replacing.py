@@ -178,6 +178,74 @@ def test_a_line_that_comes_beside_one_about_the_same_picture_replaces_nothing(jo
     assert {record["instruction"] for record in records().values()} == {"red", "green", "blue"}
 
 
+def test_a_line_that_goes_leaves_the_pictures_of_the_others_as_they_are(joyedit: Command, pictures: Path) -> None:
+    lines = [
+        {"image": f"pictures/{name}", "instruction": text} for text in ("one", "two") for name in ("a.png", "b.jpg")
+    ]
+
+    def run(*given: dict[str, str]) -> Ended:
+        Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in given))
+        return joyedit("run", "m.jsonl", *FAKE)
+
+    assert run(*lines[:2]).code == 0
+    assert run(*lines).code == 0
+    before = {path: path.read_bytes() for path in Path("edited").rglob("*.png")}
+    for given in (lines[2:], lines[:2], lines[1:], lines[::-1]):
+        ended = run(*given)
+        assert ended.code == 0
+        assert "edited again" not in ended.err
+        assert {path: path.read_bytes() for path in Path("edited").rglob("*.png")} == before
+        assert joyedit("verify", "edited").code == 0
+
+
+@pytest.mark.parametrize("way", ["several", "standard input", "exclude", "folder"])
+def test_the_picture_of_another_file_with_the_same_stem_stays(
+    joyedit: Command, program: Command, pictures: Path, way: str
+) -> None:
+    shutil.rmtree(pictures)
+    pictures.mkdir()
+    for number in (1, 2, 3):
+        Image.new("RGB", (60, 50), (number, 0, 0)).save(pictures / f"{number}.jpg")
+        Image.new("RGB", (50, 60), (number, 0, 0)).save(pictures / f"{number}.png")
+
+    def run(ending: str, *flags: str) -> Ended:
+        given = sorted(map(str, pictures.glob(f"*.{ending}")))
+        if way == "several":
+            return joyedit("run", *given, *FAKE, "-p", "one", *flags)
+        if way == "standard input":
+            return program("run", "-", *FAKE, "-p", "one", *flags, stdin="\n".join(given))
+        other = {"jpg": "png", "png": "jpg"}[ending]
+        if way == "exclude":
+            return joyedit("run", "pictures", *FAKE, "-p", "one", "--exclude", f"*.{other}", *flags)
+        for path in pictures.glob(f"*.{other}"):
+            path.unlink()
+        return joyedit("run", "pictures", *FAKE, "-p", "one", *flags)
+
+    assert run("jpg").code == 0
+    before = {path: path.read_bytes() for path in Path("edited").rglob("*.png")}
+    if way == "folder":
+        for number in (1, 2, 3):
+            Image.new("RGB", (50, 60), (number, 0, 0)).save(pictures / f"{number}.png")
+    ended = run("png")
+    assert ended.code == 3
+    assert "3 items have finished pictures that differ from what is asked, and keep them" in ended.err
+    assert {path: path.read_bytes() for path in Path("edited").rglob("*.png")} == before
+    assert run("png", "--update").code == 0
+
+
+def test_a_name_under_which_a_picture_counts_as_done_is_taken(joyedit: Command, pictures: Path) -> None:
+    lines = [{"image": "pictures/a.png", "instruction": text} for text in ("one", "two")]
+    Path("m.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    assert joyedit("run", "m.jsonl", *FAKE).code == 0
+    for taken in ({"id": "pictures/a"}, {"id": "z", "output": "pictures/a.png"}):
+        lines[2:] = [{"image": "pictures/b.jpg", "instruction": "three"} | taken]
+        Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        refused = joyedit("run", "m.jsonl", *FAKE, "-o", "new")
+        assert refused.code == 2
+        assert "another line gives the id or output of 'pictures/a'" in refused.err
+        assert joyedit("run", "m.jsonl", *FAKE).code == 2
+
+
 def retouch(name: str) -> bytes:
     path = Path("edited", name)
     Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)

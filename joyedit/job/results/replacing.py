@@ -146,7 +146,9 @@ class Replacing:
 
     def _replaces_own(self, item: EditItem, record: dict[str, Any]) -> bool:
         output = output_of(record)
-        if output is None or self._shared.is_in(record.get("shared")) or not os.path.lexists(self._folder / output):
+        if output is None or not os.path.lexists(self._folder / output):
+            return False
+        if self._shared.is_in(record.get("shared")) and not _is_of_another_picture(item, record):
             return False
         if _ending(output) != _ending(item.output):
             return True
@@ -189,6 +191,14 @@ class Replacing:
             f"(add --update to replace the pictures that differ, or --overwrite to edit all items again, "
             f"or keep them and choose another folder: -o {_free_name(self._folder)})"
         )
+
+
+def _is_of_another_picture(item: EditItem, record: dict[str, Any]) -> bool:
+    """Whether an id from a picture's path stood for another picture then: `x.jpg` where it is `x.png` now."""
+    inputs = record.get("inputs")
+    if not item.has_default_id or not item.images or not isinstance(inputs, list) or not inputs:
+        return False
+    return os.path.basename(str(inputs[0])) != item.images[0].name
 
 
 def _change(name: str, then: object, now: object) -> str:

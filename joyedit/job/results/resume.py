@@ -68,22 +68,26 @@ class Resume:
         if self._redo == "all" or (self._redo == "changed" and not len(self._journal)):
             return "edit"
         last = self._journal.final(item.id)
-        if last is None and self._is_done_as_another(item):
-            return "done"
         if self._redo == "failed" and (last is None or last["status"] == "ok"):
-            return "leave" if last is None else self._decide_finished(item, last)
+            if last is None:
+                return "done" if self._is_done_as_another(item) else "leave"
+            return self._decide_finished(item, last)
         has_failed = last is not None and last["status"] != "ok"
         if last is not None and has_failed and self._redo != "failed" and is_given_up(item, last):
             return "given up"
         # An earlier run may have finished an item that failed since.
         record = self._journal.finished(item.id) if has_failed else last
         if record is None:
+            if self._is_done_as_another(item):
+                return "done"
             return "keep" if self._is_kept(item, None) else "edit"
         if record.get("output") == item.output and self._has_fingerprint(item, record):
             state = self._state(item, record, trust=self._trust)
             if state == "recorded" or (state == "changed" and self._replacing is not None):
                 done: Decision = "done" if state == "recorded" else "changed"
                 return self._done_again(record, done) if has_failed else done
+        elif self._is_done_as_another(item):
+            return "done"
         elif self._is_kept(item, record):
             return "keep"
         if not has_failed:
@@ -113,12 +117,14 @@ class Resume:
 
     def _is_done_as_another(self, item: EditItem) -> bool:
         """Whether the picture was finished when the item had another default id, because other lines were there."""
-        for name in item.other_ids:
-            record = self._journal.final(name)
-            output = None if record is None else output_of(record)
-            if record is not None and output is not None and self._has_fingerprint(item, record):
-                return picture_state(self._inside + output, record, trust=self._trust) == "recorded"
-        return False
+        return any(self._is_done_as(item, name) for name in item.other_ids)
+
+    def _is_done_as(self, item: EditItem, name: str) -> bool:
+        record = self._journal.final(name)
+        output = None if record is None else output_of(record)
+        if record is None or output is None or not self._has_fingerprint(item, record):
+            return False
+        return picture_state(self._inside + output, record, trust=self._trust) == "recorded"
 
     def _is_kept(self, item: EditItem, record: dict[str, Any] | None) -> bool:
         """Whether a picture stays although it differs: nobody asked to replace it, or somebody changed it since."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from joyedit.job.source.names import fold, name_problem, safe_name
@@ -20,11 +20,26 @@ from joyedit.job.source.written_paths import folder_as_written, is_data, is_plai
 _MARK = 10
 
 
+class OtherIds:
+    """Ids that are made when somebody asks for them: few items are ever looked for under another id."""
+
+    def __init__(self, own: str, make: Callable[[], Iterable[str]]) -> None:
+        self._own = own
+        self._make = make
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in dict.fromkeys(self._make()) if name != self._own and name_problem(name) is None)
+
+
 class DefaultId(NamedTuple):
-    """An id, and those that the item would have beside other lines: its picture may be finished under one of them."""
+    """An id, and those that the item would have beside other lines: its picture may be finished under one of them.
+
+    `short` is the id that it would have alone, where that is another one.
+    """
 
     id: str
-    others: tuple[str, ...] = ()
+    others: Iterable[str] = ()
+    short: str | None = None
 
 
 class PictureIds:
@@ -74,9 +89,14 @@ def folder_id(path: str, same_stem: int, same_name: int) -> DefaultId:
     """
     short = safe_name(os.path.splitext(path)[0])
     if same_stem == 1:
-        return DefaultId(short)
+        return DefaultId(short, OtherIds(short, lambda: _long_ids(safe_name(path), path)))
     long = safe_name(path)
-    return DefaultId(_marked(long, path) if same_name > 1 else long, (short,))
+    made = _marked(long, path) if same_name > 1 else long
+    return DefaultId(made, OtherIds(made, lambda: (short, *_long_ids(long, path))), short)
+
+
+def _long_ids(long: str, path: str) -> tuple[str, str]:
+    return long, _marked(long, path)
 
 
 def _marked(name: str, path: str) -> str:
@@ -168,19 +188,21 @@ class DefaultIds:
         if not images or (not is_plain(images[0]) and is_data(images[0])):
             return DefaultId(f"item{mark}")
         path = self._pictures.absolute(images[0])
-        if self._uses is None:
-            short = self._pictures.short(images[0], path)
-            first = self._first_uses.setdefault(short, hash(content))
-            return DefaultId(short if first == hash(content) else short + mark)
-        name = self._uses.name(images[0], path)
-        is_marked = self._uses.is_used_differently(path)
         short = self._pictures.short(images[0], path)
-        if name == short and not is_marked:
-            return DefaultId(short)
-        made = name + mark if is_marked else name
-        long = self._pictures.long(images[0], path)
-        others = (short, short + mark, long, long + mark)
-        return DefaultId(made, tuple([other for other in others if other != made and name_problem(other) is None]))
+        made = self._made(short, images[0], path, content)
+
+        def others() -> Iterator[str]:
+            long, mark = self._pictures.long(images[0], path), f"-{_mark(content)}"
+            return (name + end for name in (short, *_long_ids(long, path)) for end in ("", mark))
+
+        return DefaultId(made, OtherIds(made, others), None if made == short else short)
+
+    def _made(self, short: str, image: str, path: str, content: tuple[object, ...]) -> str:
+        if self._uses is None:
+            first = self._first_uses.setdefault(short, hash(content))
+            return short if first == hash(content) else f"{short}-{_mark(content)}"
+        name = self._uses.name(image, path)
+        return f"{name}-{_mark(content)}" if self._uses.is_used_differently(path) else name
 
 
 def _content(line: Line, values: Mapping[str, str]) -> tuple[tuple[str, ...], object, object, str | None]:

@@ -7,7 +7,7 @@ so that every pass gives the same names.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ class _Names(NamedTuple):
 
     id: str | None
     output: str = ""
-    other_ids: tuple[str, ...] = ()
+    other_ids: Iterable[str] = ()
 
 
 class ItemBuilder:
@@ -193,6 +193,7 @@ class ItemBuilder:
             size=size,
             output=names.output,
             origin=Origin(file=self._file, line=record.line or None),
+            has_default_id=line.id is None,
             other_ids=names.other_ids,
             columns=columns,
         )
@@ -283,11 +284,14 @@ class ItemBuilder:
                 _add(problems, self._taken.note_input(name_in_output))
         wrong_output = None if line.output is None else self._wrong_output(line.output)
         _add(problems, wrong_output)
-        others: tuple[str, ...] = ()
+        others: Iterable[str] = ()
         if line.id is None:
             # Only lines of the same content get numbers, which depend on the order of the lines.
-            name, others = self._default_ids.of(line, values)
+            name, others, short = self._default_ids.of(line, values)
             has_output = line.output is not None
+            if short is not None and self._taken.is_reserved(short, with_output=False):
+                message = f"another line gives the id or output of {shown(short)}, which may be this picture's too"
+                problems.append(Problem(message, "give this line an id of its own"))
             if not self._taken.is_reserved(name, with_output=has_output):  # else the two lines are told of each other
                 wish, name = name, self._taken.default_id(name, with_output=has_output)
                 others = others if name == wish else ()

@@ -172,6 +172,7 @@ class FolderSource(Source):
             size=shared.size,
             output=name.id + extension,
             origin=Origin(file=self.name),
+            has_default_id=True,
             other_ids=name.others,
         )
 
