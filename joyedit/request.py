@@ -182,9 +182,10 @@ def _one_picture(options: RunOptions) -> OnePicture | None:
     if ending not in PICTURE_SUFFIXES or os.path.isdir(options.output):
         return None
     source = options.source[0] if len(options.source) == 1 else ""
-    if source not in ("", "-") and not os.path.exists(source):
+    is_one_name = not (source.startswith("@") or set("*?[").intersection(source))
+    if source not in ("", "-") and is_one_name and not os.path.exists(source):
         return None  # told with its reason when the source is opened
-    if Path(source).suffix.lower() not in PICTURE_SUFFIXES or os.path.isdir(source):
+    if Path(source).suffix.lower() not in PICTURE_SUFFIXES or not os.path.isfile(source):
         raise UsageError(
             f"-o {options.output} names one picture, and SOURCE may be many (name a folder for the edited pictures)"
         )

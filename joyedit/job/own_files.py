@@ -1,8 +1,13 @@
-"""The files that joyedit itself keeps in an output folder. No item and no output may have such a name."""
+"""The files that joyedit itself keeps in an output folder, and how its pictures are known.
+
+No item and no output may have the name of such a file.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 
 RESULTS = "results.jsonl"
 CUT = "results.cut"
@@ -19,6 +24,7 @@ for pages that show the results."""
 
 TEMPORARY_SUFFIX = ".joyedit-tmp"
 """How the name of every unfinished file ends."""
+_MOST = 256 << 20
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))
 
 
@@ -30,3 +36,14 @@ def is_own_file(folded: str) -> bool:
 def is_temporary(name: str) -> bool:
     """Whether a name, in any folder, is that of an unfinished file of joyedit."""
     return _TEMPORARY.fullmatch(name) is not None
+
+
+def is_made_by_joyedit(path: str) -> bool:
+    """Whether a file holds what joyedit writes into each of its pictures: the name of the software."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(handle, "rb") as file:
+            data = file.read(_MOST) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+    except (OSError, ValueError):
+        return False
+    return b"software" in data and b"joyedit " in data

@@ -6,8 +6,10 @@ It works on a copy of results.jsonl, since opening that file may repair it.
 from __future__ import annotations
 
 import shutil
+import signal
 import statistics
 import tempfile
+import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -89,7 +91,7 @@ def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
     except (CheckpointError, DeviceError) as error:
         yield EarlierRun(note=f"{skipped}: {error}")
         return
-    with tempfile.TemporaryDirectory(prefix="joyedit-") as name:
+    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="joyedit-") as name:
         try:
             with open(open_to_read(config.output / RESULTS), "rb") as file, open(Path(name) / RESULTS, "wb") as copy:
                 shutil.copyfileobj(file, copy, 1 << 20)
@@ -99,6 +101,22 @@ def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
             return
         with closing(journal):
             yield EarlierRun(resume=_resume(journal, source, config, info), rates=_rates(journal, config, info))
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A hang-up and SIGTERM end the block as Ctrl-C does, so that the copy goes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    taken = [number for number in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _resume(journal: Journal, source: Source, config: RunConfig, info: BackendInfo) -> Resume:

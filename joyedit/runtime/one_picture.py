@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from joyedit.errors import OutputError, UsageError, os_reason
-from joyedit.job.own_files import LOCK, OWN_NAMES, REPORT, RESULTS, UNFINISHED, is_temporary
+from joyedit.job.own_files import LOCK, OWN_NAMES, REPORT, RESULTS, UNFINISHED, is_made_by_joyedit, is_temporary
 from joyedit.job.results.journal import has_records
 from joyedit.job.results.lock import holder
 from joyedit.job.results.output_folder import refuse_foreign_files, sync_folder
-from joyedit.job.results.own_pictures import is_made_by_joyedit
 from joyedit.job.source.passed_over import is_output_folder
 from joyedit.runtime.run import RunOutcome
+
+_MOST_BYTES = 255
+"""The longest name of a file on nearly all systems; that of the folder is longer than the picture's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,8 @@ class OnePicture:
 
     def refuse(self, inputs: Sequence[Path]) -> None:
         """Raises `UsageError` if the file is there already and must stay, or if a foreign folder is in the way."""
+        if len(os.fsencode(self.folder.name)) > _MOST_BYTES:
+            raise UsageError(f"{self.path}: the name is too long (give a shorter one with -o)")
         if os.path.lexists(self.folder) and not self._is_own_folder():
             raise UsageError(f"{self.folder}: joyedit did not make this (move it away, or give another name with -o)")
         self._end_killed_run()

@@ -257,3 +257,18 @@ def test_a_folder_of_somebody_else_is_refused_and_stays(joyedit: Command, photo:
         assert refused.code == 2
         assert "joyedit did not make this" in refused.err
         assert (folder / name).exists()
+
+
+def test_a_name_that_is_too_long(joyedit: Command, photo: Path) -> None:
+    refused = joyedit("run", photo, *FAKE, "-o", photo.parent / ("x" * 250 + ".png"))
+    assert refused.code == 2
+    assert "the name is too long" in refused.err
+
+
+@pytest.mark.parametrize("source", ["alb*/*.jpg", "@l.txt"])
+def test_a_pattern_or_a_list_may_be_many(joyedit: Command, photo: Path, source: str) -> None:
+    Path("l.txt").write_text(f"{photo}\n")
+    refused = joyedit("run", source, *FAKE, "-o", "one.png")
+    assert refused.code == 2
+    assert "SOURCE may be many" in refused.err
+    assert not Path("one.png").exists()

@@ -182,3 +182,14 @@ def test_no_output_folder(joyedit: Command, pictures: Path, command: str, place:
     ended = joyedit(command, place)
     assert ended.code == 2
     assert "no output folder of joyedit" in ended.err
+
+
+def test_another_source_of_another_kind(joyedit: Command, pictures: Path) -> None:
+    flags = ("-m", "fake", "-p", "x", "--basesize", "256", "--steps", "1", "-o", "edited")
+    assert joyedit("run", "pictures/a.png", "pictures/b.jpg", *flags).code == 0
+    Path("l.txt").write_text("pictures/a.png\n")
+    Path("m.jsonl").write_text('{"image": "pictures/a.png", "id": "a"}\n{"image": "pictures/b.jpg", "id": "b"}\n')
+    assert joyedit("verify", "edited", "--source", "m.jsonl").code == 0
+    told = joyedit("verify", "edited", "--source", "@l.txt")
+    assert "no_record: pictures/a:" in told.out
+    assert "no_record: deep/c:" in joyedit("verify", "edited", "--source", "pictures").out

@@ -11,14 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from joyedit.errors import ItemError
-from joyedit.job.own_files import RESULTS
+from joyedit.job.own_files import RESULTS, is_made_by_joyedit
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import TAKEN_REMEDY
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.records import output_of
 from joyedit.job.spec import EditItem
-
-_MOST = 256 << 20
 
 
 class OwnPictures:
@@ -64,17 +62,6 @@ class OwnPictures:
             message = f"the edited picture would replace its own input {item.output!r}"
             return ItemError("output_taken", f"{message} (choose another output folder with -o)")
         return None
-
-
-def is_made_by_joyedit(path: str) -> bool:
-    """Whether a file holds what joyedit writes into each of its pictures: the name of the software."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(handle, "rb") as file:
-            data = file.read(_MOST) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
-    except (OSError, ValueError):
-        return False
-    return b"software" in data and b"joyedit " in data
 
 
 def _is_same(path: str, image: Path) -> bool:

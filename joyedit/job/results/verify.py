@@ -138,7 +138,10 @@ def _items(folder: Path, counts: Counts, names: _Names, source: str | None) -> I
     asked = report.get("asked")
     if source is not None:
         before = asked if isinstance(asked, dict) else {}
-        asked = {"format": _format(folder), **before, "path": os.path.abspath(source), "limit": None}
+        kept = {key: value for key, value in before.items() if key not in ("given", "list")}
+        is_list = source.startswith("@") and not os.path.lexists(source)
+        path = os.path.abspath(source[1:] if is_list else source)
+        asked = {"format": _format(folder), **kept, "path": path, "limit": None} | ({"list": True} if is_list else {})
     try:
         expected = left = 0
         for item in reopen(asked, folder).items():

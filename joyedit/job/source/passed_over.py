@@ -75,7 +75,8 @@ def is_excluded(path: str, patterns: Sequence[str]) -> bool:
     `*` stands for any characters, slashes too, `?` for one, `[ab]` for one of these.
     """
     name = path.rpartition("/")[2]
-    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
+    plain = (pattern.removeprefix("./").rstrip("/") for pattern in patterns)
+    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in plain)
 
 
 def kind_of_file(name: str, path: str = "") -> str:

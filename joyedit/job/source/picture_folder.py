@@ -68,7 +68,8 @@ class FolderWalk:
     All real folders come before those behind links, and each folder comes once, by device and inode: a link to a folder
     that was walked already gives nothing. A link into the output folder is not followed, unless the source lies there.
 
-    What `counted` holds comes too, even if it is gone. With `note`, `counted` keeps what this pass finds.
+    `visited` are the folders that other walks of this pass went through. What `counted` holds comes too, even if it is
+    gone. With `note`, `counted` keeps what this pass finds.
     """
 
     def __init__(
@@ -79,13 +80,14 @@ class FolderWalk:
         *,
         exclude: Sequence[str] = (),
         note: bool = False,
+        visited: set[Identity] | None = None,
     ) -> None:
         self._root = root
-        self._exclude = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
+        self._exclude = exclude
         self._output = output
         self._counted = counted
         self._note = note
-        self._visited: set[Identity] = set()
+        self._visited = set() if visited is None else visited
         self._is_in_output = bool(output.folder_names(root))
 
     def __iter__(self) -> Iterator[Entry]:

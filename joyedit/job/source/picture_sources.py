@@ -14,7 +14,7 @@ from joyedit.job.source.counted_pictures import CountedPictures
 from joyedit.job.source.default_ids import DefaultId, folder_id
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.names import EXTENSIONS, fold, safe_name
-from joyedit.job.source.output_tree import OutputTree
+from joyedit.job.source.output_tree import Identity, OutputTree
 from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.source.picture_folder import Entry, FolderWalk
 from joyedit.job.source.problems import Problems, Record, cut, one_message, shown, utf8_safe
@@ -101,10 +101,12 @@ class FolderSource(Source):
 
     def _entries(self, tree: OutputTree, *, note: bool = False) -> Iterator[Entry]:
         """Raises ManifestError if a folder itself cannot be read."""
+        visited: set[Identity] = set()
         for root, counted in zip(self._roots, self._pictures, strict=True):
             folder = os.path.join(self.name, root) if root else self.name
             try:
-                for entry in FolderWalk(folder, tree, counted, exclude=self.options.exclude, note=note):
+                walk = FolderWalk(folder, tree, counted, exclude=self.options.exclude, note=note, visited=visited)
+                for entry in walk:
                     yield entry._replace(path=f"{root}/{entry.path}") if root else entry
             except OSError as error:
                 raise ManifestError([Problem(f"cannot read this folder: {os_reason(error)}").at(folder)]) from error

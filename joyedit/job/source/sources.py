@@ -34,12 +34,20 @@ def open_source(sources: str | Sequence[str], options: SourceOptions, stdin: Bin
     """
     options.check()
     given = [sources] if isinstance(sources, str) else sources
-    names = [name for one in given for name in expand(one)]
-    if len(names) == 1:
-        return _open_one(names[0], options, stdin)
+    names: list[str] = []
+    passed: list[tuple[str, str]] = []
+    for one in given:
+        fitting, left = expand(one, options.output)
+        names += fitting
+        passed += left
+    if len(names) == 1 and not passed:
+        source = _open_one(names[0], options, stdin)
+        if options.exclude and not isinstance(source, FolderSource):
+            raise UsageError(f"--exclude is for folders and patterns, and {source.name} is none (leave it out)")
+        return source
     for name in names:
         _refuse_among_others(name)
-    return ManySource(names, options)
+    return ManySource(names, options, passed)
 
 
 def _refuse_among_others(name: str) -> None:

@@ -151,3 +151,70 @@ def test_an_output_beside_its_input_takes_no_input() -> None:
     opened = open_source(("photos/a.jpg", "photos/b.png"), options(output=Path("photos")))
     got = {item.id: item.code if isinstance(item, FailedItem) else item.output for item in opened.items()}
     assert got == {"a": "a.png", "b.png": "b.png.png"}
+
+
+# ---- what a pattern finds and nobody means ----
+
+
+def drawn(path: str, software: bool = False) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(b"software joyedit 1" if software else b"")
+
+
+@pytest.mark.parametrize("output", ["out", "."])
+def test_a_pattern_finds_no_picture_that_the_last_run_made(output: str) -> None:
+    made = "out/photos/b.png" if output == "out" else "x.png"
+    drawn(made, software=True)
+    opened = open_source("**/*.png", options(output=Path(output)))
+    passed = dict(opened.check().passed.names)
+    assert made.removeprefix("./") not in {os.path.normpath(path) for path in ids(opened).values()}
+    assert set(passed.values()) <= {"the output folder", "an edited picture in the output folder"}
+    assert passed
+
+
+def test_a_pattern_passes_over_what_a_walk_passes_over() -> None:
+    touch("photos/@eaDir/t.jpg", "photos/old/o.jpg", "photos/__MACOSX/m.jpg")
+    Path("photos/old/results.jsonl").write_text('{"id": "o", "status": "ok"}\n')
+    for pattern in ("photos/*", "photos/**/*.jpg", "photos/**"):
+        opened = open_source(pattern, options())
+        assert set(ids(opened)) <= {"a", "b"}
+        assert len(opened.check().passed.names) >= 3
+    assert set(ids(open_source("photos/@eaDir/*.jpg", options()))) == {"t"}, "it is named in the pattern"
+
+
+def test_a_link_that_leads_round_in_a_circle_gives_each_picture_once() -> None:
+    os.symlink(".", "photos/loop")
+    assert sorted(ids(open_source("photos/**/*.*g", options()))) == ["a", "b"]
+
+
+def test_links_to_what_is_there_already_give_nothing_twice() -> None:
+    os.symlink("photos", "again")
+    assert len(ids(open_source(("photos", "again"), options()))) == 2
+    assert len(ids(open_source(("photos/a.jpg", "again/a.jpg", "e.png"), options()))) == 2
+
+
+def test_two_dots_behind_a_link_lead_where_the_system_goes() -> None:
+    touch("real/deep/z.png", "real/e.png")
+    os.symlink("real/deep", "link")
+    got = ids(open_source(("link/../e.png", "photos/a.jpg"), options()))
+    assert sorted(map(os.path.normpath, got.values())) == ["photos/a.jpg", "real/e.png"]
+
+
+def test_what_is_named_is_edited_although_a_walk_would_pass_over_it() -> None:
+    touch("photos/.hidden/h.png", "photos/.x.png", "photos/@eaDir/t.png")
+    given = ("photos", "photos/.hidden/h.png", "photos/.x.png", "photos/@eaDir")
+    assert len(ids(open_source(given, options()))) == 5
+
+
+def test_exclude_takes_folders_of_what_a_pattern_fits() -> None:
+    touch("photos/private/p.jpg")
+    for pattern in ("private", "private/", "./private", "p*e"):
+        assert sorted(ids(open_source("photos/**/*.*g", options(exclude=(pattern,))))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["photos/a.jpg", "m.jsonl", "@l.txt", "-"])
+def test_exclude_is_refused_where_it_could_do_nothing(name: str) -> None:
+    Path("m.jsonl").write_text('{"image": "e.png"}\n')
+    Path("l.txt").write_text("e.png\n")
+    with pytest.raises(UsageError, match="--exclude is for folders and patterns"):
+        open_source(name, options(exclude=("x",)))
