@@ -111,6 +111,8 @@ def test_a_link_that_leads_to_another_folder(joyedit: Command, pictures: Path, n
     refused = joyedit("run", "link", *RUN[2:])
     assert refused.code == 2
     assert f"would replace {len(names)} finished picture" in refused.err
+    assert "pictures (" in refused.err
+    assert "a: the picture that was edited had another content" in refused.err
     assert Path("edited/a.png").read_bytes() == before
     Path("link").unlink()
     Path("link").symlink_to(Path("pictures").absolute())
@@ -244,6 +246,17 @@ def test_a_name_under_which_a_picture_counts_as_done_is_taken(joyedit: Command, 
         assert refused.code == 2
         assert "another line gives the id or output of 'pictures/a'" in refused.err
         assert joyedit("run", "m.jsonl", *FAKE).code == 2
+
+
+def test_what_failed_under_another_default_id_is_tried_again(joyedit: Command, pictures: Path) -> None:
+    whole = (pictures / "a.png").read_bytes()
+    (pictures / "a.png").write_bytes(b"broken")
+    assert joyedit(*RUN).code == 3
+    (pictures / "a.png").write_bytes(whole)
+    Image.new("RGB", (50, 50), "yellow").save(pictures / "a.jpg")
+    ended = joyedit(*RUN, "--retry-failed")
+    assert "2 items are already done" in ended.err
+    assert records()["a.png"]["status"] == "ok"
 
 
 def retouch(name: str) -> bytes:

@@ -182,6 +182,8 @@ class Replacing:
             found["format"] = _change("format", _ending(record["output"]), _ending(item.output))
         if record.get("inputs") != [os.path.abspath(path) for path in item.images]:
             found["pictures"] = f"from another source, {_source(record)}"
+        elif self._has_other_pictures(item, record):
+            found["pictures"] = "the picture that was edited had another content"
         return found or {"model, quality or version": "made by another model, quality or version of joyedit"}
 
     def _message(self, count: int, why: str, first: str) -> str:

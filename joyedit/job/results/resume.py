@@ -69,9 +69,10 @@ class Resume:
             return "edit"
         last = self._journal.final(item.id)
         if self._redo == "failed" and (last is None or last["status"] == "ok"):
-            if last is None:
+            if last is not None:
+                return self._decide_finished(item, last)
+            if not any(map(self._journal.has_failed, item.other_ids)):  # it may have failed under another default id
                 return "done" if self._is_done_as_another(item) else "leave"
-            return self._decide_finished(item, last)
         has_failed = last is not None and last["status"] != "ok"
         if last is not None and has_failed and self._redo != "failed" and is_given_up(item, last):
             return "given up"

@@ -110,7 +110,9 @@ def read_csv(stream: LineReader, file: str, schema: Schema) -> Records:
 
 
 def begins_table(line: str, schema: Schema) -> bool:
-    """Whether this first line names columns: one of them is the instruction or a picture."""
+    """Whether this first line names columns (one of them is the instruction or a picture), or gives the delimiter."""
+    if _SEP_LINE.fullmatch(line):
+        return True
     cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t|]", line)]
     return any(schema.key(cell) in (*PICTURE_KEYS, "instruction") for cell in cells)
 

@@ -43,7 +43,8 @@ class StdinSource(Source):
             self._records = self._open()
             got = next(self._records, None)
             if got is None:
-                raise ManifestError([Problem("standard input is empty").at("-")])
+                is_empty = self._form.startswith("paths")
+                raise ManifestError([Problem("standard input " + ("is empty" if is_empty else "has no items")).at("-")])
             if isinstance(got, Problem):
                 raise ManifestError([got])
             item, problems = self._builder.build(got)  # only once: it takes the names of the item

@@ -96,10 +96,17 @@ def test_blank_lines_in_front() -> None:
     assert item.origin.line == 3
 
 
-@pytest.mark.parametrize("data", [b"", b"\n \n", b"[]", b"image\n"])
-def test_nothing_comes(data: bytes) -> None:
-    with pytest.raises(ManifestError, match="standard input is empty"):
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"", "is empty"), (b"\n \n", "is empty"), (b"[]", "has no items"), (b"image\n", "has no items")],
+)
+def test_nothing_comes(data: bytes, message: str) -> None:
+    with pytest.raises(ManifestError, match=f"standard input {message}"):
         piped(data)
+
+
+def test_a_table_that_gives_its_delimiter_first() -> None:
+    assert paths(piped(b"sep=;\nimage;instruction\na.png;x\n")) == ["a.png"]
 
 
 def test_a_broken_json_list() -> None:
