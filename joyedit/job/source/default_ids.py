@@ -160,9 +160,8 @@ class Uses:
         """Whether several lines of different content begin with this picture."""
         return path in self._several
 
-    def name(self, image: str, path: str) -> str:
-        """The id of a picture: without its ending, unless another picture would have the same one."""
-        short = self._pictures.short(image, path)
+    def name(self, short: str, image: str, path: str) -> str:
+        """The id of a picture: `short`, which has no ending, unless another picture would have the same one."""
         alike = self._alike.get(fold(short)) if self._alike else None
         if alike is None:
             return short
@@ -201,7 +200,7 @@ class DefaultIds:
         if self._uses is None:
             first = self._first_uses.setdefault(short, hash(content))
             return short if first == hash(content) else f"{short}-{_mark(content)}"
-        name = self._uses.name(image, path)
+        name = self._uses.name(short, image, path)
         return f"{name}-{_mark(content)}" if self._uses.is_used_differently(path) else name
 
 

@@ -13,7 +13,14 @@ from typing import Any
 from joyedit.errors import UsageError
 from joyedit.job.own_files import is_made_by_joyedit
 from joyedit.job.source.output_tree import OutputTree
-from joyedit.job.source.passed_over import EXCLUDED, is_excluded, is_output_folder, kind_of_file, kind_of_folder
+from joyedit.job.source.passed_over import (
+    EXCLUDED,
+    is_excluded,
+    is_output_folder,
+    kind_of_file,
+    kind_of_folder,
+    plain_patterns,
+)
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES, Entry, alike, count_alike
 from joyedit.job.source.picture_sources import FolderSource
 from joyedit.job.source.problems import shown
@@ -84,6 +91,7 @@ class ManySource(FolderSource):
         self._loose = [os.path.relpath(path, base) for path in reversed(real.values())]
         self._alike = _alike_of(self._loose)
         self._passed = passed
+        self._exclude = plain_patterns(options.exclude)
 
     def asked(self) -> dict[str, Any]:
         """Everything that the ids of the items depend on."""
@@ -101,7 +109,7 @@ class ManySource(FolderSource):
         folder, name = os.path.split(path)
         full = os.path.join(self.name, path)
         parts = path.split("/")
-        if any(is_excluded("/".join(parts[:count]), self.options.exclude) for count in range(1, len(parts) + 1)):
+        if any(is_excluded("/".join(parts[:count]), self._exclude) for count in range(1, len(parts) + 1)):
             return Entry(path, "other", reason=EXCLUDED)
         if os.path.splitext(name)[1].lower() not in PICTURE_SUFFIXES:
             return Entry(path, "other", reason=kind_of_file(name))

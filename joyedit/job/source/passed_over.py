@@ -70,13 +70,17 @@ def is_output_folder(folder: str) -> bool:
 
 
 def is_excluded(path: str, patterns: Sequence[str]) -> bool:
-    """Whether a pattern fits this path below the source: its name, or all of it where the pattern has a slash.
+    """Whether one of the plain patterns fits this path below the source: its name, or, where it has a slash, all of it.
 
     `*` stands for any characters, slashes too, `?` for one, `[ab]` for one of these.
     """
     name = path.rpartition("/")[2]
-    plain = (pattern.removeprefix("./").rstrip("/") for pattern in patterns)
-    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in plain)
+    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
+
+
+def plain_patterns(patterns: Sequence[str]) -> list[str]:
+    """Patterns as `is_excluded` takes them: without `./` in front, and without a slash behind."""
+    return [pattern.removeprefix("./").rstrip("/") for pattern in patterns]
 
 
 def kind_of_file(name: str, path: str = "") -> str:

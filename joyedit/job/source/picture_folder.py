@@ -13,7 +13,14 @@ from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES, UNREADABLE_SUFFIXES
 from joyedit.job.source.counted_pictures import CountedPictures, Kind, Listing
 from joyedit.job.source.names import fold
 from joyedit.job.source.output_tree import Identity, OutputTree
-from joyedit.job.source.passed_over import EXCLUDED, is_excluded, is_output_folder, kind_of_file, kind_of_folder
+from joyedit.job.source.passed_over import (
+    EXCLUDED,
+    is_excluded,
+    is_output_folder,
+    kind_of_file,
+    kind_of_folder,
+    plain_patterns,
+)
 from joyedit.job.source.problems import shown
 
 PICTURE_SUFFIXES = SUPPORTED_SUFFIXES | UNREADABLE_SUFFIXES
@@ -83,7 +90,7 @@ class FolderWalk:
         visited: set[Identity] | None = None,
     ) -> None:
         self._root = root
-        self._exclude = exclude
+        self._exclude = plain_patterns(exclude)
         self._output = output
         self._counted = counted
         self._note = note
