@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     Picture: TypeAlias = Image.Image | str | os.PathLike[str]
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height")
-LOADING = ("device", "dtype", "attention", "compile", "fused", "offload", "schedule")
+LOADING = ("device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "quiet", "verbose"}
-_AS_TEXT = ("batch_size", "max_duration", "read_timeout")
+_AS_TEXT = ("batch_size", "memory", "max_duration", "read_timeout")
 
 
 class Editor:
@@ -74,8 +74,8 @@ class Editor:
 def load(model: str | os.PathLike[str], **options: Any) -> Editor:
     """Load a checkpoint: a folder in a published layout, a hub id, or `nano`.
 
-    `options`: any of device, dtype, attention, compile, fused, offload and schedule, with the values of the flags
-    of those names. Raises CheckpointError, DeviceError or UsageError.
+    `options`: any of device, dtype, attention, compile, fused, memory, offload and schedule, with the values of the
+    flags of those names. Raises CheckpointError, DeviceError or UsageError.
     """
     _refuse_unknown(options, LOADING)
     name = os.fspath(model)

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from joyedit.job.spec import AttentionName, SwitchName
+from joyedit.job.spec import AttentionName, OffloadName, SwitchName
 
 DeviceName = Literal["auto", "cuda", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
-OffloadName = Literal["none", "encoder"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
 FormatName = Literal["png", "jpg", "webp"]
 JsonName = Literal["new", "all"]
@@ -172,8 +171,14 @@ class RunOptions:
         "--compile",
         help="Compile the DiT's blocks; auto does it on a GPU without fused kernels, for long runs.",
     )
+    memory: str = option(
+        "auto", "--memory", metavar="auto|SIZE",
+        help="Memory of the GPU that joyedit may use, for example 22GB; weights that do not fit pass through it.",
+    )  # fmt: skip
     offload: OffloadName = option(
-        "none", "--offload", help="For smaller GPUs: encoder lets text encoder and DiT take turns on the device."
+        "auto",
+        "--offload",
+        help="What passes through the GPU: auto is by plan, none nothing, encoder the text encoder, blocks all layers.",
     )
     schedule: ScheduleWish = option(
         "auto", "--schedule", help="Variant of the noise schedule; auto takes the checkpoint's."
@@ -262,6 +267,8 @@ class BenchOptions:
     device: DeviceName = same_as(RunOptions, "device")
     dtype: DtypeName = same_as(RunOptions, "dtype")
     attention: AttentionName = same_as(RunOptions, "attention")
+    memory: str = same_as(RunOptions, "memory")
+    offload: OffloadName = same_as(RunOptions, "offload")
     fused: SwitchName = same_as(RunOptions, "fused")
     compile: SwitchName = same_as(RunOptions, "compile")
     json: bool = option(False, "--json", help="Print one JSON object; the table goes to stderr then.")

@@ -36,6 +36,11 @@ def printable_json(text: str) -> str:
     return text if text.isascii() and "\x7f" not in text else _UNPRINTABLE_IN_LINES.sub(_json_escape, text)
 
 
+def gigabytes(count: int) -> str:
+    """A number of bytes for people, for example "31.4 GB" or "17 MB": powers of ten."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
 def _escape(found: re.Match[str]) -> str:
     char = found[0]
     number = ord(char)

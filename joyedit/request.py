@@ -27,6 +27,7 @@ from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.source.typed_texts import without_file_marks
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, RunConfig, Settings
 from joyedit.options import RunOptions, faults_of, names_of, option_of
+from joyedit.printable import brief
 from joyedit.runtime.model import NO_MODEL, backend_loader, describe_without_loading, fetch, model_settings
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.pipeline.progress import Progress
@@ -151,6 +152,7 @@ def _converted(options: RunOptions) -> dict[str, Any]:
         "batch_size": None if options.batch_size == "auto" else int(options.batch_size),
         "redo": "all" if options.overwrite else "failed" if options.retry_failed else "changed",
         "format": options.format or "png",
+        "memory": memory_bytes(options.memory),
         "max_duration": _seconds("--max-duration", options.max_duration),
         "max_pixels": options.max_pixels or MAX_PIXELS,
         "read_timeout": _seconds("--read-timeout", options.read_timeout) or READ_TIMEOUT,
@@ -221,6 +223,21 @@ def _seconds(flag: str, text: str | None) -> float | None:
     if seconds <= 0:
         raise UsageError(f"{flag} must be a time such as 8h, 1h30m or 90s, not {text!r}")
     return seconds
+
+
+_BYTES = {"GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20, "G": 10**9, "M": 10**6, "": 10**9}
+_MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([GM]I?B?|)", re.ASCII | re.IGNORECASE)
+
+
+def memory_bytes(text: str) -> int | None:
+    """The bytes of `22GB`, `7.5 GiB`, `900MB` or a plain number of gigabytes; None for `auto`. Raises UsageError."""
+    if text == "auto":
+        return None
+    found = _MEMORY.fullmatch(text) if len(text) < 20 else None
+    unit = None if found is None else _BYTES.get(found[2].upper())
+    if found is None or unit is None or not float(found[1]):
+        raise UsageError(f"--memory must be auto or a size such as 22GB or 7.5GB, not {brief(text)!r}")
+    return int(float(found[1]) * unit)
 
 
 def _is_pair(value: str) -> bool:

@@ -18,6 +18,7 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
 
     from joyedit.errors import UsageError
     from joyedit.job.spec import BASE_SIZES, RunConfig
+    from joyedit.request import memory_bytes
     from joyedit.runtime.bench import BenchConfig, bench
 
     is_full = options.size == "full"
@@ -40,6 +41,8 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
         attention=options.attention,
         fused=options.fused,
         compile=options.compile,
+        memory=memory_bytes(options.memory),
+        offload=options.offload,
         expected_steps=float("inf"),
     )
     report = bench(config, run)

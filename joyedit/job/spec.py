@@ -20,6 +20,10 @@ AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-s
 
 SwitchName = Literal["auto", "on", "off"]
 
+OffloadName = Literal["auto", "none", "encoder", "blocks"]
+"""What passes through the device instead of staying there: as the plan says, nothing, the text encoder's layers, or
+those and the DiT's blocks."""
+
 BASE_SIZES = (256, 512, 768, 1024)
 MAX_STEPS, MAX_GUIDANCE = 1000, 100
 """The limits of manifests and checkpoints."""
@@ -165,10 +169,10 @@ class RunConfig:
     `redo` says which of the items with a record the run edits again: those that changed, all of them, or
     those that failed. `update` allows to replace finished pictures that differ for another reason than their own line
     or picture: flags, a recipe, the model, another source. With `trust_journal` a file whose size and times are the
-    recorded ones counts as unchanged. With `offload` "encoder", text encoder and DiT take turns on the device, each
-    for a window of batches. `max_duration` and `read_timeout` are seconds. The run refuses pictures with more than
-    `max_pixels` pixels. `expected_steps` is the number of steps of all items to come, counted in steps of a
-    1024-pixel edit; None if it is unknown.
+    recorded ones counts as unchanged. `memory` bounds the bytes of the device that joyedit uses; None stands for all
+    that is free. `offload` overrides the plan of what stays there. `max_duration` and `read_timeout` are seconds. The
+    run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
+    come, counted in steps of a 1024-pixel edit; None if it is unknown.
     """
 
     output: Path
@@ -179,7 +183,8 @@ class RunConfig:
     attention: AttentionName = "auto"
     compile: SwitchName = "auto"
     fused: SwitchName = "auto"
-    offload: Literal["none", "encoder"] = "none"
+    offload: OffloadName = "auto"
+    memory: int | None = None
     schedule: Literal["auto", "original", "diffusers"] = "auto"
     format: Literal["png", "jpg", "webp"] = "png"
     quality: int | None = None

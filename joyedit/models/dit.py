@@ -19,7 +19,14 @@ from joyedit.models.attention import AttentionFn, TextLengths, sdpa_attention
 from joyedit.models.blocks import ConditionEmbedder, DoubleBlock, layer_norm
 from joyedit.models.config import DiTConfig
 from joyedit.models.rope import TokenGrid, rope_table
-from joyedit.models.strategies import CompiledBlocks, ForwardPass, InPlaceBlocks, Strategy
+from joyedit.models.strategies import (
+    CompiledBlocks,
+    ForwardPass,
+    InPlaceBlocks,
+    LayerWeights,
+    ResidentWeights,
+    Strategy,
+)
 
 
 class DiT(nn.Module):
@@ -30,6 +37,7 @@ class DiT(nn.Module):
         self.cfg = cfg
         self.attend: AttentionFn = sdpa_attention
         self.strategy: Strategy = InPlaceBlocks
+        self.weights: LayerWeights = ResidentWeights()
         # A Conv3d in the checkpoint; with kernel = stride = patch it is one linear layer a patch.
         self.img_in = nn.Linear(cfg.in_channels * cfg.patch[0] * cfg.patch[1], cfg.hidden_size)
         self.condition_embedder = ConditionEmbedder(cfg)
@@ -136,7 +144,9 @@ class DiT(nn.Module):
         target = grids[0][0] * grids[0][1]
         last = len(self.double_blocks) - 1
         for layer, block in enumerate(self.blocks()):
+            self.weights.need(layer)
             img, txt = run(block, layer, img, txt, target if layer == last else None)
+            self.weights.used(layer)
         return self.unpatchify(self.proj_out(layer_norm(img[:, :target])), grids[0])
 
     def _text_mods(self, mods: Tensor, text: TextLengths) -> Tensor:

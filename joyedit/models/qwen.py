@@ -86,7 +86,7 @@ class TextEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.model.language_model.embed_tokens.weight.device
+        device: torch.device = self.model.language_model.norm.weight.device
         return device
 
     def rebuild_rotary(self, device: torch.device) -> None:
@@ -127,7 +127,8 @@ class TextEncoder(nn.Module):
         language = self.model.language_model
         ids = batch.ids.to(self.device)
         is_picture = (ids == self.image_token) & batch.real.to(self.device)
-        inputs = language.embed_tokens(ids)
+        # The table may have stayed on the host: a lookup there is a small copy.
+        inputs = language.embed_tokens(ids.to(language.embed_tokens.weight.device)).to(self.device)
         if embeddings is not None:
             inputs = inputs.masked_scatter(is_picture[..., None], embeddings.to(inputs.dtype))
         captured: list[Tensor] = []

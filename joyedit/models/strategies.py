@@ -53,6 +53,26 @@ class RunBlock(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
+class LayerWeights(Protocol):
+    """Where the weights of the DiT's blocks are. The DiT calls both around each block, in order."""
+
+    def need(self, layer: int) -> None:
+        """What is queued from now on reads the weights of this block."""
+
+    def used(self, layer: int) -> None:
+        """All that reads the weights of this block in this forward is queued."""
+
+
+class ResidentWeights:
+    """All weights are on the device all the time."""
+
+    def need(self, layer: int) -> None:
+        """They are there."""
+
+    def used(self, layer: int) -> None:
+        """They stay."""
+
+
 Strategy = Callable[[ForwardPass], RunBlock]
 
 

@@ -87,6 +87,7 @@ class BenchReport:
     attention: str
     attention_rates: dict[str, float]
     attention_faults: dict[str, str]
+    placement: str
     fused: bool
     compiled: bool
     compile_seconds: float
@@ -121,6 +122,7 @@ class BenchReport:
             ("model", f"random {self.config.size}: " + ", ".join(self._sizes())),
             ("target", f"{self.target[0]}x{self.target[1]}, {self.config.references} references,"
              f" batch {self.config.batch_size}, text tokens {'+'.join(map(str, self.text_tokens))}"),
+            ("placement", self.placement),
             ("load", f"{self.load_seconds - self.compile_seconds:.3g} s without torch.compile"),
             ("matmul ceiling", f"{self.matmul_tflops:.3g} TFLOP/s, sustained {self.matmul_sustained:.3g}"),
         ]  # fmt: skip
@@ -161,6 +163,7 @@ def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
         attention=info.attention,
         attention_rates=dict(backend.attention.rates),
         attention_faults=dict(backend.attention.faults),
+        placement=info.placement,
         fused=info.fused,
         compiled=info.compiled,
         compile_seconds=info.compile_seconds,
@@ -252,7 +255,9 @@ def _condition(backend: JoyImageBackend, pictures: Sequence[Image.Image], texts:
     """Features of several texts for the same pictures, nothing of them known before."""
     conditioner = backend.conditioner
     prefix = conditioner.read_prefix([conditioner.see(picture) for picture in pictures])
-    return conditioner.read_suffixes(prefix, texts, bool(pictures))
+    features = conditioner.read_suffixes(prefix, texts, bool(pictures))
+    backend.release_encoder()
+    return features
 
 
 def _no_progress(done: int, total: int) -> None:

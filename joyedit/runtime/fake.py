@@ -75,7 +75,7 @@ class FakeBackend:
             schedule="original" if config.schedule == "auto" else config.schedule,
             identity=f"fake {config.model}",
         )
-        self.encode_ahead = 1 if config.offload == "none" else 4
+        self.encode_ahead = 1 if config.offload == "auto" else 4
         self.room = int(os.environ.get(ROOM, "1000000"))
         self.calls: Counter[str] = Counter()
         self.batches: list[tuple[str, ...]] = []

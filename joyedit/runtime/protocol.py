@@ -26,7 +26,8 @@ class BackendInfo:
     could take its first batch; `notes` are remarks for the user. `identity` tells checkpoints apart; where
     it is empty, the files of the checkpoint are looked at. `fused`: whether joyedit's own kernels
     run in the DiT.
-    `compile_seconds` of `load_seconds` went into compiling, where `compiled`.
+    `compile_seconds` of `load_seconds` went into compiling, where `compiled`. `placement` says which weights stay on
+    the device and which pass through it; empty where nobody knows.
     """
 
     model: str
@@ -40,6 +41,7 @@ class BackendInfo:
     fused: bool = False
     compiled: bool = False
     compile_seconds: float = 0.0
+    placement: str = ""
     notes: tuple[str, ...] = ()
 
 

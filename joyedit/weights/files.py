@@ -5,7 +5,7 @@ Safetensors (one file, or shards with an index) are read straight to the target 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +35,9 @@ class TensorFiles(Protocol):
         """The types of those tensors that are not of a floating-point type of at least 16 bits."""
         ...
 
-    def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]: ...
+    def read(self, device: torch.device, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Tensors on the device, one at a time: those of `names` in this order, or all as they lie in the files."""
+        ...
 
 
 class SafetensorsFiles:
@@ -45,13 +47,14 @@ class SafetensorsFiles:
         self.paths = paths
         self.where = printable_path(paths[0] if len(paths) == 1 else paths[0].parent)
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._paths: dict[str, Path] = {}
         self._other_types: dict[str, str] = {}
         for path in paths:
             _check_header(path)
             try:
                 with safe_open(path, framework="pt") as file:
                     for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                        self._add(name, file.get_slice(name))
+                        self._add(name, path, file.get_slice(name))
             except (SafetensorError, OSError) as error:
                 raise _incomplete(path, first_line(error)) from error
         absent = sorted(set(expected or ()) - set(self._shapes))
@@ -61,7 +64,8 @@ class SafetensorsFiles:
                 f" is {brief(absent[0])}; download the checkpoint again"
             )
 
-    def _add(self, name: str, entry: Any) -> None:
+    def _add(self, name: str, path: Path, entry: Any) -> None:
+        self._paths[name] = path
         self._shapes[name] = tuple(entry.get_shape())
         if entry.get_dtype() not in FLOATS:
             self._other_types[name] = brief(str(entry.get_dtype()))
@@ -72,12 +76,14 @@ class SafetensorsFiles:
     def other_types(self) -> Mapping[str, str]:
         return self._other_types
 
-    def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    def read(self, device: torch.device, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         with ExitStack() as stack:
-            for path in self.paths:
-                file = stack.enter_context(safe_open(path, framework="pt", device=str(device)))
-                for name in file.keys():  # noqa: SIM118
-                    yield name, file.get_tensor(name)
+            opened: dict[Path, Any] = {}
+            for name in self._paths if names is None else names:
+                path = self._paths[name]
+                if path not in opened:
+                    opened[path] = stack.enter_context(safe_open(path, framework="pt", device=str(device)))
+                yield name, opened[path].get_tensor(name)
 
 
 def open_safetensors(folder: Path, stem: str) -> SafetensorsFiles:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +25,7 @@ SHOWN = 8
 """How many names of one kind of fault an error lists."""
 KINDS = ("missing", "unexpected", "misshaped", "not_of_floats")
 MOST_ELEMENTS = 1 << 48
+HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +121,7 @@ def load(
     when `cancelled` says so between two tensors.
     """
     state: dict[str, Tensor] = {}
-    where = component.files.where
-    try:
+    with _told_as_faults_of(component, device, dtype_of):
         for source, tensor in component.files.read(device):
             if cancelled():
                 raise CancelledError
@@ -127,6 +129,42 @@ def load(
             if target:
                 state[target] = component.fit(tensor).to(dtype_of(target)).contiguous()
         component.module.load_state_dict(state, strict=True, assign=True)
+    component.module.requires_grad_(False).eval()
+
+
+def load_in_order(
+    component: Component,
+    place: Callable[[str, Tensor], None],
+    order: Callable[[str], Any],
+    device: torch.device,
+    dtype_of: Callable[[str], torch.dtype],
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Hand the weights of a checked component to `place`, one at a time, sorted by `order` of their names.
+
+    `place` gets a weight's name in the network and the tensor as it is mapped from its file, in the file's dtype.
+    Raises the same errors as `load`.
+    """
+    targets = {source: component.rename(source) for source in component.files.shapes()}
+    wanted = sorted(
+        (source for source, target in targets.items() if target), key=lambda name: order(str(targets[name]))
+    )
+    with _told_as_faults_of(component, device, dtype_of):
+        for source, tensor in component.files.read(HOST, wanted):
+            if cancelled():
+                raise CancelledError
+            place(str(targets[source]), component.fit(tensor))
+    component.module.eval()
+
+
+@contextmanager
+def _told_as_faults_of(
+    component: Component, device: torch.device, dtype_of: Callable[[str], torch.dtype]
+) -> Iterator[None]:
+    """Whatever reading and placing weights raises becomes a DeviceError or a CheckpointError that names the file."""
+    where = component.files.where
+    try:
+        yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         need = sum(p.numel() * dtype_of(name).itemsize for name, p in component.module.named_parameters())
         raise DeviceError(
@@ -135,7 +173,6 @@ def load(
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = first_line(error)
         raise CheckpointError(f"{where}: the {component.name} cannot be loaded ({reason})") from error
-    component.module.requires_grad_(False).eval()
 
 
 class Loading:

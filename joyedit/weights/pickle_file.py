@@ -11,7 +11,7 @@ import mmap
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,8 +72,9 @@ class PickleFile:
     def other_types(self) -> Mapping[str, str]:
         return {name: _type_name(tensor) for name, tensor in self._tensors.items() if _dtype(tensor) is None}
 
-    def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in self._tensors.items():
+    def read(self, device: torch.device, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        for name in self._tensors if names is None else names:
+            tensor = self._tensors[name]
             dtype = _dtype(tensor)
             if dtype is not None:
                 yield name, self._mapped(tensor, dtype).to(device)

@@ -7,10 +7,11 @@ operations of a 1024-pixel edit, at base size 256) at a size for CPUs; `tiny` ru
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
@@ -18,6 +19,9 @@ from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE
 
 SizeName = Literal["tiny", "small", "full"]
+Placer = Callable[[str, Tensor], None]
+"""Takes a weight by its name in the network."""
+Placers = Mapping[str, Placer]
 
 
 def configs(size: SizeName) -> tuple[DiTConfig, VAEConfig, dict[str, Any]]:
@@ -60,8 +64,12 @@ def build(
     dtype_of: Callable[[str, str], torch.dtype],
     token_ids: Mapping[str, int],
     seed: int = 0,
+    place: Callable[[DiT, TextEncoder, VAE], Placers] = lambda dit, encoder, vae: {},
 ) -> tuple[DiT, VAE, TextEncoder]:
     """Networks of a size on the device, the same weights for the same seed, device and dtype.
+
+    `place` gets the networks without weights. It gives for some of them, by their names, who takes their weights
+    instead, one by one.
 
     `dtype_of(network, parameter)` gives each parameter's dtype; networks are called as in checkpoints.
     `token_ids` are those of the pictures' tokens (image_token_id, ...) in the tokenizer to be used.
@@ -69,19 +77,24 @@ def build(
     dit_config, vae_config, text_config = configs(size)
     with torch.device("meta"):
         dit, vae, text = DiT(dit_config), VAE(vae_config), TextEncoder({**text_config, **token_ids})
+    placers = place(dit, text, vae)
     generator = torch.Generator(device).manual_seed(seed)
     for name, network in (("transformer", dit), ("vae", vae), ("text encoder", text)):
-        _fill(network, device, generator, lambda parameter, name=name: dtype_of(name, parameter))  # type: ignore[misc]
+        _fill(network, device, generator, partial(dtype_of, name), placers.get(name))
     text.rebuild_rotary(device)
     return dit, vae, text
 
 
 def _fill(
-    network: nn.Module, device: torch.device, generator: torch.Generator, dtype_of: Callable[[str], torch.dtype]
+    network: nn.Module,
+    device: torch.device,
+    generator: torch.Generator,
+    dtype_of: Callable[[str], torch.dtype],
+    place: Placer | None,
 ) -> None:
     """Values of a size that keeps signals alive through all layers: gains near 1, the rest by fan-in."""
     state = {}
-    for name, meta in network.named_parameters():
+    for name, meta in list(network.named_parameters()):
         tensor = torch.empty(meta.shape, dtype=dtype_of(name), device=device)
         fan_in = meta[0].numel() if meta.ndim > 1 else 1
         gain = "norm" in name and name.endswith(("weight", "gamma"))
@@ -91,8 +104,12 @@ def _fill(
             tensor.normal_(0.0, 0.02, generator=generator)
         else:
             tensor.normal_(0.0, 0.2 if name.endswith("modulate_table") else fan_in**-0.5, generator=generator)
-        state[name] = tensor
-    network.load_state_dict(state, strict=True, assign=True)
+        if place is None:
+            state[name] = tensor
+        else:
+            place(name, tensor)
+    if place is None:
+        network.load_state_dict(state, strict=True, assign=True)
     network.requires_grad_(False).eval()
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,10 +29,11 @@ from joyedit.runtime.joyimage.batch_size import (
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise
 from joyedit.runtime.joyimage.encode import BatchEncoder
 from joyedit.runtime.joyimage.feature_cache import ContentCache
-from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, available_bytes, cache_bytes, memory_faults
-from joyedit.runtime.joyimage.offload import ENCODE_AHEAD, NetworkSwapper
+from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, memory_faults
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
+from joyedit.runtime.joyimage.placing import lift_bound
 from joyedit.runtime.joyimage.streams import Streams
+from joyedit.runtime.placement.plan import spare
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, DeviceTimestamp, ReadyBatch
 from joyedit.runtime.tuning.compile import Compilation, compile_dit, worth_compiling
 from joyedit.runtime.tuning.device import DTYPES
@@ -71,19 +71,16 @@ class JoyImageBackend:
         started: float,
         loading: Loading | None = None,
     ) -> None:
-        """`networks` are on the device already (with offload, the VAE alone), the DiT when `loading` has ended.
+        """`networks` are where their placement says, the DiT when `loading` has ended.
 
         `started`: when loading began, on time.perf_counter's clock.
         """
         self.device = wanted.device
-        self.streams = Streams(wanted.device)
+        self.placement, self._placed = networks.placed.placement, networks.placed
+        self.streams = Streams(wanted.device, encoder_waits=self.placement.encoder_streams)
         self._dit, self.vae, self.text_encoder = networks.dit, networks.vae, networks.text_encoder
         self._loading = loading
-        self._swapper: NetworkSwapper | None = None
         self.encode_ahead = 1
-        if config.offload == "encoder":
-            self._swapper = NetworkSwapper(wanted.device, {"encoder": networks.text_encoder, "dit": networks.dit})
-            self.encode_ahead = ENCODE_AHEAD
         self.attention = networks.attention
         self._dit.attend = BACKENDS[networks.attention.name]
         if self.device.type == "cuda":  # what the tensor cores read; a CPU is faster with planes of channels
@@ -92,8 +89,8 @@ class JoyImageBackend:
         self.schedule: ScheduleName = networks.schedule if config.schedule == "auto" else config.schedule
         self.conditioner = networks.conditioner
         self.memory = MemoryModel(dit=networks.dit.cfg, vae=networks.vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
-        self._weights = self._weights_on_device()
-        self.cache = ContentCache(cache_bytes(available_bytes(self.device) - self._weights))
+        self._weights = self.placement.weights
+        self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
         self._encoder = BatchEncoder(self.text_encoder, self.vae, self.conditioner, self.streams, self.cache)
         self._batch_sizes: dict[int, int] = {}
         self._predicted = self._peak = 0
@@ -108,7 +105,7 @@ class JoyImageBackend:
         if not worth_compiling(config, self.device, self.fusion.on):
             return Compilation(on=False)
         self.ready()
-        with self._on_device("dit"):
+        with self._on_device_lock:
             compilation = compile_dit(self._dit, self.device)
         if self.fusion.on and not compilation.on:
             self._dit.fuse_blocks()
@@ -127,20 +124,22 @@ class JoyImageBackend:
             fused=self.fusion.on and not self.compilation.on,
             compiled=self.compilation.on,
             compile_seconds=self.compilation.seconds,
+            placement=self.placement.text(),
             notes=tuple(note for note in notes if note),
         )
 
     @property
     def dit(self) -> DiT:
-        """The DiT with its weights; waits until they are there."""
+        """The DiT; waits until its weights are there, or on their way in the order in which it needs them."""
         self.ready()
         return self._dit
 
     def ready(self) -> None:
         """Wait for the DiT's weights. Raises CheckpointError or DeviceError."""
-        loading = self._loading
-        if loading is not None:
-            loading.wait()
+        if self._placed.dit is not None:
+            self._placed.dit.wait_for_rest()
+        elif self._loading is not None:
+            self._loading.wait()
             self._loading = None
 
     @memory_faults()
@@ -148,12 +147,20 @@ class JoyImageBackend:
     def encode(self, batch: ReadyBatch) -> Encoded:
         """Text and picture features, reference latents and noise of a batch."""
         before = self._encoder.operations
-        with self._on_device("encoder"), self.streams.encoding():
-            conditioning = self._encoder.encode(batch)
+        with self._on_device_lock, self.streams.encoding():
+            try:
+                conditioning = self._encoder.encode(batch)
+            finally:
+                self.release_encoder()
         self.streams.work_waits_for_encoder(conditioning.tensors())
         steps = batch.items[0].item.sampling.steps
         self._predict(batch, steps)
         return Encoded(conditioning=conditioning, steps=steps, operations=self._encoder.operations - before)
+
+    def release_encoder(self) -> None:
+        """Give back what the text encoder's passing layers take of the device while it works."""
+        if self._placed.encoder is not None:
+            self._placed.encoder.release()
 
     def _predict(self, batch: ReadyBatch, steps: int) -> None:
         """Keep the largest peak that the memory model expects of a batch."""
@@ -162,21 +169,13 @@ class JoyImageBackend:
             working = self.memory.batch_bytes(batch.target, len(batch.items), steps, references)
             self._predicted = max(self._predicted, self._weights + self.cache.nbytes + working)
 
-    @contextmanager
-    def _on_device(self, network: str) -> Iterator[None]:
-        """Have this network on the device, where networks take turns, and keep it there meanwhile."""
-        with self._on_device_lock:
-            if self._swapper is not None and self._swapper.activate(network):
-                self.streams.encoder_waits_for_work()
-            yield
-
     @memory_faults()
     @torch.inference_mode()
     def denoise(self, encoded: Encoded, on_step: Callable[[int, int], None]) -> Tensor:
         """Latents (B, C, h, w), fp32."""
         self.ready()
         levels = sigmas(encoded.steps, self.schedule, self.shift)
-        with self._on_device("dit"):
+        with self._on_device_lock:
             return denoise(self._dit, encoded.conditioning, levels, on_step)
 
     @memory_faults()
@@ -246,14 +245,15 @@ class JoyImageBackend:
         tokens = self.memory.tokens(target)
         if self.device.type != "cuda":
             return batch_size_on_cpu(tokens)
-        room = available_bytes(self.device) - self._weights - self.cache.capacity - RESERVE
+        spare_bytes = RESERVE if self.placement.is_resident else spare(self._placed.budget)
+        room = self._placed.budget - self._weights - self.cache.capacity - spare_bytes
         most = largest_batch_that_fits(partial(self.memory.batch_bytes, target), room)
         place = round(2 * math.log2(tokens))  # one measurement for all buckets of a base size
         if place not in self._batch_sizes:
             cfg = self._dit.cfg
             key = "|".join(map(str, (
                 torch.cuda.get_device_name(self.device), torch.__version__, f"{cfg.num_layers}x{cfg.hidden_size}",
-                self.info.dtype, self.info.attention, self._block_kind(), place,
+                self.info.dtype, self.info.attention, self._block_kind(), self.placement.key(), place,
             )))  # fmt: skip
             kept = Measurements("batch-sizes.json")
             size = kept_size(kept.get(key))
@@ -269,20 +269,12 @@ class JoyImageBackend:
     def _measure_batch_size(self, target: Size, most: int) -> int:
         """Measure. The memory that this takes does not count as the run's peak."""
         self.ready()
-        with self._on_device("dit"):
+        with self._on_device_lock:
             self._peak = self.peak_memory() or 0
             size = measured_batch_size(self._dit, self.memory, target, most, self.streams.synchronize)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         return size
-
-    def _weights_on_device(self) -> int:
-        """Bytes of the weights that are on the device at once, when all are loaded."""
-        dit, encoder, vae = (
-            sum(p.numel() for p in network.parameters()) * self.memory.itemsize
-            for network in (self._dit, self.text_encoder, self.vae)
-        )
-        return vae + (dit + encoder if self._swapper is None else max(dit, encoder))
 
     def free_memory(self) -> None:
         """Drop what is only kept for later: prefixes and latents of pictures, and freed blocks."""
@@ -294,6 +286,7 @@ class JoyImageBackend:
         """Give the device's memory back."""
         if self._loading is not None:
             self._loading.cancel()
+        lift_bound(self.device)
         del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder
         self.free_memory()
 

@@ -10,20 +10,23 @@ import torch
 
 from joyedit.errors import CheckpointError
 from joyedit.job.spec import RunConfig
+from joyedit.models.dit import DiT
+from joyedit.models.qwen import TextEncoder
 from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.models.schedule import SHIFT
+from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.backend import JoyImageBackend
-from joyedit.runtime.joyimage.networks import DeviceChoice, Networks
+from joyedit.runtime.joyimage.networks import DeviceChoice, Networks, PlacedModel
+from joyedit.runtime.joyimage.placing import place
 from joyedit.runtime.joyimage.prompt_files import open_conditioner
+from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.tuning.compile import keep_compiled_code
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.hub import resolve
 from joyedit.weights.layouts import open_checkpoint
-from joyedit.weights.load import Component, Loading, check, load
+from joyedit.weights.load import Component, Loading, check, load, load_in_order
 from joyedit.weights.random import SizeName
-
-HOST = torch.device("cpu")
 
 
 def load_backend(config: RunConfig) -> JoyImageBackend:
@@ -41,11 +44,11 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     check(checkpoint.components, checkpoint.layout)
     conditioner = open_conditioner(checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
+    placed = place(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config)
     later = next(c for c in checkpoint.components if c.module is checkpoint.dit)
     for component in checkpoint.components:
         if component is not later:
-            moves = config.offload == "encoder" and component.module is checkpoint.text_encoder
-            load(component, HOST if moves else wanted.device, partial(wanted.dtype_of, component.name))
+            _load(component, placed.encoder if component.module is checkpoint.text_encoder else None, wanted)
     checkpoint.text_encoder.rebuild_rotary(wanted.device)
     networks = Networks(
         dit=checkpoint.dit,
@@ -56,10 +59,11 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         shift=checkpoint.shift,
         layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
         attention=attention,
+        placed=placed,
     )
     if wanted.device.type == "cuda":
         torch.cuda.synchronize(wanted.device)
-    loading = Loading(partial(_load_on, later, HOST if config.offload == "encoder" else wanted.device, wanted))
+    loading = Loading(partial(_load, later, placed.dit, wanted))
     try:
         return JoyImageBackend(networks, wanted, config, model=config.model, started=started, loading=loading)
     except BaseException:
@@ -67,11 +71,24 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         raise
 
 
-def _load_on(component: Component, device: torch.device, wanted: DeviceChoice, cancelled: Callable[[], bool]) -> None:
-    """Load one network to the end, in a thread."""
-    load(component, device, partial(wanted.dtype_of, component.name), cancelled)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _load(
+    component: Component,
+    placed: PlacedNetwork | None,
+    wanted: DeviceChoice,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Load one network to the end: onto the device, or to where its placement says."""
+    dtype_of = partial(wanted.dtype_of, component.name)
+    if placed is None:
+        load(component, wanted.device, dtype_of, cancelled)
+    else:
+        try:
+            load_in_order(component, placed.place, placed.order, wanted.device, dtype_of, cancelled)
+        except BaseException as error:
+            placed.fail(error)
+            raise
+    if wanted.device.type == "cuda":
+        torch.cuda.synchronize(wanted.device)
 
 
 def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
@@ -83,7 +100,14 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
     tokens = load_tokenizer(folder / "tokenizer")
     names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
     ids = {f"{name}_token_id": int(tokens.convert_tokens_to_ids(token)) for name, token in names.items()}
-    dit, vae, text_encoder = random.build(size, wanted.device, wanted.dtype_of, ids)
+    placed: list[PlacedModel] = []
+
+    def placers(dit: DiT, encoder: TextEncoder, vae: VAE) -> random.Placers:
+        placed.append(place(dit, encoder, vae, wanted, config))
+        parts = {"transformer": placed[0].dit, "text encoder": placed[0].encoder}
+        return {name: part.place for name, part in parts.items() if part is not None}
+
+    dit, vae, text_encoder = random.build(size, wanted.device, wanted.dtype_of, ids, place=placers)
     networks = Networks(
         dit=dit,
         vae=vae,
@@ -93,5 +117,6 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
         shift=SHIFT,
         layout="random weights",
         attention=wanted.attention(config.attention, random.configs(size)[0]),
+        placed=placed[0],
     )
     return JoyImageBackend(networks, wanted, config, model=f"random {size}", started=started)

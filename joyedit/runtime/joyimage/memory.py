@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -54,12 +55,27 @@ class MemoryModel:
 
     def batch_bytes(self, target: Size, items: int, steps: int = 50, references: int = 1) -> int:
         """The most bytes that activations of a batch take at once, with guidance."""
+        return max(self.denoising_bytes(target, items, steps, references), self.decoding_bytes(target))
+
+    def denoising_bytes(self, target: Size, items: int, steps: int = 50, references: int = 1) -> int:
+        """The same for the denoising alone."""
         tokens = self.tokens(target)
         branch = (1 + references) * tokens + references * tokens // 4 + TEXT_TOKENS
-        return max(
-            denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize),
-            decoding_bytes(self.vae, *target, self.itemsize),
-        )
+        return denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize)
+
+    def decoding_bytes(self, target: Size) -> int:
+        """The same for the decoding alone: pictures are decoded one by one."""
+        return decoding_bytes(self.vae, *target, self.itemsize)
+
+    def encoding_bytes(self, target: Size, text: Any) -> int:
+        """The same for encoding one reference of this size. `text` is the text part of the encoder's configuration.
+
+        The VAE's encoder takes most. Keys and values of the prompt wait meanwhile.
+        """
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        tokens = self.tokens(target) // 4 + TEXT_TOKENS
+        known = int(2 * tokens * text.num_hidden_layers * text.num_key_value_heads * head * self.itemsize)
+        return encoding_bytes(self.vae, *target, self.itemsize) + known
 
 
 def denoising_bytes(cfg: DiTConfig, tokens: int, steps: int, itemsize: int) -> int:
@@ -79,6 +95,11 @@ def decoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> in
     fp32, twice.
     """
     return height * width * cfg.decoder_base_dim * (3 * itemsize + 2 * 4)
+
+
+def encoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> int:
+    """Activations of encoding one picture, at full resolution: as those of decoding one."""
+    return height * width * cfg.base_dim * (3 * itemsize + 2 * 4)
 
 
 def available_bytes(device: torch.device) -> int:

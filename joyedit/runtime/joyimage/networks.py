@@ -14,8 +14,21 @@ from joyedit.models.qwen import TextEncoder
 from joyedit.models.schedule import ScheduleName
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.conditioning import Conditioner
+from joyedit.runtime.placement.placed_network import PlacedNetwork
+from joyedit.runtime.placement.plan import Placement
 from joyedit.runtime.tuning.attention_choice import AttentionChoice, choose_attention
 from joyedit.runtime.tuning.device import DTYPES, choose_device, choose_dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedModel:
+    """A placement, and the networks of which parts pass through the device."""
+
+    placement: Placement
+    budget: int
+    """Bytes of the device that joyedit may use."""
+    dit: PlacedNetwork | None = None
+    encoder: PlacedNetwork | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +43,7 @@ class Networks:
     shift: float
     layout: str
     attention: AttentionChoice
+    placed: PlacedModel
 
 
 @dataclass(frozen=True, kw_only=True)

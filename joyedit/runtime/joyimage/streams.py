@@ -57,12 +57,13 @@ class CudaTimestamp:
 class Streams:
     """The streams of one device."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, encoder_waits: bool = False) -> None:
+        """`encoder_waits`: the encoder works on the default stream too, so that its memory and the DiT's are one."""
         self.device = device
         self._cuda = device.type == "cuda"
         if self._cuda:
             self._work = torch.cuda.current_stream(device)
-            self._encoder = torch.cuda.Stream(device, priority=-1)
+            self._encoder = self._work if encoder_waits else torch.cuda.Stream(device, priority=-1)
             self._copies = torch.cuda.Stream(device)
             # Elapsed times are single precision: the base moves on with the run, so they stay short.
             self._base = self._next_base = CudaTimestamp(self._work, None)

@@ -1,0 +1,149 @@
+"""The published size in little memory: the same edit with everything resident and within several budgets, in one run.
+
+    python benchmarks/placement.py --json placement.json
+    python benchmarks/placement.py --size tiny --device cpu --budgets 1MB --json placement.json
+
+Weights are random, the same for every budget. The table gives for each budget the peak of the device's memory, as
+torch allocated and as it reserved it, the seconds of a step against the resident one, the seconds of whole edits, and
+whether the latents are those of the resident run, bit by bit. Torch refuses more than the budget by its own limit for
+a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from joyedit.job.results.report import host_peak_memory
+from joyedit.job.spec import RunConfig
+from joyedit.request import memory_bytes
+from joyedit.runtime.bench import BenchConfig, batch_of
+from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
+from joyedit.runtime.joyimage.loading import random_backend
+from joyedit.runtime.protocol import ReadyBatch
+
+BUDGETS = ("24GB", "16GB", "12GB", "8GB", "6GB")
+STEPS = 4
+"""Steps that are timed together."""
+
+
+def main() -> None:
+    args = parse()
+    basesize = 1024 if args.size == "full" else 256
+    few = batch_of(BenchConfig(size=args.size, basesize=basesize, steps=STEPS))
+    rows: list[dict[str, Any]] = []
+    expected: list[torch.Tensor] = []
+    for place, name in enumerate(["resident", *args.budgets, "resident"]):
+        row = measure(args, name, few, expected, whole=args.steps if place <= len(args.budgets) else 0)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        args.json.write_text(json.dumps(rows, indent=1))
+    base = statistics.median([row["step"] for row in rows if row["budget"] == "resident"])
+    print(
+        f"\n{'budget':>9} {'allocated':>10} {'reserved':>10} {'step s':>8} {'ratio':>7} {'edit s':>8} {'host':>8}  same"
+    )
+    for row in rows:
+        print(
+            f"{row['budget']:>9} {row['allocated'] / 1e9:>7.2f} GB {row['reserved'] / 1e9:>7.2f} GB {row['step']:>8.4f}"
+            f" {row['step'] / base:>7.4f} {row.get('edit', 0):>8.2f} {row['host'] / 1e9:>5.1f} GB  {row['same']}"
+        )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--size", choices=("tiny", "small", "full"), default="full")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--budgets", nargs="*", default=BUDGETS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=0, help="of a whole edit; 0 leaves it out")
+    parser.add_argument("--attention", default="auto")
+    return parser.parse_args()
+
+
+def measure(
+    args: argparse.Namespace, budget: str, few: ReadyBatch, expected: list[torch.Tensor], whole: int
+) -> dict[str, Any]:
+    """One backend, built, measured and closed."""
+    config = RunConfig(
+        output=Path(),
+        device=args.device,
+        attention=args.attention,
+        compile="off",
+        offload="none" if budget == "resident" else "auto",
+        memory=None if budget == "resident" else memory_bytes(budget),
+    )
+    start = time.perf_counter()
+    backend = random_backend(args.size, config)
+    row: dict[str, Any] = {
+        "budget": budget,
+        "placement": backend.placement.text(),
+        "resident blocks": backend.placement.resident_blocks,
+        "build": time.perf_counter() - start,
+        "attention": backend.info.attention,
+        "fused": backend.info.fused,
+        "notes": backend.info.notes,
+    }
+    backend.reset_peaks()
+    encoded = backend.encode(few)
+    latents = backend.denoise(encoded, no_progress)  # warms up, and is compared
+    backend.decode(latents)
+    backend.synchronize()
+    if not expected:
+        expected.append(latents.cpu())
+    row["same"] = bool(torch.equal(latents.cpu(), expected[0]))
+    steps = [seconds(backend, lambda: backend.denoise(encoded, no_progress)) / STEPS for _ in range(args.rounds)]
+    row |= {"step": statistics.median(steps), "steps": steps}
+    row["encode"] = seconds(backend, lambda: encode_anew(backend, few))
+    if whole:
+        row["edit"] = seconds(backend, lambda: edit(backend, few, whole))
+    row["predicted"] = backend.placement.predicted_peak
+    row["host"] = backend.placement.host
+    row["host peak"] = host_peak_memory()
+    if backend.device.type == "cuda":
+        row["allocated"] = torch.cuda.max_memory_allocated()
+        row["reserved"] = torch.cuda.max_memory_reserved()
+    else:
+        row["allocated"] = row["reserved"] = 0
+    backend.close()
+    del backend, latents, encoded
+    gc.collect()
+    if args.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return row
+
+
+def encode_anew(backend: JoyImageBackend, batch: ReadyBatch) -> Encoded:
+    backend.cache.clear()
+    return backend.encode(batch)
+
+
+def edit(backend: JoyImageBackend, batch: ReadyBatch, steps: int) -> None:
+    """A whole edit, from nothing known to pixels."""
+    backend.decode(backend.denoise(replace(encode_anew(backend, batch), steps=steps), no_progress))
+
+
+def seconds(backend: JoyImageBackend, call: Callable[[], object]) -> float:
+    backend.synchronize()
+    start = time.perf_counter()
+    call()
+    backend.synchronize()
+    return time.perf_counter() - start
+
+
+def no_progress(done: int, total: int) -> None:
+    """Hears of each step, and says nothing."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""The plan: which weights stay on the device, which pass through it, and what that takes and costs.
+
+It is arithmetic over sizes, and it is made before a weight is read. Three placements are tried, the fastest first:
+everything on the device; the DiT on the device while the text encoder's layers pass through; and some of the DiT's
+blocks on the device, as many as there is room for, while the others pass through too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from joyedit.errors import DeviceError
+from joyedit.job.spec import OffloadName
+from joyedit.printable import gigabytes
+from joyedit.runtime.placement.sizes import Sizes
+
+SPARE_SHARE, SPARE_LEAST, SPARE_MOST = 0.09, 300_000_000, 1_500_000_000
+"""What a bounded run leaves free of its budget, for kernels' workspaces and for what the allocator cannot piece
+together: this share, at least and at most so many bytes."""
+FEWEST_SLOTS, SLOTS = 2, 3
+"""Buffers for passing layers: one computes while the next arrives. A third one smooths what a bus does to others."""
+HOST_SPARE = 2_000_000_000
+"""Bytes of the host's memory that are left to everything else."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkingMemory:
+    """Bytes of the device beside the weights, for one edit of the largest size.
+
+    `encode` does not count the layers that pass, `kept` is there all the time: pictures' features for later, and
+    what a window of edits waits with.
+    """
+
+    encode: int
+    denoise: int
+    decode: int
+    kept: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """What lies where. `resident_blocks` of the DiT's `blocks` stay on the device; `slots` buffers serve the others.
+
+    `weights` are bytes of the device that hold weights for the whole run, passing blocks' buffers included,
+    `passing_encoder` those that the text encoder's layers take while it works. `working` is the room for everything
+    else. `host` are bytes of the host's memory, `from_disk` the DiT's blocks that have no room there.
+    """
+
+    blocks: int
+    resident_blocks: int
+    slots: int
+    encoder_streams: bool
+    weights: int
+    passing_encoder: int
+    working: int
+    predicted_peak: int
+    host: int
+    from_disk: int = 0
+    bytes_a_step: int = 0
+    bytes_an_encoding: int = 0
+
+    @property
+    def streams_blocks(self) -> bool:
+        """Whether some of the DiT's blocks pass through the device."""
+        return self.resident_blocks < self.blocks
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether all weights stay on the device."""
+        return not (self.streams_blocks or self.encoder_streams)
+
+    def streamed_blocks(self) -> list[int]:
+        """Numbers of the passing blocks. They are spread evenly: each comes while resident neighbours compute."""
+        count = self.blocks - self.resident_blocks
+        return [(2 * number + 1) * self.blocks // (2 * count) for number in range(count)] if count else []
+
+    def key(self) -> str:
+        """Tells placements apart where the device's speed depends on them."""
+        return "resident" if not self.streams_blocks else f"{self.resident_blocks}+{self.slots}"
+
+    def text(self) -> str:
+        """The placement in words."""
+        if self.is_resident:
+            return "all weights stay on the device"
+        if not self.streams_blocks:
+            return (
+                f"the DiT stays on the device; the text encoder's layers pass through it,"
+                f" {gigabytes(self.bytes_an_encoding)} a window of prompts"
+            )
+        which = (
+            f"all {self.blocks} DiT blocks pass"
+            if not self.resident_blocks
+            else f"{self.blocks - self.resident_blocks} of {self.blocks} DiT blocks pass"
+        )
+        where = f", {self.from_disk} of them read from the disk each time" if self.from_disk else ""
+        return (
+            f"{which} through the device, {gigabytes(self.bytes_a_step)} a step{where}; so do the text encoder's"
+            f" layers, {gigabytes(self.bytes_an_encoding)} a window of prompts"
+        )
+
+
+def spare(budget: int) -> int:
+    """What a plan leaves free of a budget, in bytes."""
+    return int(min(SPARE_MOST, max(SPARE_LEAST, SPARE_SHARE * budget)))
+
+
+def choose(
+    sizes: Sizes, working: WorkingMemory, budget: int, host: int | None, *, offload: OffloadName = "auto", reserve: int
+) -> Placement:
+    """The fastest placement within `budget` bytes of the device and `host` bytes of the host's memory.
+
+    `host` is None where the system does not tell. `reserve` is left free if everything stays on the device.
+    `offload` forces one: "none" everything resident, "encoder" the text encoder passing, "blocks" all blocks too.
+    Raises DeviceError that says what is needed, what there is and what helps.
+    """
+    if offload == "none" or (offload == "auto" and resident(sizes, working).predicted_peak + reserve <= budget):
+        return resident(sizes, working)
+    room = budget - spare(budget)
+    candidates: list[Placement] = []
+    if offload != "blocks":
+        candidates.append(streamed(sizes, working, sizes.blocks.count, 0))
+    if offload != "encoder":
+        candidates += _with_blocks(sizes, working, room if offload == "auto" else 0)
+    fitting = [candidate for candidate in candidates if candidate.predicted_peak <= room]
+    if not fitting and offload != "auto":
+        fitting = candidates[-1:]  # an override is obeyed; a lack of memory is met when it comes
+    if not fitting:
+        raise DeviceError(_refusal(candidates[-1].predicted_peak, budget))
+    return _with_host(fitting[0], sizes, host)
+
+
+def resident(sizes: Sizes, working: WorkingMemory) -> Placement:
+    """Everything on the device. Encoding and denoising overlap there."""
+    room = working.kept + max(working.encode + working.denoise, working.decode)
+    return Placement(
+        blocks=sizes.blocks.count,
+        resident_blocks=sizes.blocks.count,
+        slots=0,
+        encoder_streams=False,
+        weights=sizes.total,
+        passing_encoder=0,
+        working=room,
+        predicted_peak=sizes.total + room,
+        host=0,
+    )
+
+
+def streamed(sizes: Sizes, working: WorkingMemory, resident_blocks: int, slots: int) -> Placement:
+    """The encoder passing, and so many blocks resident. Encoding, denoising and decoding take turns."""
+    encoder = SLOTS * sizes.vision_blocks.nbytes + FEWEST_SLOTS * sizes.text_layers.nbytes
+    weights = sizes.vae + sizes.text_rest + sizes.dit_rest + (resident_blocks + slots) * sizes.blocks.nbytes
+    room = working.kept + max(working.encode + encoder, working.denoise, working.decode)
+    passing = (sizes.blocks.count - resident_blocks) * sizes.blocks.nbytes
+    an_encoding = sizes.text_layers.total + sizes.vision_blocks.total
+    return Placement(
+        blocks=sizes.blocks.count,
+        resident_blocks=resident_blocks,
+        slots=slots,
+        encoder_streams=True,
+        weights=weights,
+        passing_encoder=encoder,
+        working=room,
+        predicted_peak=weights + room,
+        host=passing + an_encoding + sizes.embedding,
+        bytes_a_step=passing,
+        bytes_an_encoding=an_encoding,
+    )
+
+
+def _with_blocks(sizes: Sizes, working: WorkingMemory, room: int) -> list[Placement]:
+    """As many resident blocks as there is room for, and the least that works."""
+    least = streamed(sizes, working, 0, FEWEST_SLOTS)
+    free = (room - least.predicted_peak) // sizes.blocks.nbytes
+    if free <= 0:
+        return [least]
+    slots = SLOTS
+    resident_blocks = min(free - (slots - FEWEST_SLOTS), sizes.blocks.count - slots - 1)
+    return [streamed(sizes, working, max(0, resident_blocks), slots), least]
+
+
+def _with_host(placement: Placement, sizes: Sizes, host: int | None) -> Placement:
+    """Blocks that the host has no room for are read from the disk. Raises DeviceError if that does not help."""
+    if host is None or placement.host + HOST_SPARE <= host:
+        return placement
+    lacking = placement.host + HOST_SPARE - host
+    count = -(-lacking // sizes.blocks.nbytes)
+    passing = placement.blocks - placement.resident_blocks
+    staging = SLOTS * sizes.blocks.nbytes
+    count += SLOTS
+    if count > passing:
+        raise DeviceError(
+            f"the weights that wait in the host's memory take {gigabytes(placement.host)}, and"
+            f" {gigabytes(host)} are available; close other programs, or use a machine with more memory"
+        )
+    return replace(placement, from_disk=count, host=placement.host - count * sizes.blocks.nbytes + staging)
+
+
+def _refusal(needed: int, budget: int) -> str:
+    at_least = needed + spare(needed)
+    return (
+        f"the device has room for {gigabytes(budget)}, and this model needs {gigabytes(at_least)} at this size even if"
+        " its layers pass through one by one; close other programs on the device, raise --memory, or lower --basesize"
+    )
+
+
+def largest(sizes: Sequence[int]) -> int:
+    """The largest of some sizes; 0 for none."""
+    return max(sizes, default=0)
