@@ -44,6 +44,7 @@ def main() -> None:
     expected: list[torch.Tensor] = []
     for place, name in enumerate(["resident", *args.budgets, "resident"]):
         row = measure(args, name, few, expected, whole=args.steps if place <= len(args.budgets) else 0)
+        forget(args)
         rows.append(row)
         print(json.dumps(row), flush=True)
         args.json.write_text(json.dumps(rows, indent=1))
@@ -86,7 +87,7 @@ def measure(
     backend = random_backend(args.size, config)
     row: dict[str, Any] = {
         "budget": budget,
-        "placement": backend.placement.text(),
+        "placement": backend.info.placement,
         "resident blocks": backend.placement.resident_blocks,
         "build": time.perf_counter() - start,
         "attention": backend.info.attention,
@@ -115,12 +116,15 @@ def measure(
     else:
         row["allocated"] = row["reserved"] = 0
     backend.close()
-    del backend, latents, encoded
+    return row
+
+
+def forget(args: argparse.Namespace) -> None:
+    """Give all memory of the last backend back."""
     gc.collect()
     if args.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    return row
 
 
 def encode_anew(backend: JoyImageBackend, batch: ReadyBatch) -> Encoded:

@@ -18,6 +18,7 @@ from joyedit.job.results.report import seconds_text
 from joyedit.job.spec import Batch, EditItem, FailedItem
 from joyedit.request import Request
 from joyedit.runtime.earlier_run import EarlierRun, Rates, earlier_run
+from joyedit.runtime.model import placement_without_loading
 
 ASSUMED_BATCH_SIZE = 4
 """Stands for `--batch-size auto`, which only a device can settle."""
@@ -32,12 +33,15 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
     config = request.config
     OutputFolder(config.output).check()
     summary = request.source.check()
+    placement = placement_without_loading(config)
     with earlier_run(request.source, config) as earlier:
         if not quiet:
             for label, value in in_force(request, summary):
                 console.message(f"{label}: {value}")
             if config.batch_size is None:
                 console.message(f"batch size: {_ASSUMED}")
+            if placement is not None:
+                console.message(f"weights: {placement}")
             tell_passed_over(summary.passed, by_name=True)
             if earlier.note is not None:
                 console.message(f"note: {earlier.note}")
@@ -56,7 +60,8 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         for path, kind in summary.passed.names:
             console.result(jsonlib.dumps({"passed_over": path, "reason": kind}))
         seconds = None if counts.rates is None else round(counts.seconds, 3)
-        console.result(jsonlib.dumps({"summary": numbers | {"seconds": seconds, "untimed": counts.untimed}}))
+        told = {"seconds": seconds, "untimed": counts.untimed, "weights": placement}
+        console.result(jsonlib.dumps({"summary": numbers | told}))
     elif not quiet:
         console.result(", ".join(f"{label.replace('_', ' ')} {count}" for label, count in numbers.items()))
         if counts.rates is not None and counts.seconds:

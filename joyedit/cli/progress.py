@@ -264,6 +264,8 @@ class RunProgress:
             ("schedule", info.schedule, config.schedule),
         ):
             rows.append((label, f"{value} (auto)" if asked == "auto" else value))
+        if info.placement:
+            rows.append(("weights", info.placement))
         rows += in_force(self._request, summary)
         rows.append(("batch size", str(config.batch_size or "auto")))
         rows += [("note", note) for note in info.notes]

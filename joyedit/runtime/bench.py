@@ -122,7 +122,7 @@ class BenchReport:
             ("model", f"random {self.config.size}: " + ", ".join(self._sizes())),
             ("target", f"{self.target[0]}x{self.target[1]}, {self.config.references} references,"
              f" batch {self.config.batch_size}, text tokens {'+'.join(map(str, self.text_tokens))}"),
-            ("placement", self.placement),
+            ("weights", self.placement),
             ("load", f"{self.load_seconds - self.compile_seconds:.3g} s without torch.compile"),
             ("matmul ceiling", f"{self.matmul_tflops:.3g} TFLOP/s, sustained {self.matmul_sustained:.3g}"),
         ]  # fmt: skip

@@ -33,6 +33,10 @@ NO_MODEL = (
     "JOYEDIT_MODEL stands in for the flag"
 )
 
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl")
+"""One of these is there where a CUDA driver is: on Linux, in WSL, and on a board with its own GPU. torch would take
+seconds to tell."""
+
 SMALL = 1 << 20
 SAMPLES = 256
 SAMPLE = 4096
@@ -119,6 +123,28 @@ def describe_without_loading(config: RunConfig) -> BackendInfo:
         schedule=schedule_of(folder, layout) if config.schedule == "auto" else config.schedule,
         identity=folder_identity(folder),
     )
+
+
+def placement_without_loading(config: RunConfig) -> str | None:
+    """Where a run would have the weights: for a dry run. None without a model, and for one that is not here.
+
+    On a machine without a GPU all weights are in memory, and nothing is said unless the run asks for a placement.
+    Raises CheckpointError and DeviceError as loading does.
+    """
+    asked = config.memory is not None or config.offload != "auto" or config.device == "cuda"
+    if config.model is None or is_fake(config.model) or (config.device == "cpu" and not asked):
+        return None
+    if not asked and not any(os.path.exists(device) for device in _GPU_FILES):
+        return None
+    from joyedit.weights.hub import local_checkpoint
+
+    folder = local_checkpoint(config.model)
+    if folder is None:
+        return None
+    from joyedit.runtime.joyimage.placing import describe_placement
+    from joyedit.weights.layouts import open_checkpoint
+
+    return describe_placement(config, open_checkpoint(folder))
 
 
 def folder_identity(folder: Path) -> str:

@@ -60,6 +60,19 @@ def resolve(model: str, on_download: OnDownload | None = None) -> Path:
     return _found[key]
 
 
+def local_checkpoint(model: str) -> Path | None:
+    """The local folder of `model`, if it is here already. Nothing is asked over the network. Raises UsageError."""
+    folder = local_folder(model)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS, local_files_only=True))
+    except Exception:  # it is not here; the library says so in several ways
+        return None
+
+
 def _from_hub(model: str, cache: Path, on_download: OnDownload | None) -> Path:
     from huggingface_hub import snapshot_download
 

@@ -123,6 +123,7 @@ class Report:
     dtype: str
     attention: str
     schedule: str
+    placement: str
     fused: bool
     compile: bool
     compile_seconds: float
@@ -184,6 +185,8 @@ class Report:
         compiled = f", compiled in {seconds_text(self.compile_seconds)}" if self.compile else ""
         fused = ", fused kernels" if self.fused else ""
         rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}{fused}{compiled}"))
+        if self.placement:
+            rows.append(("weights", self.placement))
         rows.append(("schedule", self.schedule))
         rows.append(("output", printable(self.output)))
         return rows

@@ -124,7 +124,7 @@ class JoyImageBackend:
             fused=self.fusion.on and not self.compilation.on,
             compiled=self.compilation.on,
             compile_seconds=self.compilation.seconds,
-            placement=self.placement.text(),
+            placement=self.placement.text(self._placed.budget, self._placed.bus_rate),
             notes=tuple(note for note in notes if note),
         )
 

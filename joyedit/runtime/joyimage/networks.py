@@ -27,6 +27,8 @@ class PlacedModel:
     placement: Placement
     budget: int
     """Bytes of the device that joyedit may use."""
+    bus_rate: float | None = None
+    """Bytes a second that come to the device from the host's memory, where weights do and it is known."""
     dit: PlacedNetwork | None = None
     encoder: PlacedNetwork | None = None
 

@@ -18,7 +18,9 @@ from joyedit.runtime.joyimage.networks import DeviceChoice, PlacedModel
 from joyedit.runtime.placement.placed_network import Passing, PlacedNetwork
 from joyedit.runtime.placement.plan import SLOTS, Placement, WorkingMemory, choose, resident
 from joyedit.runtime.placement.sizes import BLOCKS, EMBEDDING, TEXT_LAYERS, VISION_BLOCKS, Sizes, stays_with_rest
+from joyedit.runtime.tuning.bus_rate import bus_rate, known_bus_rate
 from joyedit.runtime.tuning.device import DTYPES
+from joyedit.weights.layouts import Checkpoint
 
 LARGEST: Size = (1024, 1024)
 """The largest target that a plan makes room for; its reference is as large."""
@@ -68,7 +70,15 @@ def place(dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config
         )
         for group in placed_encoder.groups:
             group.hook()
-    return PlacedModel(placement=placement, budget=budget, dit=placed_dit, encoder=placed_encoder)
+    rate = None if placement.is_resident else bus_rate(wanted.device)
+    return PlacedModel(placement=placement, budget=budget, bus_rate=rate, dit=placed_dit, encoder=placed_encoder)
+
+
+def describe_placement(config: RunConfig, checkpoint: Checkpoint) -> str:
+    """What a run would say of its placement; nothing is loaded. Raises DeviceError where nothing fits."""
+    wanted = DeviceChoice.of(config)
+    placement, budget = plan(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config)
+    return placement.text(budget, None if placement.is_resident else known_bus_rate(wanted.device))
 
 
 def device_budget(device: torch.device, memory: int | None) -> int:

@@ -186,6 +186,7 @@ def _model(info: BackendInfo) -> dict[str, Any]:
         "dtype": info.dtype,
         "attention": info.attention,
         "schedule": info.schedule,
+        "placement": info.placement,
         "fused": info.fused,
         "compile": info.compiled,
         "compile_seconds": info.compile_seconds,

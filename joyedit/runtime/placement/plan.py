@@ -79,25 +79,28 @@ class Placement:
         """Tells placements apart where the device's speed depends on them."""
         return "resident" if not self.streams_blocks else f"{self.resident_blocks}+{self.slots}"
 
-    def text(self) -> str:
-        """The placement in words."""
+    def text(self, budget: int, bus_rate: float | None = None) -> str:
+        """The placement in words, with what it takes and what it costs.
+
+        `budget` are the bytes of the device that joyedit may use, `bus_rate` the bytes that come to it in a second.
+        """
+        peak = f"expected peak {gigabytes(self.predicted_peak)} of {gigabytes(budget)}"
         if self.is_resident:
-            return "all weights stay on the device"
-        if not self.streams_blocks:
-            return (
-                f"the DiT stays on the device; the text encoder's layers pass through it,"
-                f" {gigabytes(self.bytes_an_encoding)} a window of prompts"
-            )
-        which = (
-            f"all {self.blocks} DiT blocks pass"
-            if not self.resident_blocks
-            else f"{self.blocks - self.resident_blocks} of {self.blocks} DiT blocks pass"
-        )
-        where = f", {self.from_disk} of them read from the disk each time" if self.from_disk else ""
-        return (
-            f"{which} through the device, {gigabytes(self.bytes_a_step)} a step{where}; so do the text encoder's"
-            f" layers, {gigabytes(self.bytes_an_encoding)} a window of prompts"
-        )
+            return f"all weights stay on the device; {peak}"
+        if self.streams_blocks:
+            count = self.blocks - self.resident_blocks
+            which = f"{count} of {self.blocks}" if self.resident_blocks else f"all {count}"
+            text = f"{which} DiT blocks pass through the device, {self._cost(self.bytes_a_step, bus_rate)} a step"
+            text += ", behind the blocks that compute"
+            text += f", {self.from_disk} of them from the disk" if self.from_disk else ""
+            text += "; so do the text encoder's layers"
+        else:
+            text = "the DiT stays on the device; the text encoder's layers pass through it"
+        return f"{text}, {self._cost(self.bytes_an_encoding, bus_rate)} for each reading of prompts; {peak}"
+
+    @staticmethod
+    def _cost(count: int, rate: float | None) -> str:
+        return gigabytes(count) if rate is None else f"{gigabytes(count)} in {count / rate:.2g} s"
 
 
 def spare(budget: int) -> int:

@@ -539,7 +539,7 @@ class Ordered(FakeBackend):
         return super().denoise(encoded, on_step)
 
 
-@pytest.mark.parametrize(("offload", "order"), [("none", "ed" * 6), ("encoder", "eeeeddddeedd")])
+@pytest.mark.parametrize(("offload", "order"), [("auto", "ed" * 6), ("encoder", "eeeeddddeedd")])
 def test_with_offload_a_window_is_encoded_before_it_is_denoised(
     harness: Harness, picture: Path, offload: str, order: str
 ) -> None:
