@@ -18,6 +18,7 @@ from joyedit.job.results.report import seconds_text
 from joyedit.job.spec import Batch, EditItem, FailedItem
 from joyedit.request import Request
 from joyedit.runtime.earlier_run import EarlierRun, Rates, earlier_run
+from joyedit.runtime.lazy_model import with_outlook
 from joyedit.runtime.model import placement_without_loading
 
 ASSUMED_BATCH_SIZE = 4
@@ -33,7 +34,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
     config = request.config
     OutputFolder(config.output).check()
     summary = request.source.check()
-    placement = placement_without_loading(config)
+    placement = placement_without_loading(with_outlook(config, summary))
     with earlier_run(request.source, config) as earlier:
         if not quiet:
             for label, value in in_force(request, summary):

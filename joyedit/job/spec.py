@@ -172,7 +172,7 @@ class RunConfig:
     recorded ones counts as unchanged. `memory` bounds the bytes of the device that joyedit uses; None stands for all
     that is free. `offload` overrides the plan of what stays there. `max_duration` and `read_timeout` are seconds. The
     run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
-    come, counted in steps of a 1024-pixel edit; None if it is unknown.
+    come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
     """
 
     output: Path
@@ -196,6 +196,7 @@ class RunConfig:
     max_pixels: int = MAX_PIXELS
     read_timeout: float = READ_TIMEOUT
     expected_steps: float | None = None
+    largest: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

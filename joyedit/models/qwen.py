@@ -9,14 +9,15 @@ Legend: N prompts, L tokens of one prompt, P merged picture patches, D hidden ch
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from joyedit.models.qwen_layers import Chain, DecoderLayers, Reading, empty_cache, layer_of
 from joyedit.models.qwen_loading import rope_theta, set_frequencies, with_both_rope_spellings
 from joyedit.models.qwen_prompts import (
     MergedGrid,
@@ -32,6 +33,25 @@ from joyedit.models.qwen_prompts import (
 
 SUFFIX_TOKENS = 1024
 """Most tokens of suffixes in one row. The mask grows with their square."""
+
+
+@dataclass(kw_only=True)
+class Request:
+    """A prefix with its pictures, and texts behind it: what `read_together` reads, and what it found.
+
+    `ids` are the prefix's tokens; `known` the first of them, if they were read before; or `prefix` all of it. With
+    `keep`, `prefix` gets keys and values for texts to come; without, only its features. `suffixes` are the texts'
+    tokens, in groups that are packed together; `features` gets for each group an (L_i, D) tensor for each text.
+    """
+
+    ids: Sequence[int] = ()
+    pictures: Sequence[PictureFeatures] = ()
+    known: Prefix | None = None
+    prefix: Prefix | None = None
+    keep: bool = True
+    suffixes: Sequence[Sequence[Sequence[int]]] = ()
+    features: list[list[Tensor]] = field(default_factory=list)
+    next_position: int = 0
 
 
 class PatchEmbed(nn.Module):
@@ -75,9 +95,7 @@ class TextEncoder(nn.Module):
         _fuse_norms(self.model.language_model)
         self.model.language_model.norm = BypassedNorm(self.model.language_model.norm)
         self.image_token = int(self.config.image_token_id)
-        # transformers 5.24 renamed this argument.
-        arguments = inspect.signature(self.model.language_model.forward).parameters
-        self._cache_argument = "cache" if "cache" in arguments else "past_key_values"
+        self.layers = DecoderLayers(self.model.language_model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -111,6 +129,29 @@ class TextEncoder(nn.Module):
             embeddings, deepstack = out.pooler_output, out.deepstack_features
         return PictureFeatures(embeddings=embeddings, deepstack=tuple(deepstack or ()), grid=grid)
 
+    def prepare(
+        self,
+        batch: TokenBatch,
+        embeddings: Tensor | None = None,
+        deepstack: Sequence[Tensor] = (),
+        cache: Any = None,
+    ) -> Reading:
+        """A batch that is ready for the decoder layers.
+
+        `embeddings` (P, D) and `deepstack` are the vision tower's outputs for all pictures of the
+        batch, in order; None and () without pictures. `cache`, a transformers Cache, holds keys and values of the
+        tokens before the batch, and those of the batch are added to it.
+        """
+        table = self.model.language_model.embed_tokens
+        ids = batch.ids.to(self.device)
+        is_picture = (ids == self.image_token) & batch.real.to(self.device)
+        # The table may have stayed on the host: a lookup there is a small copy.
+        inputs = table(batch.ids.to(table.weight.device)).to(self.device)
+        if embeddings is None:
+            return self.layers.prepare(batch, inputs, cache=cache)
+        inputs = inputs.masked_scatter(is_picture[..., None], embeddings.to(inputs.dtype))
+        return self.layers.prepare(batch, inputs, is_picture, deepstack, cache)
+
     def hidden(
         self,
         batch: TokenBatch,
@@ -120,38 +161,12 @@ class TextEncoder(nn.Module):
     ) -> Tensor:
         """Output of the last decoder layer before the final norm: (N, L, D), padding included.
 
-        `embeddings` (P, D) and `deepstack` are the vision tower's outputs for all pictures of the
-        batch, in order; None and () without pictures. `cache`, a transformers Cache, holds keys and values of the
-        tokens before the batch, and those of the batch are added to it.
+        It takes what `prepare` takes.
         """
-        language = self.model.language_model
-        ids = batch.ids.to(self.device)
-        is_picture = (ids == self.image_token) & batch.real.to(self.device)
-        # The table may have stayed on the host: a lookup there is a small copy.
-        inputs = language.embed_tokens(ids.to(language.embed_tokens.weight.device)).to(self.device)
-        if embeddings is not None:
-            inputs = inputs.masked_scatter(is_picture[..., None], embeddings.to(inputs.dtype))
-        captured: list[Tensor] = []
-
-        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            captured.append(output[0] if isinstance(output, tuple) else output)
-
-        handle = language.layers[-1].register_forward_hook(keep)
-        # With padding on the right, causal attention hides the padding from every real token.
-        mask = batch.real if batch.left_padded else batch.visible
-        try:
-            language(
-                inputs_embeds=inputs,
-                attention_mask=None if mask is None else mask.to(self.device),
-                position_ids=batch.positions.to(self.device),
-                visual_pos_masks=None if embeddings is None else is_picture,
-                deepstack_visual_embeds=None if embeddings is None else list(deepstack),
-                use_cache=cache is not None,
-                **{self._cache_argument: cache},
-            )
-        finally:
-            handle.remove()
-        return captured[0]
+        reading = self.prepare(batch, embeddings, deepstack, cache)
+        self.layers.run([Chain(prefix=reading)])
+        assert reading.features is not None
+        return reading.features
 
     def read_prefix(
         self, ids: Sequence[int], pictures: Sequence[PictureFeatures], known: Prefix | None = None
@@ -160,31 +175,65 @@ class TextEncoder(nn.Module):
 
         The encoder is causal: what follows does not change these features, keys and values.
         """
-        batch = pack_prompts([(ids, [p.grid for p in pictures])], self.image_token)
-        next_position = int(batch.positions[1:].max()) + 1
-        cache = _cache(known)
-        if known is not None:
-            batch = without_prefix(batch, len(known.features))
-        features = self.hidden(batch, *_joined(pictures), cache)[0]
-        layers = range(self.config.text_config.num_hidden_layers)
-        pairs = [_layer_of(cache, layer) for layer in layers]
-        return Prefix(
-            features=features if known is None else torch.cat([known.features, features]),
-            keys=tuple(key for key, _ in pairs),
-            values=tuple(value for _, value in pairs),
-            next_position=next_position,
-        )
+        request = Request(ids=ids, pictures=pictures, known=known)
+        self.read_together([request])
+        assert request.prefix is not None
+        return request.prefix
 
     def read_suffixes(self, prefix: Prefix, suffixes: Sequence[Sequence[int]]) -> list[Tensor]:
         """Features (L_i, D) of texts without pictures that follow one prefix.
 
         They form one row, not a batch: no token is padding, and the prefix's keys are not repeated.
         """
-        found: list[Tensor] = []
-        for chunk in chunks(suffixes, SUFFIX_TOKENS):
-            batch = pack_suffixes(chunk, len(prefix.features), prefix.next_position)
-            found += self.hidden(batch, cache=_cache(prefix))[0].split([len(ids) for ids in chunk])
-        return found
+        request = Request(prefix=prefix, suffixes=[suffixes])
+        self.read_together([request])
+        return request.features[0]
+
+    def read_together(self, requests: Sequence[Request]) -> None:
+        """Read prefixes and the texts behind them, all of them in one pass over the decoder layers."""
+        chains = [self._chain(request) for request in requests]
+        self.layers.run(chains)
+        for request, chain in zip(requests, chains, strict=True):
+            if chain.prefix is not None:
+                request.prefix = self._prefix_of(request, chain)
+            followers = iter(chain.followers)
+            request.features = [
+                [
+                    features
+                    for chunk in chunks(group, SUFFIX_TOKENS)
+                    for features in _features(next(followers))[0].split([len(ids) for ids in chunk])
+                ]
+                for group in request.suffixes
+            ]
+
+    def _chain(self, request: Request) -> Chain:
+        """A request that is ready for the decoder layers."""
+        chain = Chain(keep=request.keep)
+        if request.prefix is not None:
+            chain.known = request.prefix
+            length, position = len(request.prefix.features), request.prefix.next_position
+        else:
+            batch = pack_prompts([(request.ids, [p.grid for p in request.pictures])], self.image_token)
+            length, position = len(request.ids), int(batch.positions[1:].max()) + 1
+            if request.known is not None:
+                batch = without_prefix(batch, len(request.known.features))
+            chain.prefix = self.prepare(batch, *_joined(request.pictures), _cache(request.known))
+            request.next_position = position
+        for chunk in (chunk for group in request.suffixes for chunk in chunks(group, SUFFIX_TOKENS)):
+            chain.followers.append(self.prepare(pack_suffixes(chunk, length, position), cache=empty_cache()))
+        return chain
+
+    def _prefix_of(self, request: Request, chain: Chain) -> Prefix:
+        assert chain.prefix is not None
+        features, known = _features(chain.prefix)[0], request.known
+        layers = range(self.config.text_config.num_hidden_layers)
+        pairs = [layer_of(chain.prefix.cache, layer) for layer in layers]
+        return Prefix(
+            features=features if known is None else torch.cat([known.features, features]),
+            keys=tuple(key for key, _ in pairs),
+            values=tuple(value for _, value in pairs),
+            next_position=request.next_position,
+        )
 
     def forward(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """Features of each prompt, before the final norm: a list of (L_i, D). All prompts form one batch."""
@@ -215,18 +264,15 @@ def _joined(pictures: Sequence[PictureFeatures]) -> tuple[Tensor | None, list[Te
     return torch.cat([p.embeddings for p in pictures]), [torch.cat(level) for level in levels]
 
 
+def _features(reading: Reading) -> Tensor:
+    assert reading.features is not None
+    return reading.features
+
+
 def _cache(prefix: Prefix | None) -> Any:
     """A transformers Cache that holds these keys and values, or nothing."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
+    cache = empty_cache()
     if prefix is not None:
         for layer, (key, value) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
             cache.update(key, value, layer)
     return cache
-
-
-def _layer_of(cache: Any, layer: int) -> tuple[Tensor, Tensor]:
-    """Keys and values of one layer. Both 4.57 and 5.x keep them in `layers`."""
-    found = cache.layers[layer]
-    return found.keys, found.values

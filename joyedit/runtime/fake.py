@@ -23,7 +23,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -80,6 +80,10 @@ class FakeBackend:
         self.calls: Counter[str] = Counter()
         self.batches: list[tuple[str, ...]] = []
         self._batch_size = batch_size
+
+    def prepare(self, batches: Sequence[ReadyBatch]) -> None:
+        """Count the call."""
+        self.calls["prepare"] += 1
 
     def encode(self, batch: ReadyBatch) -> FakeLatents:
         """Refuse pictures that are not of their bucket's size; otherwise hand everything on."""

@@ -99,7 +99,7 @@ class LazyModel:
             self._fetch()
             self._progress.loading(self._config)
             with self._clock.stage("load"):
-                self.backend = self._load(replace(self._config, expected_steps=_expected_steps(self.summary)))
+                self.backend = self._load(with_outlook(self._config, self.summary))
             self.info = self.backend.info
             self._progress.started(self.info, self.summary)
         return self.backend
@@ -112,6 +112,20 @@ class LazyModel:
         """Give the device's memory back."""
         if self.backend is not None:
             self.backend.close()
+
+
+def with_outlook(config: RunConfig, summary: SourceSummary) -> RunConfig:
+    """The config with what is known of the items to come, for whoever plans memory and time."""
+    return replace(config, expected_steps=_expected_steps(summary), largest=_largest(summary))
+
+
+def _largest(summary: SourceSummary) -> int | None:
+    """The largest base size of an item; None if lines are still to come."""
+    basesize = summary.settings.over(BUILT_IN).basesize
+    if summary.items is None or basesize is None:
+        return None
+    own = None if summary.lines is None else summary.lines.values().get("basesize")
+    return basesize if own is None else max(basesize, *(int(n) for n in (own.least, own.most) if n is not None))
 
 
 def _expected_steps(summary: SourceSummary) -> float | None:

@@ -134,11 +134,14 @@ class Pending(Protocol):
 
 
 class Backend(Protocol):
-    """A loaded model on a device. `encode`, `denoise` and `decode_later` may raise `OutOfMemory`."""
+    """A loaded model on a device. All that computes may raise `OutOfMemory`."""
 
     info: BackendInfo
     encode_ahead: int
     """How many batches are encoded before the first of them is denoised."""
+
+    def prepare(self, batches: Sequence[ReadyBatch]) -> None:
+        """Do what these batches need at once, before each of them is encoded. It saves time, and decides nothing."""
 
     def encode(self, batch: ReadyBatch) -> Any:
         """Instructions and pictures -> conditioning."""

@@ -5,6 +5,7 @@ Safetensors (one file, or shards with an index) are read straight to the target 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,10 +19,12 @@ from joyedit.contents import HEAD, stand_in_of
 from joyedit.errors import CheckpointError, first_line
 from joyedit.printable import brief
 from joyedit.weights.regular_files import INDEX_BYTES, is_there, open_regular, printable_path, read_object, unreadable
+from joyedit.weights.stored import Stored
 
 MOST_SHARDS = 1000
 FLOATS = ("F16", "BF16", "F32", "F64")
 """The types of tensors that networks are loaded from, as safetensors names them."""
+_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 
 
 class TensorFiles(Protocol):
@@ -39,6 +42,10 @@ class TensorFiles(Protocol):
         """Tensors on the device, one at a time: those of `names` in this order, or all as they lie in the files."""
         ...
 
+    def stored(self, name: str) -> Stored | None:
+        """Where the elements of a tensor lie, if they lie in a file as they are; None for any other kind of file."""
+        ...
+
 
 class SafetensorsFiles:
     """One or several safetensors files. With an index, every shard it names must be there."""
@@ -48,6 +55,7 @@ class SafetensorsFiles:
         self.where = printable_path(paths[0] if len(paths) == 1 else paths[0].parent)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._paths: dict[str, Path] = {}
+        self._headers: dict[Path, tuple[int, dict[str, Any]]] = {}
         self._other_types: dict[str, str] = {}
         for path in paths:
             _check_header(path)
@@ -84,6 +92,16 @@ class SafetensorsFiles:
                 if path not in opened:
                     opened[path] = stack.enter_context(safe_open(path, framework="pt", device=str(device)))
                 yield name, opened[path].get_tensor(name)
+
+    def stored(self, name: str) -> Stored | None:
+        path = self._paths[name]
+        if path not in self._headers:
+            self._headers[path] = _header(path)
+        data, entries = self._headers[path]
+        entry = entries[name]
+        begin, end = entry["data_offsets"]
+        dtype = _DTYPES.get(entry["dtype"])
+        return None if dtype is None else Stored(path=path, offset=data + begin, nbytes=end - begin, dtype=dtype)
 
 
 def open_safetensors(folder: Path, stem: str) -> SafetensorsFiles:
@@ -144,6 +162,13 @@ def _check_header(path: Path) -> None:
         raise _incomplete(path, f"it has {size} bytes, and its header alone should have {length}")
     if length > INDEX_BYTES:
         raise CheckpointError(f"{printable_path(path)}: its header has {length} bytes, {INDEX_BYTES} are allowed")
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data begins, and the header, of a file that safetensors has read: so it is as it should be."""
+    with open_regular(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        return 8 + length, json.loads(file.read(length))
 
 
 def _incomplete(path: Path, reason: str) -> CheckpointError:

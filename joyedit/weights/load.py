@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +20,7 @@ from joyedit.errors import CheckpointError, DeviceError, first_line
 from joyedit.printable import brief
 from joyedit.weights.files import TensorFiles
 from joyedit.weights.names import DROP, Fit, Rename
+from joyedit.weights.stored import StoredReader
 
 SHOWN = 8
 """How many names of one kind of fault an error lists."""
@@ -121,7 +122,7 @@ def load(
     when `cancelled` says so between two tensors.
     """
     state: dict[str, Tensor] = {}
-    with _told_as_faults_of(component, device, dtype_of):
+    with told_as_faults_of(component, device, dtype_of):
         for source, tensor in component.files.read(device):
             if cancelled():
                 raise CancelledError
@@ -132,33 +133,90 @@ def load(
     component.module.requires_grad_(False).eval()
 
 
+class Destination(Protocol):
+    """Where weights go that have no place in a network's modules. Weights are named as in the network."""
+
+    def order(self, name: str) -> Any:
+        """A key: weights come sorted by it."""
+
+    def is_read_later(self, name: str) -> bool:
+        """Whether this weight is read from its file each time it is used, and so is not loaded."""
+
+    def host_view(self, name: str) -> Tensor | None:
+        """The memory of the host that takes this weight, in its shape and dtype; None if `place` takes it."""
+
+    def filled(self, name: str) -> None:
+        """What `host_view` gave holds the weight now."""
+
+    def place(self, name: str, tensor: Tensor) -> None:
+        """Take a weight as it is mapped from its file, in the file's dtype."""
+
+
+class WeightReader:
+    """Reads single weights of a checked component, by their names in the network."""
+
+    def __init__(self, component: Component) -> None:
+        self._component = component
+        targets = ((source, component.rename(source)) for source in component.files.shapes())
+        self.sources = {target: source for source, target in targets if target}
+        self._reader = StoredReader()
+
+    def fill(self, views: Mapping[str, Tensor]) -> None:
+        """Read these weights into the host's memory. They take its dtype."""
+        others = {}
+        for name, view in views.items():
+            stored = self._component.files.stored(self.sources[name])
+            if stored is not None and stored.dtype == view.dtype and stored.nbytes == view.nbytes:
+                self._reader.read(stored, view)
+            else:
+                others[self.sources[name]] = view
+        for source, tensor in self._component.files.read(HOST, list(others)) if others else ():
+            others[source].copy_(self._component.fit(tensor))
+
+    def tensors(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """These weights as they are mapped from their files."""
+        sources = [self.sources[name] for name in names]
+        for name, (_, tensor) in zip(names, self._component.files.read(HOST, sources), strict=True):
+            yield name, self._component.fit(tensor)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._reader.close()
+
+
 def load_in_order(
     component: Component,
-    place: Callable[[str, Tensor], None],
-    order: Callable[[str], Any],
+    destination: Destination,
     device: torch.device,
     dtype_of: Callable[[str], torch.dtype],
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Hand the weights of a checked component to `place`, one at a time, sorted by `order` of their names.
+    """Bring the weights of a checked component to their destination, in the order that it wishes.
 
-    `place` gets a weight's name in the network and the tensor as it is mapped from its file, in the file's dtype.
     Raises the same errors as `load`.
     """
-    targets = {source: component.rename(source) for source in component.files.shapes()}
-    wanted = sorted(
-        (source for source, target in targets.items() if target), key=lambda name: order(str(targets[name]))
-    )
-    with _told_as_faults_of(component, device, dtype_of):
-        for source, tensor in component.files.read(HOST, wanted):
-            if cancelled():
-                raise CancelledError
-            place(str(targets[source]), component.fit(tensor))
+    reader = WeightReader(component)
+    names = [name for name in sorted(reader.sources, key=destination.order) if not destination.is_read_later(name)]
+    views = {name: view for name in names if (view := destination.host_view(name)) is not None}
+    mapped = reader.tensors([name for name in names if name not in views])
+    try:
+        with told_as_faults_of(component, device, dtype_of):
+            for name in names:
+                if cancelled():
+                    raise CancelledError
+                if name in views:
+                    reader.fill({name: views.pop(name)})
+                    destination.filled(name)
+                else:
+                    destination.place(*next(mapped))
+    finally:
+        mapped.close()  # type: ignore[attr-defined]
+        reader.close()
     component.module.eval()
 
 
 @contextmanager
-def _told_as_faults_of(
+def told_as_faults_of(
     component: Component, device: torch.device, dtype_of: Callable[[str], torch.dtype]
 ) -> Iterator[None]:
     """Whatever reading and placing weights raises becomes a DeviceError or a CheckpointError that names the file."""

@@ -22,6 +22,7 @@ from joyedit.errors import CheckpointError, first_line
 from joyedit.printable import brief
 from joyedit.weights.regular_files import open_regular, printable_path, unreadable
 from joyedit.weights.state_dict_pickle import Opaque, RefusedPickleError, Storage, StoredTensor, read_pickle
+from joyedit.weights.stored import Stored
 
 MOST_PICKLE = 16 << 20
 """The most bytes of the pickle. That of the published transformer has about 200,000."""
@@ -78,6 +79,9 @@ class PickleFile:
             dtype = _dtype(tensor)
             if dtype is not None:
                 yield name, self._mapped(tensor, dtype).to(device)
+
+    def stored(self, name: str) -> Stored | None:
+        """Nowhere: elements may be shared and strided."""
 
     def _mapped(self, tensor: StoredTensor, dtype: torch.dtype) -> Tensor:
         if not tensor.elements:

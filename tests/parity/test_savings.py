@@ -34,9 +34,9 @@ def test_an_opening_that_is_shared(ours: JoyImageBackend, count: int) -> None:
 @torch.no_grad()
 def test_what_all_openings_begin_with_is_read_once(ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    hidden = ours.text_encoder.hidden
+    hidden = ours.text_encoder.prepare
     monkeypatch.setattr(
-        ours.text_encoder, "hidden", lambda b, *a, **k: read.append(b.ids.numel()) or hidden(b, *a, **k)
+        ours.text_encoder, "prepare", lambda b, *a, **k: read.append(b.ids.numel()) or hidden(b, *a, **k)
     )
     fresh = [Conditioner(ours.text_encoder, ours.conditioner.builder, ours.conditioner._read._processor) for _ in "ab"]
     builder, common = fresh[0].builder, len(fresh[0].builder.common_prefix)
@@ -138,9 +138,9 @@ def test_a_picture_from_the_cache_is_the_picture_without(ours: JoyImageBackend) 
 
 def test_four_instructions_for_one_picture_open_once(ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    for name in ("see", "read_prefix", "read_suffixes"):
+    for name in ("see", "read_together"):
         real = getattr(ours.conditioner, name)
         monkeypatch.setattr(ours.conditioner, name, lambda *a, real=real, name=name: calls.append(name) or real(*a))
     image = picture(256, 320, seed=99)
     ours.encode(batch_of([Edit(text=text or "Nothing.", images=[image]) for text in TEXTS]))
-    assert calls == ["see", "read_prefix", "read_suffixes"]
+    assert calls == ["see", "read_together"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, m
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
 from joyedit.runtime.joyimage.placing import lift_bound
 from joyedit.runtime.joyimage.streams import Streams
-from joyedit.runtime.placement.plan import spare
+from joyedit.runtime.placement.plan import ENCODE_AHEAD, spare
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, DeviceTimestamp, ReadyBatch
 from joyedit.runtime.tuning.compile import Compilation, compile_dit, worth_compiling
 from joyedit.runtime.tuning.device import DTYPES
@@ -80,7 +80,7 @@ class JoyImageBackend:
         self.streams = Streams(wanted.device, encoder_waits=self.placement.encoder_streams)
         self._dit, self.vae, self.text_encoder = networks.dit, networks.vae, networks.text_encoder
         self._loading = loading
-        self.encode_ahead = 1
+        self.encode_ahead = ENCODE_AHEAD if self.placement.encoder_streams else 1
         self.attention = networks.attention
         self._dit.attend = BACKENDS[networks.attention.name]
         if self.device.type == "cuda":  # what the tensor cores read; a CPU is faster with planes of channels
@@ -91,9 +91,17 @@ class JoyImageBackend:
         self.memory = MemoryModel(dit=networks.dit.cfg, vae=networks.vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
         self._weights = self.placement.weights
         self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
-        self._encoder = BatchEncoder(self.text_encoder, self.vae, self.conditioner, self.streams, self.cache)
+        self._encoder = BatchEncoder(
+            self.text_encoder,
+            self.vae,
+            self.conditioner,
+            self.streams,
+            self.cache,
+            together=0 if self.placement.encoder_streams else 1,
+            all_seen=self.release_encoder,
+        )
         self._batch_sizes: dict[int, int] = {}
-        self._predicted = self._peak = 0
+        self._predicted = self._peak = self._operations = 0
         self._on_device_lock = threading.Lock()  # the planner's thread measures, the main one edits
         self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype])
         self.compilation = self._compiled(config)
@@ -146,7 +154,6 @@ class JoyImageBackend:
     @torch.inference_mode()
     def encode(self, batch: ReadyBatch) -> Encoded:
         """Text and picture features, reference latents and noise of a batch."""
-        before = self._encoder.operations
         with self._on_device_lock, self.streams.encoding():
             try:
                 conditioning = self._encoder.encode(batch)
@@ -155,7 +162,20 @@ class JoyImageBackend:
         self.streams.work_waits_for_encoder(conditioning.tensors())
         steps = batch.items[0].item.sampling.steps
         self._predict(batch, steps)
-        return Encoded(conditioning=conditioning, steps=steps, operations=self._encoder.operations - before)
+        new, self._operations = self._encoder.operations - self._operations, self._encoder.operations
+        return Encoded(conditioning=conditioning, steps=steps, operations=new)
+
+    @memory_faults()
+    @torch.inference_mode()
+    def prepare(self, batches: Sequence[ReadyBatch]) -> None:
+        """Read the texts of several batches in one pass over the text encoder's layers, if these pass."""
+        if not self.placement.encoder_streams:
+            return
+        with self._on_device_lock, self.streams.encoding():
+            try:
+                self._encoder.prepare(batches)
+            finally:
+                self.release_encoder()
 
     def release_encoder(self) -> None:
         """Give back what the text encoder's passing layers take of the device while it works."""
@@ -279,6 +299,7 @@ class JoyImageBackend:
     def free_memory(self) -> None:
         """Drop what is only kept for later: prefixes and latents of pictures, and freed blocks."""
         self.cache.clear()
+        self._encoder.drop_ready()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -286,9 +307,14 @@ class JoyImageBackend:
         """Give the device's memory back."""
         if self._loading is not None:
             self._loading.cancel()
+        for placed in (self._placed.dit, self._placed.encoder):
+            if placed is not None:
+                placed.close()
         lift_bound(self.device)
-        del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder
         self.free_memory()
+        del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _device_name(device: torch.device) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.errors import ItemError
-from joyedit.models.qwen import TextEncoder
+from joyedit.models.qwen import Request, TextEncoder
 from joyedit.models.qwen_prompts import MergedGrid, PictureFeatures, Prefix, Prompt
 from joyedit.runtime.joyimage.pixels import levels_of
 
@@ -141,6 +142,23 @@ def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
+@dataclass(kw_only=True)
+class Prompts:
+    """Instructions that show the same pictures: what `read_together` reads, and what it found.
+
+    `pictures` are the pictures' features, or `prefix` what was read of them before. `instructions` come in groups, the
+    texts of a group are packed together, and `features` gets for each group one (L_i, D) tensor for each instruction.
+    With `keep`, `prefix` may serve other instructions later; without, it holds features alone.
+    """
+
+    pictures: Sequence[PictureFeatures] = ()
+    prefix: Prefix | None = None
+    keep: bool = True
+    instructions: Sequence[Sequence[str]] = ()
+    has_pictures: bool = True
+    features: list[list[Tensor]] = field(default_factory=list)
+
+
 class Conditioner:
     """Pictures and instructions -> text features for the DiT."""
 
@@ -161,20 +179,44 @@ class Conditioner:
 
     def read_prefix(self, pictures: Sequence[PictureFeatures]) -> Prefix:
         """The prefix of a prompt with these pictures, read once for all instructions."""
-        ids = self.builder.prefix([p.grid[0] * p.grid[1] for p in pictures])
-        if not self.builder.shared(len(ids)):
-            return self._encoder.read_prefix(ids, pictures)
-        if self._common_prefix is None:
-            self._common_prefix = self._encoder.read_prefix(self.builder.common_prefix, ())
-        return self._encoder.read_prefix(ids, pictures, self._common_prefix)
+        prompts = Prompts(pictures=pictures)
+        self.read_together([prompts])
+        assert prompts.prefix is not None
+        return prompts.prefix
 
     def read_suffixes(self, prefix: Prefix, instructions: Sequence[str], pictures: bool) -> list[Tensor]:
         """The same as `features` for instructions behind one prefix: a list of (L_i, D)."""
-        suffixes = [self.builder.suffix(text, pictures) for text in instructions]
-        shared = prefix.features[self.builder.dropped :]
-        return [
-            torch.cat([shared, features])[-MAX_FEATURES:] for features in self._encoder.read_suffixes(prefix, suffixes)
+        prompts = Prompts(prefix=prefix, instructions=[instructions], has_pictures=pictures)
+        self.read_together([prompts])
+        return prompts.features[0]
+
+    def read_together(self, all_prompts: Sequence[Prompts]) -> None:
+        """Read several prefixes and the instructions behind each in one pass over the encoder's layers."""
+        requests = [self._request(prompts) for prompts in all_prompts]
+        self._encoder.read_together(requests)
+        for prompts, request in zip(all_prompts, requests, strict=True):
+            prompts.prefix = request.prefix
+            assert request.prefix is not None
+            shared = request.prefix.features[self.builder.dropped :]
+            prompts.features = [
+                [torch.cat([shared, own])[-MAX_FEATURES:] for own in group] for group in request.features
+            ]
+
+    def _request(self, prompts: Prompts) -> Request:
+        suffixes = [
+            [self.builder.suffix(text, prompts.has_pictures) for text in group] for group in prompts.instructions
         ]
+        if prompts.prefix is not None:
+            return Request(prefix=prompts.prefix, suffixes=suffixes)
+        ids = self.builder.prefix([p.grid[0] * p.grid[1] for p in prompts.pictures])
+        known = self._common() if self.builder.shared(len(ids)) else None
+        return Request(ids=ids, pictures=prompts.pictures, known=known, keep=prompts.keep, suffixes=suffixes)
+
+    def _common(self) -> Prefix:
+        """What all prefixes with pictures begin with, read once a run."""
+        if self._common_prefix is None:
+            self._common_prefix = self._encoder.read_prefix(self.builder.common_prefix, ())
+        return self._common_prefix
 
     def features(self, prompts: Sequence[Prompt], padding: Literal["right", "left"] = "right") -> list[Tensor]:
         """What the DiT reads of each prompt: a list of (L_i, D), with the leading tokens dropped."""

@@ -7,26 +7,30 @@ instructions for a picture and all items that show it share them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from joyedit.errors import ItemError
 from joyedit.models import flops
 from joyedit.models.qwen import TextEncoder
-from joyedit.models.qwen_prompts import Prefix
+from joyedit.models.qwen_prompts import PictureFeatures, Prefix
 from joyedit.models.vae import VAE
-from joyedit.runtime.joyimage.conditioning import Conditioner
+from joyedit.runtime.joyimage.conditioning import Conditioner, Prompts
 from joyedit.runtime.joyimage.denoise import Conditioning, initial_noise
 from joyedit.runtime.joyimage.feature_cache import ContentCache
 from joyedit.runtime.joyimage.pixels import levels_of, scaled
 from joyedit.runtime.joyimage.streams import Streams
-from joyedit.runtime.protocol import ReadyBatch
+from joyedit.runtime.protocol import ReadyBatch, ReadyItem
 
 ContentKey = tuple[bytes, ...]
 """What an item's references look like, in order."""
+Company = tuple[str, ...]
+"""The ids of the items of a batch."""
 
 
 class BatchEncoder:
@@ -36,9 +40,23 @@ class BatchEncoder:
     """
 
     def __init__(
-        self, text_encoder: TextEncoder, vae: VAE, conditioner: Conditioner, streams: Streams, cache: ContentCache
+        self,
+        text_encoder: TextEncoder,
+        vae: VAE,
+        conditioner: Conditioner,
+        streams: Streams,
+        cache: ContentCache,
+        *,
+        together: int = 1,
+        all_seen: Callable[[], None] = lambda: None,
     ) -> None:
+        """`together`: how many prefixes are read side by side; 0 stands for all of a batch. That saves passes over the
+        encoder's layers, and takes memory. `all_seen` is called after the vision tower's work for them.
+        """
         self.operations = 0
+        self._ready: dict[Company, dict[tuple[ContentKey, str], Tensor]] = {}
+        self._together = together
+        self._all_seen = all_seen
         self._config = text_encoder.config
         self._vae = vae
         self._conditioner = conditioner
@@ -53,56 +71,122 @@ class BatchEncoder:
         self._refuse_long_texts(batch)
         samplings = [ready.item.sampling for ready in batch.items]
         pictures = [ready.pictures for ready in batch.items]
-        known = {id(picture): content_key(picture) for shown in pictures for picture in shown}
-        keys = [tuple(known[id(picture)] for picture in shown) for shown in pictures]
+        keys = self._keys(batch)
         slots = range(len(pictures[0]))
         noise = torch.cat([self._noise(ready.item.sampling.seed, *batch.target) for ready in batch.items])
-        texts = self._texts(batch, keys)
+        company = _company(batch)
+        texts = self._ready.pop(company, None) or self._read([batch])[company]
         return Conditioning(
             noise=self._streams.to_device(noise),
             references=tuple(
                 torch.cat([self._latent(shown[slot], key[slot]) for shown, key in zip(pictures, keys, strict=True)])
                 for slot in slots
             ),
-            positive=tuple(texts[n, ready.item.instruction] for n, ready in enumerate(batch.items)),
+            positive=tuple(texts[key, ready.item.instruction] for key, ready in zip(keys, batch.items, strict=True)),
             negative=tuple(
-                texts[n, sampling.negative_prompt] if sampling.guidance_scale > 1 else None
-                for n, sampling in enumerate(samplings)
+                texts[key, sampling.negative_prompt] if sampling.guidance_scale > 1 else None
+                for key, sampling in zip(keys, samplings, strict=True)
             ),
             scales=tuple(sampling.guidance_scale for sampling in samplings),
         )
 
+    def prepare(self, batches: Sequence[ReadyBatch]) -> None:
+        """Read the texts of several batches side by side, for the calls of `encode` that follow.
+
+        What an earlier call read and nobody used is dropped. A batch with a text that is too long is left to `encode`.
+        """
+        self._ready = {}
+        self._ready = self._read([batch for batch in batches if all(self._fits(ready) for ready in batch.items)])
+
+    def drop_ready(self) -> None:
+        """Forget what `prepare` has read."""
+        self._ready = {}
+
+    def _keys(self, batch: ReadyBatch) -> list[ContentKey]:
+        """What each item's references look like. A picture that items share is looked at once."""
+        known = {id(picture): picture for ready in batch.items for picture in ready.pictures}
+        digests = {name: content_key(picture) for name, picture in known.items()}
+        return [tuple(digests[id(picture)] for picture in ready.pictures) for ready in batch.items]
+
+    def _fits(self, ready: ReadyItem) -> bool:
+        try:
+            self._refuse_long_text(ready)
+        except ItemError:
+            return False
+        return True
+
     def _refuse_long_texts(self, batch: ReadyBatch) -> None:
-        builder = self._conditioner.builder
         for ready in batch.items:
-            has_pictures, sampling = bool(ready.pictures), ready.item.sampling
-            builder.suffix(ready.item.instruction, has_pictures)
-            if sampling.guidance_scale > 1:
-                builder.suffix(sampling.negative_prompt, has_pictures, "negative prompt")
+            self._refuse_long_text(ready)
+
+    def _refuse_long_text(self, ready: ReadyItem) -> None:
+        builder, has_pictures, sampling = self._conditioner.builder, bool(ready.pictures), ready.item.sampling
+        builder.suffix(ready.item.instruction, has_pictures)
+        if sampling.guidance_scale > 1:
+            builder.suffix(sampling.negative_prompt, has_pictures, "negative prompt")
 
     def _noise(self, seed: int, height: int, width: int) -> Tensor:
         factor = self._vae.cfg.spatial_factor
         return initial_noise(seed, self._vae.cfg.z_dim, height // factor, width // factor)
 
-    def _texts(self, batch: ReadyBatch, keys: Sequence[ContentKey]) -> dict[tuple[int, str], Tensor]:
-        """Features (L, D) by item and text. Items with the same references share a prefix and one call."""
-        groups: dict[ContentKey, list[int]] = {}
-        for number, key in enumerate(keys):
-            groups.setdefault(key, []).append(number)
-        found: dict[tuple[int, str], Tensor] = {}
-        for key, numbers in groups.items():
-            pictures = batch.items[numbers[0]].pictures
-            prefix = self._cache.get(("prefix", key), partial(self._prefix, pictures))
-            wanted: dict[str, None] = {}
-            for number in numbers:
-                item = batch.items[number].item
-                wanted[item.instruction] = None
-                if item.sampling.guidance_scale > 1:
-                    wanted[item.sampling.negative_prompt] = None
-            features = self._conditioner.read_suffixes(prefix, list(wanted), bool(pictures))
-            self._count_suffixes(prefix, features)
-            found |= {(n, text): f for n in numbers for text, f in zip(wanted, features, strict=True)}
+    def _read(self, batches: Sequence[ReadyBatch]) -> dict[Company, dict[tuple[ContentKey, str], Tensor]]:
+        """Features (L, D) of each batch, by pictures and text.
+
+        Texts behind the same pictures share a prefix. Those of one batch are packed together; those of another batch
+        never are, as that would change their roundings.
+        """
+        wanted: dict[ContentKey, _Wanted] = {}
+        for batch in batches:
+            for key, one in _wanted(batch, self._keys(batch)).items():
+                wanted.setdefault(key, one).texts.update(one.texts)
+        found: dict[Company, dict[tuple[ContentKey, str], Tensor]] = {_company(batch): {} for batch in batches}
+        whole = list(wanted.items())
+        size = self._together or max(1, len(whole))
+        for part in (whole[start : start + size] for start in range(0, len(whole), size)):
+            prompts = [self._prompts(key, one) for key, one in part]
+            self._all_seen()
+            self._read_together(prompts, [key for key, _ in part])
+            for (key, one), read in zip(part, prompts, strict=True):
+                for (company, texts), features in zip(one.texts.items(), read.features, strict=True):
+                    found[company] |= {(key, text): f for text, f in zip(texts, features, strict=True)}
         return found
+
+    def _prompts(self, key: ContentKey, wanted: _Wanted) -> Prompts:
+        prompts = Prompts(
+            prefix=self._cache.find(("prefix", key)),
+            instructions=[list(texts) for texts in wanted.texts.values()],
+            has_pictures=bool(wanted.pictures),
+        )
+        if prompts.prefix is None:
+            prompts.pictures = [self._conditioner.see(picture) for picture in wanted.pictures]
+        return prompts
+
+    def _read_together(self, prompts: Sequence[Prompts], keys: Sequence[ContentKey]) -> None:
+        """Read them, count the operations, and keep what there is room for."""
+        new = [(one, key) for one, key in zip(prompts, keys, strict=True) if one.prefix is None]
+        if not self._together:  # all at once: keys and values of all of them would be there together
+            room = self._cache.capacity
+            for one, _ in reversed(new):
+                room -= self._prefix_bytes(one)
+                one.keep = room >= 0
+        self._conditioner.read_together(prompts)
+        for one, key in new:
+            assert one.prefix is not None
+            self._count_prefix(one.prefix, one.pictures)
+            if one.keep:
+                self._cache.put(("prefix", key), one.prefix)
+        for one in prompts:
+            assert one.prefix is not None
+            for features in one.features:
+                self._count_suffixes(one.prefix, features)
+
+    def _prefix_bytes(self, prompts: Prompts) -> int:
+        """Bytes of what is kept of a prefix: features, and keys and values of all layers."""
+        text = self._config.text_config
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        tokens = len(self._conditioner.builder.prefix([p.grid[0] * p.grid[1] for p in prompts.pictures]))
+        a_token = text.hidden_size + 2 * text.num_hidden_layers * text.num_key_value_heads * head
+        return int(tokens * a_token * self._vae.dtype.itemsize)
 
     def _count_suffixes(self, prefix: Prefix, features: Sequence[Tensor]) -> None:
         length = len(prefix.features)
@@ -111,9 +195,7 @@ class BatchEncoder:
             flops.text_encoder(self._config.text_config, len(f) - kept, length) for f in features if len(f) > kept
         )
 
-    def _prefix(self, pictures: Sequence[Image.Image]) -> Prefix:
-        seen = [self._conditioner.see(picture) for picture in pictures]
-        prefix = self._conditioner.read_prefix(seen)
+    def _count_prefix(self, prefix: Prefix, seen: Sequence[PictureFeatures]) -> None:
         text, vision = self._config.text_config, self._config.vision_config
         merge = vision.spatial_merge_size
         shared = self._conditioner.builder.shared(len(prefix.features))
@@ -122,7 +204,6 @@ class BatchEncoder:
             flops.vision_tower(vision, merge * rows, merge * columns)
             for rows, columns in (features.grid for features in seen)
         )
-        return prefix
 
     def _latent(self, picture: Image.Image, key: bytes) -> Tensor:
         return self._cache.get(("latent", key), partial(self._vae_encode, picture))
@@ -130,6 +211,30 @@ class BatchEncoder:
     def _vae_encode(self, picture: Image.Image) -> Tensor:
         self.operations += flops.vae_encode(self._vae.cfg, picture.height, picture.width)
         return self._vae.encode(scaled(self._streams.to_device(levels_of(picture))))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wanted:
+    """The texts to be read behind the same pictures, by the batch that wants them; each once a batch."""
+
+    pictures: tuple[Image.Image, ...]
+    texts: dict[Company, dict[str, None]]
+
+
+def _company(batch: ReadyBatch) -> Company:
+    return tuple(ready.item.id for ready in batch.items)
+
+
+def _wanted(batch: ReadyBatch, keys: Sequence[ContentKey]) -> dict[ContentKey, _Wanted]:
+    """What a batch needs to have read, by its items' pictures."""
+    company = _company(batch)
+    wanted: dict[ContentKey, _Wanted] = {}
+    for ready, key in zip(batch.items, keys, strict=True):
+        texts = wanted.setdefault(key, _Wanted(pictures=ready.pictures, texts={company: {}})).texts[company]
+        texts[ready.item.instruction] = None
+        if ready.item.sampling.guidance_scale > 1:
+            texts[ready.item.sampling.negative_prompt] = None
+    return wanted
 
 
 def content_key(picture: Image.Image) -> bytes:

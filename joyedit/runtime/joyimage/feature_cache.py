@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 
 class Sized(Protocol):
@@ -29,18 +29,30 @@ class ContentCache:
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The entry of this key, made and kept if it is not there. One key always has one type."""
-        if key in self._entries:
-            self.hits += 1
-            self._entries.move_to_end(key)
-            return self._entries[key]  # type: ignore[return-value]
-        self.misses += 1
+        found: T | None = self.find(key)
+        if found is not None:
+            return found
         made = make()
-        if made.nbytes <= self.capacity:
-            self._entries[key] = made
-            self.nbytes += made.nbytes
-            while self.nbytes > self.capacity:
-                self.nbytes -= self._entries.popitem(last=False)[1].nbytes
+        self.put(key, made)
         return made
+
+    def find(self, key: Hashable) -> Any:
+        """The entry of this key, or None."""
+        if key not in self._entries:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._entries.move_to_end(key)
+        return self._entries[key]
+
+    def put(self, key: Hashable, entry: Sized) -> None:
+        """Keep an entry under a key that has none."""
+        if entry.nbytes > self.capacity:
+            return
+        self._entries[key] = entry
+        self.nbytes += entry.nbytes
+        while self.nbytes > self.capacity:
+            self.nbytes -= self._entries.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
         self._entries.clear()

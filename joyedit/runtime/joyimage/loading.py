@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from joyedit.errors import CheckpointError
 from joyedit.job.spec import RunConfig
@@ -25,7 +26,15 @@ from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.hub import resolve
 from joyedit.weights.layouts import open_checkpoint
-from joyedit.weights.load import Component, Loading, check, load, load_in_order
+from joyedit.weights.load import (
+    Component,
+    Loading,
+    WeightReader,
+    check,
+    load,
+    load_in_order,
+    told_as_faults_of,
+)
 from joyedit.weights.random import SizeName
 
 
@@ -83,12 +92,21 @@ def _load(
         load(component, wanted.device, dtype_of, cancelled)
     else:
         try:
-            load_in_order(component, placed.place, placed.order, wanted.device, dtype_of, cancelled)
+            if placed.reads_later:
+                reader = WeightReader(component)
+                placed.read_ahead(partial(_read_again, component, reader, wanted), reader.close)
+            load_in_order(component, placed, wanted.device, dtype_of, cancelled)
         except BaseException as error:
             placed.fail(error)
             raise
     if wanted.device.type == "cuda":
         torch.cuda.synchronize(wanted.device)
+
+
+def _read_again(component: Component, reader: WeightReader, wanted: DeviceChoice, views: Mapping[str, Tensor]) -> None:
+    """Read weights that the host has no room to keep. Raises CheckpointError."""
+    with told_as_faults_of(component, wanted.device, partial(wanted.dtype_of, component.name)):
+        reader.fill(views)
 
 
 def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
@@ -103,7 +121,7 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
     placed: list[PlacedModel] = []
 
     def placers(dit: DiT, encoder: TextEncoder, vae: VAE) -> random.Placers:
-        placed.append(place(dit, encoder, vae, wanted, config))
+        placed.append(place(dit, encoder, vae, wanted, config, has_files=False))
         parts = {"transformer": placed[0].dit, "text encoder": placed[0].encoder}
         return {name: part.place for name, part in parts.items() if part is not None}
 

@@ -67,6 +67,10 @@ class MemoryModel:
         """The same for the decoding alone: pictures are decoded one by one."""
         return decoding_bytes(self.vae, *target, self.itemsize)
 
+    def conditioning_bytes(self, target: Size) -> int:
+        """What an encoded edit waits with: its texts' features in both branches. Latents are small beside them."""
+        return 2 * (self.tokens(target) // 4 + TEXT_TOKENS) * self.dit.text_dim * self.itemsize
+
     def encoding_bytes(self, target: Size, text: Any) -> int:
         """The same for encoding one reference of this size. `text` is the text part of the encoder's configuration.
 

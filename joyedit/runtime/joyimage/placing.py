@@ -8,7 +8,7 @@ import torch
 
 from joyedit.errors import DeviceError
 from joyedit.job.pictures import machine_memory
-from joyedit.job.spec import RunConfig, Size
+from joyedit.job.spec import RunConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE
@@ -16,42 +16,50 @@ from joyedit.printable import gigabytes
 from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, available_bytes, cache_bytes
 from joyedit.runtime.joyimage.networks import DeviceChoice, PlacedModel
 from joyedit.runtime.placement.placed_network import Passing, PlacedNetwork
-from joyedit.runtime.placement.plan import SLOTS, Placement, WorkingMemory, choose, resident
+from joyedit.runtime.placement.plan import ENCODE_AHEAD, SLOTS, Placement, WorkingMemory, choose, resident
 from joyedit.runtime.placement.sizes import BLOCKS, EMBEDDING, TEXT_LAYERS, VISION_BLOCKS, Sizes, stays_with_rest
 from joyedit.runtime.tuning.bus_rate import bus_rate, known_bus_rate
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.weights.layouts import Checkpoint
 
-LARGEST: Size = (1024, 1024)
-"""The largest target that a plan makes room for; its reference is as large."""
+LARGEST = 1024
+"""The base size that a plan makes room for, where nobody knows that of the items."""
 STEPS = 50
-FEWEST_TEXT_SLOTS = 2
 
 
-def plan(dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig) -> tuple[Placement, int]:
+def plan(
+    dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig, *, has_files: bool = True
+) -> tuple[Placement, int]:
     """The placement of these networks, which may be on the meta device, and the bytes of the device that it keeps to.
 
-    Raises DeviceError where nothing fits.
+    Raises DeviceError where nothing fits. Without `has_files`, all weights must have room in memory.
     """
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
-    working = _working(dit, vae, encoder, wanted, sizes, budget)
+    working = _working(dit, vae, encoder, wanted, sizes, budget, config.largest or LARGEST)
     if wanted.device.type == "cpu" and config.memory is None and config.offload == "auto":
         _check_host(sizes, wanted)
         return resident(sizes, working), budget
     host = machine_memory.available_bytes()
-    return choose(sizes, working, budget, host, offload=config.offload, reserve=RESERVE), budget
+    placement = choose(sizes, working, budget, host, offload=config.offload, reserve=RESERVE, may_read_later=has_files)
+    return placement, budget
 
 
-def place(dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig) -> PlacedModel:
+def place(
+    dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig, *, has_files: bool = True
+) -> PlacedModel:
     """Plan, and prepare the networks whose layers pass for their weights. Raises DeviceError."""
-    placement, budget = plan(dit, encoder, vae, wanted, config)
+    placement, budget = plan(dit, encoder, vae, wanted, config, has_files=has_files)
     if wanted.device.type == "cuda" and config.memory is not None:
         _bound(wanted.device, budget)
     placed_dit = placed_encoder = None
     if placement.streams_blocks:
         passing = Passing(
-            prefix=BLOCKS, streamed=placement.streamed_blocks(), slots=placement.slots, left_out=stays_with_rest
+            prefix=BLOCKS,
+            streamed=placement.streamed_blocks(),
+            from_disk=placement.blocks_from_disk(),
+            slots=placement.slots,
+            left_out=stays_with_rest,
         )
         placed_dit = PlacedNetwork(dit, [passing], wanted.device, partial(wanted.dtype_of, "transformer"))
         (dit.weights,) = placed_dit.groups
@@ -61,15 +69,16 @@ def place(dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config
         placed_encoder = PlacedNetwork(
             encoder,
             [
-                Passing(prefix=VISION_BLOCKS, streamed=range(blocks), slots=SLOTS),
-                Passing(prefix=TEXT_LAYERS, streamed=range(layers), slots=FEWEST_TEXT_SLOTS),
+                Passing(prefix=VISION_BLOCKS, streamed=range(blocks), slots=blocks),
+                Passing(prefix=TEXT_LAYERS, streamed=range(layers), slots=SLOTS),
             ],
             wanted.device,
             partial(wanted.dtype_of, "text encoder"),
             on_host=(EMBEDDING,),
         )
-        for group in placed_encoder.groups:
-            group.hook()
+        vision, text = placed_encoder.groups
+        vision.hook()
+        encoder.layers.weights = text
     rate = None if placement.is_resident else bus_rate(wanted.device)
     return PlacedModel(placement=placement, budget=budget, bus_rate=rate, dit=placed_dit, encoder=placed_encoder)
 
@@ -100,14 +109,16 @@ def lift_bound(device: torch.device) -> None:
 
 
 def _working(
-    dit: DiT, vae: VAE, encoder: TextEncoder, wanted: DeviceChoice, sizes: Sizes, budget: int
+    dit: DiT, vae: VAE, encoder: TextEncoder, wanted: DeviceChoice, sizes: Sizes, budget: int, basesize: int
 ) -> WorkingMemory:
+    """For one edit with a reference of this base size: what is larger runs if it happens to fit."""
     model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
+    target = (basesize, basesize)
     return WorkingMemory(
-        encode=model.encoding_bytes(LARGEST, encoder.config.text_config),
-        denoise=model.denoising_bytes(LARGEST, 1, STEPS),
-        decode=model.decoding_bytes(LARGEST),
-        kept=cache_bytes(budget - sizes.total),
+        encode=model.encoding_bytes(target, encoder.config.text_config),
+        denoise=model.denoising_bytes(target, 1, STEPS),
+        decode=model.decoding_bytes(target),
+        kept=cache_bytes(budget - sizes.total) + ENCODE_AHEAD * model.conditioning_bytes(target),
     )
 
 

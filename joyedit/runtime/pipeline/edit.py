@@ -24,7 +24,7 @@ from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.record import Recorder
 from joyedit.runtime.pipeline.running_batch import EncodedBatch, RunningBatch, encode_batch, start_batch
 from joyedit.runtime.pipeline.stats import DeviceStats
-from joyedit.runtime.protocol import Backend, DeviceStage, OutOfMemory, ReadyBatch, ReadyItem
+from joyedit.runtime.protocol import Backend, DeviceStage, DeviceTimestamp, OutOfMemory, ReadyBatch, ReadyItem
 
 T = TypeVar("T")
 
@@ -98,13 +98,34 @@ class BatchEditor:
             self._collect_oldest()
 
     def _encode(self) -> deque[EncodedBatch]:
+        begin = self._prepare([*self._waiting][: self._encode_ahead])
         encoded: deque[EncodedBatch] = deque()
         while self._waiting and len(encoded) < self._encode_ahead:
             batch = self._next_batch()
-            found = self._attempt(batch, partial(self._encode_one, batch))
+            found = self._attempt(batch, partial(self._encode_one, batch, begin))
+            begin = None
             if found is not None:
                 encoded.append(found)
         return encoded
+
+    def _prepare(self, batches: list[ReadyBatch]) -> DeviceTimestamp | None:
+        """Let the backend do together what several batches need; gives the timestamp before it.
+
+        Where that fails, each batch is encoded by itself.
+        """
+        if len(batches) < 2:
+            return None
+        begin = self._backend.timestamp("encode")
+        try:
+            with self._time_of_failure("encode"):
+                self._backend.prepare(batches)
+        except OutOfMemory:
+            self._backend.free_memory()
+        except Exception as error:
+            if isinstance(error, JoyeditError) and not isinstance(error, ItemError):
+                raise
+            self._recorder.log(f"{len(batches)} batches could not be prepared together", error)
+        return begin
 
     def _denoise(self, encoded: deque[EncodedBatch]) -> Iterator[EditedItem]:
         is_first = True  # what was encoded is paid for, so one batch is denoised even if the run stops
@@ -131,9 +152,9 @@ class BatchEditor:
             self._waiting.appendleft(replace(batch, items=batch.items[size:]))
         return replace(batch, items=batch.items[:size])
 
-    def _encode_one(self, batch: ReadyBatch) -> EncodedBatch:
+    def _encode_one(self, batch: ReadyBatch, begin: DeviceTimestamp | None) -> EncodedBatch:
         with self._time_of_failure("encode"):
-            return encode_batch(self._backend, batch)
+            return encode_batch(self._backend, batch, begin)
 
     def _start(self, given: EncodedBatch) -> RunningBatch:
         if self._stats.loaded is None:

@@ -64,9 +64,12 @@ class RunningBatch:
         return {stage: (end - begin) / len(self.pending) for stage, (begin, end) in self.spans().items()}
 
 
-def encode_batch(backend: Backend, batch: ReadyBatch) -> EncodedBatch:
-    """Instructions and pictures become conditioning. Raises what `Backend.encode` raises."""
-    begin = backend.timestamp("encode")
+def encode_batch(backend: Backend, batch: ReadyBatch, begin: DeviceTimestamp | None = None) -> EncodedBatch:
+    """Instructions and pictures become conditioning. Raises what `Backend.encode` raises.
+
+    `begin` is the timestamp before what was done for several batches at once; it counts for the first of them.
+    """
+    begin = begin or backend.timestamp("encode")
     conditioning = backend.encode(batch)
     return EncodedBatch(batch=batch, conditioning=conditioning, encoded=(begin, backend.timestamp("encode")))
 

@@ -79,12 +79,12 @@ class HostLayers:
         self.unpinned = 0
         """Bytes that could not be pinned."""
 
-    def put(self, layer: int, name: str, tensor: Tensor) -> None:
-        """Copy one weight to its place. It takes the dtype that it has in the network."""
+    def view(self, layer: int, name: str) -> Tensor:
+        """The place of one weight, to be filled."""
         if layer not in self._buffers:
             self._buffers[layer] = host_bytes(self._layers[layer].nbytes)
             self._views[layer] = self._layers[layer].views(self._buffers[layer])
-        self._views[layer][name].copy_(tensor)
+        return self._views[layer][name]
 
     def close(self, layer: int) -> None:
         """All weights of a layer are there."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from joyedit.runtime.placement.disk_layers import DiskLayers, ReadWeights
 from joyedit.runtime.placement.layer_sources import Arrivals, HostLayers, LayerSource
 from joyedit.runtime.placement.layer_stream import LayerStream
 from joyedit.runtime.placement.packed import PackedLayer, assign
@@ -18,18 +19,43 @@ REST = -1
 HOST = torch.device("cpu")
 
 
+def _nothing() -> None:
+    """There is nothing to close."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passing:
     """Which of a network's layers pass through the device. `prefix` names their ModuleList, `slots` counts the buffers.
 
-    Weights of a layer for which `left_out` holds stay with the rest of the network. `from_disk`: those of `streamed`
-    that `open_disk` gives; the host keeps no copy of them.
+    `from_disk`: those of `streamed` that are read from their files each time. Weights of a layer for which `left_out`
+    holds stay with the rest of the network.
     """
 
     prefix: str
     streamed: Sequence[int]
     slots: int
+    from_disk: Sequence[int] = ()
     left_out: Callable[[str], bool] = lambda name: False
+
+
+class _HostOrDisk:
+    """Layers of which some lie in the host's memory and the others in their files."""
+
+    def __init__(self, host: HostLayers, disk: DiskLayers, from_disk: Collection[int]) -> None:
+        self._sources: tuple[LayerSource, LayerSource] = (host, disk)
+        self._from_disk = frozenset(from_disk)
+
+    def _of(self, layer: int) -> LayerSource:
+        return self._sources[layer in self._from_disk]
+
+    def is_there(self, layer: int) -> bool:
+        return self._of(layer).is_there(layer)
+
+    def get(self, layer: int) -> Tensor:
+        return self._of(layer).get(layer)
+
+    def copied(self, layer: int, event: torch.cuda.Event | None) -> None:
+        self._of(layer).copied(layer, event)
 
 
 class PlacedLayers:
@@ -48,10 +74,17 @@ class PlacedLayers:
             for number, module in enumerate(self._modules)
         ]
         self.layer_of = {name: number for number, layer in enumerate(self.layers) for name in layer.names}
-        self.arrivals = Arrivals({number: len(layer.names) for number, layer in enumerate(self.layers)})
+        self.from_disk = frozenset(passing.from_disk)
+        self.on_host = frozenset(passing.streamed) - self.from_disk
+        loaded = {n: len(layer.names) for n, layer in enumerate(self.layers) if n not in self.from_disk}
+        self.arrivals = Arrivals(loaded)
         self.host = HostLayers(self.layers, self.arrivals, device)
-        self.streamed = frozenset(passing.streamed)
-        self.stream = LayerStream(self.layers, passing.streamed, self.host, device, passing.slots)
+        self.disk: DiskLayers | None = None
+        source: LayerSource = self.host
+        if passing.from_disk:
+            self.disk = DiskLayers(self.layers, passing.from_disk, passing.slots, device)
+            source = _HostOrDisk(self.host, self.disk, passing.from_disk)
+        self.stream = LayerStream(self.layers, passing.streamed, source, device, passing.slots)
 
     def need(self, layer: int) -> None:
         """What is queued from now on computes with this layer. Raises what loading raised."""
@@ -67,6 +100,11 @@ class PlacedLayers:
         for number, module in enumerate(self._modules):
             module.register_forward_pre_hook(lambda *_, number=number: self.need(number))
             module.register_forward_hook(lambda *_, number=number: self.used(number))
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of the host that the layers take."""
+        return self.host.nbytes + (0 if self.disk is None else self.disk.nbytes)
 
 
 class PlacedNetwork:
@@ -90,6 +128,7 @@ class PlacedNetwork:
         rest = [name for name, _ in network.named_parameters() if name not in inside]
         self._rest = Arrivals({REST: len(rest)})
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._close: Callable[[], None] = _nothing
 
     def order(self, name: str) -> tuple[int, int]:
         """Where a weight stands in the order in which they are needed: the rest first, then layer by layer."""
@@ -98,24 +137,55 @@ class PlacedNetwork:
                 return place, group.layer_of[name]
         return REST, REST
 
+    def is_read_later(self, name: str) -> bool:
+        """Whether this weight is in a layer that is read from the disk each time."""
+        group, layer = self._where(name)
+        return group is not None and layer in group.from_disk
+
+    def host_view(self, name: str) -> Tensor | None:
+        """The host's memory for a weight of a layer that waits there, to be filled; None for every other weight."""
+        group, layer = self._where(name)
+        return group.host.view(layer, name) if group is not None and layer in group.on_host else None
+
+    def filled(self, name: str) -> None:
+        """What `host_view` gave holds its weight."""
+        group, layer = self._where(name)
+        assert group is not None
+        if group.arrivals.arrived(layer):
+            group.host.close(layer)
+            group.arrivals.complete(layer)
+
     def place(self, name: str, tensor: Tensor) -> None:
         """Put a weight where it belongs. It is copied unless it is there already."""
-        group = next((group for group in self.groups if name in group.layer_of), None)
-        layer = REST if group is None else group.layer_of[name]
-        arrivals = self._rest if group is None else group.arrivals
-        if group is not None and layer in group.streamed:
-            group.host.put(layer, name, tensor)
-        else:
-            with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
-                where = HOST if name in self._on_host else self._device
-                assign(self._network, name, tensor.to(where, self._dtype_of(name)).contiguous())
-        if not arrivals.arrived(layer):
+        view = self.host_view(name)
+        if view is not None:
+            view.copy_(tensor)
+            self.filled(name)
             return
-        if group is not None and layer in group.streamed:
-            group.host.close(layer)
-        elif self._copies is not None:
-            self._copies.synchronize()
-        arrivals.complete(layer)
+        with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
+            where = HOST if name in self._on_host else self._device
+            assign(self._network, name, tensor.to(where, self._dtype_of(name)).contiguous())
+        group, layer = self._where(name)
+        arrivals = self._rest if group is None else group.arrivals
+        if arrivals.arrived(layer):
+            if self._copies is not None:
+                self._copies.synchronize()
+            arrivals.complete(layer)
+
+    @property
+    def reads_later(self) -> bool:
+        """Whether some layers are read from the disk each time."""
+        return any(group.disk is not None for group in self.groups)
+
+    def read_ahead(self, read: ReadWeights, close: Callable[[], None]) -> None:
+        """Begin to read the layers that are not loaded. `read` fills memory with weights by their names.
+
+        `close` is called when nothing will be read any more.
+        """
+        self._close = close
+        for group in self.groups:
+            if group.disk is not None:
+                group.disk.start(read)
 
     def fail(self, error: BaseException) -> None:
         """No further weights will come: whoever waits for some gets this error."""
@@ -131,10 +201,20 @@ class PlacedNetwork:
         for group in self.groups:
             group.stream.release()
 
+    def close(self) -> None:
+        """Stop reading ahead."""
+        for group in self.groups:
+            if group.disk is not None:
+                group.disk.stop()
+        self._close()
+        self._close = _nothing
+
     @property
     def host_bytes(self) -> int:
         """Bytes of the host that passing layers take."""
-        return sum(group.host.nbytes for group in self.groups)
+        return sum(group.host_bytes for group in self.groups)
 
-
-__all__ = ["HOST", "REST", "LayerSource", "Passing", "PlacedLayers", "PlacedNetwork"]
+    def _where(self, name: str) -> tuple[PlacedLayers | None, int]:
+        """The layers that a weight belongs to, and the number of its layer; None for one in no layer."""
+        group = next((group for group in self.groups if name in group.layer_of), None)
+        return group, REST if group is None else group.layer_of[name]

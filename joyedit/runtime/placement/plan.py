@@ -7,7 +7,6 @@ blocks on the device, as many as there is room for, while the others pass throug
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from joyedit.errors import DeviceError
@@ -20,6 +19,8 @@ SPARE_SHARE, SPARE_LEAST, SPARE_MOST = 0.09, 300_000_000, 1_500_000_000
 together: this share, at least and at most so many bytes."""
 FEWEST_SLOTS, SLOTS = 2, 3
 """Buffers for passing layers: one computes while the next arrives. A third one smooths what a bus does to others."""
+ENCODE_AHEAD = 4
+"""Batches whose texts are read in one pass over the text encoder's layers, where these are not resident."""
 HOST_SPARE = 2_000_000_000
 """Bytes of the host's memory that are left to everything else."""
 
@@ -75,6 +76,11 @@ class Placement:
         count = self.blocks - self.resident_blocks
         return [(2 * number + 1) * self.blocks // (2 * count) for number in range(count)] if count else []
 
+    def blocks_from_disk(self) -> list[int]:
+        """Numbers of the passing blocks that are read from the disk each time, spread evenly among them."""
+        passing = self.streamed_blocks()
+        return [passing[(2 * n + 1) * len(passing) // (2 * self.from_disk)] for n in range(self.from_disk)]
+
     def key(self) -> str:
         """Tells placements apart where the device's speed depends on them."""
         return "resident" if not self.streams_blocks else f"{self.resident_blocks}+{self.slots}"
@@ -109,12 +115,20 @@ def spare(budget: int) -> int:
 
 
 def choose(
-    sizes: Sizes, working: WorkingMemory, budget: int, host: int | None, *, offload: OffloadName = "auto", reserve: int
+    sizes: Sizes,
+    working: WorkingMemory,
+    budget: int,
+    host: int | None,
+    *,
+    reserve: int,
+    offload: OffloadName = "auto",
+    may_read_later: bool = True,
 ) -> Placement:
     """The fastest placement within `budget` bytes of the device and `host` bytes of the host's memory.
 
     `host` is None where the system does not tell. `reserve` is left free if everything stays on the device.
     `offload` forces one: "none" everything resident, "encoder" the text encoder passing, "blocks" all blocks too.
+    `may_read_later`: whether blocks that the host has no room for can be read from their files.
     Raises DeviceError that says what is needed, what there is and what helps.
     """
     if offload == "none" or (offload == "auto" and resident(sizes, working).predicted_peak + reserve <= budget):
@@ -130,7 +144,7 @@ def choose(
         fitting = candidates[-1:]  # an override is obeyed; a lack of memory is met when it comes
     if not fitting:
         raise DeviceError(_refusal(candidates[-1].predicted_peak, budget))
-    return _with_host(fitting[0], sizes, host)
+    return _with_host(fitting[0], sizes, host, may_read_later)
 
 
 def resident(sizes: Sizes, working: WorkingMemory) -> Placement:
@@ -151,7 +165,8 @@ def resident(sizes: Sizes, working: WorkingMemory) -> Placement:
 
 def streamed(sizes: Sizes, working: WorkingMemory, resident_blocks: int, slots: int) -> Placement:
     """The encoder passing, and so many blocks resident. Encoding, denoising and decoding take turns."""
-    encoder = SLOTS * sizes.vision_blocks.nbytes + FEWEST_SLOTS * sizes.text_layers.nbytes
+    # First all blocks of the vision tower, which are small, for all pictures of a batch; then the text's layers.
+    encoder = max(sizes.vision_blocks.total, SLOTS * sizes.text_layers.nbytes)
     weights = sizes.vae + sizes.text_rest + sizes.dit_rest + (resident_blocks + slots) * sizes.blocks.nbytes
     room = working.kept + max(working.encode + encoder, working.denoise, working.decode)
     passing = (sizes.blocks.count - resident_blocks) * sizes.blocks.nbytes
@@ -182,21 +197,23 @@ def _with_blocks(sizes: Sizes, working: WorkingMemory, room: int) -> list[Placem
     return [streamed(sizes, working, max(0, resident_blocks), slots), least]
 
 
-def _with_host(placement: Placement, sizes: Sizes, host: int | None) -> Placement:
+def _with_host(placement: Placement, sizes: Sizes, host: int | None, may_read_later: bool) -> Placement:
     """Blocks that the host has no room for are read from the disk. Raises DeviceError if that does not help."""
     if host is None or placement.host + HOST_SPARE <= host:
         return placement
     lacking = placement.host + HOST_SPARE - host
-    count = -(-lacking // sizes.blocks.nbytes)
     passing = placement.blocks - placement.resident_blocks
-    staging = SLOTS * sizes.blocks.nbytes
-    count += SLOTS
-    if count > passing:
+    buffers = placement.slots
+    count = min(passing, -(-lacking // sizes.blocks.nbytes) + buffers)  # the buffers lie in the host's memory too
+    needed = placement.host + (min(buffers, count) - count) * sizes.blocks.nbytes
+    if not may_read_later or needed + HOST_SPARE > host:
+        needed = needed if may_read_later else placement.host
         raise DeviceError(
-            f"the weights that wait in the host's memory take {gigabytes(placement.host)}, and"
-            f" {gigabytes(host)} are available; close other programs, or use a machine with more memory"
+            f"the weights that wait in the host's memory take {gigabytes(needed)}, and {gigabytes(host)} are"
+            f" available ({gigabytes(HOST_SPARE)} of it stay free); close other programs, or use a machine with more"
+            " memory"
         )
-    return replace(placement, from_disk=count, host=placement.host - count * sizes.blocks.nbytes + staging)
+    return replace(placement, from_disk=count, host=needed)
 
 
 def _refusal(needed: int, budget: int) -> str:
@@ -205,8 +222,3 @@ def _refusal(needed: int, budget: int) -> str:
         f"the device has room for {gigabytes(budget)}, and this model needs {gigabytes(at_least)} at this size even if"
         " its layers pass through one by one; close other programs on the device, raise --memory, or lower --basesize"
     )
-
-
-def largest(sizes: Sequence[int]) -> int:
-    """The largest of some sizes; 0 for none."""
-    return max(sizes, default=0)
