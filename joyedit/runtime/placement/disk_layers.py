@@ -42,6 +42,7 @@ class DiskLayers:
         self._free = [_Buffer(self._memory()) for _ in range(min(buffers, len(self._order)))]
         self._full: dict[int, _Buffer] = {}
         self._next = 0
+        self._reading: int | None = None
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._stopped = False
@@ -78,7 +79,9 @@ class DiskLayers:
 
     def get(self, layer: int) -> Tensor:
         with self._changed:
-            if layer not in self._full and self._order[self._next] != layer:
+            # It comes next only if nothing else waits to be taken: what nobody takes would fill the buffers for ever.
+            comes_next = self._order[self._next] == layer and not self._full
+            if not (layer in self._full or layer == self._reading or comes_next):
                 self._begin_at(layer)
             self._changed.wait_for(lambda: layer in self._full or self._error is not None)
             if self._error is not None:
@@ -97,6 +100,7 @@ class DiskLayers:
         """Go on with another layer than expected: what was read ahead is not wanted."""
         self._free += self._full.values()
         self._full.clear()
+        self._reading = None
         self._next = self._order.index(layer)
         self._changed.notify_all()
 
@@ -112,11 +116,11 @@ class DiskLayers:
                 self.read_seconds += time.perf_counter() - start
                 self.read_bytes += self._layers[layer].nbytes
                 with self._changed:
-                    expected = self._order[self._next - 1] == layer
-                    if expected:
+                    if self._reading == layer:
                         self._full[layer] = buffer
                     else:
                         self._free.append(buffer)
+                    self._reading = None
                     self._changed.notify_all()
         except BaseException as error:
             with self._changed:
@@ -129,7 +133,7 @@ class DiskLayers:
             self._changed.wait_for(lambda: self._stopped or self._can_go_on())
             if self._stopped:
                 return None
-            layer = self._order[self._next]
+            layer = self._reading = self._order[self._next]
             self._next = (self._next + 1) % len(self._order)
             return layer, self._free.pop(0)
 
