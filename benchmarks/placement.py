@@ -53,10 +53,9 @@ def main() -> None:
         f"\n{'budget':>9} {'allocated':>10} {'reserved':>10} {'step s':>8} {'ratio':>7} {'edit s':>8} {'host':>8}  same"
     )
     for row in rows:
-        print(
-            f"{row['budget']:>9} {row['allocated'] / 1e9:>7.2f} GB {row['reserved'] / 1e9:>7.2f} GB {row['step']:>8.4f}"
-            f" {row['step'] / base:>7.4f} {row.get('edit', 0):>8.2f} {row['host'] / 1e9:>5.1f} GB  {row['same']}"
-        )
+        text = f"{row['budget']:>9} {row['allocated'] / 1e9:>7.2f} GB {row['reserved'] / 1e9:>7.2f} GB"
+        text += f" {row['step']:>8.4f} {row['step'] / base:>7.4f} {row.get('edit', 0):>8.2f}"
+        print(f"{text} {row.get('seconds an item', 0):>8.3f} {row['host'] / 1e9:>5.1f} GB  {row['same']}")
 
 
 def parse() -> argparse.Namespace:
@@ -67,6 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budgets", nargs="*", default=BUDGETS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="of a whole edit; 0 leaves it out")
+    parser.add_argument("--items", type=int, default=0, help="edits of a few steps, one after the other; 0: none")
     parser.add_argument("--attention", default="auto")
     return parser.parse_args()
 
@@ -107,6 +107,9 @@ def measure(
     row["encode"] = seconds(backend, lambda: encode_anew(backend, few))
     if whole:
         row["edit"] = seconds(backend, lambda: edit(backend, few, whole))
+    if args.items:
+        row["items"] = args.items
+        row["seconds an item"] = seconds(backend, lambda: edits(backend, args)) / args.items
     row["predicted"] = backend.placement.predicted_peak
     row["host"] = backend.placement.host
     row["host peak"] = host_peak_memory()
@@ -135,6 +138,24 @@ def encode_anew(backend: JoyImageBackend, batch: ReadyBatch) -> Encoded:
 def edit(backend: JoyImageBackend, batch: ReadyBatch, steps: int) -> None:
     """A whole edit, from nothing known to pixels."""
     backend.decode(backend.denoise(replace(encode_anew(backend, batch), steps=steps), no_progress))
+
+
+def edits(backend: JoyImageBackend, args: argparse.Namespace) -> None:
+    """Several edits of a few steps, encoded as a run does, one picture a batch."""
+    backend.cache.clear()
+    basesize = 1024 if args.size == "full" else 256
+    config = BenchConfig(size=args.size, basesize=basesize, steps=STEPS)
+    batches = []
+    for number in range(args.items):
+        batch = batch_of(config)
+        item = replace(batch.items[0].sized.item, id=str(number))
+        ready = replace(batch.items[0], sized=replace(batch.items[0].sized, item=item))
+        batches.append(replace(batch, items=(ready,)))
+    for start in range(0, args.items, backend.encode_ahead):
+        window = batches[start : start + backend.encode_ahead]
+        backend.prepare(window)
+        for encoded in [backend.encode(batch) for batch in window]:
+            backend.decode(backend.denoise(encoded, no_progress))
 
 
 def seconds(backend: JoyImageBackend, call: Callable[[], object]) -> float:

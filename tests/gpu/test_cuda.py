@@ -276,7 +276,7 @@ def test_whole_edits_in_bf16(fused: str, compile_: str, diffusers_checkpoint: Pa
         assert levels_apart(run(backend, edit)[0], got) <= 24
 
 
-@pytest.mark.parametrize("offload", ["none", "encoder"])
+@pytest.mark.parametrize("offload", ["none", "encoder", "blocks"])
 def test_a_pipelined_run_gives_the_pictures_of_single_edits(
     diffusers_checkpoint: Path, tmp_path: Path, offload: str
 ) -> None:

@@ -132,7 +132,7 @@ class JoyImageBackend:
             fused=self.fusion.on and not self.compilation.on,
             compiled=self.compilation.on,
             compile_seconds=self.compilation.seconds,
-            placement=self.placement.text(self._placed.budget, self._placed.bus_rate),
+            placement=self._placed.text(),
             notes=tuple(note for note in notes if note),
         )
 
@@ -154,6 +154,7 @@ class JoyImageBackend:
     @torch.inference_mode()
     def encode(self, batch: ReadyBatch) -> Encoded:
         """Text and picture features, reference latents and noise of a batch."""
+        self._wait_for_encoder()
         with self._on_device_lock, self.streams.encoding():
             try:
                 conditioning = self._encoder.encode(batch)
@@ -171,11 +172,17 @@ class JoyImageBackend:
         """Read the texts of several batches in one pass over the text encoder's layers, if these pass."""
         if not self.placement.encoder_streams:
             return
+        self._wait_for_encoder()
         with self._on_device_lock, self.streams.encoding():
             try:
                 self._encoder.prepare(batches)
             finally:
                 self.release_encoder()
+
+    def _wait_for_encoder(self) -> None:
+        """Wait for the weights of the text encoder that do not pass; the others are waited for one by one."""
+        if self._placed.encoder is not None:
+            self._placed.encoder.wait_for_rest()
 
     def release_encoder(self) -> None:
         """Give back what the text encoder's passing layers take of the device while it works."""
@@ -297,11 +304,26 @@ class JoyImageBackend:
         return size
 
     def free_memory(self) -> None:
-        """Drop what is only kept for later: prefixes and latents of pictures, and freed blocks."""
+        """Drop what is only kept for later: prefixes and latents of pictures, and freed blocks.
+
+        Where some of the DiT's blocks pass through the device anyway, half of the others do so from now on.
+        """
         self.cache.clear()
+        self._give_way()
         self._encoder.drop_ready()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _give_way(self) -> None:
+        """Make room for a batch that is larger than the plan assumed, with more references, say."""
+        placed = self._placed.dit
+        if placed is None:
+            return
+        self.ready()
+        with self._on_device_lock:
+            (blocks,) = placed.groups
+            gone = blocks.give_way(-(-len(blocks.resident) // 2))
+            self._weights -= gone * blocks.layers[0].nbytes
 
     def close(self) -> None:
         """Give the device's memory back."""
@@ -311,7 +333,7 @@ class JoyImageBackend:
             if placed is not None:
                 placed.close()
         lift_bound(self.device)
-        self.free_memory()
+        self.cache.clear()
         del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

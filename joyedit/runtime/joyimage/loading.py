@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -54,11 +55,16 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     conditioner = open_conditioner(checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     placed = place(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config)
-    later = next(c for c in checkpoint.components if c.module is checkpoint.dit)
-    for component in checkpoint.components:
-        if component is not later:
-            _load(component, placed.encoder if component.module is checkpoint.text_encoder else None, wanted)
+    part_of = {checkpoint.dit: placed.dit, checkpoint.text_encoder: placed.encoder, checkpoint.vae: None}
+    # Encoding needs what is resident of the encoder and the VAE; what passes may still arrive while it is used.
+    at_once = [c for c in checkpoint.components if c.module is not checkpoint.dit and part_of[c.module] is None]
+    later = [(c, part_of[c.module]) for c in reversed(checkpoint.components) if c not in at_once]
+    for component in at_once:
+        _load(component, None, wanted)
     checkpoint.text_encoder.rebuild_rotary(wanted.device)
+    if wanted.device.type == "cuda":
+        torch.cuda.synchronize(wanted.device)
+    rates = [_read_ahead(component, part, wanted) for component, part in later if part is not None and part.reads_later]
     networks = Networks(
         dit=checkpoint.dit,
         vae=checkpoint.vae,
@@ -68,15 +74,33 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         shift=checkpoint.shift,
         layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
         attention=attention,
-        placed=placed,
+        placed=replace(placed, disk_rate=min(rates, default=None)),
     )
-    if wanted.device.type == "cuda":
-        torch.cuda.synchronize(wanted.device)
-    loading = Loading(partial(_load, later, placed.dit, wanted))
+    loading = Loading(partial(_load_all, later, wanted))
     try:
         return JoyImageBackend(networks, wanted, config, model=config.model, started=started, loading=loading)
     except BaseException:
         loading.cancel()
+        raise
+
+
+def _read_ahead(component: Component, placed: PlacedNetwork, wanted: DeviceChoice) -> float:
+    """Begin to read what is not loaded; gives bytes a second. Raises CheckpointError."""
+    reader = WeightReader(component)
+    return placed.read_ahead(partial(_read_again, component, reader, wanted), reader.close)
+
+
+def _load_all(
+    components: Sequence[tuple[Component, PlacedNetwork | None]], wanted: DeviceChoice, cancelled: Callable[[], bool]
+) -> None:
+    """Load networks one after the other. After an error, whoever waits for one of them gets it."""
+    try:
+        for component, placed in components:
+            _load(component, placed, wanted, cancelled)
+    except BaseException as error:
+        for _, placed in components:
+            if placed is not None:
+                placed.fail(error)
         raise
 
 
@@ -91,14 +115,7 @@ def _load(
     if placed is None:
         load(component, wanted.device, dtype_of, cancelled)
     else:
-        try:
-            if placed.reads_later:
-                reader = WeightReader(component)
-                placed.read_ahead(partial(_read_again, component, reader, wanted), reader.close)
-            load_in_order(component, placed, wanted.device, dtype_of, cancelled)
-        except BaseException as error:
-            placed.fail(error)
-            raise
+        load_in_order(component, placed, wanted.device, dtype_of, cancelled)
     if wanted.device.type == "cuda":
         torch.cuda.synchronize(wanted.device)
 

@@ -29,8 +29,14 @@ class PlacedModel:
     """Bytes of the device that joyedit may use."""
     bus_rate: float | None = None
     """Bytes a second that come to the device from the host's memory, where weights do and it is known."""
+    disk_rate: float | None = None
+    """The same for what is read from the disk each time."""
     dit: PlacedNetwork | None = None
     encoder: PlacedNetwork | None = None
+
+    def text(self) -> str:
+        """The placement in words."""
+        return self.placement.text(self.budget, self.bus_rate, self.disk_rate)
 
 
 @dataclass(frozen=True, kw_only=True)

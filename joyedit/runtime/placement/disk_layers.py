@@ -60,10 +60,15 @@ class DiskLayers:
         """Bytes of the host in use."""
         return sum(buffer.memory.numel() for buffer in (*self._free, *self._full.values()))
 
-    def start(self, read: ReadWeights) -> None:
-        """Begin to read ahead."""
+    def start(self, read: ReadWeights) -> float:
+        """Begin to read ahead; gives the bytes a second in which a first layer came."""
+        layer, buffer = self._order[0], self._free[0]
+        begin = time.perf_counter()
+        read(self._layers[layer].views(buffer.memory))
+        rate = self._layers[layer].nbytes / (time.perf_counter() - begin)
         self._thread = threading.Thread(target=self._work, args=(read,), name="joyedit-read-ahead", daemon=True)
         self._thread.start()
+        return rate
 
     def stop(self) -> None:
         """End the thread, and wait for it."""

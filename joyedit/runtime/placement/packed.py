@@ -87,6 +87,11 @@ class PackedLayer:
                 else:
                     old.data = tensors[name]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What the layer computes with now."""
+        found = {name: entry.owner._parameters[entry.attribute] for name, entry in self._entries.items()}
+        return {name: parameter.data for name, parameter in found.items() if parameter is not None}
+
     def point_nowhere(self, device: torch.device) -> None:
         """Let the layer hold no memory. Its parameters keep their shapes."""
         self.point_to(

@@ -13,6 +13,7 @@ from joyedit.runtime.placement.disk_layers import DiskLayers, ReadWeights
 from joyedit.runtime.placement.layer_sources import Arrivals, HostLayers, LayerSource
 from joyedit.runtime.placement.layer_stream import LayerStream
 from joyedit.runtime.placement.packed import PackedLayer, assign
+from joyedit.runtime.placement.plan import FEWEST_SLOTS
 
 REST = -1
 """Stands for the number of a layer: all weights that are in none."""
@@ -69,6 +70,7 @@ class PlacedLayers:
         dtype_of: Callable[[str], torch.dtype],
     ) -> None:
         self._modules: list[nn.Module] = list(network.get_submodule(passing.prefix).children())
+        self._device, self._slots = device, passing.slots
         self.layers = [
             PackedLayer(module, dtype_of, prefix=f"{passing.prefix}.{number}.", left_out=passing.left_out)
             for number, module in enumerate(self._modules)
@@ -80,11 +82,11 @@ class PlacedLayers:
         self.arrivals = Arrivals(loaded)
         self.host = HostLayers(self.layers, self.arrivals, device)
         self.disk: DiskLayers | None = None
-        source: LayerSource = self.host
+        self._source: LayerSource = self.host
         if passing.from_disk:
             self.disk = DiskLayers(self.layers, passing.from_disk, passing.slots, device)
-            source = _HostOrDisk(self.host, self.disk, passing.from_disk)
-        self.stream = LayerStream(self.layers, passing.streamed, source, device, passing.slots)
+            self._source = _HostOrDisk(self.host, self.disk, passing.from_disk)
+        self.stream = LayerStream(self.layers, passing.streamed, self._source, device, passing.slots)
 
     def need(self, layer: int) -> None:
         """What is queued from now on computes with this layer. Raises what loading raised."""
@@ -94,6 +96,30 @@ class PlacedLayers:
     def used(self, layer: int) -> None:
         """The layer was queued for the last time in this pass."""
         self.stream.used(layer)
+
+    @property
+    def resident(self) -> list[int]:
+        """Numbers of the layers that stay on the device."""
+        return [n for n in range(len(self.layers)) if n not in self.on_host and n not in self.from_disk]
+
+    def give_way(self, count: int) -> int:
+        """Let so many of the resident layers pass too, from now on; gives how many did. All must be loaded.
+
+        Their weights go to the host's memory. It makes room on the device.
+        """
+        resident = self.resident
+        leaving = resident[:: max(1, len(resident) // max(1, count))][:count]
+        for layer in leaving:
+            self.arrivals.wait(layer)
+            for name, tensor in self.layers[layer].tensors().items():
+                self.host.view(layer, name).copy_(tensor)
+            self.host.close(layer)
+        if leaving:
+            self.stream.release()
+            self.on_host |= set(leaving)
+            passing = sorted(self.on_host | self.from_disk)
+            self.stream = LayerStream(self.layers, passing, self._source, self._device, self._slots or FEWEST_SLOTS)
+        return len(leaving)
 
     def hook(self) -> None:
         """Let every call of a layer's module need it before and have used it after."""
@@ -177,15 +203,13 @@ class PlacedNetwork:
         """Whether some layers are read from the disk each time."""
         return any(group.disk is not None for group in self.groups)
 
-    def read_ahead(self, read: ReadWeights, close: Callable[[], None]) -> None:
-        """Begin to read the layers that are not loaded. `read` fills memory with weights by their names.
+    def read_ahead(self, read: ReadWeights, close: Callable[[], None]) -> float:
+        """Begin to read the layers that are not loaded; gives the bytes a second in which a first one came.
 
-        `close` is called when nothing will be read any more.
+        `read` fills memory with weights by their names. `close` is called when nothing will be read any more.
         """
         self._close = close
-        for group in self.groups:
-            if group.disk is not None:
-                group.disk.start(read)
+        return min([group.disk.start(read) for group in self.groups if group.disk is not None], default=0.0)
 
     def fail(self, error: BaseException) -> None:
         """No further weights will come: whoever waits for some gets this error."""

@@ -85,10 +85,11 @@ class Placement:
         """Tells placements apart where the device's speed depends on them."""
         return "resident" if not self.streams_blocks else f"{self.resident_blocks}+{self.slots}"
 
-    def text(self, budget: int, bus_rate: float | None = None) -> str:
+    def text(self, budget: int, bus_rate: float | None = None, disk_rate: float | None = None) -> str:
         """The placement in words, with what it takes and what it costs.
 
-        `budget` are the bytes of the device that joyedit may use, `bus_rate` the bytes that come to it in a second.
+        `budget` are the bytes of the device that joyedit may use, `bus_rate` and `disk_rate` the bytes a second that
+        come to it from the host's memory, and to there from the disk.
         """
         peak = f"expected peak {gigabytes(self.predicted_peak)} of {gigabytes(budget)}"
         if self.is_resident:
@@ -98,7 +99,9 @@ class Placement:
             which = f"{count} of {self.blocks}" if self.resident_blocks else f"all {count}"
             text = f"{which} DiT blocks pass through the device, {self._cost(self.bytes_a_step, bus_rate)} a step"
             text += ", behind the blocks that compute"
-            text += f", {self.from_disk} of them from the disk" if self.from_disk else ""
+            if self.from_disk:
+                read = self.bytes_a_step * self.from_disk // count
+                text += f", {self.from_disk} of them from the disk, {self._cost(read, disk_rate)}, which may be slower"
             text += "; so do the text encoder's layers"
         else:
             text = "the DiT stays on the device; the text encoder's layers pass through it"

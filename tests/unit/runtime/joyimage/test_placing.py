@@ -114,6 +114,24 @@ def test_a_text_that_is_too_long_fails_alone(tmp_path: Path, diffusers_checkpoin
     assert outcome.report.failed_by_code == {"instruction_too_long": 1}
 
 
+def test_a_batch_that_finds_no_room_makes_some(diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More references than the plan assumed: the resident blocks pass too, and the picture is the same."""
+    expected = levels(diffusers_checkpoint)
+    monkeypatch.setattr(plan.Placement, "streamed_blocks", lambda self: [1])
+    model = backend(diffusers_checkpoint, device="cpu", offload="blocks")
+    assert model._placed.dit is not None
+    (blocks,) = model._placed.dit.groups
+    assert run(model, EDITS[0])[0].tobytes() == expected[0]
+    resident = len(blocks.resident)
+    assert resident > 0
+    while blocks.resident:
+        model.free_memory()
+        assert len(blocks.resident) == resident // 2
+        resident //= 2
+        assert [image.tobytes() for image in run(model, *EDITS)] == expected
+    model.close()
+
+
 def test_what_is_passing_is_read_once_a_window(diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = backend(diffusers_checkpoint, device="cpu", offload="encoder")
     assert model.encode_ahead > 1

@@ -137,6 +137,23 @@ def test_a_layer_that_will_not_come_is_told_to_who_waits() -> None:
         use(network, 1)
 
 
+def test_resident_layers_give_way() -> None:
+    network = placed(6, [1, 4], 2)
+    for name, tensor in weights(6).items():
+        network.place(name, tensor)
+    use(network, *range(6))
+    (group,) = network.groups
+    assert group.resident == [0, 2, 3, 5]
+    assert group.give_way(2) == 2
+    assert len(group.resident) == 2
+    use(network, *range(6), *range(6))
+    assert group.give_way(9) == 2
+    assert group.resident == []
+    use(network, *range(6), 2, 5)
+    assert group.give_way(1) == 0
+    assert network.host_bytes == sum(layer.nbytes for layer in group.layers)
+
+
 def test_weights_fill_memory_that_is_given_out() -> None:
     network = placed(2, [1], 1)
     assert network.host_view("layers.0.linear.weight") is None

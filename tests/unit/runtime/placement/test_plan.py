@@ -151,7 +151,9 @@ def test_a_host_with_less_memory_than_the_weights(sizes: Sizes, working: Working
             numbers = placement.blocks_from_disk()
             assert len(set(numbers)) == placement.from_disk
             assert set(numbers) <= set(placement.streamed_blocks())
-            assert f"{placement.from_disk} of them from the disk" in placement.text(8 * GB)
+            text = placement.text(8 * GB, disk_rate=2e9)
+            read = placement.from_disk * sizes.blocks.nbytes
+            assert f"{placement.from_disk} of them from the disk, {read / 1e9:.1f} GB in {read / 2e9:.2g} s" in text
     with pytest.raises(DeviceError, match="wait in the host's memory"):
         choose(sizes, working, 8 * GB, 12 * GB, reserve=RESERVE)
     with pytest.raises(DeviceError, match="wait in the host's memory"):
