@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -36,7 +37,9 @@ def plan(
     """
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
-    working = _working(dit, vae, encoder, wanted, sizes, budget, config.largest or LARGEST)
+    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
+    cache = cache_bytes(budget - sizes.total)
+    working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     if wanted.device.type == "cpu" and config.memory is None and config.offload == "auto":
         _check_host(sizes, wanted)
         return resident(sizes, working), budget
@@ -108,17 +111,17 @@ def lift_bound(device: torch.device) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
-def _working(
-    dit: DiT, vae: VAE, encoder: TextEncoder, wanted: DeviceChoice, sizes: Sizes, budget: int, basesize: int
-) -> WorkingMemory:
-    """For one edit with a reference of this base size: what is larger runs if it happens to fit."""
-    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
+def _working(model: MemoryModel, text: Any, basesize: int, cache: int) -> WorkingMemory:
+    """For one edit with a reference of this base size: what is larger runs if it happens to fit.
+
+    `text` is the text part of the encoder's configuration, `cache` the bytes of the content cache.
+    """
     target = (basesize, basesize)
     return WorkingMemory(
-        encode=model.encoding_bytes(target, encoder.config.text_config),
+        encode=model.encoding_bytes(target, text),
         denoise=model.denoising_bytes(target, 1, STEPS),
         decode=model.decoding_bytes(target),
-        kept=cache_bytes(budget - sizes.total) + ENCODE_AHEAD * model.conditioning_bytes(target),
+        kept=cache + ENCODE_AHEAD * model.conditioning_bytes(target),
     )
 
 
