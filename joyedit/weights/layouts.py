@@ -31,6 +31,7 @@ from joyedit.weights.files import TensorFiles, absent_files, open_safetensors
 from joyedit.weights.infer import dit_config_of_shapes, vae_config_of_shapes
 from joyedit.weights.load import Component
 from joyedit.weights.pickle_file import PickleFile
+from joyedit.weights.prompt_folders import image_processor_folder, tokenizer_folder
 from joyedit.weights.regular_files import entries, files_below, is_there, printable_path, read_object
 
 Layout = Literal["diffusers", "original"]
@@ -105,8 +106,7 @@ def _open_diffusers(folder: Path) -> Checkpoint:
     edit_plus = "EditPlus" in class_name
     stems = {"transformer": _DIFFUSERS_STEM, "vae": _DIFFUSERS_STEM, "text_encoder": "model"}
     _refuse_absent(folder, stems, HUB_EDIT_PLUS if edit_plus else HUB_EDIT)
-    processor = folder / "processor"
-    tokenizer = folder / "tokenizer"
+    tokenizer, processor = folder / "tokenizer", folder / "processor"
     return _assemble(
         folder,
         "diffusers",
@@ -119,8 +119,8 @@ def _open_diffusers(folder: Path) -> Checkpoint:
             "vae": (open_safetensors(folder / "vae", _DIFFUSERS_STEM), names.vae_from_diffusers),
             "text": (open_safetensors(text_folder, "model"), names.text_encoder),
         },
-        tokenizer_folder=tokenizer if tokenizer.is_dir() else processor,
-        processor_folder=processor if processor.is_dir() else tokenizer,
+        tokenizer_folder=tokenizer_folder((tokenizer, processor)) or tokenizer,
+        processor_folder=image_processor_folder((processor, tokenizer)) or processor,
         schedule=schedule,
         shift=shift,
         edit_plus=edit_plus,
