@@ -162,17 +162,22 @@ class Batch:
 class RunConfig:
     """Everything about a run that does not concern one item alone. `batch_size` None means auto.
 
-    `redo` says which of the items with a record the run edits again: those that changed, all of them, or
-    those that failed. `update` allows to replace finished pictures that differ for another reason than their own line
-    or picture: flags, a recipe, the model, another source. With `trust_journal` a file whose size and times are the
-    recorded ones counts as unchanged. With `offload` "encoder", text encoder and DiT take turns on the device, each
+    `dit`, `encoder` and `vae` name files or folders of single networks, `tokenizer` a folder; what they leave open is
+    that of `model`. `redo` says which of the items with a record the run edits again: those that changed, all of them,
+    or those that failed. `update` allows to replace finished pictures that differ for another reason than their own
+    line or picture: flags, a recipe, the model, another source. With `trust_journal` a file whose size and times are
+    the recorded ones counts as unchanged. With `offload` "encoder", text encoder and DiT take turns on the device, each
     for a window of batches. `max_duration` and `read_timeout` are seconds. The run refuses pictures with more than
-    `max_pixels` pixels. `expected_steps` is the number of steps of all items to come, counted in steps of a
-    1024-pixel edit; None if it is unknown.
+    `max_pixels` pixels. `expected_steps` is the number of steps of all items to come, counted in steps of a 1024-pixel
+    edit; None if it is unknown.
     """
 
     output: Path
     model: str | None = None
+    dit: str | None = None
+    encoder: str | None = None
+    vae: str | None = None
+    tokenizer: str | None = None
     batch_size: int | None = None
     device: Literal["auto", "cuda", "cpu"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"

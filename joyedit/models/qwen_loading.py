@@ -17,8 +17,18 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 PROCESSOR_FILE = "processor_config.json"
 
 
-def load_image_processor(folder: Path) -> Any:
-    """Qwen's image processor on PIL, which needs no torchvision, with the settings of a folder.
+PUBLISHED = {
+    "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "merge_size": 2, "patch_size": 16,
+    "temporal_patch_size": 2, "resample": 3, "rescale_factor": 1 / 255,
+    "size": {"longest_edge": 16777216, "shortest_edge": 65536},
+}  # fmt: skip
+"""The settings of the published image processor."""
+
+
+def load_image_processor(folder: Path | None) -> Any:
+    """Qwen's image processor on PIL, which needs no torchvision, with the settings of a folder; None: the published
+    ones.
 
     They are inside `processor_config.json` as transformers 5 writes it, or else in `preprocessor_config.json`. Raises
     ConfigError for settings that cannot work, OSError or ValueError for a file that cannot be read.
@@ -28,7 +38,7 @@ def load_image_processor(folder: Path) -> Any:
         processor: Any = module.Qwen2VLImageProcessorPil
     except ImportError:  # transformers 4.57
         processor = importlib.import_module("transformers").Qwen2VLImageProcessor
-    raw = _image_settings(folder)
+    raw = PUBLISHED if folder is None else _image_settings(folder)
     if not isinstance(raw, dict):
         raise ConfigError("must be a JSON object")
     return processor(**checked_image_processor(raw))

@@ -18,6 +18,8 @@ PROCESSOR_FILE = "processor_config.json"
 NESTED = "image_processor"
 TOKENIZER_FILE, TOKENIZER_SETTINGS = "tokenizer.json", "tokenizer_config.json"
 SLOW_TOKENIZER = ("vocab.json", "merges.txt")
+TOKENIZER_NAMES = (TOKENIZER_FILE, *SLOW_TOKENIZER, TOKENIZER_SETTINGS, "added_tokens.json", "special_tokens_map.json")
+"""The files that may be part of a tokenizer."""
 
 
 def absent_tokenizer_files(folder: Path) -> list[Path]:

@@ -23,8 +23,9 @@ IMAGE_TOKEN = "<|image_pad|>"
 _CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 
 
-def open_conditioner(encoder: TextEncoder, tokenizer_folder: Path, processor_folder: Path) -> Conditioner:
-    """The conditioner of a checkpoint. `encoder` may still be without weights.
+def open_conditioner(encoder: TextEncoder, tokenizer_folder: Path, processor_folder: Path | None) -> Conditioner:
+    """The conditioner of a checkpoint. `encoder` may still be without weights. Without a folder of the image processor
+    the published settings are in force.
 
     Raises CheckpointError for files that are missing or broken, and for ones that do not fit the text encoder.
     """
@@ -55,12 +56,15 @@ def _check_ids(tokenizer: Any, encoder: TextEncoder) -> None:
         raise ConfigError(f"its {IMAGE_TOKEN} is {found}, the text encoder's image_token_id is {encoder.image_token}")
 
 
-def _image_processor(folder: Path, encoder: TextEncoder) -> Any:
-    check_texts(folder)
-    if image_processor_file(folder) is None:
-        raise CheckpointError(f"{printable_path(folder / PREPROCESSOR_FILE)}: missing; the checkpoint is incomplete")
+def _image_processor(folder: Path | None, encoder: TextEncoder) -> Any:
+    if folder is not None:
+        check_texts(folder)
+        if image_processor_file(folder) is None:
+            raise CheckpointError(
+                f"{printable_path(folder / PREPROCESSOR_FILE)}: missing; the checkpoint is incomplete"
+            )
     vision = encoder.config.vision_config
-    with _told_as("the image processor", folder):
+    with _told_as("the image processor", folder or Path("the published settings")):
         processor = load_image_processor(folder)
         for name, wanted in (
             ("patch_size", vision.patch_size),

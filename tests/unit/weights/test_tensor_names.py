@@ -14,6 +14,7 @@ from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE
 from joyedit.weights import names
+from joyedit.weights.encoder_names import encoder_from_transformers
 from joyedit.weights.infer import dit_config_of_shapes, vae_config_of_shapes
 from joyedit.weights.load import Component, compare
 
@@ -74,8 +75,8 @@ def test_the_full_size_text_encoder(test_data: Path) -> None:
     shapes = published(test_data, "text_encoder")
     with torch.device("meta"):
         module = TextEncoder(json.loads((test_data / "configs" / "text_encoder.json").read_text()))
-    assert_accounted(module, shapes, names.text_encoder, names.fit_as_is)
-    assert [name for name in shapes if names.text_encoder(name) == names.DROP] == ["lm_head.weight"]
+    assert_accounted(module, shapes, encoder_from_transformers, names.fit_as_is)
+    assert [name for name in shapes if encoder_from_transformers(name) == names.DROP] == ["lm_head.weight"]
 
 
 @pytest.mark.parametrize(
@@ -93,8 +94,15 @@ def test_the_authors_names_lead_to_the_diffusers_ones(test_data: Path, network: 
 
 
 def test_configs_are_read_off_the_authors_shapes(test_data: Path) -> None:
-    assert dit_config_of_shapes(published(test_data, "transformer.original")) == DiTConfig()
-    assert vae_config_of_shapes(published(test_data, "vae.original")) == VAEConfig()
+    dit = {str(names.dit_from_any(name)): shape for name, shape in published(test_data, "transformer.original").items()}
+    vae = {  # the tensors that are not needed say what a level does
+        names.vae_from_original(2)(name) or name.replace(".downsamples.", ".down_blocks."): shape
+        for name, shape in published(test_data, "vae.original").items()
+    }
+    assert (
+        dit_config_of_shapes(dit) == dit_config_of_shapes(published(test_data, "transformer.diffusers")) == DiTConfig()
+    )
+    assert vae_config_of_shapes(vae) == vae_config_of_shapes(published(test_data, "vae.diffusers")) == VAEConfig()
 
 
 @pytest.mark.parametrize(
