@@ -151,8 +151,7 @@ def find(wanted: Wanted, folder: Path | None) -> Found:
 def refuse_absent(found: Found, more: Iterable[str] = ()) -> None:
     """Raises CheckpointError that names everything that is missing, and how to get it. `more`: other lines of the
     list."""
-    lines = [_name(path, found.folder) for path in found.absent] + list(more)
-    lines += [f"{NETWORKS[role]}: {_what(role)}" for role in found.lacking]
+    lines = absent_lines(found, more)
     if not lines:
         return
     where = printable_path(found.folder) if found.folder is not None else "the model"
@@ -163,6 +162,12 @@ def refuse_absent(found: Found, more: Iterable[str] = ()) -> None:
         shown += ["these files could not be read:", *(str(fault) for fault in found.faults[:MOST_SHOWN])]
     text = "\n".join([f"{where}: {what}", *shown, *how_to_get(found)])
     raise CheckpointError(text)
+
+
+def absent_lines(found: Found, more: Iterable[str] = ()) -> list[str]:
+    """What is missing, one line each, `more` among it."""
+    lines = [_name(path, found.folder) for path in found.absent] + list(more)
+    return lines + [f"{NETWORKS[role]}: {_what(role)}" for role in found.lacking]
 
 
 def how_to_get(found: Found) -> list[str]:

@@ -66,6 +66,16 @@ def resolve(model: str, on_download: OnDownload | None = None, *, without: froze
     return _found[key]
 
 
+def cached_snapshot(model: str) -> Path | None:
+    """The folder of a hub id in the cache, as far as it is there; None if it is not. The network is not asked."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except Exception:  # the libraries below the hub's have errors of many kinds
+        return None
+
+
 def _patterns(without: Collection[str]) -> dict[str, Any]:
     """Which files of a repository are wanted, as huggingface_hub takes it."""
     left_out = [pattern for role in sorted(without) for pattern in WEIGHTS_OF[role]]

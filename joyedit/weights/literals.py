@@ -8,6 +8,7 @@ what is read of them are numbers, texts and lists of numbers.
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def read_literals(path: Path) -> dict[str, Any]:
     """
     where = printable_path(path)
     try:
-        tree = ast.parse(read_text(path, MOST_BYTES))
+        with warnings.catch_warnings():  # Python warns of some texts, and this is nobody's program here
+            warnings.simplefilter("ignore")
+            tree = ast.parse(read_text(path, MOST_BYTES))
         found = {name: _params(value) for name, value in _fields(tree)}
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CheckpointError(

@@ -56,7 +56,7 @@ NO_TORCH = (
     "weights/defaults.py", "weights/hub.py", "weights/hub_tokenizer.py", "weights/wanted.py", "weights/find.py",
     "weights/locate.py", "weights/part.py", "weights/candidates.py", "weights/headers.py", "weights/roles.py",
     "weights/shards.py", "weights/gguf_header.py", "weights/literals.py", "weights/prompt_folders.py",
-    "weights/prompt_sources.py", "weights/regular_files.py",
+    "weights/prompt_sources.py", "weights/regular_files.py", "weights/describe.py",
 )  # fmt: skip
 
 LIGHT = ("cli/main.py", "cli/run.py", "cli/recipes.py", "cli/verify.py", "cli/console.py", "errors.py")
