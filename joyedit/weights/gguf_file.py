@@ -1,13 +1,15 @@
 """Tensors of GGUF files, dequantised when they are read. The package `gguf` knows the formats of the blocks.
 
-A file is mapped into memory, and one tensor at a time is made into floats of four bytes. All sizes are held against the
-file before that.
+A file is mapped into memory, and one tensor at a time is made into floats of four bytes, on several threads. All sizes
+are held against the file before that.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ from joyedit.weights.regular_files import open_regular, printable_path, unreadab
 INSTALL = "pip install 'joyedit[gguf]'"
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 """Before the name of a tensor: the key of the shape that it had before it was reshaped for its blocks."""
+_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 _WHOLE = ("I8", "I16", "I32", "I64")
-_ROWS = 1 << 24
-"""So many numbers of a tensor are dequantised at once: dequantising takes several times the memory of its result."""
+_AT_ONCE = 1 << 18
+"""So many numbers are dequantised at once: what that takes beside its result stays in the caches of a core."""
+_MOST_THREADS = 8
 
 
 class GgufFiles:
@@ -78,28 +82,35 @@ class GgufFiles:
             )
         if tensor.offset + tensor.elements // block * size > len(data):
             raise CheckpointError(f"{where}: {brief(name)} is larger than its data; download the file again")
-        if kind.name not in (*_WHOLE, "F32", "F16", "F64") and not _can_dequantise(self._gguf, kind):
+        if kind.name not in (*_WHOLE, *_PLAIN) and not _can_dequantise(self._gguf, kind):
             self._other_types[name] = f"{kind.name}, which the package gguf cannot dequantise"
 
     def _floats(self, data: mmap.mmap, tensor: GgufTensor) -> Tensor:
-        """The values, fp32 (fp64 for F64), in one dimension."""
+        """The values in one dimension: plain numbers as they are in the file, blocks as fp32."""
         kind = self._gguf.GGMLQuantizationType(tensor.kind)
-        if kind.name == "F64":
-            return torch.from_numpy(np.frombuffer(data, np.float64, tensor.elements, tensor.offset).copy())
+        if not tensor.elements:
+            return torch.empty(0)
+        if kind.name in _PLAIN:
+            return torch.frombuffer(data, dtype=_PLAIN[kind.name], count=tensor.elements, offset=tensor.offset)
         block, size = self._gguf.GGML_QUANT_SIZES[kind]
         raw = np.frombuffer(data, np.uint8, tensor.elements // block * size, tensor.offset).reshape(-1, size)
         found = np.empty(tensor.elements, np.float32)
-        step = max(1, _ROWS // block)
-        for start in range(0, len(raw), step):
-            part = self._gguf.quants.dequantize(raw[start : start + step].reshape(1, -1), kind)
+        step = max(1, _AT_ONCE // block)
+
+        def dequantise(start: int) -> None:
+            with np.errstate(all="ignore"):  # a broken scale is no number; the latents that it makes are told
+                part = self._gguf.quants.dequantize(raw[start : start + step].reshape(1, -1), kind)
             found[start * block : start * block + part.size] = part.reshape(-1)
+
+        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
+            list(threads.map(dequantise, range(0, len(raw), step)))
         return torch.from_numpy(found)
 
 
 def _mapped(path: Path) -> mmap.mmap:
     with open_regular(path) as file:
         try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # what is written to is copied
         except (OSError, ValueError) as error:
             raise unreadable(path, error) from error
 

@@ -133,11 +133,11 @@ def write_gguf_text(path: Path, encoder: State, config: Mapping[str, Any], kind:
     for name, tensor in encoder.items():
         if "language_model" not in name and name != "lm_head.weight":
             continue
-        _add(writer, _llama_text_name(name), tensor, kind)
-    return _close(writer, path)
+        _add(writer, llama_text_name(name), tensor, kind)
+    return close(writer, path)
 
 
-def _llama_text_name(name: str) -> str:
+def llama_text_name(name: str) -> str:
     whole = {
         "model.language_model.embed_tokens.weight": "token_embd.weight",
         "model.language_model.norm.weight": "output_norm.weight",
@@ -175,11 +175,11 @@ def write_gguf_vision(path: Path, encoder: State, config: Mapping[str, Any], kin
             _add(writer, "v.patch_embd.weight", tensor[:, :, 0], kind)
             _add(writer, "v.patch_embd.weight.1", tensor[:, :, 1], kind)
         else:
-            _add(writer, _llama_vision_name(name, levels), tensor, kind)
-    return _close(writer, path)
+            _add(writer, llama_vision_name(name, levels), tensor, kind)
+    return close(writer, path)
 
 
-def _llama_vision_name(name: str, levels: list[int]) -> str:
+def llama_vision_name(name: str, levels: list[int]) -> str:
     whole = {"patch_embed.proj.bias": "v.patch_embd.bias", "pos_embed.weight": "v.position_embd.weight"}
     if name in whole:
         return whole[name]
@@ -209,7 +209,7 @@ def write_gguf_dit(path: Path, dit: State, kind: str = "F32", *, reshaped: bool 
             writer.add_array(f"comfy.gguf.orig_shape.{name}", [int(side) for side in tensor.shape])
             tensor = tensor.reshape(-1, block)
         _add(writer, name, tensor, kind if is_matrix and tensor.shape[-1] % block == 0 else "F32")
-    return _close(writer, path)
+    return close(writer, path)
 
 
 def _writer(path: Path, architecture: str) -> Any:
@@ -228,7 +228,7 @@ def _add(writer: Any, name: str, tensor: torch.Tensor, kind: str) -> None:
     writer.add_tensor(name, gguf.quants.quantize(tensor.float().contiguous().numpy(), which), raw_dtype=which)
 
 
-def _close(writer: Any, path: Path) -> Path:
+def close(writer: Any, path: Path) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

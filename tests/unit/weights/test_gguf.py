@@ -178,18 +178,19 @@ def test_types_of_numbers(tmp_path: Path) -> None:
             wanted[kind.name] = values.reshape(3, 2) if kind.name == "F64" else None
             continue
         try:
-            wanted[kind.name] = gguf.quants.dequantize(raw, kind)
+            with np.errstate(all="ignore"):
+                wanted[kind.name] = gguf.quants.dequantize(raw, kind)
         except NotImplementedError:
             wanted[kind.name] = None
         assert wanted[kind.name] is None or wanted[kind.name].shape == (3, 2 * block)
         writer.add_tensor(kind.name, raw, raw_shape=raw.shape, raw_dtype=kind)
-    single._close(writer, tmp_path / "x.gguf")
+    single.close(writer, tmp_path / "x.gguf")
     files = gguf_file.GgufFiles([tmp_path / "x.gguf"])
     found = dict(files.read(torch.device("cpu")))
     assert files.other_types().keys() == {name for name, value in wanted.items() if value is None}
     assert found.keys() == {name for name, value in wanted.items() if value is not None}
     for name, tensor in found.items():
-        np.testing.assert_array_equal(tensor.numpy(), wanted[name])
+        np.testing.assert_array_equal(tensor.double().numpy(), wanted[name])
     assert len(found) > 20
 
 
@@ -197,7 +198,7 @@ def test_a_tensor_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     state = {"x": torch.randn(70, 64)}
     path = single.write_gguf_dit(tmp_path / "x.gguf", state, "Q8_0")
     (whole,) = (tensor for _, tensor in gguf_file.GgufFiles([path]).read(torch.device("cpu")))
-    monkeypatch.setattr(gguf_file, "_ROWS", 96)
+    monkeypatch.setattr(gguf_file, "_AT_ONCE", 96)
     (parts,) = (tensor for _, tensor in gguf_file.GgufFiles([path]).read(torch.device("cpu")))
     assert torch.equal(whole, parts)
     assert (whole - state["x"]).abs().max() < 0.05
