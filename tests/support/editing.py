@@ -41,7 +41,9 @@ class Edit:
 
 
 def backend(folder: Path, **options: Any) -> JoyImageBackend:
-    return load_backend(RunConfig(output=Path("unused"), model=str(folder), **options))
+    loaded = load_backend(RunConfig(output=Path("unused"), model=str(folder), **options))
+    loaded.ready()  # the DiT loads on in a thread
+    return loaded
 
 
 def batch_of(edits: Sequence[Edit]) -> ReadyBatch:
@@ -59,6 +61,7 @@ def batch_of(edits: Sequence[Edit]) -> ReadyBatch:
 
 
 def run(model: JoyImageBackend, *edits: Edit) -> list[Image.Image]:
+    model.ready()
     encoded = model.encode(batch_of(edits))
     return model.decode(model.denoise(encoded, lambda done, total: None))
 
