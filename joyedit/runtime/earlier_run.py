@@ -89,7 +89,7 @@ def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
         yield EarlierRun(note=f"{skipped}: that needs the checkpoint in a local folder")
         return
     try:
-        info = describe_without_loading(config)
+        info = describe_without_loading(config, may_fetch=False)
     except (CheckpointError, DeviceError) as error:
         yield EarlierRun(note=f"{skipped}: {error}")
         return

@@ -113,11 +113,11 @@ def model_identity(info: BackendInfo, config: RunConfig) -> str:
     return checkpoint_identity(locate(wanted))
 
 
-def describe_without_loading(config: RunConfig) -> BackendInfo:
+def describe_without_loading(config: RunConfig, *, may_fetch: bool = True) -> BackendInfo:
     """What loading the model will tell of it, without loading it: all that is in a fingerprint.
 
-    `attention` stays as it was asked for. Raises CheckpointError for no checkpoint, DeviceError for a device that
-    is not there.
+    `attention` stays as it was asked for. `may_fetch`: whether a tokenizer may be downloaded. Raises CheckpointError
+    for no checkpoint, DeviceError for a device that is not there.
     """
     wanted = Wanted.of(config)
     if is_fake(config.model) or not wanted.is_enough:
@@ -135,11 +135,11 @@ def describe_without_loading(config: RunConfig) -> BackendInfo:
         dtype=dtype,
         attention=config.attention,  # which kernel that is, a measurement on the device would tell
         schedule=found.schedule if config.schedule == "auto" else config.schedule,
-        identity=checkpoint_identity(found),
+        identity=checkpoint_identity(found, may_fetch=may_fetch),
     )
 
 
-def checkpoint_identity(found: Found) -> str:
+def checkpoint_identity(found: Found, *, may_fetch: bool = True) -> str:
     """One hash over what makes the pictures. Of a whole folder of a published layout all files count, elsewhere those
     that are used, by what they are and not by their names.
 
@@ -150,9 +150,11 @@ def checkpoint_identity(found: Found) -> str:
     if found.folder is not None and is_whole:
         whole, said = folder_identity(found.folder), found.said()
         return hashlib.sha256(f"{whole} {said}".encode()).hexdigest() if said else whole
+    from joyedit.weights.find import refuse_absent
     from joyedit.weights.prompt_sources import prompt_folders
 
-    prompts = prompt_folders(found)
+    prompts = prompt_folders(found, may_fetch=may_fetch)
+    refuse_absent(found, prompts.absent)
     digest = hashlib.sha256()
     for what, path in (*found.used(), *prompts.used()):
         digest.update(f"{what}\0{_file_identity(path)}\n".encode())

@@ -136,7 +136,7 @@ def find(wanted: Wanted, folder: Path | None) -> Found:
     rest = [role for role in ROLES if role not in named]
     layout: Layout = detect(folder, given=named) if rest else "named parts"
     if layout == "named parts":
-        found = Found(wanted=wanted, folder=folder, layout=layout, parts={})
+        found = Found(wanted=wanted, folder=folder, layout=layout, parts={}, scheduler=_file(folder / SCHEDULER))
     elif layout == "diffusers":
         found = _diffusers(wanted, folder, rest)
     elif layout == "original":
@@ -184,7 +184,7 @@ def how_to_get(found: Found) -> list[str]:
 
 def _diffusers(wanted: Wanted, folder: Path, roles: list[Role]) -> Found:
     parts = {role: part_in(role, folder / DIFFUSERS[role][0], DIFFUSERS[role][1]) for role in roles}
-    index, scheduler = folder / "model_index.json", folder / SCHEDULER
+    index = folder / "model_index.json"
     name = ""
     if is_there(index):
         try:
@@ -196,7 +196,7 @@ def _diffusers(wanted: Wanted, folder: Path, roles: list[Role]) -> Found:
         folder=folder,
         layout="diffusers",
         parts=parts,
-        scheduler=scheduler if is_there(scheduler) else None,
+        scheduler=_file(folder / SCHEDULER),
         edit_plus="EditPlus" in name,
     )
 
@@ -208,19 +208,18 @@ def _original(wanted: Wanted, folder: Path, roles: list[Role]) -> Found:
     if "vae" in roles:
         parts["vae"] = _authors_vae(folder / "vae")
     if "encoder" in roles:
-        if not os.path.isdir(folder / UNDERSTANDING):
-            raise CheckpointError(
-                f"{printable_path(folder)}: the authors' layout needs {UNDERSTANDING}/ (the Qwen3-VL folder)"
-            )
         parts["encoder"] = part_in("encoder", folder / UNDERSTANDING, "model")
-    literals = folder / LITERALS
     return Found(
         wanted=wanted,
         folder=folder,
         layout="original",
         parts=parts,
-        literals=literals if is_there(literals) else None,
+        literals=_file(folder / LITERALS),
     )
+
+
+def _file(path: Path) -> Path | None:
+    return path if is_there(path) else None
 
 
 def _authors_vae(folder: Path) -> Part:

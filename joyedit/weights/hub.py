@@ -17,7 +17,7 @@ from joyedit.errors import CheckpointError, first_line
 from joyedit.printable import brief
 from joyedit.weights.defaults import local_folder
 
-HUB_PATTERNS = ["*.json", "*.safetensors", "*.pth", "*.gguf", "*.txt", "*.jinja"]
+HUB_PATTERNS = ["*.json", "*.safetensors", "*.pth", "*.txt", "*.jinja"]
 WEIGHTS_OF = {
     "dit": ("transformer/*.safetensors", "transformer/*.pth"),
     "encoder": ("text_encoder/*.safetensors", "JoyAI-Image-Und/*.safetensors"),

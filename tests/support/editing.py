@@ -41,9 +41,7 @@ class Edit:
 
 
 def backend(folder: Path, **options: Any) -> JoyImageBackend:
-    loaded = load_backend(RunConfig(output=Path("unused"), model=str(folder), **options))
-    loaded.ready()  # the DiT loads on in a thread
-    return loaded
+    return load_backend(RunConfig(output=Path("unused"), model=str(folder), **options))
 
 
 def batch_of(edits: Sequence[Edit]) -> ReadyBatch:
@@ -61,7 +59,7 @@ def batch_of(edits: Sequence[Edit]) -> ReadyBatch:
 
 
 def run(model: JoyImageBackend, *edits: Edit) -> list[Image.Image]:
-    model.ready()
+    model.ready()  # the DiT loads on in a thread
     encoded = model.encode(batch_of(edits))
     return model.decode(model.denoise(encoded, lambda done, total: None))
 

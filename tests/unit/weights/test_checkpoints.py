@@ -374,3 +374,19 @@ def test_faulty_defaults_are_refused(broken: Path, content: str) -> None:
     (broken / "joyedit.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"joyedit\.json: "):
         checkpoint_defaults(str(broken))
+
+
+def test_the_authors_layout_without_its_parts(broken_original: Path) -> None:
+    shutil.rmtree(broken_original / "JoyAI-Image-Und")
+    shutil.rmtree(broken_original / "vae")
+    lines = refused(broken_original).splitlines()
+    assert lines[:-2] == [
+        "CKPT: 6 files are missing",
+        "JoyAI-Image-Und/config.json",
+        "JoyAI-Image-Und/model.safetensors",
+        "vae/Wan2.1_VAE.pth",
+        "JoyAI-Image-Und/tokenizer_config.json",
+        "JoyAI-Image-Und/tokenizer.json",
+        "JoyAI-Image-Und/preprocessor_config.json",
+    ]
+    assert lines[-1] == "hf download jdopensource/JoyAI-Image-Edit --local-dir CKPT"

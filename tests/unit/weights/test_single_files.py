@@ -451,3 +451,19 @@ def test_the_header_of_many_dimensions(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(*[1] * 20)}, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="a tensor of a strange shape"):
         opened(None, dit=tmp_path / "x.safetensors", encoder="x", vae="y")
+
+
+def test_all_parts_named_beside_a_folder_for_the_rest(comfy: Path, plain_checkpoint: Path) -> None:
+    """Tokenizer, image processor and schedule are those of --model."""
+    parts = {"dit": comfy / DIT_FILE, "encoder": comfy / ENCODER_FILE, "vae": comfy / VAE_FILE}
+    checkpoint = opened(plain_checkpoint, **parts)
+    assert (checkpoint.layout, checkpoint.schedule) == ("named parts", "diffusers")
+    assert checkpoint.tokenizer_folder == plain_checkpoint / "tokenizer"
+    assert checkpoint.processor_folder == plain_checkpoint / "processor"
+
+
+def test_the_identity_of_what_is_not_all_there(comfy: Path) -> None:
+    (comfy / "merges.txt").unlink()
+    config = RunConfig(output=Path("o"), model=str(comfy))
+    with pytest.raises(CheckpointError, match=r"1 file is missing\nthe tokenizer"):
+        describe_without_loading(config, may_fetch=False)
