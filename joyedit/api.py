@@ -22,6 +22,7 @@ from joyedit.runtime.model import backend_loader, model_settings
 from joyedit.runtime.pipeline.running_batch import encode_batch, start_batch
 from joyedit.runtime.protocol import Backend, OutOfMemory, ReadyBatch
 from joyedit.runtime.run import RunOutcome
+from joyedit.weights.wanted import Wanted
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     Picture: TypeAlias = Image.Image | str | os.PathLike[str]
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height")
-LOADING = ("device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
+PATHS = ("dit", "encoder", "vae", "tokenizer")
+LOADING = (*PATHS, "device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "quiet", "verbose"}
 _AS_TEXT = ("batch_size", "memory", "max_duration", "read_timeout")
 
@@ -71,22 +73,24 @@ class Editor:
         self.backend.close()
 
 
-def load(model: str | os.PathLike[str], **options: Any) -> Editor:
-    """Load a checkpoint: a folder in a published layout, a hub id, or `nano`.
+def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Editor:
+    """Load a checkpoint: a folder in a known layout, a hub id, or `nano`; no model where dit, encoder and vae are
+    given.
 
-    `options`: any of device, dtype, attention, compile, fused, memory, offload and schedule, with the values of the
-    flags of those names. Raises CheckpointError, DeviceError or UsageError.
+    `options`: any of dit, encoder, vae and tokenizer (paths), device, dtype, attention, compile, fused, memory, offload
+    and schedule, with the values of the flags of those names. Raises CheckpointError, DeviceError or UsageError.
     """
     _refuse_unknown(options, LOADING)
-    name = os.fspath(model)
-    config = loading_config(name, options)
-    return Editor(backend_loader(name)(config), model_settings(name))
+    options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
+    config = loading_config(None if model is None else os.fspath(model), options)
+    wanted = Wanted.of(config)
+    return Editor(backend_loader(wanted)(config), model_settings(wanted))
 
 
 def run(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] = "edited",
     recipe_values: dict[str, str] | None = None,
     **options: Any,
@@ -98,13 +102,13 @@ def run(
     exit code and the report. Raises what the command refuses before it writes anything.
     """
     _refuse_unknown(options, [name for name in names_of(RunOptions) if name not in _ONLY_COMMAND])
+    options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
     options |= {name: str(options[name]) for name in _AS_TEXT if options.get(name) is not None}
     values = tuple(f"{name}={value}" for name, value in (recipe_values or {}).items())
     given = [source] if isinstance(source, (str, os.PathLike)) else source
     sources = tuple(os.fspath(one) for one in given)
-    request = build_request(
-        RunOptions(source=sources, output=Path(output), model=os.fspath(model), values=values, **options)
-    )
+    name = None if model is None else os.fspath(model)
+    request = build_request(RunOptions(source=sources, output=Path(output), model=name, values=values, **options))
     return run_request(request)
 
 

@@ -135,6 +135,17 @@ class RunOptions:
         None, "-m", "--model", "--model-path", "--ckpt-root", metavar="PATH|HUB-ID", envvar="JOYEDIT_MODEL",
         help="The checkpoint: a folder, a name on the Hugging Face hub, or nano.", show_default=False,
     )  # fmt: skip
+    dit: str | None = option(
+        None, "--dit", metavar="PATH", help="A file or folder of the DiT, in place of the one of --model."
+    )
+    encoder: str | None = option(
+        None, "--encoder", metavar="PATH",
+        help="A file or folder of the text encoder; with GGUF also TEXT,MMPROJ: two files with a comma.",
+    )  # fmt: skip
+    vae: str | None = option(None, "--vae", metavar="PATH", help="A file or folder of the VAE.")
+    tokenizer: str | None = option(
+        None, "--tokenizer", metavar="DIR", help="The folder of the tokenizer, for files of weights that bring none."
+    )
     prompt: str | None = option(
         None, "-p", "--prompt", metavar="TEXT", help="The instruction for items without one of their own."
     )

@@ -28,10 +28,11 @@ from joyedit.job.source.typed_texts import without_file_marks
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, RunConfig, Settings
 from joyedit.options import RunOptions, faults_of, names_of, option_of
 from joyedit.printable import brief
-from joyedit.runtime.model import NO_MODEL, backend_loader, describe_without_loading, fetch, model_settings
+from joyedit.runtime.model import backend_loader, describe_without_loading, fetch, model_settings, no_model
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.run import RunOutcome, run
+from joyedit.weights.wanted import Wanted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +55,7 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
         return run(
             request.source,
             request.config,
-            load_backend=backend_loader(request.config.model),
+            load_backend=backend_loader(Wanted.of(request.config)),
             describe=describe_without_loading,
             fetch=None if progress is None else fetch,  # without progress, huggingface_hub shows its own
             progress=progress,
@@ -76,7 +77,7 @@ def build_request(options: RunOptions) -> Request:
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
-    checkpoint = model_settings(options.model)
+    checkpoint = model_settings(Wanted.of(options))
     source_options = SourceOptions(
         prompt=without_file_marks(options.prompt),
         flags=given,
@@ -113,7 +114,7 @@ def _home_path(flag: str, path: str) -> str:
     return expanded
 
 
-def loading_config(model: str, options: Mapping[str, Any]) -> RunConfig:
+def loading_config(model: str | None, options: Mapping[str, Any]) -> RunConfig:
     """The checked options of loading a model, for a caller that edits without a run. Raises UsageError."""
     wanted = RunOptions(source=(), model=model, **options)
     faults = faults_of(wanted)
@@ -163,8 +164,9 @@ def _refuse(options: RunOptions) -> None:
     """Raises UsageError with every fault of the options that are no settings of an item; `open_source` tells those."""
     settings = {option_of(RunOptions, name).name for name in _named_as(Settings, options)}
     faults = [fault for fault in faults_of(options) if fault.split(" ", 1)[0] not in settings]
-    if options.model is None and not options.dry_run:
-        faults.append(f"{NO_MODEL}; --dry-run needs none")
+    wanted = Wanted.of(options)
+    if not wanted.is_enough and (wanted.parts or not options.dry_run):
+        faults.append(f"{no_model(wanted)}; --dry-run needs none" if not wanted.parts else no_model(wanted))
     if isinstance(options.batch_size, str) and options.batch_size != "auto" and not _is_number(options.batch_size):
         faults.append(f"--batch-size must be auto or a number from 1, not {options.batch_size!r}")
     if options.values and options.recipe is None:

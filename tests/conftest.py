@@ -64,6 +64,22 @@ def original_checkpoint(tmp_path_factory: pytest.TempPathFactory, diffusers_chec
     return write_original(tmp_path_factory.mktemp("checkpoints") / "original", diffusers_checkpoint)
 
 
+@pytest.fixture(scope="session")
+def plain_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint in the diffusers layout whose configurations can also be read off its shapes."""
+    from support.single_files import write_plain
+
+    return write_plain(tmp_path_factory.mktemp("checkpoints") / "plain")
+
+
+@pytest.fixture(scope="session")
+def comfy_checkpoint(tmp_path_factory: pytest.TempPathFactory, plain_checkpoint: Path) -> Path:
+    """The weights of `plain_checkpoint` as ComfyUI's single files."""
+    from support.single_files import write_comfy
+
+    return write_comfy(tmp_path_factory.mktemp("checkpoints") / "comfy", plain_checkpoint)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Add the figures of a worker of pytest-xdist to those of this process."""

@@ -15,11 +15,13 @@ from joyedit.job.plan import plan
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import line_of
 from joyedit.job.results.report import seconds_text
-from joyedit.job.spec import Batch, EditItem, FailedItem
+from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
 from joyedit.request import Request
 from joyedit.runtime.earlier_run import EarlierRun, Rates, earlier_run
 from joyedit.runtime.lazy_model import with_outlook
-from joyedit.runtime.model import placement_without_loading
+from joyedit.runtime.model import is_fake, placement_without_loading
+from joyedit.weights.describe import describe
+from joyedit.weights.wanted import Wanted
 
 ASSUMED_BATCH_SIZE = 4
 """Stands for `--batch-size auto`, which only a device can settle."""
@@ -39,6 +41,8 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         if not quiet:
             for label, value in in_force(request, summary):
                 console.message(f"{label}: {value}")
+            for line in _checkpoint(config):
+                console.message(line)
             if config.batch_size is None:
                 console.message(f"batch size: {_ASSUMED}")
             if placement is not None:
@@ -68,6 +72,16 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         if counts.rates is not None and counts.seconds:
             console.result(_time(counts, counts.rates))
     return EXIT_SOME_FAILED if numbers["failed"] else EXIT_OK
+
+
+def _checkpoint(config: RunConfig) -> Iterator[str]:
+    """What the checkpoint holds, and everything that it lacks. Raises UsageError for names that lead nowhere."""
+    wanted = Wanted.of(config)
+    if not wanted.is_enough or is_fake(config.model):
+        return
+    found = describe(wanted)
+    yield f"checkpoint: {found.summary}"
+    yield from (f"  {line}" for line in (*found.absent, *found.remedy))
 
 
 class Counts:

@@ -29,6 +29,7 @@ from joyedit.printable import printable
 from joyedit.request import Request
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.weights.hub import Download
+from joyedit.weights.wanted import Wanted
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -249,7 +250,7 @@ class RunProgress:
         """Names the model."""
         self._meter.close()
         self._meter = NoMeter()
-        self._say(f"loading {config.model}")
+        self._say(f"loading {Wanted.of(config).label}")
 
     def started(self, info: BackendInfo, summary: SourceSummary) -> None:
         """Prints what is in force, with its origin where that is not a flag; then the meter starts."""

@@ -166,17 +166,22 @@ class Batch:
 class RunConfig:
     """Everything about a run that does not concern one item alone. `batch_size` None means auto.
 
-    `redo` says which of the items with a record the run edits again: those that changed, all of them, or
-    those that failed. `update` allows to replace finished pictures that differ for another reason than their own line
-    or picture: flags, a recipe, the model, another source. With `trust_journal` a file whose size and times are the
-    recorded ones counts as unchanged. `memory` bounds the bytes of the device that joyedit uses; None stands for all
-    that is free. `offload` overrides the plan of what stays there. `max_duration` and `read_timeout` are seconds. The
-    run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
+    `dit`, `encoder` and `vae` name files or folders of single networks, `tokenizer` a folder; what they leave open is
+    that of `model`. `redo` says which of the items with a record the run edits again: those that changed, all of them,
+    or those that failed. `update` allows to replace finished pictures that differ for another reason than their own
+    line or picture: flags, a recipe, the model, another source. With `trust_journal` a file whose size and times are
+    the recorded ones counts as unchanged. `memory` bounds the bytes of the device that joyedit uses; None stands for
+    all that is free. `offload` overrides the plan of what stays there. `max_duration` and `read_timeout` are seconds.
+    The run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
     come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
     """
 
     output: Path
     model: str | None = None
+    dit: str | None = None
+    encoder: str | None = None
+    vae: str | None = None
+    tokenizer: str | None = None
     batch_size: int | None = None
     device: Literal["auto", "cuda", "cpu"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"

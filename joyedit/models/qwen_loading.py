@@ -13,30 +13,57 @@ from torch import nn
 from joyedit.models.config_values import ConfigError
 from joyedit.models.qwen_config import checked_image_processor
 
-PROCESSOR_FILE = "preprocessor_config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+PROCESSOR_FILE = "processor_config.json"
 
 
-def load_image_processor(folder: Path) -> Any:
-    """Qwen's image processor on PIL, which needs no torchvision, with the checkpoint's settings.
+PUBLISHED = {
+    "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "merge_size": 2, "patch_size": 16,
+    "temporal_patch_size": 2, "resample": 3, "rescale_factor": 1 / 255,
+    "size": {"longest_edge": 16777216, "shortest_edge": 65536},
+}  # fmt: skip
+"""The settings of the published image processor."""
 
-    Raises ConfigError for settings that cannot work, OSError or ValueError for a file that cannot be read.
+
+def load_image_processor(folder: Path | None) -> Any:
+    """Qwen's image processor on PIL, which needs no torchvision, with the settings of a folder; None: the published
+    ones.
+
+    They are inside `processor_config.json` as transformers 5 writes it, or else in `preprocessor_config.json`. Raises
+    ConfigError for settings that cannot work, OSError or ValueError for a file that cannot be read.
     """
     try:
         module = importlib.import_module("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
         processor: Any = module.Qwen2VLImageProcessorPil
     except ImportError:  # transformers 4.57
         processor = importlib.import_module("transformers").Qwen2VLImageProcessor
-    raw = json.loads((folder / PROCESSOR_FILE).read_text(encoding="utf-8"))
+    raw = PUBLISHED if folder is None else _image_settings(folder)
     if not isinstance(raw, dict):
         raise ConfigError("must be a JSON object")
     return processor(**checked_image_processor(raw))
 
 
+def _image_settings(folder: Path) -> Any:
+    whole = folder / PROCESSOR_FILE
+    if whole.exists():
+        raw = json.loads(whole.read_text(encoding="utf-8"))
+        if isinstance(raw, dict) and raw.get("image_processor") is not None:
+            return raw["image_processor"]
+    return json.loads((folder / PREPROCESSOR_FILE).read_text(encoding="utf-8"))
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The checkpoint's own tokenizer. It runs no remote code, and no configuration of a network is read for it."""
-    from transformers import AutoTokenizer, Qwen3VLConfig
+    import transformers
 
-    return AutoTokenizer.from_pretrained(folder, config=Qwen3VLConfig(), trust_remote_code=False)
+    more: dict[str, Any] = {}
+    if transformers.__version__.startswith("4."):
+        # transformers 5 writes a list here, on which 4.57 fails. The tokens themselves are in tokenizer.json.
+        more["extra_special_tokens"] = {}
+    return transformers.AutoTokenizer.from_pretrained(
+        folder, config=transformers.Qwen3VLConfig(), trust_remote_code=False, **more
+    )
 
 
 def rope_theta(text_config: Any) -> float:

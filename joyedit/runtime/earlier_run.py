@@ -37,6 +37,7 @@ from joyedit.job.spec import EditItem, RunConfig
 from joyedit.runtime.model import describe_without_loading, is_fake, model_identity
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.weights.defaults import local_folder
+from joyedit.weights.wanted import Wanted
 
 _KEPT = 1000
 """So many times of each kind of item are kept; their medians count."""
@@ -80,14 +81,15 @@ def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
         yield EarlierRun()
         return
     skipped = f"the finished pictures in {config.output} are not looked at"
-    if config.model is None:
+    wanted = Wanted.of(config)
+    if not wanted.is_enough:
         yield EarlierRun(note=f"{skipped}: that needs --model")
         return
-    if not is_fake(config.model) and local_folder(config.model) is None:
+    if config.model is not None and not is_fake(config.model) and local_folder(config.model) is None:
         yield EarlierRun(note=f"{skipped}: that needs the checkpoint in a local folder")
         return
     try:
-        info = describe_without_loading(config)
+        info = describe_without_loading(config, may_fetch=False)
     except (CheckpointError, DeviceError) as error:
         yield EarlierRun(note=f"{skipped}: {error}")
         return
@@ -122,7 +124,7 @@ def _ended_by_signals() -> Iterator[None]:
 def _resume(journal: Journal, source: Source, config: RunConfig, info: BackendInfo) -> Resume:
     """As a run has it, but that files are compared by size and times. Raises UsageError as a run does."""
     fingerprints = Fingerprinter(
-        model=model_identity(info, config.model),
+        model=model_identity(info, config),
         schedule=info.schedule,
         dtype=info.dtype,
         quality=DEFAULT_QUALITY if config.quality is None else config.quality,

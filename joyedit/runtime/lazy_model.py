@@ -87,7 +87,7 @@ class LazyModel:
 
     def _fetch(self) -> None:
         if self._fetcher is not None:
-            self._fetcher(self._config.model, self._progress.downloading)
+            self._fetcher(self._config, self._progress.downloading)
 
     def open(self) -> Backend:
         """Check the source, then load the model; a second call does nothing.
@@ -106,7 +106,7 @@ class LazyModel:
 
     def identity(self) -> str:
         """What tells the model from others."""
-        return model_identity(self.info, self._config.model)
+        return model_identity(self.info, self._config)
 
     def close(self) -> None:
         """Give the device's memory back."""

@@ -15,12 +15,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from joyedit.errors import UsageError
+from joyedit.errors import CheckpointError, JoyeditError, UsageError
 from joyedit.job.spec import RunConfig, Settings
 from joyedit.runtime.protocol import Backend, BackendInfo
-from joyedit.weights.defaults import HUB_EDIT, HUB_SIZE, NANO
-from joyedit.weights.hub import OnDownload
+from joyedit.weights.defaults import HUB_EDIT, HUB_SIZE, NANO, local_folder
+from joyedit.weights.find import Found
+from joyedit.weights.hub import OnDownload, cached_snapshot
 from joyedit.weights.regular_files import files_below, open_regular, unreadable
+from joyedit.weights.wanted import ROLES, Wanted
 
 FAKE_MODEL = "fake"
 FAKE_SWITCH = "JOYEDIT_FAKE"
@@ -46,18 +48,26 @@ LoadBackend = Callable[[RunConfig], Backend]
 """Loads the model of a run: one of the backends."""
 DescribeModel = Callable[[RunConfig], BackendInfo]
 """Says what loading would say, without loading."""
-FetchModel = Callable[[str | None, OnDownload], None]
+FetchModel = Callable[[RunConfig, OnDownload], None]
 """Downloads the checkpoint of a model name that is not here, and tells how far it is."""
 
 
-def backend_loader(model: str | None) -> LoadBackend:
-    """The function that loads `model`. Nothing heavy is imported before that function is called."""
-    if is_fake(model):
+def no_model(wanted: Wanted) -> str:
+    """What is missing to have a model."""
+    if not wanted.parts:
+        return NO_MODEL
+    lacking = " and ".join(f"--{role}" for role in ROLES if role not in wanted.parts)
+    return f"{lacking} must be given too, or --model for the other parts"
+
+
+def backend_loader(wanted: Wanted) -> LoadBackend:
+    """The function that loads a model. Nothing heavy is imported before that function is called."""
+    if is_fake(wanted.model):
         from joyedit.runtime.fake import load_backend as load_fake
 
         return load_fake
-    if model is None:
-        raise UsageError(NO_MODEL)
+    if not wanted.is_enough:
+        raise UsageError(no_model(wanted))
 
     def load(config: RunConfig) -> Backend:
         from joyedit.runtime.joyimage.loading import load_backend
@@ -67,21 +77,29 @@ def backend_loader(model: str | None) -> LoadBackend:
     return load
 
 
-def fetch(model: str | None, on_download: OnDownload) -> None:
+def fetch(config: RunConfig, on_download: OnDownload) -> None:
     """See to it that the checkpoint is here. Raises CheckpointError and UsageError, as `resolve` does."""
-    if model is not None and not is_fake(model):
+    if config.model is not None and not is_fake(config.model):
         from joyedit.weights.hub import resolve
 
-        resolve(model, on_download)
+        resolve(config.model, on_download, without=frozenset(Wanted.of(config).parts))
 
 
-def model_settings(model: str | None) -> Settings:
+def model_settings(wanted: Wanted) -> Settings:
     """The default settings that a checkpoint itself brings; none without a model."""
-    if model is None or is_fake(model):
+    if is_fake(wanted.model):
         return Settings()
-    from joyedit.weights.defaults import checkpoint_defaults
+    from joyedit.weights.defaults import EDIT_PLUS, checkpoint_defaults, local_folder
+    from joyedit.weights.find import find
 
-    return checkpoint_defaults(model)
+    own = Settings() if wanted.model is None else checkpoint_defaults(wanted.model)
+    folder = None if wanted.model is None else local_folder(wanted.model)
+    if wanted.is_enough and (wanted.model is None or folder is not None):
+        try:
+            return own.over(EDIT_PLUS) if find(wanted, folder).edit_plus else own
+        except JoyeditError:  # told with its reason when the checkpoint is opened
+            pass
+    return own
 
 
 def is_fake(model: str | None) -> bool:
@@ -89,39 +107,39 @@ def is_fake(model: str | None) -> bool:
     return model == FAKE_MODEL and os.environ.get(FAKE_SWITCH) == "1"
 
 
-def model_identity(info: BackendInfo, model: str | None) -> str:
+def model_identity(info: BackendInfo, config: RunConfig) -> str:
     """The identity of the loaded model: its backend's word, or the hash of its checkpoint's files."""
-    if info.identity or model is None:
+    wanted = Wanted.of(config)
+    if info.identity or not wanted.is_enough:
         return info.identity or info.model
-    from joyedit.weights.hub import resolve
+    from joyedit.weights.locate import locate
 
-    return folder_identity(resolve(model))
+    return checkpoint_identity(locate(wanted))
 
 
-def describe_without_loading(config: RunConfig) -> BackendInfo:
+def describe_without_loading(config: RunConfig, *, may_fetch: bool = True) -> BackendInfo:
     """What loading the model will tell of it, without loading it: all that is in a fingerprint.
 
-    `attention` stays as it was asked for. Raises CheckpointError for no checkpoint, DeviceError for a device that
-    is not there.
+    `attention` stays as it was asked for. `may_fetch`: whether a tokenizer may be downloaded. Raises CheckpointError
+    for no checkpoint, DeviceError for a device that is not there.
     """
-    if config.model is None or is_fake(config.model):
-        return backend_loader(config.model)(config).info
+    wanted = Wanted.of(config)
+    if is_fake(config.model) or not wanted.is_enough:
+        return backend_loader(wanted)(config).info
     from joyedit.runtime.tuning.device import choose_device, choose_dtype
-    from joyedit.weights.hub import resolve
-    from joyedit.weights.layouts import detect, schedule_of
+    from joyedit.weights.locate import locate
 
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
-    folder = resolve(config.model)
-    layout = detect(folder)
+    found = locate(wanted)
     return BackendInfo(
-        model=config.model,
-        layout=layout,
+        model=wanted.label,
+        layout=found.layout,
         device=str(device),
         dtype=dtype,
         attention=config.attention,  # which kernel that is, a measurement on the device would tell
-        schedule=schedule_of(folder, layout) if config.schedule == "auto" else config.schedule,
-        identity=folder_identity(folder),
+        schedule=found.schedule if config.schedule == "auto" else config.schedule,
+        identity=checkpoint_identity(found, may_fetch=may_fetch),
     )
 
 
@@ -129,22 +147,48 @@ def placement_without_loading(config: RunConfig) -> str | None:
     """Where a run would have the weights: for a dry run. None without a model, and for one that is not here.
 
     On a machine without a GPU all weights are in memory, and nothing is said unless the run asks for a placement.
-    Raises CheckpointError and DeviceError as loading does.
+    None, too, for a checkpoint that is not complete. Raises DeviceError as loading does. Nothing is fetched.
     """
     asked = config.memory is not None or config.offload != "auto" or config.device == "cuda"
-    if config.model is None or is_fake(config.model) or (config.device == "cpu" and not asked):
+    wanted = Wanted.of(config)
+    if not wanted.is_enough or is_fake(config.model) or (config.device == "cpu" and not asked):
         return None
     if not asked and not any(os.path.exists(device) for device in _GPU_FILES):
         return None
-    from joyedit.weights.hub import local_checkpoint
-
-    folder = local_checkpoint(config.model)
-    if folder is None:
-        return None
     from joyedit.runtime.joyimage.placing import describe_placement
+    from joyedit.weights.find import find
     from joyedit.weights.layouts import open_checkpoint
 
-    return describe_placement(config, open_checkpoint(folder))
+    folder = None if wanted.model is None else local_folder(wanted.model) or cached_snapshot(wanted.model)
+    if wanted.model is not None and folder is None:
+        return None
+    try:
+        checkpoint = open_checkpoint(find(wanted, folder), may_fetch=False)
+    except CheckpointError:  # the dry run says of what the checkpoint lacks
+        return None
+    return describe_placement(config, checkpoint)
+
+
+def checkpoint_identity(found: Found, *, may_fetch: bool = True) -> str:
+    """One hash over what makes the pictures. Of a whole folder of a published layout all files count, elsewhere those
+    that are used, by what they are and not by their names.
+
+    Raises CheckpointError for a file that cannot be read, or that is missing.
+    """
+    wanted = found.wanted
+    is_whole = found.layout in ("diffusers", "original") and not wanted.parts and wanted.tokenizer is None
+    if found.folder is not None and is_whole:
+        whole, said = folder_identity(found.folder), found.said()
+        return hashlib.sha256(f"{whole} {said}".encode()).hexdigest() if said else whole
+    from joyedit.weights.find import refuse_absent
+    from joyedit.weights.prompt_sources import prompt_folders
+
+    prompts = prompt_folders(found, may_fetch=may_fetch)
+    refuse_absent(found, prompts.absent)
+    digest = hashlib.sha256()
+    for what, path in (*found.used(), *prompts.used()):
+        digest.update(f"{what}\0{_file_identity(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def folder_identity(folder: Path) -> str:

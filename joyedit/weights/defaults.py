@@ -42,9 +42,13 @@ def local_folder(model: str) -> Path | None:
     path = Path(os.path.expanduser(model))  # it leaves the name of an unknown user as it is, and raises nothing
     if os.path.isdir(path):
         return path
+    if os.path.isfile(path):
+        raise UsageError(
+            f"--model {brief(model, 1000)}: is a file; give the checkpoint's folder, or name the file with --dit,"
+            " --encoder or --vae"
+        )
     if os.path.lexists(path):
-        kind = "is a file" if os.path.isfile(path) else "is no folder"
-        raise UsageError(f"--model {brief(model, 1000)}: {kind}; give the checkpoint's folder")
+        raise UsageError(f"--model {brief(model, 1000)}: is no folder; give the checkpoint's folder")
     parts = model.split("/")
     if len(parts) == 2 and all(parts) and not model.startswith((".", "~")) and "\\" not in model:
         return None
@@ -70,6 +74,11 @@ def _is_edit_plus(folder: Path) -> bool:
         return is_there(index) and "EditPlus" in Values(read_object(index)).text("_class_name", "")
     except (CheckpointError, ConfigError):  # told with its reason when the checkpoint is opened
         return False
+
+
+def is_plus_file(name: str) -> bool:
+    """Whether a file of the DiT calls itself Edit-Plus. Its tensors are those of Edit, so nothing else tells it."""
+    return "edit_plus" in Path(name).name.lower().replace("-", "_")
 
 
 def _own_settings(path: Path) -> Settings:

@@ -6,7 +6,7 @@ Safetensors (one file, or shards with an index) are read straight to the target 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,15 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from joyedit.contents import HEAD, stand_in_of
 from joyedit.errors import CheckpointError, first_line
 from joyedit.printable import brief
-from joyedit.weights.regular_files import INDEX_BYTES, is_there, open_regular, printable_path, read_object, unreadable
+from joyedit.weights.headers import FLOATS, head_of, incomplete
+from joyedit.weights.regular_files import INDEX_BYTES, is_there, open_regular, printable_path, unreadable
+from joyedit.weights.shards import index_of, shards_of, weight_map
 from joyedit.weights.stored import Stored
 
-MOST_SHARDS = 1000
-FLOATS = ("F16", "BF16", "F32", "F64")
-"""The types of tensors that networks are loaded from, as safetensors names them."""
 _DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 
 
@@ -57,14 +55,16 @@ class SafetensorsFiles:
         self._paths: dict[str, Path] = {}
         self._headers: dict[Path, tuple[int, dict[str, Any]]] = {}
         self._other_types: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
         for path in paths:
             _check_header(path)
             try:
                 with safe_open(path, framework="pt") as file:
+                    self.metadata |= file.metadata() or {}
                     for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
                         self._add(name, path, file.get_slice(name))
             except (SafetensorError, OSError) as error:
-                raise _incomplete(path, first_line(error)) from error
+                raise incomplete(path, first_line(error)) from error
         absent = sorted(set(expected or ()) - set(self._shapes))
         if absent:
             raise CheckpointError(
@@ -103,63 +103,35 @@ class SafetensorsFiles:
         dtype = _DTYPES.get(entry["dtype"])
         return None if dtype is None else Stored(path=path, offset=data + begin, nbytes=end - begin, dtype=dtype)
 
+    def read_some(self, names: Collection[str]) -> dict[str, Tensor]:
+        """These tensors, on the CPU."""
+        found: dict[str, Tensor] = {}
+        for path in self.paths if names else ():
+            with safe_open(path, framework="pt") as file:
+                found |= {name: file.get_tensor(name) for name in file.keys() if name in names}  # noqa: SIM118
+        return found
+
 
 def open_safetensors(folder: Path, stem: str) -> SafetensorsFiles:
     """The tensors of one component folder: `<stem>.safetensors`, or the shards that its index names.
 
-    They must be there (see `absent_files`). Raises CheckpointError for files that cannot be read.
+    They must be there (see `shards.absent_files`). Raises CheckpointError for files that cannot be read.
     """
-    single = folder / f"{stem}.safetensors"
-    if is_there(single):
-        return SafetensorsFiles([single])
-    weight_map = _weight_map(folder / f"{stem}.safetensors.index.json")
-    return SafetensorsFiles([folder / shard for shard in sorted(set(weight_map.values()))], weight_map)
-
-
-def absent_files(folder: Path, stem: str) -> list[Path]:
-    """The files of one component that are not there: shards that its index names, or the file without shards.
-
-    Raises CheckpointError for an index that cannot be read.
-    """
-    single = folder / f"{stem}.safetensors"
-    index = folder / f"{stem}.safetensors.index.json"
-    if is_there(single):
-        return []
-    if not is_there(index):
-        return [single]
-    return [folder / shard for shard in sorted(set(_weight_map(index).values())) if not is_there(folder / shard)]
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    """The shard of each tensor. Raises CheckpointError for names that lead out of the folder, or too many shards."""
-    where = printable_path(index)
-    weight_map = read_object(index, INDEX_BYTES).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{where}: not a safetensors index (it has no weight_map)")
-    for shard in weight_map.values():
-        if not isinstance(shard, str):
-            raise CheckpointError(f"{where}: not a safetensors index (the name of a shard is no text)")
-        if Path(shard).name != shard or shard == "..":
-            raise CheckpointError(f"{where}: names a shard outside its folder: {brief(shard)}")
-    if (count := len(set(weight_map.values()))) > MOST_SHARDS:
-        raise CheckpointError(f"{where}: names {count} shards, {MOST_SHARDS} are allowed")
-    return weight_map
+    index = index_of(folder, stem)
+    is_single = index is None or is_there(folder / f"{stem}.safetensors")
+    return SafetensorsFiles(shards_of(folder, stem), None if is_single or index is None else weight_map(index))
 
 
 def _check_header(path: Path) -> None:
     """Raises CheckpointError for a header that is longer than the file, or than the header of any network."""
+    length = int.from_bytes(head_of(path)[:8], "little")
     with open_regular(path) as file:
         try:
-            head = file.read(HEAD)
-            length = int.from_bytes(head[:8], "little")
             size = file.seek(0, 2)
         except OSError as error:
             raise unreadable(path, error) from error
-    held = stand_in_of(head)
-    if held is not None:
-        raise CheckpointError(f"{printable_path(path)}: it holds {held}")
     if size < 8 or length > size - 8:
-        raise _incomplete(path, f"it has {size} bytes, and its header alone should have {length}")
+        raise incomplete(path, f"it has {size} bytes, and its header alone should have {length}")
     if length > INDEX_BYTES:
         raise CheckpointError(f"{printable_path(path)}: its header has {length} bytes, {INDEX_BYTES} are allowed")
 
@@ -169,7 +141,3 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
     with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         return 8 + length, json.loads(file.read(length))
-
-
-def _incomplete(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{printable_path(path)}: not a complete safetensors file ({reason}); download it again")

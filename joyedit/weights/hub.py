@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,17 @@ from joyedit.printable import brief
 from joyedit.weights.defaults import local_folder
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.pth", "*.txt", "*.jinja"]
+WEIGHTS_OF = {
+    "dit": ("transformer/*.safetensors", "transformer/*.pth"),
+    "encoder": ("text_encoder/*.safetensors", "JoyAI-Image-Und/*.safetensors"),
+    "vae": ("vae/*.safetensors", "vae/*.pth"),
+}
+"""The files that are not downloaded where a part is named by itself."""
 POLL = 0.5
 """Seconds between two looks at the progress of a download."""
 
-_found: dict[tuple[str, str], Path] = {}
-"""What this process has resolved, by model and cache: the hub is asked once."""
+_found: dict[tuple[str, str, frozenset[str]], Path] = {}
+"""What this process has resolved, by model, cache and parts that are left out: the hub is asked once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,48 +49,51 @@ OnDownload = Callable[[Download, int], None]
 """Called at the start of a download, about each half second, and at its end, with the bytes that are here by then."""
 
 
-def resolve(model: str, on_download: OnDownload | None = None) -> Path:
+def resolve(model: str, on_download: OnDownload | None = None, *, without: frozenset[str] = frozenset()) -> Path:
     """The local folder of `model`: a path, `nano`, or a hub id, which huggingface_hub downloads.
 
-    Without `on_download`, huggingface_hub shows the progress itself. Raises UsageError for a name that is neither, and
-    CheckpointError for one that the hub does not give.
+    `without`: parts whose weights are not needed. Without `on_download`, huggingface_hub shows the progress itself.
+    Raises UsageError for a name that is neither, and CheckpointError for one that the hub does not give.
     """
     folder = local_folder(model)
     if folder is not None:
         return folder
     from huggingface_hub import constants
 
-    key = (model, str(constants.HF_HUB_CACHE))
+    key = (model, str(constants.HF_HUB_CACHE), without)
     if key not in _found:
-        _found[key] = _from_hub(model, Path(constants.HF_HUB_CACHE), on_download)
+        _found[key] = _from_hub(model, Path(constants.HF_HUB_CACHE), on_download, _patterns(without))
     return _found[key]
 
 
-def local_checkpoint(model: str) -> Path | None:
-    """The local folder of `model`, if it is here already. Nothing is asked over the network. Raises UsageError."""
-    folder = local_folder(model)
-    if folder is not None:
-        return folder
+def cached_snapshot(model: str) -> Path | None:
+    """The folder of a hub id in the cache, as far as it is there; None if it is not. The network is not asked."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS, local_files_only=True))
-    except Exception:  # it is not here; the library says so in several ways
+        return Path(snapshot_download(model, local_files_only=True))
+    except Exception:  # the libraries below the hub's have errors of many kinds
         return None
 
 
-def _from_hub(model: str, cache: Path, on_download: OnDownload | None) -> Path:
+def _patterns(without: Collection[str]) -> dict[str, Any]:
+    """Which files of a repository are wanted, as huggingface_hub takes it."""
+    left_out = [pattern for role in sorted(without) for pattern in WEIGHTS_OF[role]]
+    return {"allow_patterns": HUB_PATTERNS} | ({"ignore_patterns": left_out} if left_out else {})
+
+
+def _from_hub(model: str, cache: Path, on_download: OnDownload | None, patterns: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
-    download = _look(model, cache)
+    download = _look(model, cache, patterns)
     missing = 0 if download is None else download.bytes - download.here
     if missing:
         _refuse_small_disk(model, cache, missing)
     try:
         if download is not None and on_download is not None and missing:
-            return _fetch(download, on_download)
-        with _quiet_hub() if download is not None and not missing else nullcontext():
-            return Path(snapshot_download(model, allow_patterns=HUB_PATTERNS))
+            return _fetch(download, on_download, patterns)
+        with quiet_hub() if download is not None and not missing else nullcontext():
+            return Path(snapshot_download(model, **patterns))
     except Exception as error:  # the libraries below the hub's have errors of many kinds
         reason = first_line(error)
         if missing:
@@ -98,7 +107,7 @@ def _from_hub(model: str, cache: Path, on_download: OnDownload | None) -> Path:
         ) from error
 
 
-def _look(model: str, cache: Path) -> Download | None:
+def _look(model: str, cache: Path, patterns: dict[str, Any]) -> Download | None:
     """What the hub has of a checkpoint, and what of it is here; None if the hub does not say."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.utils._paths import filter_repo_objects
@@ -107,7 +116,7 @@ def _look(model: str, cache: Path) -> Download | None:
         info = HfApi().model_info(model, files_metadata=True)
     except Exception:  # snapshot_download finds the files here, or says what is wrong
         return None
-    files = list(filter_repo_objects(info.siblings or [], allow_patterns=HUB_PATTERNS, key=lambda one: one.rfilename))
+    files = list(filter_repo_objects(info.siblings or [], **patterns, key=lambda one: one.rfilename))
     here = [one for one in files if isinstance(try_to_load_from_cache(model, one.rfilename, revision=info.sha), str)]
     return Download(
         repo=model,
@@ -130,7 +139,7 @@ def _refuse_small_disk(model: str, cache: Path, missing: int) -> None:
         )
 
 
-def _fetch(download: Download, on_download: OnDownload) -> Path:
+def _fetch(download: Download, on_download: OnDownload, patterns: dict[str, Any]) -> Path:
     """Download in a thread, and tell meanwhile how far it is. Raises what the download raises."""
     from huggingface_hub import snapshot_download
 
@@ -142,12 +151,13 @@ def _fetch(download: Download, on_download: OnDownload) -> Path:
 
     def work() -> None:
         try:
-            path = snapshot_download(download.repo, allow_patterns=HUB_PATTERNS, tqdm_class=_stoppable_bar(stopped))
+            bar = _stoppable_bar(stopped)
+            path = snapshot_download(download.repo, **patterns, tqdm_class=bar)
             found.append(Path(path))
         except BaseException as error:
             errors.append(error)
 
-    with _quiet_hub():
+    with quiet_hub():
         thread = threading.Thread(target=work, name="joyedit-download", daemon=True)
         on_download(download, download.here)
         thread.start()
@@ -192,7 +202,7 @@ def _stoppable_bar(stopped: threading.Event) -> type[Any]:
 
 
 @contextmanager
-def _quiet_hub() -> Iterator[None]:
+def quiet_hub() -> Iterator[None]:
     """huggingface_hub's own bars do not show."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

@@ -1,24 +1,28 @@
-"""Network configurations read off tensor shapes, for the authors' layout, which ships none as data."""
+"""Configurations of DiT and VAE read off tensor shapes, for files that bring none as data: the authors' and single
+files."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from joyedit.models.config import ConfigError, DiTConfig, VAEConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def dit_config_of_shapes(shapes: Shapes) -> DiTConfig:
-    """The DiT's configuration from the authors' tensor names.
+def dit_config_of_shapes(shapes: Shapes, said: Mapping[str, Any] | None = None) -> DiTConfig:
+    """The DiT's configuration from the tensors by our names. `said` are values that shapes do not tell, with the keys
+    of a published `config.json`.
 
     Raises LookupError, ArithmeticError or ValueError (ConfigError) for tensors of another network.
 
-    Rotary axes are not in the shapes: their shares of a head are the published 16 : 56 : 56.
+    Rotary axes are not in the shapes: their shares of a head are the published 16 : 56 : 56 where nothing else is said.
     """
-    hidden, channels, _, patch_height, patch_width = shapes["img_in.weight"]
-    head_dim = shapes["double_blocks.0.img_attn_q_norm.weight"][0]
+    hidden = shapes["img_in.weight"][0]
+    channels, patch_height, patch_width = _patches(shapes["img_in.weight"])
+    head_dim = shapes["double_blocks.0.attn.img_attn_q_norm.weight"][0]
     blocks = {int(m[1]) for name in shapes if (m := re.match(r"double_blocks\.([0-9]+)\.", name))}
     spatial = head_dim * 7 // 16
     return DiTConfig.from_dict(
@@ -33,26 +37,35 @@ def dit_config_of_shapes(shapes: Shapes) -> DiTConfig:
             "patch_size": [1, patch_height, patch_width],
             "rope_dim_list": [head_dim - 2 * spatial, spatial, spatial],
             "theta": 10000,
+            **(said or {}),
         }
     )
 
 
-def vae_config_of_shapes(shapes: Shapes) -> VAEConfig:
-    """The VAE's configuration from Wan's tensor names; latent statistics are the published ones.
+def _patches(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of a patch, from the shape of the patch embedding. GGUF files may lack its sides of 1,
+    or have it as a matrix, which is taken for one of the published patches of 2 x 2."""
+    if len(shape) == 2:
+        return shape[1] // 4, 2, 2
+    return shape[1], shape[-2], shape[-1]
 
-    Raises LookupError, ArithmeticError or ValueError (ConfigError) when the names are not those of a Wan 2.1 VAE.
+
+def vae_config_of_shapes(shapes: Shapes) -> VAEConfig:
+    """The VAE's configuration from the tensors by our names; latent statistics are the published ones.
+
+    Raises LookupError, ArithmeticError or ValueError (ConfigError) when they are not those of a Wan 2.1 VAE.
     """
-    base = shapes["encoder.conv1.weight"][0]
+    base = shapes["encoder.conv_in.weight"][0]
     widths: list[list[int]] = [[]]
     temporal: list[bool] = []
     number = 0
     while True:
-        prefix = f"encoder.downsamples.{number}"
+        prefix = f"encoder.down_blocks.{number}"
         if f"{prefix}.resample.1.weight" in shapes:
             temporal.append(f"{prefix}.time_conv.weight" in shapes)
             widths.append([])
-        elif f"{prefix}.residual.2.weight" in shapes:
-            widths[-1].append(shapes[f"{prefix}.residual.2.weight"][0])
+        elif f"{prefix}.conv1.weight" in shapes:
+            widths[-1].append(shapes[f"{prefix}.conv1.weight"][0])
         else:
             break
         number += 1
@@ -62,12 +75,12 @@ def vae_config_of_shapes(shapes: Shapes) -> VAEConfig:
     return VAEConfig.from_dict(
         {
             "base_dim": base,
-            "decoder_base_dim": shapes["decoder.head.0.gamma"][0] // multipliers[0],
+            "decoder_base_dim": shapes["decoder.norm_out.gamma"][0] // multipliers[0],
             "dim_mult": multipliers,
             "num_res_blocks": len(widths[0]),
-            "z_dim": shapes["conv2.weight"][0],
-            "in_channels": shapes["encoder.conv1.weight"][1],
-            "out_channels": shapes["decoder.head.2.weight"][0],
+            "z_dim": shapes["post_quant_conv.weight"][0],
+            "in_channels": shapes["encoder.conv_in.weight"][1],
+            "out_channels": shapes["decoder.conv_out.weight"][0],
             "temperal_downsample": temporal,
         }
     )

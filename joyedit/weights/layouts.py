@@ -1,18 +1,15 @@
-"""What a checkpoint folder holds: its layout, and from it the three networks, still without weights.
+"""From the parts of a checkpoint to its three networks, still without weights.
 
-Recognised: `diffusers` (model_index.json and a folder for each network) and `original` (the
-authors': transformer/transformer.pth, one .pth in vae/, JoyAI-Image-Und/). The authors'
-infer_config.py is never executed; what it says is read off the tensors' shapes.
+`find` says where the parts lie. A part has a configuration as its maker wrote it, or it is read off the shapes of its
+tensors; where shapes do not tell a value, the published one is taken.
 """
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,183 +23,139 @@ from joyedit.models.schedule import SHIFT, ScheduleName
 from joyedit.models.vae import VAE
 from joyedit.printable import brief
 from joyedit.weights import names
-from joyedit.weights.defaults import HUB_EDIT, HUB_EDIT_PLUS, HUB_ORIGINAL
-from joyedit.weights.files import TensorFiles, absent_files, open_safetensors
+from joyedit.weights.encoder_names import deepstack_layers, encoder_from_any
+from joyedit.weights.files import TensorFiles
+from joyedit.weights.find import Found, Layout, refuse_absent
 from joyedit.weights.infer import dit_config_of_shapes, vae_config_of_shapes
+from joyedit.weights.infer_encoder import encoder_config_of_shapes
 from joyedit.weights.load import Component
-from joyedit.weights.pickle_file import PickleFile
-from joyedit.weights.regular_files import entries, files_below, is_there, printable_path, read_object
+from joyedit.weights.part import Part
+from joyedit.weights.prompt_sources import PromptFolders, prompt_folders, token_ids
+from joyedit.weights.regular_files import printable_path, read_object
+from joyedit.weights.tensors import open_part
+from joyedit.weights.wanted import NETWORKS, Role
 
-Layout = Literal["diffusers", "original"]
 T = TypeVar("T")
-Source = tuple[TensorFiles, names.Rename]
-"""The tensors of one network, and how their names lead to ours."""
-MOST_SHOWN = 100
-"""The names of so many missing files are told, and the number of the others."""
 LEAST_TENSORS = 4
 """A layer of any of the networks has at least so many."""
-UNDERSTANDING = "JoyAI-Image-Und"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A recognised checkpoint: its networks on the meta device, and where everything lies."""
+    """A recognised checkpoint: its networks on the meta device, and where everything lies.
 
-    folder: Path
+    `processor_folder` is None where the published settings of the image processor are to be taken.
+    """
+
+    folder: Path | None
     layout: Layout
     dit: DiT
     vae: VAE
     text_encoder: TextEncoder
     tokenizer_folder: Path
-    processor_folder: Path
+    processor_folder: Path | None
     schedule: ScheduleName
     shift: float
     edit_plus: bool
     components: tuple[Component, ...]
 
 
-def detect(folder: Path) -> Layout:
-    """Tell the layout by what is in the folder. Raises CheckpointError for none."""
-    if is_there(folder / "transformer" / "transformer.pth"):
-        return "original"
-    if is_there(folder / "model_index.json") or is_there(folder / "transformer" / "config.json"):
-        return "diffusers"
-    if any(path.match("joy_image_edit*.safetensors") for path in files_below(folder)):
-        raise CheckpointError(
-            f"{printable_path(folder)}: this looks like the ComfyUI layout (single safetensors files), which"
-            " joyedit does not read; use the diffusers or the authors' folder"
-        )
-    raise CheckpointError(
-        f"{printable_path(folder)}: no known checkpoint layout. A diffusers folder holds model_index.json,"
-        f" transformer/, vae/, text_encoder/; the authors' holds transformer/transformer.pth, vae/*.pth,"
-        f" {UNDERSTANDING}/"
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """The tensors of one network, and how their names lead to ours."""
+
+    part: Part
+    files: TensorFiles
+    rename: names.Rename
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes by our names. Of the tensors that are not needed only those of the VAE are kept: they say what
+        its levels do."""
+        found = {}
+        for name, shape in self.files.shapes().items():
+            target = self.rename(name)
+            if target == names.DROP and ".time_conv." in name:
+                target = name.replace(".downsamples.", ".down_blocks.")
+            if target:
+                found[target] = shape
+        return found
 
 
-def schedule_of(folder: Path, layout: Layout) -> ScheduleName:
-    """The noise schedule that a checkpoint was made for."""
-    return "diffusers" if layout == "diffusers" and is_there(folder / _SCHEDULER) else "original"
+def open_checkpoint(found: Found, *, may_fetch: bool = True) -> Checkpoint:
+    """Build the networks on the meta device. Reads configs and headers only.
 
-
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Recognise the layout and build the networks on the meta device. Reads configs and headers only.
-
-    Raises CheckpointError on anything missing or unreadable.
+    `may_fetch`: whether a tokenizer may be downloaded. Raises CheckpointError on anything missing or unreadable.
     """
-    layout = detect(folder)
-    return _open_diffusers(folder) if layout == "diffusers" else _open_original(folder)
-
-
-def _open_diffusers(folder: Path) -> Checkpoint:
-    dit_config = _config(folder / "transformer" / "config.json", DiTConfig.from_dict)
-    vae_config = _config(folder / "vae" / "config.json", VAEConfig.from_dict)
-    text_folder = folder / "text_encoder"
-    text_config = _config(text_folder / "config.json", checked_text_encoder)
-    schedule = schedule_of(folder, "diffusers")
-    shift = _config(folder / _SCHEDULER, _shift) if schedule == "diffusers" else SHIFT
-    index = folder / "model_index.json"
-    class_name = _config(index, lambda raw: Values(raw).text("_class_name", "")) if is_there(index) else ""
-    edit_plus = "EditPlus" in class_name
-    stems = {"transformer": _DIFFUSERS_STEM, "vae": _DIFFUSERS_STEM, "text_encoder": "model"}
-    _refuse_absent(folder, stems, HUB_EDIT_PLUS if edit_plus else HUB_EDIT)
-    processor = folder / "processor"
-    tokenizer = folder / "tokenizer"
-    return _assemble(
-        folder,
-        "diffusers",
-        dit_config=dit_config,
-        vae_config=vae_config,
-        text_config=text_config,
-        text_folder=text_folder,
-        files={
-            "dit": (open_safetensors(folder / "transformer", _DIFFUSERS_STEM), names.dit_from_diffusers),
-            "vae": (open_safetensors(folder / "vae", _DIFFUSERS_STEM), names.vae_from_diffusers),
-            "text": (open_safetensors(text_folder, "model"), names.text_encoder),
-        },
-        tokenizer_folder=tokenizer if tokenizer.is_dir() else processor,
-        processor_folder=processor if processor.is_dir() else tokenizer,
-        schedule=schedule,
-        shift=shift,
-        edit_plus=edit_plus,
+    prompts = prompt_folders(found, may_fetch=may_fetch)
+    refuse_absent(found, prompts.absent)
+    said = found.said()
+    shift = said.pop("shift", SHIFT) if found.scheduler is None else _config(found.scheduler, _shift)
+    readers: dict[Role, Callable[[dict[str, Any]], Any]] = {
+        "dit": DiTConfig.from_dict, "vae": VAEConfig.from_dict, "encoder": checked_text_encoder,
+    }  # fmt: skip
+    configs = {  # all of them before the first header
+        role: _config(config, read)
+        for role, read in readers.items()
+        if (config := found.parts[role].config) is not None
+    }
+    opened: dict[Role, _Opened] = {role: _open(part) for role, part in found.parts.items()}
+    dit = configs.get("dit") or _read_off(found, opened["dit"], lambda shapes: dit_config_of_shapes(shapes, said))
+    vae = configs.get("vae") or _read_off(found, opened["vae"], vae_config_of_shapes)
+    opened["vae"] = _with_levels(opened["vae"], vae)
+    text = configs.get("encoder") or _read_off(
+        found, opened["encoder"], lambda shapes: _encoder_config(shapes, opened["encoder"].files, prompts)
     )
+    return _assemble(found, opened, dit_config=dit, vae_config=vae, text_config=text, prompts=prompts, shift=shift)
 
 
-def _open_original(folder: Path) -> Checkpoint:
-    text_folder = folder / UNDERSTANDING
-    if not os.path.isdir(text_folder):
-        raise CheckpointError(
-            f"{printable_path(folder)}: the authors' layout needs {UNDERSTANDING}/ (the Qwen3-VL folder)"
-        )
-    vae_files = [path for path in entries(folder / "vae") if path.suffix == ".pth"]
-    if len(vae_files) != 1:
-        raise CheckpointError(f"{printable_path(folder / 'vae')}: one .pth file is expected, found {len(vae_files)}")
-    dit = PickleFile(folder / "transformer" / "transformer.pth")
-    vae = PickleFile(vae_files[0])
+def _open(part: Part) -> _Opened:
+    files = open_part(part)
+    known = files.shapes()
+    renames: dict[Role, Callable[[], names.Rename]] = {
+        "dit": lambda: names.dit_from_any,
+        "vae": lambda: names.vae_from_any(known, 1),
+        "encoder": lambda: encoder_from_any(known),
+    }
+    return _Opened(part=part, files=files, rename=renames[part.role]())
+
+
+def _with_levels(opened: _Opened, config: VAEConfig) -> _Opened:
+    """Wan's names are counted through all levels, so the renaming needs the size of a level."""
+    rename = names.vae_from_any(opened.files.shapes(), config.num_res_blocks)
+    return _Opened(part=opened.part, files=opened.files, rename=rename)
+
+
+def _read_off(found: Found, opened: _Opened, read: Callable[[dict[str, tuple[int, ...]]], T]) -> T:
+    """A configuration from shapes; any fault becomes a CheckpointError."""
     try:
-        dit_config = dit_config_of_shapes(dit.shapes())
-        vae_config = vae_config_of_shapes(vae.shapes())
+        return read(opened.shapes())
     except (LookupError, ArithmeticError, ValueError) as error:
         reason = brief(str(error.args[0] if error.args else error), 200)
-        raise CheckpointError(
-            f"{printable_path(folder)}: recognised as the authors' layout,"
-            f" but the sizes of the networks cannot be read from its tensors: {reason}"
-        ) from error
-    _refuse_absent(folder, {UNDERSTANDING: "model"}, HUB_ORIGINAL)
-    return _assemble(
-        folder,
-        "original",
-        dit_config=dit_config,
-        vae_config=vae_config,
-        text_config=_config(text_folder / "config.json", checked_text_encoder),
-        text_folder=text_folder,
-        files={
-            "dit": (dit, names.dit_from_original),
-            "vae": (vae, names.vae_from_original(vae_config.num_res_blocks)),
-            "text": (open_safetensors(text_folder, "model"), names.text_encoder),
-        },
-        tokenizer_folder=text_folder,
-        processor_folder=text_folder,
-        schedule=schedule_of(folder, "original"),
-        shift=SHIFT,
-        edit_plus=False,
-    )
+        if found.layout == "original" and found.folder is not None:
+            start = f"{printable_path(found.folder)}: recognised as the authors' layout, but the sizes of the networks"
+        else:
+            start = f"{opened.files.where}: the size of the {NETWORKS[opened.part.role]}"
+        raise CheckpointError(f"{start} cannot be read from its tensors: {reason}") from error
 
 
-def _refuse_absent(folder: Path, stems: Mapping[str, str], published: str) -> None:
-    """Raises CheckpointError that names every weight file that is absent, and how to get them.
-
-    `stems` are the names of the files in each component's folder, `published` the checkpoint of this layout on the hub.
-    """
-    absent = [path for part, stem in stems.items() for path in absent_files(folder / part, stem)]
-    if absent:
-        where = printable_path(folder)
-        what = "1 file of weights is missing" if len(absent) == 1 else f"{len(absent)} files of weights are missing"
-        shown = [brief(path.relative_to(folder).as_posix()) for path in absent[:MOST_SHOWN]]
-        shown += [f"... and {len(absent) - MOST_SHOWN} more"] if len(absent) > MOST_SHOWN else []
-        names = "\n".join(shown)
-        raise CheckpointError(
-            f"{where}: {what}\n{names}\nif these are the published weights, this command fetches what is missing:\n"
-            f"hf download {published} --local-dir {shlex.quote(where)}"
-        )
-
-
-_DIFFUSERS_STEM = "diffusion_pytorch_model"
-_SCHEDULER = Path("scheduler", "scheduler_config.json")
+def _encoder_config(shapes: dict[str, tuple[int, ...]], files: TensorFiles, prompts: PromptFolders) -> dict[str, Any]:
+    values: Mapping[str, Any] = getattr(files, "values", {})
+    raw = encoder_config_of_shapes(shapes, values, deepstack_layers(files.shapes()), token_ids(prompts.tokenizer))
+    return checked_text_encoder(raw)
 
 
 def _assemble(
-    folder: Path,
-    layout: Layout,
+    found: Found,
+    opened: Mapping[Role, _Opened],
     *,
     dit_config: DiTConfig,
     vae_config: VAEConfig,
     text_config: dict[str, Any],
-    text_folder: Path,
-    files: dict[str, Source],
-    **rest: Any,
+    prompts: PromptFolders,
+    shift: float,
 ) -> Checkpoint:
     """Build the three networks on the meta device and pair each with its files."""
-    where = printable_path(folder)
+    where = "the model" if found.folder is None else printable_path(found.folder)
     if dit_config.in_channels != vae_config.z_dim:
         raise CheckpointError(
             f"{where}: the transformer takes {dit_config.in_channels} latent channels, the VAE makes {vae_config.z_dim}"
@@ -213,37 +166,49 @@ def _assemble(
                 f"{where}: {vae_config.spatial_factor} pixels a latent and {side} latents a patch"
                 f" do not divide {PIXEL_STEP}"
             )
-    _check_layers(dit_config, vae_config, text_config, files)
+    _check_layers(dit_config, vae_config, text_config, opened)
     with torch.device("meta"):
         dit, vae = DiT(dit_config), VAE(vae_config)
-        text = _text_encoder(text_config, text_folder)
+        text = _text_encoder(text_config, opened["encoder"].part)
     if dit_config.text_dim != text.config.text_config.hidden_size:
         raise CheckpointError(
             f"{where}: the transformer takes text features of {dit_config.text_dim} channels, the text encoder"
             f" makes {text.config.text_config.hidden_size}"
         )
-    fits = {"dit": names.fit_dit, "vae": names.fit_vae, "text": names.fit_as_is}
-    labels = {"dit": "transformer", "vae": "vae", "text": "text encoder"}
-    modules = {"dit": dit, "vae": vae, "text": text}
+    fits: dict[Role, names.Fit] = {"dit": names.fit_dit, "vae": names.fit_vae, "encoder": names.fit_as_is}
+    modules: dict[Role, torch.nn.Module] = {"dit": dit, "vae": vae, "encoder": text}
     components = tuple(
-        Component(name=labels[key], module=modules[key], files=source, rename=rename, fit=fits[key])
-        for key, (source, rename) in files.items()
+        Component(name=NETWORKS[role], module=modules[role], files=one.files, rename=one.rename, fit=fits[role])
+        for role, one in ((role, opened[role]) for role in fits)
     )
-    return Checkpoint(folder=folder, layout=layout, dit=dit, vae=vae, text_encoder=text, components=components, **rest)
+    assert prompts.tokenizer is not None  # it would be among what is absent
+    return Checkpoint(
+        folder=found.folder,
+        layout=found.layout,
+        dit=dit,
+        vae=vae,
+        text_encoder=text,
+        tokenizer_folder=prompts.tokenizer,
+        processor_folder=prompts.processor,
+        schedule=found.schedule,
+        shift=shift,
+        edit_plus=found.edit_plus,
+        components=components,
+    )
 
 
-def _check_layers(dit: DiTConfig, vae: VAEConfig, text: dict[str, Any], files: dict[str, Source]) -> None:
+def _check_layers(dit: DiTConfig, vae: VAEConfig, text: dict[str, Any], opened: Mapping[Role, _Opened]) -> None:
     """Raises CheckpointError for more layers than the files can have tensors for: building those takes minutes."""
-    layers = {
+    layers: dict[Role, tuple[str, int]] = {
         "dit": ("num_layers", dit.num_layers),
         "vae": ("num_res_blocks times the levels of dim_mult", vae.num_res_blocks * len(vae.dim_mult)),
-        "text": (
+        "encoder": (
             "num_hidden_layers and depth",
             text["text_config"].get("num_hidden_layers", 0) + text["vision_config"].get("depth", 0),
         ),
     }
-    for key, (name, count) in layers.items():
-        source = files[key][0]
+    for role, (name, count) in layers.items():
+        source = opened[role].files
         if count * LEAST_TENSORS > len(source.shapes()):
             raise CheckpointError(
                 f"{source.where}: holds {len(source.shapes())} tensors, too few for the {count} layers that the"
@@ -251,14 +216,14 @@ def _check_layers(dit: DiTConfig, vae: VAEConfig, text: dict[str, Any], files: d
             )
 
 
-def _text_encoder(config: dict[str, Any], folder: Path) -> TextEncoder:
+def _text_encoder(config: dict[str, Any], part: Part) -> TextEncoder:
     """The network of a checked configuration. What transformers still refuses in it is told with the file's name."""
     try:
         return TextEncoder(config)
     except MemoryError:
         raise
     except Exception as error:
-        name = printable_path(folder / "config.json")
+        name = printable_path(part.config or part.files[0])
         raise CheckpointError(f"{name}: not a usable Qwen3-VL config ({first_line(error)})") from error
 
 

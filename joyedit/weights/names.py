@@ -8,12 +8,17 @@ needed, or with None for a name that it does not know.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
+from joyedit.weights.roles import without_prefix
+
 DROP = ""
 """A tensor that the published checkpoint holds and a single picture does not need."""
+
+MODULATIONS = 6
+"""Rows of the table that modulates a block of the DiT. No matrix has so few."""
 
 Rename = Callable[[str], str | None]
 Fit = Callable[[Tensor], Tensor]
@@ -31,9 +36,21 @@ def dit_from_original(name: str) -> str | None:
     return _AUTHORS_ATTENTION.sub(r"\1.attn.\2", name)
 
 
+def dit_from_any(name: str) -> str | None:
+    """Names of a single file: the diffusers or the authors' ones, behind the prefix of a larger network or without."""
+    return dit_from_original(without_prefix(name))
+
+
 def vae_from_diffusers(name: str) -> str | None:
     """Temporal resampling never runs on one frame."""
     return DROP if ".time_conv." in name else name
+
+
+def vae_from_any(names: Iterable[str], res_blocks: int) -> Rename:
+    """For a single file with these names, Wan's own or the diffusers ones. `res_blocks` as in `vae_from_original`."""
+    is_wan = any(".downsamples." in name for name in names)
+    rename = vae_from_original(res_blocks) if is_wan else vae_from_diffusers
+    return lambda name: rename(without_prefix(name))
 
 
 _WAN_RESIDUAL = {"0": "norm1", "2": "conv1", "3": "norm2", "6": "conv2"}
@@ -86,14 +103,12 @@ def _wan_block(place: str, inner: str) -> str | None:
     return None
 
 
-def text_encoder(name: str) -> str | None:
-    """transformers' own names; the language-model head is never run, so never read."""
-    return DROP if name == "lm_head.weight" else name
-
-
 def fit_dit(tensor: Tensor) -> Tensor:
-    """The patch embedding is a Conv3d in the files and one linear layer here."""
-    return tensor.flatten(1) if tensor.ndim == 5 else tensor
+    """The patch embedding is a Conv3d in the files and one linear layer here. GGUF files may lack sides of 1."""
+    if tensor.ndim >= 4:
+        return tensor.flatten(1)
+    is_table = tensor.ndim == 2 and tensor.shape[0] == MODULATIONS
+    return tensor[None] if is_table else tensor
 
 
 def fit_vae(tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -57,9 +58,18 @@ def names_of_labels(folder: Path) -> None:
     change(folder / "processor" / "preprocessor_config.json", "image_mean", [float("nan")] * 3)
 
 
+def as_original(folder: Path) -> None:
+    """The files of the authors' layout, but for their pickles."""
+    (folder / "text_encoder").rename(folder / "JoyAI-Image-Und")
+    for path in (*(folder / "tokenizer").iterdir(), *(folder / "processor").iterdir()):
+        shutil.copy(path, folder / "JoyAI-Image-Und" / path.name)
+    (folder / "model_index.json").unlink()
+    (folder / "transformer" / "config.json").unlink()
+
+
 def zip_bomb(folder: Path) -> None:
     """A pickle of 768 MiB of zeros in an archive of a few MiB."""
-    (folder / "JoyAI-Image-Und").mkdir()
+    as_original(folder)
     (folder / "vae" / "vae.pth").touch()
     path = folder / "transformer" / "transformer.pth"
     part = bytes(1 << 24)
@@ -80,8 +90,8 @@ def strides_of_zero(folder: Path) -> None:
     """A byte that would be a tensor of a tebibyte."""
     import torch
 
+    as_original(folder)
     torch.save({"x": torch.zeros(1)}, folder / "vae" / "vae.pth")
-    (folder / "JoyAI-Image-Und").mkdir()
     torch.save({"img_in.weight": torch.zeros(1).expand(1 << 38)}, folder / "transformer" / "transformer.pth")
 
 

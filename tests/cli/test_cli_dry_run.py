@@ -84,7 +84,15 @@ def test_json_lines(joyedit: Command, pictures: Path) -> None:
     ]
     assert passed == {"passed_over": "notes.txt", "reason": "no picture"}
     assert summary == {
-        "summary": {"items": 4, "batches": 2, "failed": 1, "passed_over": 1, "seconds": None, "untimed": 3}
+        "summary": {
+            "items": 4,
+            "batches": 2,
+            "failed": 1,
+            "passed_over": 1,
+            "seconds": None,
+            "untimed": 3,
+            "weights": None,
+        }
     }
 
 

@@ -161,7 +161,7 @@ def test_a_stranger_finds_three_places_in_one_hop() -> None:
     for name, line in (
         ("denoise", r"\bguide\("),  # applies guidance
         ("Journal._append", r"self\._write\("),  # writes the journal
-        ("open_checkpoint", r"\bdetect\("),  # chooses the layout
+        ("find", r"\bdetect\("),  # chooses the layout
     ):
         (path,) = {path for path, other in NAMED.findall(prose(DOCS / "architecture.md")) if other == name}
         tree = tree_of((DOCS / path).resolve())

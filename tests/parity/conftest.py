@@ -13,7 +13,7 @@ from support import editing, reference
 
 @pytest.fixture(scope="session")
 def ours(diffusers_checkpoint: Path) -> JoyImageBackend:
-    return editing.backend(diffusers_checkpoint)
+    return loaded(diffusers_checkpoint)
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +23,16 @@ def theirs(diffusers_checkpoint: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def ours_plus(edit_plus_checkpoint: Path) -> JoyImageBackend:
-    return editing.backend(edit_plus_checkpoint)
+    return loaded(edit_plus_checkpoint)
 
 
 @pytest.fixture(scope="session")
 def theirs_plus(edit_plus_checkpoint: Path) -> Any:
     return reference.pipeline(edit_plus_checkpoint, edit_plus=True)
+
+
+def loaded(folder: Path) -> JoyImageBackend:
+    """With its DiT, which loads on in a thread."""
+    found = editing.backend(folder)
+    found.ready()
+    return found

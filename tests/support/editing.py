@@ -59,6 +59,7 @@ def batch_of(edits: Sequence[Edit]) -> ReadyBatch:
 
 
 def run(model: JoyImageBackend, *edits: Edit) -> list[Image.Image]:
+    model.ready()  # the DiT loads on in a thread
     encoded = model.encode(batch_of(edits))
     return model.decode(model.denoise(encoded, lambda done, total: None))
 

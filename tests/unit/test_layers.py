@@ -38,7 +38,7 @@ PACKAGES = {
     "errors": set(),
     "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy", "pillow_heif", "simplejpeg"},
     "models": {"torch", "transformers", "triton"},
-    "weights": {"torch", "safetensors", "huggingface_hub", "tqdm"},
+    "weights": {"torch", "safetensors", "huggingface_hub", "tqdm", "numpy", "gguf"},
     "runtime": {"torch", "PIL", "numpy", "transformers", "triton"},
     "options": set(),
     "request": set(),
@@ -53,7 +53,10 @@ NO_TORCH = (
     "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py",
     "job", "cli", "runtime/pipeline",
     "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/fake.py",
-    "weights/defaults.py", "weights/hub.py",
+    "weights/defaults.py", "weights/hub.py", "weights/hub_tokenizer.py", "weights/wanted.py", "weights/find.py",
+    "weights/locate.py", "weights/part.py", "weights/candidates.py", "weights/headers.py", "weights/roles.py",
+    "weights/shards.py", "weights/gguf_header.py", "weights/literals.py", "weights/prompt_folders.py",
+    "weights/prompt_sources.py", "weights/regular_files.py", "weights/describe.py",
 )  # fmt: skip
 
 LIGHT = ("cli/main.py", "cli/run.py", "cli/recipes.py", "cli/verify.py", "cli/console.py", "errors.py")

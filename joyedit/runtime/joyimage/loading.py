@@ -25,7 +25,6 @@ from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.tuning.compile import keep_compiled_code
 from joyedit.weights import random
 from joyedit.weights.defaults import nano_folder
-from joyedit.weights.hub import resolve
 from joyedit.weights.layouts import open_checkpoint
 from joyedit.weights.load import (
     Component,
@@ -36,21 +35,24 @@ from joyedit.weights.load import (
     load_in_order,
     told_as_faults_of,
 )
+from joyedit.weights.locate import locate
 from joyedit.weights.random import SizeName
+from joyedit.weights.wanted import Wanted
 
 
 def load_backend(config: RunConfig) -> JoyImageBackend:
-    """Find, recognise, check and load the checkpoint that `config.model` names.
+    """Find, recognise, check and load the checkpoint that `config` names.
 
     The DiT, two thirds of it, loads on in a thread while the encoder takes the first batch; `ready` waits
     for it. Raises CheckpointError, DeviceError or UsageError, with nothing half loaded.
     """
-    if config.model is None:
+    model = Wanted.of(config)
+    if not model.is_enough:
         raise CheckpointError("no model is given")
     started = time.perf_counter()
     keep_compiled_code(config)
     wanted = DeviceChoice.of(config)
-    checkpoint = open_checkpoint(resolve(config.model))
+    checkpoint = open_checkpoint(locate(model))
     check(checkpoint.components, checkpoint.layout)
     conditioner = open_conditioner(checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
@@ -78,7 +80,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     )
     loading = Loading(partial(_load_all, later, wanted))
     try:
-        return JoyImageBackend(networks, wanted, config, model=config.model, started=started, loading=loading)
+        return JoyImageBackend(networks, wanted, config, model=model.label, started=started, loading=loading)
     except BaseException:
         loading.cancel()
         raise

@@ -14,16 +14,18 @@ from typing import Any
 from joyedit.errors import CheckpointError, JoyeditError, first_line
 from joyedit.models.config_values import ConfigError, Values, shown
 from joyedit.models.qwen import TextEncoder
-from joyedit.models.qwen_loading import PROCESSOR_FILE, load_image_processor, load_tokenizer
+from joyedit.models.qwen_loading import load_image_processor, load_tokenizer
 from joyedit.runtime.joyimage.conditioning import Conditioner, PromptBuilder
-from joyedit.weights.regular_files import check_texts, is_there, printable_path, read_object
+from joyedit.weights.prompt_folders import PREPROCESSOR_FILE, image_processor_file
+from joyedit.weights.regular_files import check_texts, printable_path, read_object
 
 IMAGE_TOKEN = "<|image_pad|>"
 _CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 
 
-def open_conditioner(encoder: TextEncoder, tokenizer_folder: Path, processor_folder: Path) -> Conditioner:
-    """The conditioner of a checkpoint. `encoder` may still be without weights.
+def open_conditioner(encoder: TextEncoder, tokenizer_folder: Path, processor_folder: Path | None) -> Conditioner:
+    """The conditioner of a checkpoint. `encoder` may still be without weights. Without a folder of the image processor
+    the published settings are in force.
 
     Raises CheckpointError for files that are missing or broken, and for ones that do not fit the text encoder.
     """
@@ -54,13 +56,15 @@ def _check_ids(tokenizer: Any, encoder: TextEncoder) -> None:
         raise ConfigError(f"its {IMAGE_TOKEN} is {found}, the text encoder's image_token_id is {encoder.image_token}")
 
 
-def _image_processor(folder: Path, encoder: TextEncoder) -> Any:
-    check_texts(folder)
-    if not is_there(folder / PROCESSOR_FILE):
-        raise CheckpointError(f"{printable_path(folder / PROCESSOR_FILE)}: missing; the checkpoint is incomplete")
-    read_object(folder / PROCESSOR_FILE)
+def _image_processor(folder: Path | None, encoder: TextEncoder) -> Any:
+    if folder is not None:
+        check_texts(folder)
+        if image_processor_file(folder) is None:
+            raise CheckpointError(
+                f"{printable_path(folder / PREPROCESSOR_FILE)}: missing; the checkpoint is incomplete"
+            )
     vision = encoder.config.vision_config
-    with _told_as("the image processor", folder):
+    with _told_as("the image processor", folder or Path("the published settings")):
         processor = load_image_processor(folder)
         for name, wanted in (
             ("patch_size", vision.patch_size),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -197,6 +198,6 @@ def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
         "guidance_scale": str(item.sampling.guidance_scale),
         "basesize": str(item.basesize),
         "schedule": info.schedule,
-        "model": local.resolve().name if local.exists() else info.model,
+        "model": local.resolve().name if os.path.exists(local) else info.model,
         "software": f"joyedit {joyedit_version()}",
     }

@@ -12,6 +12,7 @@ from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, Settings, Si
 from joyedit.runtime.fake import FakeBackend
 from joyedit.runtime.model import backend_loader, model_settings
 from joyedit.runtime.protocol import ReadyBatch
+from joyedit.weights.wanted import Wanted
 
 
 def batch_input(*instructions: str, references: int = 1, seed: int = 42) -> ReadyBatch:
@@ -70,14 +71,14 @@ def test_pictures_of_a_wrong_size_are_refused() -> None:
 def test_the_fake_needs_its_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOYEDIT_FAKE", "1")
     config = RunConfig(output=Path("out"), model="fake")
-    assert isinstance(backend_loader("fake")(config), FakeBackend)
-    assert model_settings("fake") == Settings()
+    assert isinstance(backend_loader(Wanted.of(config))(config), FakeBackend)
+    assert model_settings(Wanted.of(config)) == Settings()
     monkeypatch.delenv("JOYEDIT_FAKE")
     with pytest.raises(UsageError, match="fake"):
-        backend_loader("fake")(config)
+        backend_loader(Wanted.of(config))(config)
 
 
 def test_without_a_model_there_is_nothing_to_load() -> None:
     with pytest.raises(UsageError, match="--model"):
-        backend_loader(None)
-    assert model_settings(None) == Settings()
+        backend_loader(Wanted())
+    assert model_settings(Wanted()) == Settings()

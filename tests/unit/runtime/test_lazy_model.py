@@ -199,7 +199,7 @@ def test_what_is_foreseen_is_what_is_loaded(checkpoint: Path, asked: dict[str, A
     config = RunConfig(output=Path("unused"), model=str(checkpoint), device="cpu", **asked)
     seen, backend = describe_without_loading(config), load_backend(config)
     info = backend.info
-    message = (info.model, info.dtype, info.schedule, model_identity(info, config.model))
+    message = (info.model, info.dtype, info.schedule, model_identity(info, config))
     assert (seen.model, seen.dtype, seen.schedule, seen.identity) == message
     assert seen.attention == asked.get("attention", "auto")
     assert seen.layout == info.layout

@@ -122,9 +122,10 @@ def test_what_can_be_said_without_loading(folder: Path, name: str, kind: str) ->
 
 
 def test_a_folder_that_is_described(folder: Path) -> None:
-    info = describe_without_loading(RunConfig(output=Path("out"), model=str(folder)))
+    config = RunConfig(output=Path("out"), model=str(folder))
+    info = describe_without_loading(config)
     assert (info.layout, info.schedule, info.identity) == ("diffusers", "diffusers", folder_identity(nano_folder()))
-    assert model.model_identity(info, str(folder)) == info.identity
+    assert model.model_identity(info, config) == info.identity
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from joyedit.weights.defaults import checkpoint_defaults
 from joyedit.weights.hub import resolve
 from joyedit.weights.layouts import open_checkpoint
 from joyedit.weights.load import check
+from joyedit.weights.locate import locate
+from joyedit.weights.wanted import Wanted
 from support.checkpoints import write_original
 
 
@@ -136,7 +138,7 @@ def test_a_missing_shard(broken: Path) -> None:
     assert len(shards) > 2
     shards[1].unlink()
     assert refused(broken).splitlines() == [
-        "CKPT: 1 file of weights is missing",
+        "CKPT: 1 file is missing",
         f"text_encoder/{shards[1].name}",
         "if these are the published weights, this command fetches what is missing:",
         "hf download jdopensource/JoyAI-Image-Edit-Diffusers --local-dir CKPT",
@@ -149,10 +151,10 @@ def test_every_missing_file_is_told_at_once(broken: Path) -> None:
         shard.unlink()
     (broken / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     lines = refused(broken).splitlines()
-    assert lines[0] == f"CKPT: {len(shards) + 1} files of weights are missing"
+    assert lines[0] == f"CKPT: {len(shards) + 1} files are missing"
     assert lines[1:-2] == [
-        "vae/diffusion_pytorch_model.safetensors",
         *(f"text_encoder/{shard.name}" for shard in shards),
+        "vae/diffusion_pytorch_model.safetensors",
     ]
 
 
@@ -215,7 +217,7 @@ def test_a_pointer_of_git_lfs_in_place_of_a_file(broken: Path, name: str) -> Non
 
 def test_a_missing_config(broken: Path) -> None:
     (broken / "vae" / "config.json").unlink()
-    assert refused(broken) == "CKPT/vae/config.json: missing; the checkpoint is incomplete"
+    assert refused(broken).splitlines()[:2] == ["CKPT: 1 file is missing", "vae/config.json"]
 
 
 def test_a_config_without_a_key(broken: Path) -> None:
@@ -312,7 +314,9 @@ def test_a_folder_of_no_known_layout(tmp_path: Path) -> None:
     assert refused(tmp_path).startswith("CKPT: no known checkpoint layout. A diffusers folder holds")
     (tmp_path / "diffusion_models").mkdir()
     (tmp_path / "diffusion_models" / "joy_image_edit_bf16.safetensors").touch()
-    assert "looks like the ComfyUI layout" in refused(tmp_path)
+    lines = refused(tmp_path).splitlines()
+    assert lines[1] == "these files could not be read:"
+    assert lines[2].startswith("CKPT/diffusion_models/joy_image_edit_bf16.safetensors: not a complete safetensors file")
 
 
 @pytest.mark.parametrize("model", ["missing", "./a/b", "a/b/c", "~/x/y", "/nowhere/checkpoint"])
@@ -337,7 +341,7 @@ def test_a_hub_id_goes_through_huggingface_hub(monkeypatch: pytest.MonkeyPatch, 
         return str(diffusers_checkpoint)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    checkpoint = open_checkpoint(resolve("owner/model"))
+    checkpoint = open_checkpoint(locate(Wanted(model="owner/model")))
     check(checkpoint.components, checkpoint.layout)
     assert asked == ["owner/model"]
 
@@ -370,3 +374,19 @@ def test_faulty_defaults_are_refused(broken: Path, content: str) -> None:
     (broken / "joyedit.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"joyedit\.json: "):
         checkpoint_defaults(str(broken))
+
+
+def test_the_authors_layout_without_its_parts(broken_original: Path) -> None:
+    shutil.rmtree(broken_original / "JoyAI-Image-Und")
+    shutil.rmtree(broken_original / "vae")
+    lines = refused(broken_original).splitlines()
+    assert lines[:-2] == [
+        "CKPT: 6 files are missing",
+        "JoyAI-Image-Und/config.json",
+        "JoyAI-Image-Und/model.safetensors",
+        "vae/Wan2.1_VAE.pth",
+        "JoyAI-Image-Und/tokenizer_config.json",
+        "JoyAI-Image-Und/tokenizer.json",
+        "JoyAI-Image-Und/preprocessor_config.json",
+    ]
+    assert lines[-1] == "hf download jdopensource/JoyAI-Image-Edit --local-dir CKPT"

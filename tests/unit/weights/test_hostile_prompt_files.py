@@ -106,7 +106,7 @@ def test_something_else_under_the_name_of_a_file(diffusers: Path, refused: Refus
     if kind != "folder" or name.endswith(("vocab.json", "preprocessor_config.json")):
         assert "CKPT/" in refused(diffusers)
         return
-    with pytest.raises(Exception, match=r"a weight was read|CKPT|cannot be used"):
+    with pytest.raises(Exception, match=r"a weight was read|is a folder|cannot be used"):
         load_backend(RunConfig(output=Path("unused"), model=str(diffusers)))
 
 
@@ -141,7 +141,7 @@ def test_a_placeholder_that_is_another_token(diffusers: Path, refused: Refused) 
 
 def test_a_missing_file_of_the_image_processor(diffusers: Path, refused: Refused) -> None:
     (diffusers / "processor" / "preprocessor_config.json").unlink()
-    assert refused(diffusers) == "CKPT/processor/preprocessor_config.json: missing; the checkpoint is incomplete"
+    assert refused(diffusers).splitlines()[:2] == ["CKPT: 1 file is missing", "processor/preprocessor_config.json"]
 
 
 def test_a_file_of_a_gigabyte(diffusers: Path, refused: Refused) -> None:

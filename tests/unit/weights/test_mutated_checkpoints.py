@@ -13,6 +13,7 @@ from joyedit.errors import CheckpointError, UsageError
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.model import describe_without_loading, model_settings
+from joyedit.weights.wanted import Wanted
 from support.figures import FIGURES, SOAK
 from support.hostile import KINDS, linked_copy, put, put_kind
 
@@ -70,7 +71,7 @@ def message_of(folder: Path) -> str | None:
     """The message of the typed error that describing or loading the model ends with; None if it loads."""
     config = RunConfig(output=Path("unused"), model=str(folder))
     try:
-        model_settings(str(folder))
+        model_settings(Wanted(model=str(folder)))
         describe_without_loading(config)
         backend = load_backend(config)
         backend.ready()
