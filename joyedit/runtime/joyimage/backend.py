@@ -21,6 +21,8 @@ from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
 from joyedit.models.schedule import ScheduleName, sigmas
 from joyedit.runtime.joyimage.batch_size import (
+    PASSING_SIZES,
+    SIZES,
     batch_size_on_cpu,
     kept_size,
     largest_batch_that_fits,
@@ -274,7 +276,8 @@ class JoyImageBackend:
             return batch_size_on_cpu(tokens)
         spare_bytes = RESERVE if self.placement.is_resident else spare(self._placed.budget)
         room = self._placed.budget - self._weights - self.cache.capacity - spare_bytes
-        most = largest_batch_that_fits(partial(self.memory.batch_bytes, target), room)
+        sizes = PASSING_SIZES if self.placement.streams_blocks else SIZES
+        most = largest_batch_that_fits(partial(self.memory.batch_bytes, target), room, sizes)
         place = round(2 * math.log2(tokens))  # one measurement for all buckets of a base size
         if place not in self._batch_sizes:
             cfg = self._dit.cfg
@@ -285,7 +288,7 @@ class JoyImageBackend:
             kept = Measurements("batch-sizes.json")
             size = kept_size(kept.get(key))
             if size is None:
-                size = self._measure_batch_size(target, most)
+                size = self._measure_batch_size(target, tuple(one for one in sizes if one <= most))
                 kept.put(key, size)
             self._batch_sizes[place] = size
         return min(self._batch_sizes[place], most)
@@ -293,12 +296,12 @@ class JoyImageBackend:
     def _block_kind(self) -> str:
         return "fused" if self.info.fused else "compiled" if self.info.compiled else "plain"
 
-    def _measure_batch_size(self, target: Size, most: int) -> int:
+    def _measure_batch_size(self, target: Size, sizes: tuple[int, ...]) -> int:
         """Measure. The memory that this takes does not count as the run's peak."""
         self.ready()
         with self._on_device_lock:
             self._peak = self.peak_memory() or 0
-            size = measured_batch_size(self._dit, self.memory, target, most, self.streams.synchronize)
+            size = measured_batch_size(self._dit, self.memory, target, sizes, self.streams.synchronize)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         return size

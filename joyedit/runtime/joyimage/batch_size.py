@@ -20,6 +20,8 @@ from joyedit.runtime.protocol import OutOfMemory
 from joyedit.runtime.tuning.timing import timed
 
 SIZES = (1, 2, 4, 8)
+PASSING_SIZES = (*SIZES, 16, 32)
+"""Where blocks pass through the device, a larger batch of small pictures gives their copies the time that they take."""
 NEAR = 1.05
 """A batch whose time an item is within this factor of the best one fills the device."""
 
@@ -60,9 +62,10 @@ def kept_size(found: object) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 1 else None
 
 
-def measured_batch_size(dit: DiT, memory: MemoryModel, target: Size, most: int, synchronize: Callable[[], None]) -> int:
-    """The smallest batch of at most `most` items that fills the device at this target."""
-    sizes = tuple(size for size in SIZES if size <= most)
+def measured_batch_size(
+    dit: DiT, memory: MemoryModel, target: Size, sizes: tuple[int, ...], synchronize: Callable[[], None]
+) -> int:
+    """The smallest batch of `sizes` that fills the device at this target."""
     return smallest_saturating_batch(partial(seconds_a_forward, dit, memory, target, synchronize), sizes)
 
 
