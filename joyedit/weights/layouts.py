@@ -89,7 +89,7 @@ def open_checkpoint(found: Found, *, may_fetch: bool = True) -> Checkpoint:
     prompts = prompt_folders(found, may_fetch=may_fetch)
     refuse_absent(found, prompts.absent)
     said = found.said()
-    shift = said.pop("shift", SHIFT) if found.scheduler is None else _config(found.scheduler, _shift)
+    shift = SHIFT if found.scheduler is None else _config(found.scheduler, _shift)
     readers: dict[Role, Callable[[dict[str, Any]], Any]] = {
         "dit": DiTConfig.from_dict, "vae": VAEConfig.from_dict, "encoder": checked_text_encoder,
     }  # fmt: skip

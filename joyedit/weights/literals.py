@@ -1,8 +1,8 @@
 """Plain values in the authors' `infer_config.py`. The file is taken apart and never run. No torch in here.
 
-Two dictionaries in it say what no shape tells: `dit_arch_config` the rotary axes, `scheduler_arch_config` the shift of
-the noise schedule. They are fields of a class, each a dictionary or a function without arguments that gives one, and
-what is read of them are numbers, texts and lists of numbers.
+A dictionary in it, `dit_arch_config`, says what no shape tells: the rotary axes. It is a field of a class, a dictionary
+or a function without arguments that gives one, and what is read of it are numbers, texts and lists of numbers. The
+shift that the file names is not that of the schedule which the model was published with, so it is not read.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.errors import CheckpointError, first_line
-from joyedit.models.config_values import ConfigError, Values
 from joyedit.weights.regular_files import printable_path, read_text
 
 MOST_BYTES = 1 << 16
-DIT, SCHEDULER = "dit_arch_config", "scheduler_arch_config"
-PUBLISHED = {"rope_dim_list": [16, 56, 56], "rope_type": "rope", "theta": 10000, "shift": 1.5}
+DIT = "dit_arch_config"
+PUBLISHED = {"rope_dim_list": [16, 56, 56], "rope_type": "rope", "theta": 10000}
 """What is in force where nothing else is said."""
 _DIT_KEYS = ("rope_dim_list", "rope_type", "theta")
 
 
 def read_literals(path: Path) -> dict[str, Any]:
-    """What the file says of `rope_dim_list`, `rope_type`, `theta` and `shift`; only those that it says.
+    """What the file says of `rope_dim_list`, `rope_type` and `theta`; only those that it says.
 
-    Raises CheckpointError for a file that is no Python, and for values that cannot be.
+    Raises CheckpointError for a file that is no Python.
     """
     where = printable_path(path)
     try:
@@ -39,18 +38,11 @@ def read_literals(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{where}: cannot be read as Python ({first_line(error)}); remove it, and the published values are taken"
         ) from error
-    said = {key: value for key, value in found.get(DIT, {}).items() if key in _DIT_KEYS}
-    try:
-        scheduler = Values(found.get(SCHEDULER, {}))
-        if "shift" in scheduler:
-            said["shift"] = scheduler.number("shift", 0.001, 1000)
-    except ConfigError as error:
-        raise CheckpointError(f"{where}: {error}") from error
-    return said
+    return {key: value for key, value in found.get(DIT, {}).items() if key in _DIT_KEYS}
 
 
 def _fields(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
-    """The fields of the two names in the classes of the module, with their values."""
+    """The fields of this name in the classes of the module, with their values."""
     for node in tree.body:
         for line in node.body if isinstance(node, ast.ClassDef) else ():
             targets: list[ast.expr] = []
@@ -59,7 +51,7 @@ def _fields(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
             elif isinstance(line, ast.Assign):
                 targets = line.targets
             for target in targets:
-                if isinstance(target, ast.Name) and target.id in (DIT, SCHEDULER):
+                if isinstance(target, ast.Name) and target.id == DIT:
                     yield target.id, line.value  # type: ignore[attr-defined]
 
 

@@ -136,7 +136,7 @@ def test_the_authors_layout(tmp_path: Path, plain_checkpoint: Path, expected: An
     (folder / "vae" / "Wan2.1_VAE.pth").unlink()
     save(folder / "vae" / "Wan2.1_VAE.safetensors", single.wan_vae(networks[VAE]))
     assert levels_apart(edited(folder), expected) == 0
-    (folder / "infer_config.py").write_text("class Config:\n    scheduler_arch_config = {'params': {'shift': 4.0}}\n")
+    (folder / "infer_config.py").write_text("class Config:\n    dit_arch_config = {'params': {'theta': 256}}\n")
     assert levels_apart(edited(folder), expected) > 0
 
 
