@@ -49,6 +49,7 @@ def report(tally: Tally, **changes: object) -> Report:
         "dtype": "fp32",
         "attention": "sdpa",
         "schedule": "original",
+        "placement": "all weights stay on the device",
         "fused": False,
         "compile": False,
         "compile_seconds": 0.0,
