@@ -35,6 +35,7 @@ from joyedit.job.results.verify import read_report
 from joyedit.job.source.sources import Source
 from joyedit.job.spec import EditItem, RunConfig
 from joyedit.runtime.model import describe_without_loading, is_fake, model_identity
+from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.weights.defaults import local_folder
 
@@ -110,13 +111,14 @@ def _ended_by_signals() -> Iterator[None]:
         yield
         return
     taken = [number for number in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(number) == signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
+    with INTERRUPTS.hold():
         for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, INTERRUPTS.handle)
+        try:
+            yield
+        finally:
+            for number in taken:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _resume(journal: Journal, source: Source, config: RunConfig, info: BackendInfo) -> Resume:
