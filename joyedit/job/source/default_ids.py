@@ -16,6 +16,7 @@ from typing import NamedTuple
 from joyedit.job.source.names import fold, name_problem, safe_name
 from joyedit.job.source.schema import DEFAULTS_KEYS, Line, Schema
 from joyedit.job.source.written_paths import folder_as_written, is_data, is_plain, system_path
+from joyedit.job.spec import Owns
 
 _MARK = 10
 
@@ -34,12 +35,13 @@ class OtherIds:
 class DefaultId(NamedTuple):
     """An id, and those that the item would have beside other lines: its picture may be finished under one of them.
 
-    `short` is the id that it would have alone, where that is another one.
+    `short` is the id that it would have alone, where that is another one. `owns` is that of `EditItem`.
     """
 
     id: str
     others: Iterable[str] = ()
     short: str | None = None
+    owns: Owns = "none"
 
 
 class PictureIds:
@@ -89,10 +91,10 @@ def folder_id(path: str, same_stem: int, same_name: int) -> DefaultId:
     """
     short = safe_name(os.path.splitext(path)[0])
     if same_stem == 1:
-        return DefaultId(short, OtherIds(short, lambda: _long_ids(safe_name(path), path)))
+        return DefaultId(short, OtherIds(short, lambda: _long_ids(safe_name(path), path)), owns="same pictures")
     long = safe_name(path)
     made = _marked(long, path) if same_name > 1 else long
-    return DefaultId(made, OtherIds(made, lambda: (short, *_long_ids(long, path))), short)
+    return DefaultId(made, OtherIds(made, lambda: (short, *_long_ids(long, path))), short, owns="same pictures")
 
 
 def _long_ids(long: str, path: str) -> tuple[str, str]:
@@ -192,9 +194,13 @@ class DefaultIds:
 
         def others() -> Iterator[str]:
             long, mark = self._pictures.long(images[0], path), f"-{_mark(content)}"
-            return (name + end for name in (short, *_long_ids(long, path)) for end in ("", mark))
+            names = (name + end for name in (short, *_long_ids(long, path)) for end in ("", mark))
+            return (name for name in names if self._uses is None or name not in self._uses.given_ids)
 
-        return DefaultId(made, OtherIds(made, others), None if made == short else short)
+        owns: Owns = "none"  # where nobody knows the lines to come
+        if self._uses is not None:
+            owns = "same line" if self._uses.is_used_differently(path) else "same pictures"
+        return DefaultId(made, OtherIds(made, others), None if made == short else short, owns)
 
     def _made(self, short: str, image: str, path: str, content: tuple[object, ...]) -> str:
         if self._uses is None:

@@ -176,6 +176,7 @@ class FolderSource(Source):
             origin=Origin(file=self.name),
             has_default_id=True,
             other_ids=name.others,
+            owns=name.owns,
         )
 
 
@@ -202,7 +203,7 @@ class _FolderNames:
                 reason = "the edited picture of another item would overwrite it (choose another output folder with -o)"
         wish = folder_id(entry.path, *entry.alike)
         name = self._taken.default_id(wish.id, safe_name(entry.path))
-        named = DefaultId(name, wish.others if name == wish.id else ())
+        named = DefaultId(name, wish.others if name == wish.id else (), owns=wish.owns)
         self._taken.take_id(name, self._count)
         output = name + self.extension
         if self._is_in_source(output):
