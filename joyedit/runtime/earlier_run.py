@@ -1,6 +1,7 @@
 """What an earlier run left in the output folder, for a dry run: nothing is locked, loaded or written there.
 
-It works on a copy of results.jsonl, since opening that file may repair it.
+It works on a copy of results.jsonl, since opening that file may repair it. The copy has no name, so nothing of it stays,
+however the program ends.
 """
 
 from __future__ import annotations
@@ -92,11 +93,9 @@ def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
     except (CheckpointError, DeviceError) as error:
         yield EarlierRun(note=f"{skipped}: {error}")
         return
-    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="joyedit-") as name:
+    with _ended_by_signals():
         try:
-            with open(open_to_read(config.output / RESULTS), "rb") as file, open(Path(name) / RESULTS, "wb") as copy:
-                shutil.copyfileobj(file, copy, 1 << 20)
-            journal = Journal(Path(name))
+            journal = _copy(config.output)
         except (OSError, OutputError) as error:
             yield EarlierRun(note=f"{skipped}: {error}")
             return
@@ -104,9 +103,17 @@ def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
             yield EarlierRun(resume=_resume(journal, source, config, info), rates=_rates(journal, config, info))
 
 
+def _copy(folder: Path) -> Journal:
+    """The journal of this folder, on a copy. Raises OSError, OutputError and ManifestError."""
+    with open(open_to_read(folder / RESULTS), "rb") as file, tempfile.TemporaryFile("a+b") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
+        copy.flush()
+        return Journal(folder, copy=copy.fileno())
+
+
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """A hang-up and SIGTERM end the block as Ctrl-C does, so that the copy goes."""
+    """A hang-up and SIGTERM end the block as Ctrl-C does, without a word of the system."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -159,8 +159,13 @@ class RunSession:
 
     def _given(self) -> Iterator[Entry]:
         """The items of the source, until it is told to stop."""
+        if self.stop():  # standard input may be in the middle of a line
+            raise StoppedError
         try:
-            yield from self._source.items()
+            for item in self._source.items():
+                if self.stop():  # there are more; after the last one nothing is left to stop
+                    raise StoppedError
+                yield item
         except SourceStoppedError as error:
             raise StoppedError from error
 

@@ -108,6 +108,16 @@ def test_a_signal_that_python_drops_before_the_first_batch(forks: Forks, tmp_pat
     FIGURES["signals survived"] += 1
 
 
+def test_a_dry_run_that_is_killed_leaves_nothing_behind(forks: Forks, tmp_path: Path) -> None:
+    make_manifest(tmp_path, 3)
+    (tmp_path / "tmp").mkdir()
+    run = ("run", "m.jsonl", *FAKE, "-o", "out")
+    assert forks(*run, cwd=tmp_path).code == 0
+    ended = forks(*run, "--dry-run", cwd=tmp_path, fault="journal.open:1:kill", TMPDIR=str(tmp_path / "tmp"))
+    assert ended.code == -signal.SIGKILL
+    assert os.listdir(tmp_path / "tmp") == []
+
+
 def test_a_signal_that_python_drops_in_a_dry_run(forks: Forks, tmp_path: Path) -> None:
     make_manifest(tmp_path, 3)
     run = ("run", "m.jsonl", *FAKE, "-o", "out")

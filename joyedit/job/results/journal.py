@@ -46,8 +46,16 @@ class Journal:
     `shared` holds the values of that key in all records of finished pictures (None: a record without it).
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic, *, handle: int | None = None) -> None:
-        """`handle` is the open folder: whatever has its name by now, the journal lies beside its files.
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        handle: int | None = None,
+        copy: int | None = None,
+    ) -> None:
+        """`handle` is the open folder: whatever has its name by now, the journal lies beside its files. `copy` is an
+        open copy of results.jsonl without a name: the journal works on that, and changes nothing in the folder.
 
         Raises also `ManifestError` if the file has lines and none of them is a record.
         """
@@ -65,13 +73,18 @@ class Journal:
         self._changed: OutputError | None = None  # the file is no longer the one that was opened
         self._synced_at = clock()
         self._folder = self._handle = -1
+        self._is_copy = copy is not None
         try:
             failpoints.reached("journal.open")
-            self._folder = open_folder(folder) if handle is None else os.dup(handle)
-            self._handle = open_own(self._folder, RESULTS, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            if copy is None:
+                self._folder = open_folder(folder) if handle is None else os.dup(handle)
+                self._handle = open_own(self._folder, RESULTS, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            else:
+                self._handle = os.dup(copy)
             self.start = self._end = self._load()
             self._copy = Copy(self._folder)
-            sync_folder(self._folder)
+            if copy is None:
+                sync_folder(self._folder)
         except BaseException as error:
             self._close_handles()
             if isinstance(error, OSError):
@@ -229,7 +242,7 @@ class Journal:
             remedy = "choose another output folder, or restore or remove the file"
             raise ManifestError([Problem("this line is not a record of joyedit", remedy).at(str(self.path), 1)])
         failpoints.reached("journal.repair")
-        if not ours:
+        if not ours and not self._is_copy:
             with open(open_own(self._folder, CUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as kept:
                 for offset in range(good, end, 1 << 20):
                     kept.write(os.pread(handle, min(1 << 20, end - offset), offset))
@@ -272,6 +285,8 @@ class Journal:
 
     def _sync(self) -> None:
         """Flush to the disk, and see that the file is still the one that was opened."""
+        if self._is_copy:
+            return
         failpoints.reached("journal.fsync")
         os.fsync(self._handle)
         failpoints.reached("journal.synced")
