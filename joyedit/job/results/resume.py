@@ -92,7 +92,7 @@ class Resume:
             return "done"
         elif self._is_kept(item, record):
             return "keep"
-        if not has_failed:
+        if not has_failed and self._is_readable(item):
             with self._lock:
                 self.again += 1
         return "edit"
@@ -150,6 +150,10 @@ class Resume:
         state = picture_state(self._inside + output, record, trust=trust)
         # A run that died may have put it in place without a record.
         return "lost" if state == "changed" and self._own.is_unfinished(output) else state
+
+    def _is_readable(self, item: EditItem) -> bool:
+        """Whether the pictures of the item are there: otherwise it fails, and its finished picture stays."""
+        return all(os.access(path, os.R_OK) for path in item.images)
 
     def _has_fingerprint(self, item: EditItem, record: dict[str, Any]) -> bool:
         """Whether the picture of this record was made of what the item says now."""

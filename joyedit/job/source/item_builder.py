@@ -115,6 +115,10 @@ class ItemBuilder:
         )
         return None if problems else text
 
+    def has_seen(self, column: str | None) -> None:
+        """A problem of the source names this column, so nobody needs to hear that no item has it."""
+        self._schema.unmet.discard(column or "")
+
     def of_all_items(self, count: int) -> list[Problem]:
         """The problems that only all `count` records together have."""
         problems = [
