@@ -196,6 +196,29 @@ def test_a_second_line_about_a_picture_takes_nothing_from_the_first(forks: Forks
     assert findings(tmp_path / "out") == []
 
 
+def test_another_spelling_of_a_path_edits_nothing_again(forks: Forks, tmp_path: Path) -> None:
+    place, home = tmp_path / "here", tmp_path / "home"
+    place.mkdir()
+    draw(home / "photos" / "a.png")
+    env = {"HOME": str(home), "PHOTOS": str(home / "photos")}
+    made: dict[str, bytes] = {}
+    for written in (
+        "$PHOTOS/a.png",
+        "${PHOTOS}/a.png",
+        "~/photos/a.png",
+        "../home/photos/a.png",
+        f"{home}/photos/a.png",
+    ):
+        lines(place, {"image": written, "instruction": "x"})
+        ended = forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=place, **env)
+        assert ended.code == 0, ended.message
+        made = made or pictures(place / "out")
+        assert pictures(place / "out") == made, written
+        assert len((place / "out" / "results.jsonl").read_text().splitlines()) == 1
+        ended = forks("verify", "out", cwd=place, **env)
+        assert ended.code == 0, ended.message
+
+
 def test_an_id_that_a_line_gives_is_nobody_elses(forks: Forks, tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     first = {"image": "a.png", "instruction": "one", "id": "a.png"}
