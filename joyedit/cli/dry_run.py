@@ -11,7 +11,7 @@ from joyedit.cli.passed_over_text import tell_passed_over
 from joyedit.cli.planned_text import lines_of, record_of
 from joyedit.cli.settings_in_force import in_force
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
-from joyedit.job.plan import plan
+from joyedit.job.plan import failed, plan
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import line_of
 from joyedit.job.results.report import seconds_text
@@ -71,7 +71,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         console.result(", ".join(f"{label.replace('_', ' ')} {count}" for label, count in numbers.items()))
         if counts.rates is not None and counts.seconds:
             console.result(_time(counts, counts.rates))
-    return EXIT_SOME_FAILED if numbers["failed"] else EXIT_OK
+    return EXIT_SOME_FAILED if numbers["failed"] or numbers.get("left") else EXIT_OK
 
 
 def _checkpoint(config: RunConfig) -> Iterator[str]:
@@ -91,6 +91,7 @@ class Counts:
         self.rates = earlier.rates
         self.seconds = 0.0
         self.untimed = 0
+        self._own = earlier.own
         self._resume = earlier.resume
         self._counts: Counter[str] = Counter()
 
@@ -104,13 +105,15 @@ class Counts:
         """The items that a run would not pass over."""
         for item in items:
             self._counts["items"] += 1
-            decision = "edit"
-            if isinstance(item, EditItem) and self._resume is not None:
-                decision = self._resume.decide(item)
-            if decision == "edit":
+            if not isinstance(item, EditItem):
                 yield item
-            else:
+                continue
+            decision = "edit" if self._resume is None else self._resume.decide(item)
+            if decision != "edit":
                 self._counts["done" if decision in ("done", "changed") else "left"] += 1
+                continue
+            refused = None if self._own is None else self._own.refuse(item)
+            yield item if refused is None else failed(item, refused.code, str(refused))
 
     def add(self, entry: Batch | FailedItem) -> None:
         """One planned batch, or an item that would fail."""

@@ -20,6 +20,7 @@ from joyedit.cli.run import run_command
 from joyedit.cli.streams import safe_streams
 from joyedit.cli.verify import status_command, verify_command
 from joyedit.errors import EXIT_FATAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, JoyeditError, UsageError, system_limit
+from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 
 # typer carries its own copy of click in newer releases and imports click in older ones. Either way the base
 # of its usage errors is a base of the one that it exports.
@@ -75,37 +76,59 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (sys.argv's by default) and exit with its code."""
     code = EXIT_INTERRUPTED
     try:
-        with safe_streams() as pump:
+        with INTERRUPTS.command(), safe_streams() as pump:
             state = console.State(pump=pump)
             code = _exit_code_of(list(sys.argv[1:] if argv is None else argv), state)
+            if INTERRUPTS.is_due():
+                code = EXIT_INTERRUPTED
+            INTERRUPTS.take()
     except KeyboardInterrupt:  # before the command began, or while the last words are written
         pass
     sys.exit(code)
 
 
 def _exit_code_of(argv: list[str], state: console.State) -> int:
-    command = typer.main.get_command(app)
+    command: Any = None
     try:
+        command = typer.main.get_command(app)
         code = command.main(argv, prog_name="joyedit", standalone_mode=False, obj=state)
     except JoyeditError as error:
         console.error(error)
         _trace(state)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
+        INTERRUPTS.take()
         return EXIT_INTERRUPTED
+    except (SystemExit, typer.Abort) as error:
+        return _ended_by_typer(error, state)
     except Exception as error:
         if isinstance(error, _USAGE_FAULT):
             return _usage_fault(error, argv, command)
-        limit = system_limit(error)
-        if limit is not None:
-            console.error(limit)
-            return limit.exit_code
-        console.error(
-            f"unexpected error, {type(error).__name__}: {error}" + ("" if state.verbose else " (use -v to see where)")
-        )
-        _trace(state)
-        return EXIT_FATAL
+        return _unexpected(error, state)
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _ended_by_typer(end: BaseException, state: console.State) -> int:
+    """typer ends the program without a message for some errors: a broken pipe, and an end of file."""
+    cause = end.__cause__ or end.__context__
+    if isinstance(cause, Exception):
+        return _unexpected(cause, state)
+    if isinstance(end, SystemExit):
+        raise end
+    INTERRUPTS.take()
+    return EXIT_INTERRUPTED
+
+
+def _unexpected(error: Exception, state: console.State) -> int:
+    """Tell an error that nobody expected; it may be a limit of the system."""
+    limit = system_limit(error)
+    if limit is not None:
+        console.error(limit)
+        return limit.exit_code
+    text = f"unexpected error, {type(error).__name__}: {error}"
+    console.error(text if state.verbose else f"{text} (use -v to see where)")
+    _trace(state)
+    return EXIT_FATAL
 
 
 def _usage_fault(error: Any, argv: list[str], command: Any) -> int:

@@ -75,6 +75,8 @@ class Pump:
             time.sleep(_POLL)
         if number not in self._dead:
             self._known.add(number)
+            if self._queue.empty():
+                self._progress = time.monotonic()  # nothing was pending, so nobody was slow before
             self._queue.put((number, data))
 
     def drain(self) -> None:
@@ -102,7 +104,10 @@ class Pump:
                 entry.set()
                 self._progress = time.monotonic()
             else:
-                self._write(*entry)
+                try:
+                    self._write(*entry)
+                except MemoryError:  # the next one may find some
+                    self._progress = time.monotonic()
 
     def _write(self, number: int, data: bytes) -> None:
         rest = memoryview(data)
@@ -120,10 +125,13 @@ class Pump:
 
 
 def _write_at_once(number: int, data: bytes) -> None:
-    """Write without a thread, where none is to be had. What cannot be written is dropped."""
+    """Write without a thread, where none is to be had. What cannot be written within `GRACE` is dropped."""
+    until = time.monotonic() + GRACE
     with contextlib.suppress(OSError, ValueError):
-        while data:
-            data = data[os.write(number, data) :]
+        while data and time.monotonic() < until:
+            if select.select([], [number], [], _POLL)[1]:
+                with contextlib.suppress(BlockingIOError):  # somebody else took the room
+                    data = data[os.write(number, data[: select.PIPE_BUF]) :]
 
 
 class _Raw(io.RawIOBase):
@@ -168,7 +176,7 @@ def safe_streams() -> Iterator[Pump | None]:
     pump = None
     try:
         pump = Pump(own)
-    except RuntimeError:  # no thread is to be had: the command tells why it ends
+    except (RuntimeError, MemoryError):  # no thread is to be had: the command tells why it ends
         for number in own.values():
             os.close(number)
     write = _write_at_once if pump is None else pump.write

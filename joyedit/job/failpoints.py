@@ -7,6 +7,7 @@ happens when the process reaches POINT (or `any` point) for the COUNT-th time. A
     kill    SIGKILL to this process (the default)
     int     SIGINT; the process goes on
     term    SIGTERM; the process goes on
+    drop    SIGINT where Python drops what a signal's handler raises; the process goes on
     stop    SIGSTOP to this process: whoever waits for it does something meanwhile, and sends SIGCONT
     hang    the thread that reached the point stops there for ever
 
@@ -60,7 +61,17 @@ class _Failpoint:
     def act(self) -> None:
         if self.action == "hang":
             _hang()
+        if self.action == "drop":
+            _Interrupted()
+            return
         os.kill(os.getpid(), _SIGNALS.get(self.action, signal.SIGKILL))
+
+
+class _Interrupted:
+    """Gets SIGINT while it is deleted."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _hang() -> NoReturn:

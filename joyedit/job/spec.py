@@ -33,6 +33,9 @@ READ_TIMEOUT = 120.0
 """joyedit gives up a picture that it could not read within so many seconds."""
 
 
+Owns = Literal["none", "same line", "same pictures"]
+
+
 class Stamp(NamedTuple):
     """What the file system says about a file: bytes, and times in nanoseconds. A changed file has another stamp."""
 
@@ -107,7 +110,8 @@ class EditItem:
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
     before the choice of a bucket; with None the last reference decides. `has_default_id`: the id comes from the
     path of the first reference. `other_ids` are default ids that the item had if other lines were there: its picture
-    may be finished under one of them. `columns` are what its record carries from
+    may be finished under one of them. `owns` says which records under these ids are of this item: none, those of the
+    same line, or all of the same pictures. `columns` are what its record carries from
     the source; they change no picture.
     """
 
@@ -121,6 +125,7 @@ class EditItem:
     origin: Origin
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
+    owns: Owns = field(default="none", compare=False)
     columns: dict[str, Any] | None = field(default=None, hash=False)
 
 
@@ -209,7 +214,8 @@ class ItemResult:
     """The final state of one item; it becomes the item's line in results.jsonl.
 
     `seconds` has the item's share of each stage (read, encode, denoise, decode, write), `inputs_seen` the
-    references that joyedit has read. `planned_output` is the output of an item that failed.
+    references that joyedit has read. `planned_output` is the output of an item that failed. `replaces` are other ids of
+    the item whose records count no more.
     """
 
     id: str
@@ -229,4 +235,5 @@ class ItemResult:
     output_sha256: str | None = None
     inputs_seen: tuple[Seen, ...] = ()
     planned_output: str | None = None
+    replaces: tuple[str, ...] = ()
     columns: dict[str, Any] | None = field(default=None, hash=False)

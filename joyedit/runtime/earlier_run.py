@@ -1,6 +1,7 @@
 """What an earlier run left in the output folder, for a dry run: nothing is locked, loaded or written there.
 
-It works on a copy of results.jsonl, since opening that file may repair it.
+It works on a copy of results.jsonl, since opening that file may repair it. The copy has no name: nothing of it stays,
+however the program ends.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tempfile
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from joyedit.job.own_files import RESULTS
 from joyedit.job.pictures.encode import DEFAULT_QUALITY
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal, has_records
+from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.records import read_journal
@@ -31,10 +33,12 @@ from joyedit.job.results.replacing import Replacing
 from joyedit.job.results.resume import Resume
 from joyedit.job.results.safe_open import open_to_read
 from joyedit.job.results.shared import shared_by_all
+from joyedit.job.results.unfinished import Unfinished
 from joyedit.job.results.verify import read_report
 from joyedit.job.source.sources import Source
 from joyedit.job.spec import EditItem, RunConfig
 from joyedit.runtime.model import describe_without_loading, is_fake, model_identity
+from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.weights.defaults import local_folder
 from joyedit.weights.wanted import Wanted
@@ -66,9 +70,11 @@ class Rates:
 class EarlierRun:
     """`resume` tells which items are done; `rates` how fast they were (None: another model or device, or no time).
 
-    Both are None where there is no earlier run. `note` says why one was not looked at.
+    Both are None where there is no earlier run. `note` says why one was not looked at. `own` tells which files in the
+    output folder are joyedit's own; None where that was not looked at, or there are none.
     """
 
+    own: OwnPictures | None = None
     resume: Resume | None = None
     rates: Rates | None = None
     note: str | None = None
@@ -77,51 +83,85 @@ class EarlierRun:
 @contextmanager
 def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
     """Look at the output folder of `config`. Raises `UsageError` where the run would be refused."""
-    if not has_records(config.output):
+    if not config.output.is_dir():
         yield EarlierRun()
         return
     skipped = f"the finished pictures in {config.output} are not looked at"
-    wanted = Wanted.of(config)
-    if not wanted.is_enough:
-        yield EarlierRun(note=f"{skipped}: that needs --model")
-        return
-    if config.model is not None and not is_fake(config.model) and local_folder(config.model) is None:
-        yield EarlierRun(note=f"{skipped}: that needs the checkpoint in a local folder")
-        return
-    try:
-        info = describe_without_loading(config, may_fetch=False)
-    except (CheckpointError, DeviceError) as error:
-        yield EarlierRun(note=f"{skipped}: {error}")
-        return
-    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="joyedit-") as name:
+    with _ended_by_signals():
         try:
-            with open(open_to_read(config.output / RESULTS), "rb") as file, open(Path(name) / RESULTS, "wb") as copy:
-                shutil.copyfileobj(file, copy, 1 << 20)
-            journal = Journal(Path(name))
+            journal = _copy(config.output)
         except (OSError, OutputError) as error:
             yield EarlierRun(note=f"{skipped}: {error}")
             return
         with closing(journal):
-            yield EarlierRun(resume=_resume(journal, source, config, info), rates=_rates(journal, config, info))
+            recorded = RecordedOutputs(journal)
+            own = OwnPictures(journal, recorded, config.output, _unfinished(config.output, journal))
+            info = _describe(config) if has_records(config.output) else None
+            if not isinstance(info, BackendInfo):
+                yield EarlierRun(own=own, note=f"{skipped}: {info}" if info else None)
+                return
+            resume = _resume(journal, source, config, info, own, recorded)
+            yield EarlierRun(own=own, resume=resume, rates=_rates(journal, config, info))
+
+
+def _describe(config: RunConfig) -> BackendInfo | str:
+    """What is known of the model without loading it; or why nothing is."""
+    if not Wanted.of(config).is_enough:
+        return "that needs --model"
+    if config.model is not None and not is_fake(config.model) and local_folder(config.model) is None:
+        return "that needs the checkpoint in a local folder"
+    try:
+        return describe_without_loading(config, may_fetch=False)
+    except (CheckpointError, DeviceError) as error:
+        return str(error)
+
+
+def _copy(folder: Path) -> Journal:
+    """The journal of this folder, on a copy. Raises OSError, OutputError and ManifestError."""
+    with tempfile.TemporaryFile("a+b") as copy:
+        with suppress(FileNotFoundError), open(open_to_read(folder / RESULTS), "rb") as file:
+            shutil.copyfileobj(file, copy, 1 << 20)
+        copy.flush()
+        return Journal(folder, copy=copy.fileno())
+
+
+def _unfinished(path: Path, journal: Journal) -> list[str]:
+    """The outputs that were in work when a run ended."""
+    folder = OutputFolder(path)
+    try:
+        folder.prepare()  # it is there, so nothing is made
+        return [one.output for one in Unfinished(folder, journal).before.values()]
+    except OutputError:  # the run itself will tell
+        return []
+    finally:
+        folder.close()
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """A hang-up and SIGTERM end the block as Ctrl-C does, so that the copy goes."""
+    """A hang-up and SIGTERM end the block as Ctrl-C does, without a word of the system."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     taken = [number for number in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(number) == signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
+    with INTERRUPTS.hold():
         for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, INTERRUPTS.handle)
+        try:
+            yield
+        finally:
+            for number in taken:
+                signal.signal(number, signal.SIG_DFL)
 
 
-def _resume(journal: Journal, source: Source, config: RunConfig, info: BackendInfo) -> Resume:
+def _resume(
+    journal: Journal,
+    source: Source,
+    config: RunConfig,
+    info: BackendInfo,
+    own: OwnPictures,
+    recorded: RecordedOutputs,
+) -> Resume:
     """As a run has it, but that files are compared by size and times. Raises UsageError as a run does."""
     fingerprints = Fingerprinter(
         model=model_identity(info, config),
@@ -130,7 +170,7 @@ def _resume(journal: Journal, source: Source, config: RunConfig, info: BackendIn
         quality=DEFAULT_QUALITY if config.quality is None else config.quality,
     )
     shared = shared_by_all(source, config.output, fingerprints)
-    hashes, recorded = HashCache(), RecordedOutputs(journal)
+    hashes = HashCache()
     replacing = None
     if config.redo != "all" and not config.update:
         replacing = Replacing(
@@ -145,7 +185,7 @@ def _resume(journal: Journal, source: Source, config: RunConfig, info: BackendIn
         hashes=hashes,
         redo=config.redo,
         trust=True,
-        own=OwnPictures(journal, recorded, config.output, ()),
+        own=own,
         replacing=replacing,
     )
 

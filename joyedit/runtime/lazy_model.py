@@ -16,6 +16,7 @@ from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.model import DescribeModel, FetchModel, LoadBackend, model_identity
 from joyedit.runtime.pipeline.clock import StageClock
+from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.protocol import Backend, BackendInfo
 
@@ -74,6 +75,7 @@ class LazyModel:
         except (SourceStoppedError, KeyboardInterrupt):
             if describe is None or not self._config.output.is_dir() or not self._source.stopped():
                 raise
+            INTERRUPTS.take()
             self.summary = SourceSummary(items=None, settings=BUILT_IN)
             self.info = describe(self._config)
             return False

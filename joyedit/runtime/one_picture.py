@@ -18,7 +18,9 @@ from joyedit.job.own_files import LOCK, OWN_NAMES, REPORT, RESULTS, UNFINISHED, 
 from joyedit.job.results.journal import has_records
 from joyedit.job.results.lock import holder
 from joyedit.job.results.output_folder import refuse_foreign_files, sync_folder
+from joyedit.job.source.names import name_problem
 from joyedit.job.source.passed_over import is_output_folder
+from joyedit.printable import printable
 from joyedit.runtime.run import RunOutcome
 
 _MOST_BYTES = 255
@@ -41,6 +43,9 @@ class OnePicture:
         """Raises `UsageError` if the file is there already and must stay, or if a foreign folder is in the way."""
         if len(os.fsencode(self.folder.name)) > _MOST_BYTES:
             raise UsageError(f"{self.path}: the name is too long (give a shorter one with -o)")
+        reason = name_problem(self.path.name)
+        if reason is not None:
+            raise UsageError(f"{printable(str(self.path))}: the name {reason} (give another one with -o)")
         if os.path.lexists(self.folder) and not self._is_own_folder():
             raise UsageError(f"{self.folder}: joyedit did not make this (move it away, or give another name with -o)")
         self._end_killed_run()

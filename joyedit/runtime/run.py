@@ -17,6 +17,7 @@ from joyedit.job.results.report import Report
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.model import DescribeModel, FetchModel, LoadBackend
 from joyedit.runtime.pipeline.clock import StageClock
+from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 from joyedit.runtime.pipeline.progress import NoProgress, Progress
 from joyedit.runtime.pipeline.stats import Ending
 from joyedit.runtime.pipeline.threads import StoppedError
@@ -100,6 +101,7 @@ def edit_all(session: RunSession) -> Ending:
                         if ready.finished:
                             writers.put_all(editor.finish())
                     except KeyboardInterrupt:
+                        INTERRUPTS.take()
                         editor.dropped = True
                         session.interrupt()
                     editor.drain()

@@ -159,8 +159,13 @@ class RunSession:
 
     def _given(self) -> Iterator[Entry]:
         """The items of the source, until it is told to stop."""
+        if self.stop():  # standard input may be in the middle of a line
+            raise StoppedError
         try:
-            yield from self._source.items()
+            for item in self._source.items():
+                if self.stop():  # there are more; after the last one nothing is left to stop
+                    raise StoppedError
+                yield item
         except SourceStoppedError as error:
             raise StoppedError from error
 
@@ -295,7 +300,7 @@ class RunSession:
         """
         if self._tally.batches:
             self._stats.measure_ceiling(self.model.open())
-        self.stop.ended = True
+        self.stop.end()
         try:
             report = self._write_report(ending)
         except JoyeditError as error:  # a disk that stopped the run may have no room for the report either
@@ -310,7 +315,7 @@ class RunSession:
         recorder: Recorder | None = getattr(self, "recorder", None)  # it may not have been opened
         if not self.stop.started and (recorder is None or not recorder.journal.has_grown):
             return
-        self.stop.ended = True  # another signal must not interrupt this
+        self.stop.end()  # another signal must not interrupt this
         if isinstance(error, KeyboardInterrupt) or self.stop.reason == "interrupted":  # before the model was loaded
             ending = Ending("interrupted")
         elif isinstance(error, JoyeditError):

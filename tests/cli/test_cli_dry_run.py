@@ -195,8 +195,8 @@ def test_memory_does_not_grow_with_the_manifest(pictures: Path) -> None:
 
     peak(100)  # imports and caches
     few, many = peak(500), peak(4_500)
-    # The tables of name hashes may grow, by about 100 bytes an item; an item that is kept takes over 600.
-    assert (many - few) / 4_000 < 250
+    # The tables of name hashes grow in steps, by 100 to 270 bytes an item; an item that is kept takes over 600.
+    assert (many - few) / 4_000 < 350
 
 
 def test_the_recipes_are_listed(joyedit: Command) -> None:

@@ -87,6 +87,95 @@ def test_a_pipe_that_nobody_reads_is_given_up_when_the_run_is_to_stop(
     pump.drain()
 
 
+def test_last_words_long_after_the_others_are_written(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a reader that was slow is given up; a time in which there was nothing to write does not count."""
+    monkeypatch.setattr(streams, "GRACE", 0.2)
+    reader, writer = pipe
+    pump = Pump()
+    begun = threading.Event()
+    go_on = threading.Event()
+    write = pump._write
+
+    def slow(number: int, data: bytes) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        write(number, data)
+
+    pump.write(writer, b"first ")
+    pump.drain()
+    monkeypatch.setattr(pump, "_write", slow)
+    pump._progress -= 60  # a minute of work without a word
+    pump.stopped = lambda: True
+    pump.write(writer, b"why it ends")
+    assert begun.wait(30)
+    pump._give_up_if_stuck()
+    go_on.set()
+    pump.drain()
+    assert os.read(reader, 100) == b"first why it ends"
+
+
+def test_no_memory_for_one_text_does_not_end_the_thread(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = pipe
+    pump = Pump()
+    write = pump._write
+
+    def without_memory(number: int, data: bytes) -> None:
+        if data == b"too much":
+            raise MemoryError
+        write(number, data)
+
+    monkeypatch.setattr(pump, "_write", without_memory)
+    pump.write(writer, b"too much")
+    pump.write(writer, b"why it ends")
+    pump.drain()
+    assert os.read(reader, 100) == b"why it ends"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_without_a_thread_messages_are_written_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def no_pump(own: object) -> Pump:
+        raise error
+
+    class Own:
+        encoding = "utf-8"
+
+        def __init__(self, number: int) -> None:
+            self.fileno = lambda: number
+
+        def flush(self) -> None:
+            """Nothing is kept."""
+
+    monkeypatch.setattr(streams, "Pump", no_pump)
+    monkeypatch.setattr(sys, "stdout", Own(1))
+    monkeypatch.setattr(sys, "stderr", Own(2))
+    with safe_streams() as pump:
+        assert pump is None
+        sys.stderr.write("why it ends")
+    assert capfd.readouterr().err == "why it ends"
+
+
+def test_without_a_thread_a_full_pipe_is_waited_for(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    fill(writer)
+    os.set_blocking(writer, False)
+    text = b""
+    thread = threading.Thread(target=streams._write_at_once, args=(writer, b"end"))
+    thread.start()
+    while not text.endswith(b"end"):
+        text += os.read(reader, 65_536)
+    thread.join()
+
+
+def test_without_a_thread_a_pipe_that_nobody_reads_is_given_up(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "GRACE", 0.1)
+    fill(pipe[1])
+    streams._write_at_once(pipe[1], b"nobody reads this")
+
+
 def test_a_pipe_that_somebody_made_non_blocking(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     fill(writer)

@@ -151,6 +151,7 @@ def happen(pid: int, events: list[list[Any]]) -> list[int]:
 
 def child(job: dict, streams: Streams) -> None:
     around = job["around"]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as `joyedit.__main__` has it
     os.chdir(job["cwd"])
     for number in (1, 2, 0):
         streams.take(number)

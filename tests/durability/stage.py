@@ -373,9 +373,8 @@ class Stage:
         assert done.code != 10 or "--max-duration" in command.flags, f"out of time:\n{told}"
         assert "unexpected error" not in done.message, told
         assert "-v" in command.flags or "Traceback" not in done.message, told
-        # A signal between the opening of a file and its block leaves the file to Python, which warns only tests of it.
-        is_cut_open = done.code in (130, -signal.SIGINT) and "ResourceWarning: unclosed file" in done.message
-        assert "Exception ignored" not in done.message or is_cut_open, told
+        assert "Exception ignored" not in done.message, told
+        assert "ResourceWarning" not in done.message, told
         assert not RAW.search(done.message), f"raw characters:\n{told!r}"
         for folder in (self.out, self.root / "out.moved"):
             log = folder / "joyedit.log"

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from durability.harness import FAKE, environment
+from joyedit.cli.main import main
+from joyedit.job.source.stoppable_stream import StoppableStream
 
 RUN = ("run", "-", *FAKE, "-p", "edit", "-o", "out")
 
@@ -55,6 +57,37 @@ def test_the_end_of_the_time_with_an_output_folder(tmp_path: Path) -> None:
         assert process.wait(timeout=60) == 10
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["state"], report["exit_code"], report["items"]) == ("out_of_time", 10, 0)
+
+
+def test_a_signal_in_the_middle_of_reading_is_no_end_of_the_input(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was read of the first lines is gone then; the next ones are not edited in their place."""
+    lines = tmp_path / "lines"
+    lines.write_text("".join(f'{{"id": "{n}", "image": "gone{n}.png", "instruction": "x"}}\n' for n in range(3)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOYEDIT_FAKE", "1")
+    (tmp_path / "out").mkdir()
+    read_more = StoppableStream._read_more
+    calls = 0
+
+    def interrupted(stream: StoppableStream) -> None:
+        nonlocal calls
+        calls += 1
+        read_more(stream)
+        if calls == 1:
+            stream.readline(1 << 20)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(StoppableStream, "_read_more", interrupted)
+    with lines.open("rb") as file:
+        monkeypatch.setattr("joyedit.request._stdin", lambda: file)
+        with pytest.raises(SystemExit) as end:
+            main(RUN)
+    assert end.value.code == 130, capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["state"], report["items"]) == ("interrupted", 0)
+    assert not (tmp_path / "out" / "failed.jsonl").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

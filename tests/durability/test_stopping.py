@@ -97,6 +97,35 @@ def test_the_second_signal_stops_now(forks: Forks, tmp_path: Path) -> None:
     FIGURES["signals survived"] += 2
 
 
+@pytest.mark.parametrize("point", ["lock", "file.renamed", "journal.open"])
+def test_a_signal_that_python_drops_before_the_first_batch(forks: Forks, tmp_path: Path, point: str) -> None:
+    make_manifest(tmp_path, 3)
+    ended = forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path, fault=f"{point}:1:drop")
+    assert ended.code == 130, ended.message
+    assert "Exception ignored" not in ended.message
+    assert not (tmp_path / "out" / "results.jsonl").exists() or not records(tmp_path / "out")
+    assert forks("run", "m.jsonl", *FAKE, "-o", "out", cwd=tmp_path).code == 0
+    FIGURES["signals survived"] += 1
+
+
+def test_a_dry_run_that_is_killed_leaves_nothing_behind(forks: Forks, tmp_path: Path) -> None:
+    make_manifest(tmp_path, 3)
+    (tmp_path / "tmp").mkdir()
+    run = ("run", "m.jsonl", *FAKE, "-o", "out")
+    assert forks(*run, cwd=tmp_path).code == 0
+    ended = forks(*run, "--dry-run", cwd=tmp_path, fault="journal.open:1:kill", TMPDIR=str(tmp_path / "tmp"))
+    assert ended.code == -signal.SIGKILL
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_a_signal_that_python_drops_in_a_dry_run(forks: Forks, tmp_path: Path) -> None:
+    make_manifest(tmp_path, 3)
+    run = ("run", "m.jsonl", *FAKE, "-o", "out")
+    assert forks(*run, cwd=tmp_path).code == 0
+    ended = forks(*run, "--dry-run", cwd=tmp_path, fault="journal.open:1:drop")
+    assert (ended.code, ended.message) == (130, "")
+
+
 def test_the_end_of_the_time(forks: Forks, place: Path) -> None:
     ended = forks(*SLOW, "--max-duration", "1s", cwd=place)
     assert ended.code == 10, ended.message

@@ -59,7 +59,15 @@ NO_TORCH = (
     "weights/prompt_sources.py", "weights/regular_files.py", "weights/describe.py",
 )  # fmt: skip
 
-LIGHT = ("cli/main.py", "cli/run.py", "cli/recipes.py", "cli/verify.py", "cli/console.py", "errors.py")
+LIGHT = (
+    "cli/main.py",
+    "cli/run.py",
+    "cli/recipes.py",
+    "cli/verify.py",
+    "cli/console.py",
+    "errors.py",
+    "runtime/pipeline/interrupts.py",
+)
 """What `joyedit --help` imports."""
 
 
@@ -195,7 +203,14 @@ def test_no_torch_without_networks(place: str) -> None:
 @pytest.mark.parametrize("place", LIGHT)
 def test_what_help_imports_is_light(place: str) -> None:
     (path,) = modules(place)
-    allowed = ("joyedit.cli", "joyedit.errors", "joyedit.options", "joyedit.printable", "typer")
+    allowed = (
+        "joyedit.cli",
+        "joyedit.errors",
+        "joyedit.options",
+        "joyedit.printable",
+        "joyedit.runtime.pipeline.interrupts",
+        "typer",
+    )
     for name in imports(path, everywhere=False):
         fine = any(name == one or name.startswith(one + ".") for one in allowed)
         assert fine or name.partition(".")[0] in sys.stdlib_module_names, name

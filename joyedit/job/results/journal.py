@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from joyedit.errors import ManifestError, OutputError, Problem
 from joyedit.job import failpoints
 from joyedit.job.own_files import CUT, RESULTS
 from joyedit.job.results.output_folder import sync_folder
-from joyedit.job.results.records import BLOCK, MAX_RECORD, line_of, line_of_result, lines_of, parse
+from joyedit.job.results.records import BLOCK, MAX_RECORD, line_of, line_of_result, lines_of, parse, replaced_by
 from joyedit.job.results.rescue import Copy, Opened, difference, rescue
 from joyedit.job.results.safe_open import open_folder, open_own, reason_of
 from joyedit.job.spec import ItemResult
@@ -46,8 +46,16 @@ class Journal:
     `shared` holds the values of that key in all records of finished pictures (None: a record without it).
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic, *, handle: int | None = None) -> None:
-        """`handle` is the open folder: whatever has its name by now, the journal lies beside its files.
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        handle: int | None = None,
+        copy: int | None = None,
+    ) -> None:
+        """`handle` is the open folder: whatever has its name by now, the journal lies beside its files. `copy` is an
+        open copy of results.jsonl without a name: the journal works on that, and changes nothing in the folder.
 
         Raises also `ManifestError` if the file has lines and none of them is a record.
         """
@@ -65,13 +73,18 @@ class Journal:
         self._changed: OutputError | None = None  # the file is no longer the one that was opened
         self._synced_at = clock()
         self._folder = self._handle = -1
+        self._is_copy = copy is not None
         try:
             failpoints.reached("journal.open")
-            self._folder = open_folder(folder) if handle is None else os.dup(handle)
-            self._handle = open_own(self._folder, RESULTS, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            if copy is None:
+                self._folder = open_folder(folder) if handle is None else os.dup(handle)
+                self._handle = open_own(self._folder, RESULTS, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            else:
+                self._handle = os.dup(copy)
             self.start = self._end = self._load()
             self._copy = Copy(self._folder)
-            sync_folder(self._folder)
+            if copy is None:
+                sync_folder(self._folder)
         except BaseException as error:
             self._close_handles()
             if isinstance(error, OSError):
@@ -119,14 +132,14 @@ class Journal:
     def append(self, result: ItemResult) -> str:
         """Append the record of `result`. Returns its line."""
         line = line_of_result(result)
-        self._append(result.id, line, has_failed=result.status != "ok")
+        self._append(result.id, line, has_failed=result.status != "ok", replaces=result.replaces)
         return line
 
     def append_again(self, record: dict[str, Any]) -> None:
         """Append an earlier record once more: it is the last one of its id then. Raises ValueError if it is no JSON."""
         self._append(record["id"], line_of(record), has_failed=record["status"] != "ok")
 
-    def _append(self, name: str, line: str, *, has_failed: bool) -> None:
+    def _append(self, name: str, line: str, *, has_failed: bool, replaces: Iterable[str] = ()) -> None:
         data = memoryview(line.encode() + b"\n")
         with self._lock:
             if self._broken is not None:
@@ -136,7 +149,7 @@ class Journal:
                 self._write(data)
                 failpoints.reached("journal.appended")
                 self._copy.write(data)
-                self._note(name, self._end, has_failed=has_failed)
+                self._note(name, self._end, has_failed=has_failed, replaces=replaces)
                 self._end += len(data)
                 self._unsynced += 1
                 if self._unsynced >= SYNC_RECORDS or self._clock() - self._synced_at >= SYNC_SECONDS:
@@ -149,9 +162,14 @@ class Journal:
                 self._take_back()
                 raise
 
-    def _note(self, name: str, offset: int, *, has_failed: bool) -> None:
-        """The last record of the id `name` begins at `offset`."""
+    def _note(self, name: str, offset: int, *, has_failed: bool, replaces: Iterable[str]) -> None:
+        """The last record of the id `name` begins at `offset`. The item had the ids `replaces` before."""
         before = self._places.get(name, 1)
+        for other in replaces:
+            place, finished = self._places.pop(other, 1), self._finished.pop(other, None)
+            finished = finished if place & 1 else place >> 1
+            if finished is not None and before & 1:
+                self._finished.setdefault(name, finished)
         if not has_failed:
             self._finished.pop(name, None)
         elif not before & 1:
@@ -203,7 +221,7 @@ class Journal:
                     if is_ok:
                         shared = record.get("shared")
                         self.shared.add(shared if isinstance(shared, str) else None)
-                    self._note(record["id"], offset, has_failed=not is_ok)
+                    self._note(record["id"], offset, has_failed=not is_ok, replaces=replaced_by(record))
                     good = offset + length
                     is_ended = line.endswith(b"\n")
                 offset += length
@@ -224,7 +242,7 @@ class Journal:
             remedy = "choose another output folder, or restore or remove the file"
             raise ManifestError([Problem("this line is not a record of joyedit", remedy).at(str(self.path), 1)])
         failpoints.reached("journal.repair")
-        if not ours:
+        if not ours and not self._is_copy:
             with open(open_own(self._folder, CUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as kept:
                 for offset in range(good, end, 1 << 20):
                     kept.write(os.pread(handle, min(1 << 20, end - offset), offset))
@@ -267,6 +285,8 @@ class Journal:
 
     def _sync(self) -> None:
         """Flush to the disk, and see that the file is still the one that was opened."""
+        if self._is_copy:
+            return
         failpoints.reached("journal.fsync")
         os.fsync(self._handle)
         failpoints.reached("journal.synced")

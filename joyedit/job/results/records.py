@@ -20,6 +20,7 @@ A record is one JSON object on one line:
     output_bytes, output_sha256   of the picture's file; null for a failed item
     inputs_seen   for each reference, as joyedit read it: [sha256, bytes, mtime_ns, ctime_ns]
     planned_output   the output of a failed item; null for a finished item and for a line that is no item
+    replaces      other ids that the item had before: their records do not count any more; only where there are some
     columns       what --keep-columns carries from the source, by the names there; only where it does
     at            when the item was finished, in UTC
 
@@ -52,7 +53,8 @@ BLOCK = 1 << 14
 
 def record_of(result: ItemResult) -> dict[str, Any]:
     """The record of `result`, ready for JSON."""
-    columns = {} if result.columns is None else {"columns": result.columns}
+    more: dict[str, Any] = {"replaces": list(result.replaces)} if result.replaces else {}
+    more |= {} if result.columns is None else {"columns": result.columns}
     return {
         "id": result.id,
         "status": result.status,
@@ -71,7 +73,7 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         "output_sha256": result.output_sha256,
         "inputs_seen": [[seen.sha256, *seen.stamp] for seen in result.inputs_seen],
         "planned_output": result.planned_output,
-        **columns,
+        **more,
         "at": utc_now("milliseconds"),
     }
 
@@ -152,6 +154,8 @@ def final_records(path: Path) -> Iterator[dict[str, Any]]:
     """The last record of each id, in the order of the file. Reads the file twice. Errors as in `read_journal`."""
     last: dict[str, int] = {}
     for number, record in _records(path):
+        for name in replaced_by(record):
+            last.pop(name, None)
         last[record["id"]] = number
     for number, record in _records(path):
         if last.get(record["id"]) == number:
@@ -186,6 +190,12 @@ def output_of(record: dict[str, Any]) -> str | None:
     """The picture that a record names as finished, relative to the output folder; None if it names none."""
     output = record.get("output")
     return output if record.get("status") == "ok" and isinstance(output, str) else None
+
+
+def replaced_by(record: dict[str, Any]) -> list[str]:
+    """The other ids whose earlier records do not count any more."""
+    names = record.get("replaces")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

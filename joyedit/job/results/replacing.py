@@ -14,6 +14,7 @@ from typing import Any
 
 from joyedit.errors import UsageError, place
 from joyedit.job.hashing import HashCache
+from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
@@ -51,6 +52,7 @@ class Replacing:
         model: str,
     ) -> None:
         self._journal = journal
+        self._earlier = EarlierIds(journal)
         self._recorded = recorded
         self._folder = folder
         self._fingerprints = fingerprints
@@ -75,7 +77,7 @@ class Replacing:
         for item in items:
             if not isinstance(item, EditItem):
                 continue
-            record = self._journal.finished(item.id)
+            record = self._earlier.finished(item)
             owner = self._other_owner(item, record)
             if owner is not None:
                 found = {"picture of another item": f"{printable(item.output)} is that of {printable(owner)}"}
@@ -98,7 +100,7 @@ class Replacing:
         known = others = 0
         first = ""
         for number, item in enumerate(items):
-            record = self._journal.finished(item.id) if isinstance(item, EditItem) else None
+            record = self._earlier.finished(item) if isinstance(item, EditItem) else None
             if record is not None and isinstance(item, EditItem):
                 has_others = self._has_other_pictures(item, record)
                 known += has_others is not None

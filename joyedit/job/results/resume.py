@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from joyedit.errors import system_limit
 from joyedit.job.hashing import HashCache
+from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.finished_picture import State, picture_state
 from joyedit.job.results.given_up import is_given_up
@@ -52,6 +53,7 @@ class Resume:
         replacing: Replacing | None = None,
     ) -> None:
         self._journal = journal
+        self._earlier = EarlierIds(journal)
         self._inside = os.path.join(folder, "")
         self._fingerprints = fingerprints
         self._hashes = hashes
@@ -67,23 +69,22 @@ class Resume:
         """What this run does with the item."""
         if self._redo == "all" or (self._redo == "changed" and not len(self._journal)):
             return "edit"
-        last = self._journal.final(item.id)
+        last = self._earlier.final(item)
         if self._redo == "failed" and (last is None or last["status"] == "ok"):
             if last is not None:
                 return self._decide_finished(item, last)
-            if not any(map(self._journal.has_failed, item.other_ids)):  # it may have failed under another default id
-                return "done" if self._is_done_as_another(item) else "leave"
+            return "done" if self._is_done_as_another(item) else "leave"
         has_failed = last is not None and last["status"] != "ok"
         if last is not None and has_failed and self._redo != "failed" and is_given_up(item, last):
             return "given up"
         # An earlier run may have finished an item that failed since.
-        record = self._journal.finished(item.id) if has_failed else last
+        record = self._earlier.finished(item) if has_failed else last
         if record is None:
             if self._is_done_as_another(item):
                 return "done"
             return "keep" if self._is_kept(item, None) else "edit"
-        if record.get("output") == item.output and self._has_fingerprint(item, record):
-            state = self._state(item, record, trust=self._trust)
+        if self._is_output_of(item, record) and self._has_fingerprint(item, record):
+            state = self._state(record, trust=self._trust)
             if state == "recorded" or (state == "changed" and self._replacing is not None):
                 done: Decision = "done" if state == "recorded" else "changed"
                 return self._done_again(record, done) if has_failed else done
@@ -91,7 +92,7 @@ class Resume:
             return "done"
         elif self._is_kept(item, record):
             return "keep"
-        if not has_failed:
+        if not has_failed and self._is_readable(item):
             with self._lock:
                 self.again += 1
         return "edit"
@@ -133,14 +134,26 @@ class Resume:
             return False
         if self._replacing.would_replace(item, record):
             return True
-        if record is None or record.get("output") != item.output:
+        if record is None or not self._is_output_of(item, record):
             return False
-        return self._state(item, record, trust=False) == "changed"
+        return self._state(record, trust=False) == "changed"
 
-    def _state(self, item: EditItem, record: dict[str, Any], *, trust: bool) -> State:
-        state = picture_state(self._inside + item.output, record, trust=trust)
+    def _is_output_of(self, item: EditItem, record: dict[str, Any]) -> bool:
+        """Whether the picture of this record stands where that of the item is to stand, but for a default id."""
+        output = output_of(record)
+        if output is None or record["id"] == item.id:
+            return output == item.output
+        return os.path.splitext(output)[1].lower() == os.path.splitext(item.output)[1].lower()
+
+    def _state(self, record: dict[str, Any], *, trust: bool) -> State:
+        output = str(output_of(record))
+        state = picture_state(self._inside + output, record, trust=trust)
         # A run that died may have put it in place without a record.
-        return "lost" if state == "changed" and self._own.is_unfinished(item.output) else state
+        return "lost" if state == "changed" and self._own.is_unfinished(output) else state
+
+    def _is_readable(self, item: EditItem) -> bool:
+        """Whether the pictures of the item are there: otherwise it fails, and its finished picture stays."""
+        return all(os.access(path, os.R_OK) for path in item.images)
 
     def _has_fingerprint(self, item: EditItem, record: dict[str, Any]) -> bool:
         """Whether the picture of this record was made of what the item says now."""

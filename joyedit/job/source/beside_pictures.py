@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
+from collections.abc import Iterable
 
 from joyedit.errors import Problem, UsageError, os_reason
 from joyedit.job.source.problems import shown, utf8_safe
@@ -38,6 +38,13 @@ def _lacks(options: SourceOptions, own: str | None) -> bool:
     )
 
 
+def unused_list(folders: Iterable[str]) -> str | None:
+    """The first list that lies in one of these folders."""
+    return next(
+        (path for folder in folders for name in LISTS if os.path.isfile(path := os.path.join(folder, name))), None
+    )
+
+
 def list_of(folder: str, options: SourceOptions) -> str | None:
     """The path of the list in `folder` that gives the instructions; None if there is none, or no need of one.
 
@@ -52,10 +59,10 @@ def list_of(folder: str, options: SourceOptions) -> str | None:
     return found[0] if found else None
 
 
-def with_text_beside(picture: str, options: SourceOptions) -> SourceOptions:
-    """The options for one picture: the text beside it is the instruction if there is no other."""
+def text_of_one(picture: str, options: SourceOptions) -> str | None:
+    """The text beside the only picture, if that is its instruction."""
     text = text_beside(picture) if needs_texts(options) else None
-    return replace(options, prompt=text) if isinstance(text, str) else options
+    return text if isinstance(text, str) else None
 
 
 def text_beside(picture: str) -> str | Problem:

@@ -15,7 +15,15 @@ from typing import NamedTuple
 
 from joyedit.job.source.names import fold, name_problem, safe_name
 from joyedit.job.source.schema import DEFAULTS_KEYS, Line, Schema
-from joyedit.job.source.written_paths import folder_as_written, is_data, is_plain, system_path
+from joyedit.job.source.written_paths import (
+    folder_as_written,
+    has_written_folder,
+    is_data,
+    is_plain,
+    other_spellings,
+    system_path,
+)
+from joyedit.job.spec import Owns
 
 _MARK = 10
 
@@ -34,12 +42,13 @@ class OtherIds:
 class DefaultId(NamedTuple):
     """An id, and those that the item would have beside other lines: its picture may be finished under one of them.
 
-    `short` is the id that it would have alone, where that is another one.
+    `short` is the id that it would have alone, where that is another one. `owns` is that of `EditItem`.
     """
 
     id: str
     others: Iterable[str] = ()
     short: str | None = None
+    owns: Owns = "none"
 
 
 class PictureIds:
@@ -67,17 +76,24 @@ class PictureIds:
         """The id with the ending."""
         return safe_name(self._name(image, path))
 
+    def names(self, image: str, path: str) -> Iterator[tuple[str, str]]:
+        """`short` and `long` of a picture, in each way in which its path may have been written."""
+        yield self.short(image, path), self.long(image, path)
+        if self._base is not None or path[:1] == "/":
+            for other in other_spellings(path, self._base):
+                yield self.short(other, path), self.long(other, path)
+
     def _name(self, image: str, path: str) -> str:
-        if self._base is not None:
+        is_written = not is_plain(image) and has_written_folder(image, self._base or "")
+        if not is_written and self._base is not None:
             if path.startswith(self._prefix):
                 return path[len(self._prefix) :]
-        elif not path.startswith(("/", "../")) and path != os.pardir:
+        elif not is_written and not path.startswith(("/", "../")) and path != os.pardir:
             return path
-        is_literal = is_plain(image) or path == os.path.normpath(self._prefix + image if image[:1] != "/" else image)
-        folder, name = os.path.split(os.path.normpath(image if is_literal else folder_as_written(image)))
+        folder, name = os.path.split(os.path.normpath(image if is_plain(image) else folder_as_written(image)))
         last = os.path.basename(folder)
-        if not is_literal:  # no shell must take the name for something else
-            last = "home" if last[:1] == "~" else last.replace("$", "").strip("{}")
+        if is_written:  # no shell must take the name for something else
+            last = "home" if last[:1] == "~" else last.replace("$", "")
         last = "parent" if last == os.pardir else last or "root"
         return f"{last}-{_hash(folder.encode('utf-8', 'surrogatepass'))}/{name}"
 
@@ -89,10 +105,10 @@ def folder_id(path: str, same_stem: int, same_name: int) -> DefaultId:
     """
     short = safe_name(os.path.splitext(path)[0])
     if same_stem == 1:
-        return DefaultId(short, OtherIds(short, lambda: _long_ids(safe_name(path), path)))
+        return DefaultId(short, OtherIds(short, lambda: _long_ids(safe_name(path), path)), owns="same pictures")
     long = safe_name(path)
     made = _marked(long, path) if same_name > 1 else long
-    return DefaultId(made, OtherIds(made, lambda: (short, *_long_ids(long, path))), short)
+    return DefaultId(made, OtherIds(made, lambda: (short, *_long_ids(long, path))), short, owns="same pictures")
 
 
 def _long_ids(long: str, path: str) -> tuple[str, str]:
@@ -191,10 +207,16 @@ class DefaultIds:
         made = self._made(short, images[0], path, content)
 
         def others() -> Iterator[str]:
-            long, mark = self._pictures.long(images[0], path), f"-{_mark(content)}"
-            return (name + end for name in (short, *_long_ids(long, path)) for end in ("", mark))
+            mark, pairs = f"-{_mark(content)}", self._pictures.names(images[0], path)
+            names = (
+                name + end for short, long in pairs for name in (short, *_long_ids(long, path)) for end in ("", mark)
+            )
+            return (name for name in names if self._uses is None or name not in self._uses.given_ids)
 
-        return DefaultId(made, OtherIds(made, others), None if made == short else short)
+        owns: Owns = "none"  # where nobody knows the lines to come
+        if self._uses is not None:
+            owns = "same line" if self._uses.is_used_differently(path) else "same pictures"
+        return DefaultId(made, OtherIds(made, others), None if made == short else short, owns)
 
     def _made(self, short: str, image: str, path: str, content: tuple[object, ...]) -> str:
         if self._uses is None:

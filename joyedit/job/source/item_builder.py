@@ -23,7 +23,7 @@ from joyedit.job.source.problems import Record, Table, cut, one_message, shown
 from joyedit.job.source.schema import PICTURE_KEYS, Line
 from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
-from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Size
+from joyedit.job.spec import EditItem, FailedItem, Origin, Owns, Sampling, Size
 
 _SHOWN_TEXT = 2000
 _SHOWN_PATH = 1000
@@ -43,11 +43,12 @@ class _Built(NamedTuple):
 
 
 class _Names(NamedTuple):
-    """The names of an item; the id is None if the item cannot have it. `other_ids` are those of `EditItem`."""
+    """The names of an item; the id is None if the item cannot have it. The other fields are as in `EditItem`."""
 
     id: str | None
     output: str = ""
     other_ids: Iterable[str] = ()
+    owns: Owns = "none"
 
 
 class ItemBuilder:
@@ -113,6 +114,10 @@ class ItemBuilder:
             self._recipe, self._values, own=None, prompt=self._prompt, default=self._default_instruction
         )
         return None if problems else text
+
+    def has_seen(self, column: str | None) -> None:
+        """A problem of the source names this column, so nobody needs to hear that no item has it."""
+        self._schema.unmet.discard(column or "")
 
     def of_all_items(self, count: int) -> list[Problem]:
         """The problems that only all `count` records together have."""
@@ -195,6 +200,7 @@ class ItemBuilder:
             origin=Origin(file=self._file, line=record.line or None),
             has_default_id=line.id is None,
             other_ids=names.other_ids,
+            owns=names.owns,
             columns=columns,
         )
         return _Built(item, problems, line, names.id, instruction, missing)
@@ -285,9 +291,10 @@ class ItemBuilder:
         wrong_output = None if line.output is None else self._wrong_output(line.output)
         _add(problems, wrong_output)
         others: Iterable[str] = ()
+        owns: Owns = "none"
         if line.id is None:
             # Only lines of the same content get numbers, which depend on the order of the lines.
-            name, others, short = self._default_ids.of(line, values)
+            name, others, short, owns = self._default_ids.of(line, values)
             has_output = line.output is not None
             if short is not None and self._taken.is_reserved(short, with_output=False):
                 message = f"another line gives the id or output of {shown(short)}, which may be this picture's too"
@@ -303,7 +310,7 @@ class ItemBuilder:
             return _Names(name)
         output = name + self._extensions[0] if line.output is None else line.output
         _add(problems, self._taken.take_output(output, number))
-        return _Names(name, output, others)
+        return _Names(name, output, others, owns)
 
     def _takes_id(self, name: str, number: int, problems: list[Problem]) -> bool:
         """Take an id. Says whether the item can have it."""

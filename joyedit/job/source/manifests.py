@@ -63,6 +63,8 @@ class ManifestSource(Source):
         count = 0
         for got in self._records():
             count += 1
+            if isinstance(got, Problem):
+                builder.has_seen(got.key)
             is_taken = limit is None or count <= limit
             problems.add([got] if isinstance(got, Problem) else builder.problems(got, lines if is_taken else None))
         if not count and not problems.total:

@@ -10,8 +10,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from joyedit.errors import UsageError
+from joyedit.errors import ManifestError, Problem, UsageError
 from joyedit.job.own_files import is_made_by_joyedit
+from joyedit.job.source.beside_pictures import unused_list
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.passed_over import (
     EXCLUDED,
@@ -24,6 +25,7 @@ from joyedit.job.source.passed_over import (
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES, Entry, alike, count_alike
 from joyedit.job.source.picture_sources import FolderSource
 from joyedit.job.source.problems import shown
+from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import SourceOptions
 
 _PATTERN = frozenset("*?[")
@@ -92,6 +94,18 @@ class ManySource(FolderSource):
         self._alike = _alike_of(self._loose)
         self._passed = passed
         self._exclude = plain_patterns(options.exclude)
+
+    def check(self) -> SourceSummary:
+        """Raises ManifestError, which also names a list of pictures that is not read here."""
+        try:
+            return super().check()
+        except ManifestError as error:
+            folders = [*self._roots, *map(os.path.dirname, self._loose)]
+            found = unused_list(os.path.normpath(os.path.join(self.name, folder)) for folder in folders)
+            if found is None or not any(problem.message.startswith("no instruction") for problem in error.problems):
+                raise
+            remedy = f"give one with -p, or run {os.path.dirname(found)} by itself: only then {shown(found)} is read"
+            raise ManifestError([Problem("no instruction", remedy).at(self.name)]) from error
 
     def asked(self) -> dict[str, Any]:
         """Everything that the ids of the items depend on."""

@@ -27,11 +27,14 @@ _SHOWN_PATH = 1000
 
 
 class PictureSource(Source):
-    """One picture, named on the command line."""
+    """One picture, named on the command line. `text` is the instruction that lies beside it."""
 
-    def __init__(self, name: str, options: SourceOptions) -> None:
+    def __init__(self, name: str, options: SourceOptions, text: str | None = None) -> None:
         super().__init__(name, "picture", options)
         data = {"image": os.path.basename(name)}
+        self._has_text = text is not None
+        if text is not None:
+            data["instruction"] = text  # as a line says it: whoever changes it changes this item
         if options.file_name is not None:
             data |= {"id": options.file_name, "output": options.file_name}
         self._record = Record(0, data)
@@ -41,7 +44,8 @@ class PictureSource(Source):
         problems = builder.problems(self._record)
         if problems:
             raise ManifestError(problems)
-        return self._summary(1, builder.settings, instruction=builder.instruction)
+        instruction = next(self._items()).instruction if self._has_text else builder.instruction
+        return self._summary(1, builder.settings, instruction=instruction)
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         yield self._builder(look=False).item(self._record)
@@ -176,6 +180,7 @@ class FolderSource(Source):
             origin=Origin(file=self.name),
             has_default_id=True,
             other_ids=name.others,
+            owns=name.owns,
         )
 
 
@@ -202,7 +207,7 @@ class _FolderNames:
                 reason = "the edited picture of another item would overwrite it (choose another output folder with -o)"
         wish = folder_id(entry.path, *entry.alike)
         name = self._taken.default_id(wish.id, safe_name(entry.path))
-        named = DefaultId(name, wish.others if name == wish.id else ())
+        named = DefaultId(name, wish.others if name == wish.id else (), owns=wish.owns)
         self._taken.take_id(name, self._count)
         output = name + self.extension
         if self._is_in_source(output):

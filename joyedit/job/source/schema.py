@@ -161,11 +161,13 @@ class Schema:
         wrong = sorted({key for key in self._columns.mapped.values() if known.key(key) is None})
         return [f"--map: joyedit has no key {shown(key)} ({nearest(key, known._names)})" for key in wrong]
 
-    @staticmethod
-    def two_spellings(first: str, second: str) -> Problem:
+    def two_spellings(self, first: str, second: str) -> Problem:
         """The problem of a table that gives one key under two names."""
         message = f"'{first}' and '{second}' mean the same key"
-        return Problem(message, "keep one of them", key=second)
+        if (first in self._columns.mapped) == (second in self._columns.mapped):
+            return Problem(message, "keep one of them", key=second)
+        mapped, other = (first, second) if first in self._columns.mapped else (second, first)
+        return Problem(message, f"--ignore-columns {as_value(other)} reads {shown(mapped)} alone", key=mapped)
 
     def read(
         self, model: type[Model], table: Mapping[str, object]

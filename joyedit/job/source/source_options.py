@@ -78,6 +78,17 @@ class SourceOptions:
         if problems:
             raise UsageError("\n".join(problem.text for problem in problems))
 
+    def refuse_line_flags(self, source: str) -> None:
+        """Raises UsageError for flags about the lines of a manifest, where `source` has none."""
+        flags = {"map": "--map", "ignore": "--ignore-columns", "keep": "--keep-columns"}
+        given = [flags[name] for name in self.columns.as_json()]
+        given += ["--text-to-image"] if self.text_to_image else []
+        if given:
+            what = "is for the lines of a manifest" if len(given) == 1 else "are for the lines of a manifest"
+            raise UsageError(
+                f"{' and '.join(given)} {what}, and {source} is none (leave {'it' if len(given) == 1 else 'them'} out)"
+            )
+
     def _text_faults(self) -> list[str]:
         negative = "the text given with --neg-prompt"
         texts = {"the instruction given with -p": self.prompt, negative: self.flags.negative_prompt}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from joyedit.errors import UsageError
-from joyedit.job.source.beside_pictures import list_of, with_text_beside
+from joyedit.job.source.beside_pictures import list_of, text_of_one
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.manifests import KINDS, LIST, ManifestSource
 from joyedit.job.source.many_sources import ManySource, expand
@@ -44,13 +44,17 @@ def open_source(sources: str | Sequence[str], options: SourceOptions, stdin: Bin
         source = _open_one(names[0], options, stdin)
         if options.exclude and not isinstance(source, FolderSource):
             raise UsageError(f"--exclude is for folders and patterns, and {source.name} is none (leave it out)")
+        if source.kind in ("folder", "picture", LIST):
+            options.refuse_line_flags(source.name if source.kind != LIST else f"@{source.name}")
         return source
+    options.refuse_line_flags("SOURCE")
+    skip_missing = options.skip_missing and any(map(os.path.lexists, names))
     for name in names:
-        _refuse_among_others(name)
+        _refuse_among_others(name, skip_missing=skip_missing)
     return ManySource(names, options, passed)
 
 
-def _refuse_among_others(name: str) -> None:
+def _refuse_among_others(name: str, *, skip_missing: bool) -> None:
     """Raises UsageError for what cannot be one of several sources."""
     if name == "-":
         raise UsageError("standard input is a source alone (leave out the others)")
@@ -59,7 +63,10 @@ def _refuse_among_others(name: str) -> None:
     if _is_list(name):
         raise UsageError(f"{name}: a list of paths is a source alone (leave out the others)")
     if not os.path.lexists(name):
-        raise UsageError(f"{name}: no such file or folder")
+        if os.path.splitext(name)[1].lower() not in PICTURE_SUFFIXES:
+            raise UsageError(f"{name}: no such file or folder")
+        if not skip_missing:
+            raise UsageError(f"{name}: no such file or folder (--skip-missing edits those that are there)")
     if os.path.splitext(name)[1].lower() in KINDS and not os.path.isdir(name):
         raise UsageError(f"{name}: a manifest is a source alone (run each by itself, or put their lines together)")
 
@@ -77,6 +84,8 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
     if _is_list(source):
         if not os.path.exists(source[1:]):
             raise UsageError(f"{source}: there is no list of paths {shown(source[1:])}")
+        if os.path.isdir(source[1:]):
+            raise UsageError(f"{source}: a list of paths is a file, and this is a folder (its pictures: {source[1:]})")
         return ManifestSource(source[1:], LIST, options)
     if not os.path.exists(source):
         raise UsageError(f"{source}: no such file or folder")
@@ -87,7 +96,7 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
         return FolderSource(source, options)
     suffix = os.path.splitext(source)[1].lower()
     if suffix in PICTURE_SUFFIXES:
-        return PictureSource(source, with_text_beside(source, options))
+        return PictureSource(source, options, text_of_one(source, options))
     if suffix in KINDS:
         return ManifestSource(source, KINDS[suffix], options)
     near = nearest(suffix, KINDS) if suffix else f"valid: {', '.join(KINDS)}"

@@ -66,6 +66,8 @@ class StdinSource(Source):
     def _open(self) -> Records:
         schema = self.options.item_schema()
         self._form = form_of(self._stream.begin(MAX_ITEM), schema)
+        if self._form.startswith("paths"):
+            self.options.refuse_line_flags("what comes from standard input")
         if self._form == "json":
             return read_json(io.BytesIO(self._stream.rest(MAX_JSON + 1)), "-")
         if self._form == "csv":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
 from joyedit.errors import Problem
@@ -49,9 +50,30 @@ def _of_address(written: str) -> str:
     return written if _SURROGATE.search(plain) or "\0" in plain else plain
 
 
+def has_written_folder(written: str, base: str) -> bool:
+    """Whether this path begins with a home folder or a variable: not where a file really has such a name."""
+    if written[:1] not in "$~" or not (written[:1] == "~" or _VARIABLE.match(written)):
+        return False
+    return "\0" in written or not os.path.lexists(os.path.join(base, written))
+
+
 def folder_as_written(written: str) -> str:
     """The path for the name of its folder: an id must not depend on a home folder, or on what a variable holds."""
-    return _of_address(written) if written[:7].lower() == _FILE else written
+    if written[:7].lower() == _FILE:
+        return _of_address(written)
+    variable = _VARIABLE.match(written)
+    return written if variable is None else f"${variable[1] or variable[2]}{written[variable.end() :]}"
+
+
+def other_spellings(path: str, base: str | None) -> Iterator[str]:
+    """The absolute path as people may write it: as it is, from `base`, with `~`, with a variable."""
+    yield path
+    if base is not None:
+        yield os.path.relpath(path, base)
+    known = [("~", os.path.expanduser("~")), *((f"${name}", folder) for name, folder in os.environ.items())]
+    for written, folder in known:
+        if folder[:1] == "/" and path.startswith(os.path.join(os.path.normpath(folder), "")):
+            yield written + path[len(os.path.normpath(folder)) :] if len(folder) > 1 else path
 
 
 def is_data(written: str) -> bool:

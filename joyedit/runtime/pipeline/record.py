@@ -14,6 +14,7 @@ from typing import Any
 from joyedit.errors import ItemError, OutputError, first_line
 from joyedit.job.clock import utc_now
 from joyedit.job.own_files import LOG
+from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import settings_of
@@ -60,6 +61,7 @@ class Recorder:
         self._folder = folder
         self._refuse_log()
         self.journal = Journal(folder.path, handle=folder.handle)
+        self.earlier = EarlierIds(self.journal)
         for told in (self.journal.repaired, self.journal.damaged):
             if told is not None:
                 self.log(told)
@@ -184,6 +186,7 @@ class Recorder:
             output_sha256=None if written is None else written.sha256,
             inputs_seen=() if written is None else written.inputs,
             planned_output=None if error is None else item.output,
+            replaces=self.earlier.replaced(item),
             columns=item.columns,
         )
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from joyedit.errors import EXIT_INTERRUPTED
 from joyedit.job.pictures.decoder_messages import stderr_number
+from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 
 Reason = Literal["interrupted", "out_of_time"]
 
@@ -36,8 +37,7 @@ class Stop:
         self.reason: Reason | None = None
         self.started = False
         self._hurried = False  # a signal came after the end: no slow reader is waited for
-        self.ended = False
-        """Set when the report is written: what it says is true, and a signal changes nothing any more."""
+        self._ended = False
         self.before_exit: Callable[[], None] = lambda: None
         """What is still to be done when the process ends at once; it gets `LAST_SECONDS` for that."""
         self._now = now
@@ -52,6 +52,14 @@ class Stop:
         """Stop as on a first Ctrl-C."""
         self.reason = "interrupted"
 
+    def end(self) -> None:
+        """The report is about to be written: what it says is true, and a signal changes nothing any more."""
+        self._ended = True
+        INTERRUPTS.end(self._hurry)
+
+    def _hurry(self) -> None:
+        self._hurried = True
+
     @contextlib.contextmanager
     def signals(self, tell: Callable[[Reason], None]) -> Iterator[None]:
         """Take the signals while this lasts, where this is the main thread; `tell` hears of the first one.
@@ -65,13 +73,13 @@ class Stop:
 
         def handle(number: int, frame: FrameType | None) -> None:
             nonlocal seen
-            if self.ended:
-                self._hurried = True
+            if self._ended:
+                self._hurry()
                 return
             seen += 1
             if not self.started:
                 self.interrupt()
-                raise KeyboardInterrupt
+                INTERRUPTS.interrupt(lambda: not self.started and not self._ended)
             if seen > 1:
                 self._exit(first=seen == 2)
             self.interrupt()
@@ -81,12 +89,13 @@ class Stop:
 
         # One that is ignored (nohup) stays so.
         taken = [number for number in _SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-        before = {number: signal.signal(number, handle) for number in taken}
-        try:
-            yield
-        finally:
-            for number, old in before.items():
-                signal.signal(number, old)
+        with INTERRUPTS.hold():
+            before = {number: signal.signal(number, handle) for number in taken}
+            try:
+                yield
+            finally:
+                for number, old in before.items():
+                    signal.signal(number, old)
 
     def _exit(self, *, first: bool) -> None:
         """End the process at once."""

@@ -19,8 +19,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from joyedit.errors import ItemError, OutputError
+from joyedit.job.own_files import is_made_by_joyedit
 from joyedit.job.pictures.encode import save_picture
 from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.finished_picture import picture_state
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.resume import earlier_picture
@@ -167,14 +169,19 @@ class PictureWriter:
 
     def _put(self, item: EditItem, data: memoryview) -> None:
         """The file under its final name. A picture of the same item under another name goes, if that was asked for."""
-        before = self._recorder.journal.finished(item.id)
+        before = self._recorder.earlier.finished(item)
         self._admission.in_work.flush()
         self._folder.write_bytes(item.output, data, may_replace=partial(self._admission.own.names, item))
         self._admission.remove_unrecorded(item)
         earlier = earlier_picture(before, item.output)
-        if earlier is not None and (self._config.update or self._config.redo == "all"):
+        if before is None or earlier is None:
+            return
+        if self._config.update or self._config.redo == "all" or before["id"] != item.id:
             # Before the new record: a run that is killed here finds the old record without its picture.
-            self._folder.remove_picture(*earlier)
+            is_gone = self._folder.remove_picture(*earlier)
+            path = str(self._folder.path / earlier[0])
+            if not is_gone and picture_state(path, before, trust=False) == "lost" and is_made_by_joyedit(path):
+                self._folder.remove(earlier[0])  # damaged
 
     def _encode(self, item: EditItem, image: Image.Image) -> memoryview:
         """The picture's file, in memory: a fault of the encoder and one of the disk stay apart."""

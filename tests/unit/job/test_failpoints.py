@@ -33,7 +33,8 @@ def test_errors_last(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "number"), [("", signal.SIGKILL), (":int", signal.SIGINT), (":term", signal.SIGTERM)]
+    ("action", "number"),
+    [("", signal.SIGKILL), (":int", signal.SIGINT), (":term", signal.SIGTERM), (":drop", signal.SIGINT)],
 )
 def test_a_signal_comes_once(monkeypatch: pytest.MonkeyPatch, action: str, number: signal.Signals) -> None:
     sent: list[tuple[int, int]] = []

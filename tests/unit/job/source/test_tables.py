@@ -291,7 +291,7 @@ def test_many_unknown_columns_are_told_once() -> None:
 def test_a_mapped_key_beside_itself() -> None:
     text = '{"image": "a.png", "source_img": "b.png", "instruction": "x"}\n'
     assert refused(manifest(text, "m.jsonl"), map=("image=source_img",)) == [
-        "m.jsonl:1: 'image' and 'source_img' mean the same key (keep one of them)"
+        "m.jsonl:1: 'image' and 'source_img' mean the same key (--ignore-columns image reads 'source_img' alone)"
     ]
     assert told(items("m.jsonl", map=("image=source_img",), ignore=("image",))) == [("b", "x")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from PIL import Image
 from joyedit.errors import ManifestError
 from joyedit.job.source import likely_files
 from joyedit.job.source.sources import SourceOptions, open_source, reopen
-from joyedit.job.spec import EditItem
+from joyedit.job.spec import EditItem, FailedItem
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +81,40 @@ def test_home_and_variables(written: str, path: str, name: str, place: Path, mon
     monkeypatch.setenv("HOME", str(moved / "home"))
     monkeypatch.setenv("DATA", str(moved / "data"))
     assert [one.id for one in items(written)] == [item.id]
+
+
+def test_an_id_does_not_depend_on_what_a_variable_holds(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on whether it is set, nor on whether the pictures lie below the manifest's folder."""
+    written = ("$DATA/set/x.png", "${DATA}/a b.png")
+    before = [item.id for item in items(*written)]
+    (place / "data").rename(place / "here" / "data")
+    monkeypatch.setenv("DATA", str(place / "here" / "data"))
+    assert [item.id for item in items(*written)] == before
+    monkeypatch.delenv("DATA")
+    source = open_source("m.jsonl", options())
+    assert [item.id for item in source.items()] == before
+    assert [item.id for item in reopen(source.asked(), Path("out")).items()] == before
+    assert [item.id for item in items_of_paths("$DATA/set/x.png")] == [before[0]]
+
+
+def items_of_paths(*images: str) -> list[EditItem | FailedItem]:
+    stream = io.BytesIO("".join(f"{image}\n" for image in images).encode())
+    return list(open_source("-", options(), stream).items())
+
+
+def test_both_forms_of_a_variable_are_one(place: Path) -> None:
+    [one], [other] = items("$DATA/set/x.png"), items("${DATA}/set/x.png")
+    assert one.id == other.id
+
+
+def test_what_was_finished_under_another_spelling_is_found(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA", str(place / "home" / "deep"))
+    spellings = ["$DATA/d.png", "~/deep/d.png", f"{place}/home/deep/d.png", "../home/deep/d.png", "$HOME/deep/d.png"]
+    for written in spellings:
+        [item] = items(written)
+        for other in spellings:
+            [before] = items(other)
+            assert before.id == item.id or before.id in set(item.other_ids), (written, other)
 
 
 @pytest.mark.parametrize("written", ["~/h.png", "$DATA/x.png", "${DATA}.png", "set/$DATA/x.png", "file:/h.png"])
