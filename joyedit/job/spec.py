@@ -27,6 +27,8 @@ those and the DiT's blocks."""
 BASE_SIZES = (256, 512, 768, 1024)
 MAX_STEPS, MAX_GUIDANCE = 1000, 100
 """The limits of manifests and checkpoints."""
+LORA_STEMS = ("adapter_model", "pytorch_lora_weights")
+"""What PEFT and diffusers call the file of every LoRA, without the ending."""
 MAX_PIXELS = 178_000_000
 """joyedit refuses larger pictures before it decodes a pixel, unless the run allows more."""
 READ_TIMEOUT = 120.0
@@ -92,6 +94,26 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Lora:
+    """A LoRA of an item: its file and the factor of its effect.
+
+    `sha256` is the hash of all that its effect depends on; the file's name is no part of that. `sigmas` are noise
+    levels, from 1 down: an item of so many steps takes them in place of the checkpoint's schedule.
+    """
+
+    file: Path = field(compare=False)
+    scale: float = 1.0
+    sha256: str = ""
+    sigmas: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name; with that of its folder where all LoRAs of one kind are called the same."""
+        name = self.file.name
+        return f"{self.file.parent.name}/{name}" if self.file.stem in LORA_STEMS else name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
     """Where an item comes from: a file (or `-`, or a folder) and, if it has lines, the line."""
 
@@ -105,7 +127,8 @@ class EditItem:
 
     `images` are the references in order (none: text to image). `output` is relative to the output folder,
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
-    before the choice of a bucket; with None the last reference decides. `has_default_id`: the id comes from the
+    before the choice of a bucket; with None the last reference decides. `loras` change the DiT for this item.
+    `has_default_id`: the id comes from the
     path of the first reference. `other_ids` are default ids that the item had if other lines were there: its picture
     may be finished under one of them. `columns` are what its record carries from
     the source; they change no picture.
@@ -119,6 +142,7 @@ class EditItem:
     size: Size | None
     output: str
     origin: Origin
+    loras: tuple[Lora, ...] = ()
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
     columns: dict[str, Any] | None = field(default=None, hash=False)
@@ -150,8 +174,8 @@ class SizedItem:
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
-        """Items with equal keys can share a batch: they have the same shapes and the same schedule."""
-        return (self.target, self.references, self.item.sampling.steps)
+        """Items with equal keys can share a batch: they have the same shapes, schedule and LoRAs."""
+        return (self.target, self.references, self.item.sampling.steps, self.item.loras)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +196,8 @@ class RunConfig:
     recorded ones counts as unchanged. `memory` bounds the bytes of the device that joyedit uses; None stands for all
     that is free. `offload` overrides the plan of what stays there. `max_duration` and `read_timeout` are seconds. The
     run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
-    come, counted in steps of a 1024-pixel edit; None if it is unknown.
+    come, counted in steps of a 1024-pixel edit; None if it is unknown. `merged_loras` become part of the DiT's weights
+    when it is loaded: all items have these. Where items differ, `lora_sets` are the sets that are known at the start.
     """
 
     output: Path
@@ -196,6 +221,8 @@ class RunConfig:
     max_pixels: int = MAX_PIXELS
     read_timeout: float = READ_TIMEOUT
     expected_steps: float | None = None
+    merged_loras: tuple[Lora, ...] = ()
+    lora_sets: tuple[tuple[Lora, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -99,7 +99,8 @@ class LazyModel:
             self._fetch()
             self._progress.loading(self._config)
             with self._clock.stage("load"):
-                self.backend = self._load(replace(self._config, expected_steps=_expected_steps(self.summary)))
+                config = replace(self._config, expected_steps=_expected_steps(self.summary))
+                self.backend = self._load(with_loras(config, self.summary))
             self.info = self.backend.info
             self._progress.started(self.info, self.summary)
         return self.backend
@@ -112,6 +113,14 @@ class LazyModel:
         """Give the device's memory back."""
         if self.backend is not None:
             self.backend.close()
+
+
+def with_loras(config: RunConfig, summary: SourceSummary) -> RunConfig:
+    """How the LoRAs of a source are used: one set for all items is merged, others are opened for their batches."""
+    sets = summary.lora_sets
+    if sets is not None and len(sets) == 1:
+        return replace(config, merged_loras=sets[0])
+    return replace(config, lora_sets=(summary.loras.loras,) if sets is None else sets)
 
 
 def _expected_steps(summary: SourceSummary) -> float | None:

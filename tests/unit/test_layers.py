@@ -53,7 +53,7 @@ NO_TORCH = (
     "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py",
     "job", "cli", "runtime/pipeline",
     "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/fake.py",
-    "weights/defaults.py", "weights/hub.py",
+    "weights/defaults.py", "weights/hub.py", "weights/lora_facts.py",
 )  # fmt: skip
 
 LIGHT = ("cli/main.py", "cli/run.py", "cli/recipes.py", "cli/verify.py", "cli/console.py", "errors.py")

@@ -9,8 +9,8 @@ A record is one JSON object on one line:
     output        path of the picture, relative to the output folder; null if there is none
     bucket        [height, width] of the target in pixels; null if the item never had one
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
-                  or null), schedule, model, dtype, attention, joyedit (its version); empty for a line of
-                  the manifest that is no item
+                  or null), schedule, model, dtype, attention, joyedit (its version); lora where the item has some:
+                  file (its name), sha256 and scale of each; empty for a line of the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write
     notes         unusual steps that the pictures needed, as texts
     error         null, or {"code": a stable word, "message": one line}
@@ -87,7 +87,13 @@ def settings_of(item: EditItem) -> dict[str, Any]:
         "basesize": item.basesize,
         "width": width,
         "height": height,
+        **({"lora": loras_of(item)} if item.loras else {}),
     }
+
+
+def loras_of(item: EditItem) -> list[dict[str, Any]]:
+    """The LoRAs of an item as its record holds them. Of a path only the last name is told."""
+    return [{"file": lora.name, "sha256": lora.sha256, "scale": lora.scale} for lora in item.loras]
 
 
 def line_of(record: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.job.results.report import host_peak_memory
-from joyedit.job.spec import RunConfig, Size
+from joyedit.job.spec import Lora, RunConfig, Size
 from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
@@ -33,6 +33,7 @@ from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, m
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
 from joyedit.runtime.joyimage.placing import lift_bound
 from joyedit.runtime.joyimage.streams import Streams
+from joyedit.runtime.placement.lora_layers import LoraLayers
 from joyedit.runtime.placement.plan import spare
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, DeviceTimestamp, ReadyBatch
 from joyedit.runtime.tuning.compile import Compilation, compile_dit, worth_compiling
@@ -50,12 +51,13 @@ if TYPE_CHECKING:
 class Encoded:
     """A batch behind the encoder: what goes into the denoising loop, and its number of steps.
 
-    `operations` are the floating-point operations of the encoding, by formula.
+    `operations` are the floating-point operations of the encoding, by formula. `loras` are those of all its items.
     """
 
     conditioning: Conditioning
     steps: int
     operations: int = 0
+    loras: tuple[Lora, ...] = ()
 
 
 class JoyImageBackend:
@@ -92,6 +94,13 @@ class JoyImageBackend:
         self._weights = self.placement.weights
         self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
         self._encoder = BatchEncoder(self.text_encoder, self.vae, self.conditioner, self.streams, self.cache)
+        self._loras, self._sigmas = networks.loras, networks.sigmas
+        itemsize = DTYPES[wanted.dtype].itemsize
+        beside = self._loras.device_bytes(itemsize)
+        room = max(0, self._placed.budget - self.placement.predicted_peak - RESERVE) // 2 if beside else 0
+        room = min(room, self._loras.changed_bytes(itemsize))
+        self._lora_layers = LoraLayers(self._dit, room)
+        self._weights += beside + room
         self._batch_sizes: dict[int, int] = {}
         self._predicted = self._peak = 0
         self._on_device_lock = threading.Lock()  # the planner's thread measures, the main one edits
@@ -147,6 +156,8 @@ class JoyImageBackend:
     def encode(self, batch: ReadyBatch) -> Encoded:
         """Text and picture features, reference latents and noise of a batch."""
         before = self._encoder.operations
+        loras = batch.items[0].item.loras
+        self._loras.changes(loras, self.device)  # what is wrong with them is told before anything is done
         with self._on_device_lock, self.streams.encoding():
             try:
                 conditioning = self._encoder.encode(batch)
@@ -155,7 +166,8 @@ class JoyImageBackend:
         self.streams.work_waits_for_encoder(conditioning.tensors())
         steps = batch.items[0].item.sampling.steps
         self._predict(batch, steps)
-        return Encoded(conditioning=conditioning, steps=steps, operations=self._encoder.operations - before)
+        operations = self._encoder.operations - before
+        return Encoded(conditioning=conditioning, steps=steps, operations=operations, loras=loras)
 
     def release_encoder(self) -> None:
         """Give back what the text encoder's passing layers take of the device while it works."""
@@ -174,9 +186,19 @@ class JoyImageBackend:
     def denoise(self, encoded: Encoded, on_step: Callable[[int, int], None]) -> Tensor:
         """Latents (B, C, h, w), fp32."""
         self.ready()
-        levels = sigmas(encoded.steps, self.schedule, self.shift)
-        with self._on_device_lock:
+        levels = self._levels(encoded)
+        changes = self._loras.changes(encoded.loras, self.device)
+        with self._on_device_lock, self._lora_layers.changed(encoded.loras, changes):
             return denoise(self._dit, encoded.conditioning, levels, on_step)
+
+    def _levels(self, encoded: Encoded) -> Tensor:
+        """Noise levels of a batch, fp32, (steps + 1,): those that a LoRA or the checkpoint was made for, if it was made
+        for so many steps, else those of the schedule.
+        """
+        for given in (*(lora.sigmas for lora in encoded.loras), self._sigmas):
+            if len(given) == encoded.steps:
+                return torch.tensor([*given, 0.0])
+        return sigmas(encoded.steps, self.schedule, self.shift)
 
     @memory_faults()
     @torch.inference_mode()
@@ -279,6 +301,8 @@ class JoyImageBackend:
     def free_memory(self) -> None:
         """Drop what is only kept for later: prefixes and latents of pictures, and freed blocks."""
         self.cache.clear()
+        self._lora_layers.keep_nothing()
+        self._loras.drop()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

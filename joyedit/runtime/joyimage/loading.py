@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from joyedit.errors import CheckpointError
 from joyedit.job.spec import RunConfig
@@ -16,13 +17,15 @@ from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.models.schedule import SHIFT
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.loras import Loras, Merger
 from joyedit.runtime.joyimage.networks import DeviceChoice, Networks, PlacedModel
 from joyedit.runtime.joyimage.placing import place
 from joyedit.runtime.joyimage.prompt_files import open_conditioner
 from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.tuning.compile import keep_compiled_code
+from joyedit.runtime.tuning.device import DTYPES
 from joyedit.weights import random
-from joyedit.weights.defaults import nano_folder
+from joyedit.weights.defaults import DEFAULTS_FILE, nano_folder, recommended
 from joyedit.weights.hub import resolve
 from joyedit.weights.layouts import open_checkpoint
 from joyedit.weights.load import Component, Loading, check, load, load_in_order
@@ -44,7 +47,9 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     check(checkpoint.components, checkpoint.layout)
     conditioner = open_conditioner(checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
-    placed = place(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config)
+    loras = Loras(checkpoint.dit, config)
+    beside = loras.device_bytes(DTYPES[wanted.dtype].itemsize)
+    placed = place(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config, beside)
     later = next(c for c in checkpoint.components if c.module is checkpoint.dit)
     for component in checkpoint.components:
         if component is not later:
@@ -60,10 +65,13 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
         attention=attention,
         placed=placed,
+        loras=loras,
+        sigmas=recommended(checkpoint.folder / DEFAULTS_FILE).sigmas,
     )
     if wanted.device.type == "cuda":
         torch.cuda.synchronize(wanted.device)
-    loading = Loading(partial(_load, later, placed.dit, wanted))
+    merger = loras.merger(wanted.device, partial(wanted.dtype_of, later.name))
+    loading = Loading(partial(_load, later, placed.dit, wanted, merger=merger))
     try:
         return JoyImageBackend(networks, wanted, config, model=config.model, started=started, loading=loading)
     except BaseException:
@@ -76,14 +84,22 @@ def _load(
     placed: PlacedNetwork | None,
     wanted: DeviceChoice,
     cancelled: Callable[[], bool] = lambda: False,
+    *,
+    merger: Merger | None = None,
 ) -> None:
-    """Load one network to the end: onto the device, or to where its placement says."""
+    """Load one network to the end: onto the device, or to where its placement says. `merger` changes its weights."""
     dtype_of = partial(wanted.dtype_of, component.name)
     if placed is None:
         load(component, wanted.device, dtype_of, cancelled)
+        if merger is not None:
+            merger.network(component.module)
     else:
+
+        def put(name: str, tensor: Tensor) -> None:
+            placed.place(name, tensor if merger is None else merger(name, tensor))
+
         try:
-            load_in_order(component, placed.place, placed.order, wanted.device, dtype_of, cancelled)
+            load_in_order(component, put, placed.order, wanted.device, dtype_of, cancelled)
         except BaseException as error:
             placed.fail(error)
             raise
@@ -118,5 +134,6 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
         layout="random weights",
         attention=wanted.attention(config.attention, random.configs(size)[0]),
         placed=placed[0],
+        loras=Loras(dit, config),
     )
     return JoyImageBackend(networks, wanted, config, model=f"random {size}", started=started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -26,14 +27,18 @@ STEPS = 50
 FEWEST_TEXT_SLOTS = 2
 
 
-def plan(dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig) -> tuple[Placement, int]:
+def plan(
+    dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig, beside: int = 0
+) -> tuple[Placement, int]:
     """The placement of these networks, which may be on the meta device, and the bytes of the device that it keeps to.
 
+    `beside` are bytes of the device that something else takes all the time, such as LoRAs.
     Raises DeviceError where nothing fits.
     """
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
     working = _working(dit, vae, encoder, wanted, sizes, budget)
+    working = replace(working, kept=working.kept + beside)
     if wanted.device.type == "cpu" and config.memory is None and config.offload == "auto":
         _check_host(sizes, wanted)
         return resident(sizes, working), budget
@@ -41,9 +46,11 @@ def plan(dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config:
     return choose(sizes, working, budget, host, offload=config.offload, reserve=RESERVE), budget
 
 
-def place(dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig) -> PlacedModel:
-    """Plan, and prepare the networks whose layers pass for their weights. Raises DeviceError."""
-    placement, budget = plan(dit, encoder, vae, wanted, config)
+def place(
+    dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig, beside: int = 0
+) -> PlacedModel:
+    """Plan, and prepare the networks whose layers pass for their weights. `beside` as in `plan`. Raises DeviceError."""
+    placement, budget = plan(dit, encoder, vae, wanted, config, beside)
     if wanted.device.type == "cuda" and config.memory is not None:
         _bound(wanted.device, budget)
     placed_dit = placed_encoder = None

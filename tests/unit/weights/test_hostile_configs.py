@@ -296,7 +296,7 @@ def test_a_file_in_place_of_a_folder(diffusers: Path, refused: Refused, name: st
         ('{"steps": 3, "steps": 4}', "not JSON (the key 'steps' is there twice)"),
         (
             '{"\\u001b[31m\\n": 4}',
-            "unknown key '\\x1b[31m\\n' (valid: basesize, steps, guidance_scale, negative_prompt)",
+            "unknown key '\\x1b[31m\\n' (valid: basesize, steps, guidance_scale, negative_prompt, sigmas)",
         ),
         ("[" * 100_000, "not JSON (nested too deeply)"),
         ("x" * (2 << 20), "is larger than 1 MiB, which no such file needs"),
