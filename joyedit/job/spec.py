@@ -230,7 +230,8 @@ class ItemResult:
     """The final state of one item; it becomes the item's line in results.jsonl.
 
     `seconds` has the item's share of each stage (read, encode, denoise, decode, write), `inputs_seen` the
-    references that joyedit has read. `planned_output` is the output of an item that failed.
+    references that joyedit has read. `planned_output` is the output of an item that failed, `loras` are the paths of
+    the LoRAs whose names and scales `settings` has.
     """
 
     id: str
@@ -250,4 +251,5 @@ class ItemResult:
     output_sha256: str | None = None
     inputs_seen: tuple[Seen, ...] = ()
     planned_output: str | None = None
+    loras: tuple[str, ...] = ()
     columns: dict[str, Any] | None = field(default=None, hash=False)

@@ -20,6 +20,7 @@ A record is one JSON object on one line:
     output_bytes, output_sha256   of the picture's file; null for a failed item
     inputs_seen   for each reference, as joyedit read it: [sha256, bytes, mtime_ns, ctime_ns]
     planned_output   the output of a failed item; null for a finished item and for a line that is no item
+    loras         paths of the LoRAs, in the order of settings; only where there are some
     columns       what --keep-columns carries from the source, by the names there; only where it does
     at            when the item was finished, in UTC
 
@@ -52,7 +53,9 @@ BLOCK = 1 << 14
 
 def record_of(result: ItemResult) -> dict[str, Any]:
     """The record of `result`, ready for JSON."""
-    columns = {} if result.columns is None else {"columns": result.columns}
+    more: dict[str, Any] = {} if result.columns is None else {"columns": result.columns}
+    if result.loras:
+        more["loras"] = list(result.loras)
     return {
         "id": result.id,
         "status": result.status,
@@ -71,7 +74,7 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         "output_sha256": result.output_sha256,
         "inputs_seen": [[seen.sha256, *seen.stamp] for seen in result.inputs_seen],
         "planned_output": result.planned_output,
-        **columns,
+        **more,
         "at": utc_now("milliseconds"),
     }
 

@@ -184,6 +184,7 @@ class Recorder:
             output_sha256=None if written is None else written.sha256,
             inputs_seen=() if written is None else written.inputs,
             planned_output=None if error is None else item.output,
+            loras=tuple(os.path.abspath(lora.file) for lora in item.loras),
             columns=item.columns,
         )
 

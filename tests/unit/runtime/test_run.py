@@ -32,6 +32,7 @@ class Summary:
         self.items = items
         self.passed = PassedOver()
         self.settings = Settings(steps=2)
+        self.lora_sets = ((),)
 
 
 class Items:

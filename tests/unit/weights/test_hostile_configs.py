@@ -196,6 +196,9 @@ def test_keys_of_the_text_encoder_that_shape_no_network_change_nothing(diffusers
         ("shift", "1", "shift must be a number from 0.001 to 1000, not '1'"),
         ("shift", 10**400, "shift must be a number from 0.001 to 1000, not a huge number"),
         ("use_karras_sigmas", True, "scheduler option use_karras_sigmas is not supported"),
+        ("invert_sigmas", True, "scheduler option invert_sigmas is not supported"),
+        ("shift_terminal", 0.1, "scheduler option shift_terminal is not supported"),
+        ("stochastic_sampling", True, "scheduler option stochastic_sampling is not supported"),
     ],
 )
 def test_the_schedulers_config(diffusers: Path, refused: Refused, key: str, value: Any, rule: str) -> None:

@@ -139,6 +139,7 @@ class Items:
             items = len(self.given)
             passed = PassedOver()
             settings = Settings()
+            lora_sets = ((),)
 
         return Summary
 
