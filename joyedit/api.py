@@ -15,9 +15,9 @@ from PIL import Image
 from joyedit.errors import ItemError, UsageError
 from joyedit.job.pictures.decode import fit, load_picture, rgb_picture
 from joyedit.job.plan import size_item
-from joyedit.job.spec import FailedItem, Settings
+from joyedit.job.spec import FailedItem, Lora, Settings
 from joyedit.options import RunOptions, names_of
-from joyedit.request import build_item, build_request, loading_config, run_request
+from joyedit.request import build_item, build_request, loaded_loras, loading_config, run_request
 from joyedit.runtime.model import backend_loader, model_settings
 from joyedit.runtime.pipeline.running_batch import encode_batch, start_batch
 from joyedit.runtime.protocol import Backend, OutOfMemory, ReadyBatch
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height")
 PATHS = ("dit", "encoder", "vae", "tokenizer")
-LOADING = (*PATHS, "device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
+LOADING = (*PATHS, "lora", "device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "quiet", "verbose"}
 _AS_TEXT = ("batch_size", "memory", "max_duration", "read_timeout")
 
@@ -39,10 +39,11 @@ _AS_TEXT = ("batch_size", "memory", "max_duration", "read_timeout")
 class Editor:
     """A loaded model. It edits one picture a call; `run` is the way for many."""
 
-    def __init__(self, backend: Backend, defaults: Settings) -> None:
-        """`defaults` are the checkpoint's own settings, in force where a call gives none."""
+    def __init__(self, backend: Backend, defaults: Settings, loras: tuple[Lora, ...] = ()) -> None:
+        """`defaults` are the model's own settings, in force where a call gives none; `loras` are part of the model."""
         self.backend = backend
         self.defaults = defaults
+        self.loras = loras
 
     def edit(self, image: Picture | Sequence[Picture] | None, instruction: str, **settings: Any) -> Image.Image:
         """Edit one picture; the result is RGB, of the size of its bucket.
@@ -55,7 +56,7 @@ class Editor:
         """
         _refuse_unknown(settings, SETTINGS)
         given = _as_list(image)
-        item = build_item(len(given), instruction, settings, self.defaults)
+        item = build_item(len(given), instruction, settings, self.defaults, self.loras)
         pictures = [_read(picture) for picture in given]
         sizes = {path: (p.height, p.width) for path, p in zip(item.images, pictures, strict=True)}
         sized = size_item(item, sizes.__getitem__)
@@ -78,13 +79,16 @@ def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Editor:
     given.
 
     `options`: any of dit, encoder, vae and tokenizer (paths), device, dtype, attention, compile, fused, memory, offload
-    and schedule, with the values of the flags of those names. Raises CheckpointError, DeviceError or UsageError.
+    and schedule, with the values of the flags of those names. `lora`: a path, `{"file": path, "scale": number}`, or a
+    list of these. Raises CheckpointError, DeviceError or UsageError.
     """
     _refuse_unknown(options, LOADING)
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
+    options["lora"] = _loras(options.get("lora"))
     config = loading_config(None if model is None else os.fspath(model), options)
     wanted = Wanted.of(config)
-    return Editor(backend_loader(wanted)(config), model_settings(wanted))
+    recommended = loaded_loras(options["lora"]).settings
+    return Editor(backend_loader(wanted)(config), recommended.over(model_settings(wanted)), config.merged_loras)
 
 
 def run(
@@ -98,11 +102,12 @@ def run(
     """What `joyedit run SOURCE ...` does, without its messages. `source` is one, or several pictures and folders.
 
     `options` are the long flags of the command with underscores (prompt, steps, guidance_scale, seed,
-    negative_prompt, basesize, batch_size, limit, recipe, format, quality, ...). The outcome holds the
-    exit code and the report. Raises what the command refuses before it writes anything.
+    negative_prompt, basesize, batch_size, limit, recipe, format, quality, ...), `lora` as in `load`. The outcome holds
+    the exit code and the report. Raises what the command refuses before it writes anything.
     """
     _refuse_unknown(options, [name for name in names_of(RunOptions) if name not in _ONLY_COMMAND])
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
+    options["lora"] = _loras(options.get("lora"))
     options |= {name: str(options[name]) for name in _AS_TEXT if options.get(name) is not None}
     values = tuple(f"{name}={value}" for name, value in (recipe_values or {}).items())
     given = [source] if isinstance(source, (str, os.PathLike)) else source
@@ -116,6 +121,20 @@ def _refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise UsageError(f"unknown setting {unknown[0]!r}; known are {', '.join(known)}")
+
+
+def _loras(given: Any) -> tuple[str, ...]:
+    """LoRAs as the flag takes them: with objects, the scale stands behind the path."""
+    several = [given] if isinstance(given, (str, os.PathLike, dict)) else [] if given is None else list(given)
+    made = []
+    for one in several:
+        if isinstance(one, dict):
+            if not set(one) <= {"file", "scale"} or "file" not in one:
+                raise UsageError(f"a LoRA is a path or has file and scale, not {sorted(map(str, one))}")
+            made.append(f"{os.fspath(one['file'])}:{float(one.get('scale', 1.0))!r}")
+        else:
+            made.append(os.fspath(one))
+    return tuple(made)
 
 
 def _as_list(image: Picture | Sequence[Picture] | None) -> list[Picture]:

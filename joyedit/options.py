@@ -149,6 +149,9 @@ class RunOptions:
     prompt: str | None = option(
         None, "-p", "--prompt", metavar="TEXT", help="The instruction for items without one of their own."
     )
+    lora: tuple[str, ...] = option(
+        (), "--lora", metavar="FILE[:SCALE]", help="A LoRA for all items, and how strong it is; may be repeated."
+    )
     steps: int | None = option(
         None, "--steps", "--num-inference-steps", least=1, metavar="N", help="Denoising steps. [default: 40]"
     )

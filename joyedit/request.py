@@ -17,6 +17,7 @@ from joyedit.errors import UsageError
 from joyedit.job.results.journal import has_records
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.item_builder import ItemBuilder
+from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
 from joyedit.job.source.problems import Record
@@ -25,13 +26,14 @@ from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.source_options import RunDefaults
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.source.typed_texts import without_file_marks
-from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, RunConfig, Settings
+from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, Lora, RunConfig, Settings
 from joyedit.options import RunOptions, faults_of, names_of, option_of
 from joyedit.printable import brief
 from joyedit.runtime.model import backend_loader, describe_without_loading, fetch, model_settings, no_model
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.run import RunOutcome, run
+from joyedit.weights.lora_facts import lora_facts
 from joyedit.weights.wanted import Wanted
 
 
@@ -93,6 +95,8 @@ def build_request(options: RunOptions) -> Request:
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
         columns=Columns.of(options.map, options.ignore_columns, options.keep_columns),
+        lora=options.lora,
+        shelf=LoraShelf(lora_facts),
     )
     stdin = _stdin() if options.source == ("-",) else None
     source = open_source(options.source, source_options, stdin)
@@ -120,13 +124,23 @@ def loading_config(model: str | None, options: Mapping[str, Any]) -> RunConfig:
     faults = faults_of(wanted)
     if faults:
         raise UsageError("\n".join(faults))
-    return RunConfig(**_named_as(RunConfig, wanted) | _converted(wanted))
+    return RunConfig(**_named_as(RunConfig, wanted) | _converted(wanted), merged_loras=loaded_loras(wanted.lora).loras)
 
 
-def build_item(pictures: int, instruction: str, settings: Mapping[str, Any], checkpoint: Settings) -> EditItem:
+def loaded_loras(given: tuple[str, ...]) -> LoraSet:
+    """The LoRAs of a model that is loaded with `--lora`. Raises UsageError."""
+    found, problems = LoraShelf(lora_facts).find(wishes_of(given), "")
+    if problems:
+        raise UsageError("\n".join(f"--lora: {problem.text}" for problem in problems))
+    return found
+
+
+def build_item(
+    pictures: int, instruction: str, settings: Mapping[str, Any], checkpoint: Settings, loras: tuple[Lora, ...] = ()
+) -> EditItem:
     """One edit of `pictures` references, checked as a line of a manifest is. Raises UsageError.
 
-    `checkpoint` are the settings that the checkpoint brings.
+    `checkpoint` are the settings that the checkpoint brings, `loras` those that the model is loaded with.
     """
     options = SourceOptions(checkpoint=checkpoint, output=None)
     builder = ItemBuilder(file="edit", base="", options=options, defaults=RunDefaults(), look=False)
@@ -138,7 +152,7 @@ def build_item(pictures: int, instruction: str, settings: Mapping[str, Any], che
     if not isinstance(item, EditItem):
         message = (one.message + (f" ({one.remedy})" if one.remedy else "") for one in problems)
         raise UsageError("\n".join(message))
-    return item
+    return replace(item, loras=loras)
 
 
 def _named_as(kind: type, options: RunOptions) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from joyedit.errors import ItemError
 from joyedit.job.pictures.decode import header_size
+from joyedit.job.results.records import loras_of
+from joyedit.job.source.loras import loras_text
 from joyedit.job.spec import Batch, FailedItem, Size, SizedItem
 from joyedit.printable import brief, printable
 
@@ -27,6 +29,8 @@ def lines_of(entry: Batch | FailedItem, folder: Path, max_pixels: int) -> list[s
     what = "1 item" if count == 1 else f"{count} items"
     steps = first.item.sampling.steps
     head = f"batch {entry.index}: {what}, {_size(first.target)}, {steps} {'step' if steps == 1 else 'steps'}"
+    if first.item.loras:
+        head += printable(f", LoRA {loras_text(first.item.loras)}")
     return [head, *(f"  {_item(sized, folder, max_pixels)}" for sized in entry.items)]
 
 
@@ -44,6 +48,7 @@ def record_of(entry: Batch | FailedItem, folder: Path, max_pixels: int) -> dict[
         "bucket": list(first.target),
         "references": [list(size) for size in first.references],
         "steps": first.item.sampling.steps,
+        **({"lora": loras_of(first.item)} if first.item.loras else {}),
         "items": [sized.item.id for sized in entry.items],
         "edits": [
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from joyedit.job.source.line_settings import OwnValues
+from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import Settings
@@ -23,6 +24,8 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     if summary.instruction is not None or _own(summary, "instruction") is not None:
         shown = None if summary.instruction is None else _shown(summary.instruction)
         rows.append(("instruction", _text(summary, "instruction", shown, None)))
+    if summary.loras.loras or _own(summary, "lora") is not None:
+        rows.append(("lora", _text(summary, "lora", summary.loras.text, None)))
     settings = summary.settings.over(BUILT_IN)
     for name in _SHOWN:
         value = getattr(settings, name)
@@ -30,7 +33,7 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
         if value is None and own is None:
             continue
         shown = "that of the picture" if value is None else _shown(value)
-        origin = None if value is None else _origin(request, name, value)
+        origin = None if value is None else _origin(request, name, value, summary.loras)
         if name == "negative_prompt" and value and not _is_guided(settings, summary):
             origin = "not used, because guidance is off"
         rows.append((name.replace("_", " "), _text(summary, name, shown, origin)))
@@ -72,13 +75,18 @@ def _is_guided(settings: Settings, summary: SourceSummary) -> bool:
     return (settings.guidance_scale or 0) > 1 or _own(summary, "guidance_scale") is not None
 
 
-def _origin(request: Request, name: str, value: object) -> str | None:
+def _origin(request: Request, name: str, value: object, loras: LoraSet) -> str | None:
     if getattr(request.flags, name) is not None:
         return None
     if request.recipe is not None and getattr(request.recipe.settings, name) is not None:
         return f"recipe {request.recipe.name}"
     checkpoint = getattr(request.checkpoint, name)
+    lora = loras.origin(name)
     lower = getattr(BUILT_IN, name) if checkpoint is None else checkpoint
+    if lora is not None:
+        lower = getattr(loras.settings, name)
     if value != lower:
         return "manifest defaults"
+    if lora is not None:
+        return f"LoRA {brief(lora, _TEXT)}"
     return "built-in" if checkpoint is None else "checkpoint"

@@ -27,6 +27,8 @@ those and the DiT's blocks."""
 BASE_SIZES = (256, 512, 768, 1024)
 MAX_STEPS, MAX_GUIDANCE = 1000, 100
 """The limits of manifests and checkpoints."""
+LORA_STEMS = ("adapter_model", "pytorch_lora_weights")
+"""What PEFT and diffusers call the file of every LoRA, without the ending."""
 MAX_PIXELS = 178_000_000
 """joyedit refuses larger pictures before it decodes a pixel, unless the run allows more."""
 READ_TIMEOUT = 120.0
@@ -95,6 +97,26 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Lora:
+    """A LoRA of an item: its file and the factor of its effect.
+
+    `sha256` is the hash of all that its effect depends on; the file's name is no part of that. `sigmas` are noise
+    levels, from 1 down: an item of so many steps takes them in place of the checkpoint's schedule.
+    """
+
+    file: Path = field(compare=False)
+    scale: float = 1.0
+    sha256: str = ""
+    sigmas: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name; with that of its folder where all LoRAs of one kind are called the same."""
+        name = self.file.name
+        return f"{self.file.parent.name}/{name}" if self.file.stem in LORA_STEMS else name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
     """Where an item comes from: a file (or `-`, or a folder) and, if it has lines, the line."""
 
@@ -108,7 +130,8 @@ class EditItem:
 
     `images` are the references in order (none: text to image). `output` is relative to the output folder,
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
-    before the choice of a bucket; with None the last reference decides. `has_default_id`: the id comes from the
+    before the choice of a bucket; with None the last reference decides. `loras` change the DiT for this item.
+    `has_default_id`: the id comes from the
     path of the first reference. `other_ids` are default ids that the item had if other lines were there: its picture
     may be finished under one of them. `owns` says which records under these ids are of this item: none, those of the
     same line, or all of the same pictures. `columns` are what its record carries from
@@ -123,6 +146,7 @@ class EditItem:
     size: Size | None
     output: str
     origin: Origin
+    loras: tuple[Lora, ...] = ()
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
     owns: Owns = field(default="none", compare=False)
@@ -155,8 +179,8 @@ class SizedItem:
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
-        """Items with equal keys can share a batch: they have the same shapes and the same schedule."""
-        return (self.target, self.references, self.item.sampling.steps)
+        """Items with equal keys can share a batch: they have the same shapes, schedule and LoRAs."""
+        return (self.target, self.references, self.item.sampling.steps, self.item.loras)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +203,8 @@ class RunConfig:
     all that is free. `offload` overrides the plan of what stays there. `max_duration` and `read_timeout` are seconds.
     The run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
     come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
+    `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where items differ,
+    `lora_sets` are the sets that are known at the start.
     """
 
     output: Path
@@ -207,6 +233,8 @@ class RunConfig:
     read_timeout: float = READ_TIMEOUT
     expected_steps: float | None = None
     largest: int | None = None
+    merged_loras: tuple[Lora, ...] = ()
+    lora_sets: tuple[tuple[Lora, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,7 +243,7 @@ class ItemResult:
 
     `seconds` has the item's share of each stage (read, encode, denoise, decode, write), `inputs_seen` the
     references that joyedit has read. `planned_output` is the output of an item that failed. `replaces` are other ids of
-    the item whose records count no more.
+    the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has.
     """
 
     id: str
@@ -236,4 +264,5 @@ class ItemResult:
     inputs_seen: tuple[Seen, ...] = ()
     planned_output: str | None = None
     replaces: tuple[str, ...] = ()
+    loras: tuple[str, ...] = ()
     columns: dict[str, Any] | None = field(default=None, hash=False)

@@ -1,7 +1,7 @@
 """A backend without networks, for tests: same protocol, same pictures every time, no torch.
 
-An edit tints the last reference with a colour that is hashed from instruction, negative prompt and
-seed; text to image is a flat picture of that colour. Instructions that hold one of these words fail:
+An edit tints the last reference with a colour that is hashed from instruction, negative prompt, seed and
+LoRAs; text to image is a flat picture of that colour. Instructions that hold one of these words fail:
 
     FAIL-BATCH    `denoise` raises RuntimeError for the whole batch
     FAIL-ENCODE   `encode` raises ItemError("instruction_too_long") for the whole batch
@@ -136,6 +136,7 @@ class FakeBackend:
             height, width = ready.sized.target
             sampling = ready.item.sampling
             message = f"{ready.item.instruction}\0{sampling.negative_prompt}\0{sampling.seed}"
+            message += "".join(f"\0{lora.sha256}:{lora.scale}" for lora in ready.item.loras)
             red, green, blue = hashlib.sha256(message.encode("utf-8", "surrogatepass")).digest()[:3]
             picture = Image.new("RGB", (width, height), (red, green, blue))
             if ready.pictures:

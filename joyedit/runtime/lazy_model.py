@@ -101,7 +101,7 @@ class LazyModel:
             self._fetch()
             self._progress.loading(self._config)
             with self._clock.stage("load"):
-                self.backend = self._load(with_outlook(self._config, self.summary))
+                self.backend = self._load(with_loras(with_outlook(self._config, self.summary), self.summary))
             self.info = self.backend.info
             self._progress.started(self.info, self.summary)
         return self.backend
@@ -128,6 +128,14 @@ def _largest(summary: SourceSummary) -> int | None:
         return None
     own = None if summary.lines is None else summary.lines.values().get("basesize")
     return basesize if own is None else max(basesize, *(int(n) for n in (own.least, own.most) if n is not None))
+
+
+def with_loras(config: RunConfig, summary: SourceSummary) -> RunConfig:
+    """How the LoRAs of a source are used: one set for all items is merged, others are opened for their batches."""
+    sets = summary.lora_sets
+    if sets is not None and len(sets) == 1:
+        return replace(config, merged_loras=sets[0])
+    return replace(config, lora_sets=(summary.loras.loras,) if sets is None else sets)
 
 
 def _expected_steps(summary: SourceSummary) -> float | None:

@@ -1,13 +1,16 @@
 """A checkpoint's own defaults, and where a model name leads. No torch in here: planning reads it too.
 
 A checkpoint folder may hold `joyedit.json`, an object with any of `basesize`, `steps`,
-`guidance_scale` and `negative_prompt`: what its maker recommends.
+`guidance_scale` and `negative_prompt`: what its maker recommends. For a distilled checkpoint, `sigmas` are its noise
+levels. A LoRA may bring the same.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from joyedit.errors import CheckpointError, UsageError
 from joyedit.job.spec import BASE_SIZES, MAX_GUIDANCE, MAX_STEPS, Settings
@@ -27,7 +30,18 @@ EDIT_PLUS = Settings(steps=30, negative_prompt=" ")
 
 MOST_TEXT = 20_000
 """The most characters of a negative prompt. The model keeps about 4000 tokens of a text."""
-_KEYS = ("basesize", "steps", "guidance_scale", "negative_prompt")
+_SETTINGS = ("basesize", "steps", "guidance_scale", "negative_prompt")
+_KEYS = (*_SETTINGS, "sigmas")
+
+
+class Recommended(NamedTuple):
+    """What the maker of a checkpoint or of a LoRA recommends.
+
+    `sigmas` are noise levels from 1 down, without the 0 at the end; empty for those of the schedule.
+    """
+
+    settings: Settings = Settings()
+    sigmas: tuple[float, ...] = ()
 
 
 def nano_folder() -> Path:
@@ -64,7 +78,7 @@ def checkpoint_defaults(model: str) -> Settings:
     if folder is None:
         return EDIT_PLUS if "edit-plus" in model.lower() else Settings()
     kind = EDIT_PLUS if _is_edit_plus(folder) else Settings()
-    return _own_settings(folder / DEFAULTS_FILE).over(kind)
+    return recommended(folder / DEFAULTS_FILE).settings.over(kind)
 
 
 def _is_edit_plus(folder: Path) -> bool:
@@ -81,18 +95,36 @@ def is_plus_file(name: str) -> bool:
     return "edit_plus" in Path(name).name.lower().replace("-", "_")
 
 
-def _own_settings(path: Path) -> Settings:
-    if not is_there(path):
-        return Settings()
-    raw = read_object(path)
+def recommended(path: Path) -> Recommended:
+    """What a `joyedit.json` says; nothing if there is none. Raises CheckpointError."""
+    return recommended_of(read_object(path), printable_path(path)) if is_there(path) else Recommended()
+
+
+def recommended_of(raw: Mapping[str, Any], where: str) -> Recommended:
+    """The same of an object; `where` is told in errors. Noise levels without `steps` give the number of steps."""
     for key in raw:
         if key not in _KEYS:
-            raise CheckpointError(f"{printable_path(path)}: unknown key {shown(key)} (valid: {', '.join(_KEYS)})")
+            raise CheckpointError(f"{where}: unknown key {shown(key)} (valid: {', '.join(_KEYS)})")
+    values = Values(raw)
     try:
-        _check(Values(raw))
+        _check(values)
+        sigmas = _sigmas(values)
     except ConfigError as error:
-        raise CheckpointError(f"{printable_path(path)}: {error}") from error
-    return Settings(**raw)
+        raise CheckpointError(f"{where}: {error}") from error
+    given = {key: raw[key] for key in _SETTINGS if key in values}
+    return Recommended(Settings(**({"steps": len(sigmas)} if sigmas else {}) | given), sigmas)
+
+
+def _sigmas(values: Values) -> tuple[float, ...]:
+    if "sigmas" not in values:
+        return ()
+    levels = values.numbers("sigmas", 0, 1)
+    levels = levels[:-1] if levels and levels[-1] == 0 else levels
+    if not levels or any(one <= other for one, other in zip(levels, (*levels[1:], 0.0), strict=True)):
+        raise ConfigError("sigmas must be noise levels that fall from 1 towards 0")
+    if "steps" in values and values.whole("steps", 1, MAX_STEPS) != len(levels):
+        raise ConfigError(f"sigmas are the noise levels of {len(levels)} steps, and steps says another number")
+    return levels
 
 
 def _check(values: Values) -> None:

@@ -236,7 +236,10 @@ def _config(path: Path, read: Callable[[dict[str, Any]], T]) -> T:
 
 
 def _shift(raw: dict[str, Any]) -> float:
-    for key in ("use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"):
+    for key in (
+        *("use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
+        *("invert_sigmas", "shift_terminal", "stochastic_sampling"),
+    ):
         if raw.get(key):
             raise ConfigError(f"scheduler option {key} is not supported")
     return Values(raw).number("shift", 0.001, 1000, SHIFT)

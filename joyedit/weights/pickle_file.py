@@ -47,6 +47,8 @@ class PickleFile:
 
     def __init__(self, path: Path) -> None:
         self.where = printable_path(path)
+        self.others: list[str] = []
+        """Names of what the state dict holds beside tensors."""
         try:
             with open_regular(path) as file:
                 if not file.seek(0, 2):
@@ -139,6 +141,8 @@ class PickleFile:
             if isinstance(name, str) and isinstance(value, StoredTensor):
                 total += self._bytes(name, value)
                 tensors[name] = value
+            elif isinstance(name, str):
+                self.others.append(name)
         if not tensors:
             raise CheckpointError(f"{self.where}: holds no state dict")
         if total > MOST_SHARING * len(self._data):

@@ -20,6 +20,7 @@ from PIL import Image
 
 from joyedit.cli.main import app
 from joyedit.weights.defaults import nano_folder
+from support.loras import matrices, named, write
 
 CHECKPOINTS = ("path/to/checkpoint", "jdopensource/JoyAI-Image-Edit-Diffusers", "JoyAI-Image-Edit", "nano")
 """What readers type for a checkpoint. For a command, the backend without networks stands in, at the smallest size; for
@@ -30,6 +31,9 @@ _NANO = re.compile(r"""(?<=load\(")nano(?=")|(?<=model=")nano(?=")""")
 
 _BENCH = re.compile(r"(?<=joyedit bench )")
 """A benchmark takes its time; here one step shows that it runs."""
+
+LAYER, NANO_QKV = "double_blocks.0.attn.img_attn_qkv", (576, 192)
+"""A layer of nano, and its shape."""
 
 PROGRAMS = {"joyedit", "hf", "make", "pip", "python", "find", "jq"}
 """The programs that a document may call."""
@@ -66,6 +70,8 @@ def reader(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     for number, name in enumerate(("house.jpg", "chair.jpg", "room.jpg", "photos/a.jpg", "photos/trip/b.jpg")):
         Image.new("RGB", (48, 32), (40 * number, 120, 200)).save(tmp_path / name)
     (tmp_path / "edits.jsonl").write_text('{"image": "house.jpg", "instruction": "Make the house blue."}\n')
+    for name in ("style", "light"):
+        write(tmp_path / f"{name}.safetensors", named(matrices({LAYER: NANO_QKV}, (LAYER,))))
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
     commands = tmp_path / ".commands"
     commands.mkdir()

@@ -27,10 +27,12 @@ from joyedit.models.dit import DiT
 from joyedit.models.vae import VAE
 from joyedit.runtime.tuning.attention_choice import check, choose_attention, measure
 from joyedit.runtime.tuning.fused_check import fault
+from joyedit.weights.lora_file import layer_shapes
 from nano.networks import dit_config
 from nano.trainable import TrainableMLP
 from support import editing
 from support.editing import Edit, levels_apart, picture, run
+from support.loras import lora_of, matrices, named, write
 
 pytestmark = [
     pytest.mark.gpu,
@@ -297,3 +299,25 @@ def test_a_pipelined_run_gives_the_pictures_of_single_edits(
         with Image.open(tmp_path / "out" / f"{n}.png") as got:
             (alone,) = run(model, Edit(text=f"Make it {n}.", images=[picture(256, 256, seed=n // 2)], seed=n))
             assert levels_apart(got, alone) <= 1, n
+
+
+@pytest.mark.parametrize("fused", ["auto", "off"])
+@pytest.mark.parametrize("offload", ["none", "blocks"])
+def test_loras_merged_for_a_run_or_for_a_batch(
+    diffusers_checkpoint: Path, tmp_path: Path, fused: str, offload: str
+) -> None:
+    """The same latents bit by bit, also where blocks pass through the device."""
+    options: dict[str, Any] = {"device": "cuda", "fused": fused, "offload": offload, "attention": "sdpa"}
+    plain = editing.backend(diffusers_checkpoint, **options)
+    lora = lora_of(write(tmp_path / "a.safetensors", named(matrices(layer_shapes(plain.dit)))))
+
+    def latents(model: Any, *loras: Any) -> Tensor:
+        edit = Edit(text="Make it red.", images=[picture(256, 256)], loras=loras)
+        made: Tensor = model.denoise(model.encode(editing.batch_of([edit])), lambda done, total: None)
+        return made
+
+    merged = latents(editing.backend(diffusers_checkpoint, merged_loras=(lora,), **options), lora)
+    beside = editing.backend(diffusers_checkpoint, lora_sets=((lora,), ()), **options)
+    assert latents(beside, lora).equal(merged)
+    assert latents(beside).equal(latents(plain))
+    assert not merged.equal(latents(plain))

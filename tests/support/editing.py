@@ -12,7 +12,7 @@ from PIL import Image
 
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.pictures.decode import fit
-from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
+from joyedit.job.spec import EditItem, Lora, Origin, RunConfig, Sampling, SizedItem
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.protocol import ReadyBatch
@@ -30,6 +30,7 @@ class Edit:
     guidance: float = 4.0
     seed: int = 42
     negative: str = ""
+    loras: tuple[Lora, ...] = ()
     sampling: Sampling = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ def batch_of(edits: Sequence[Edit]) -> ReadyBatch:
         references = tuple(choose_bucket((image.height, image.width), BASE) for image in edit.images)
         item = EditItem(
             id=str(number), images=(), instruction=edit.text, sampling=edit.sampling, basesize=BASE, size=None,
-            output=f"{number}.png", origin=Origin(file="test"),
+            output=f"{number}.png", origin=Origin(file="test"), loras=edit.loras,
         )  # fmt: skip
         target = references[-1] if references else (BASE, BASE)
         items.append(SizedItem(item=item, target=target, references=references))

@@ -57,6 +57,7 @@ NO_TORCH = (
     "weights/locate.py", "weights/part.py", "weights/candidates.py", "weights/headers.py", "weights/roles.py",
     "weights/shards.py", "weights/gguf_header.py", "weights/literals.py", "weights/prompt_folders.py",
     "weights/prompt_sources.py", "weights/regular_files.py", "weights/describe.py",
+    "weights/lora_facts.py",
 )  # fmt: skip
 
 LIGHT = (

@@ -10,6 +10,7 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     basesize, size
     quality       of JPEG and WebP; null for PNG
     inputs        the sha256 of each reference's file, in order
+    loras         the sha256 and the scale of each LoRA, in order, and its noise levels; only where there are some
 
 It leaves out the name of the output, which a resume compares separately, and everything that changes no
 more than rounding: device, attention kernels, compilation, batch size.
@@ -43,12 +44,15 @@ class Fingerprinter:
         """The fingerprint of `item`; `inputs` are the sha256 of its references."""
         sampling, text = item.sampling, _TEXT
         quality = "null" if item.output[-4:].lower() == ".png" else self.quality
+        loras = ""
+        if item.loras:
+            loras = f'"loras": {text([[lora.sha256, lora.scale, lora.sigmas] for lora in item.loras])}, '
         size = "null" if item.size is None else f"[{item.size[0]}, {item.size[1]}]"
         # This JSON is written by hand, with sorted keys, because a resume makes one for each item.
         message = (
             f'{{"basesize": {item.basesize}, "dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
-            f'"instruction": {text(item.instruction)}, "model": {text(self.model)}, "quality": {quality}, '
+            f'"instruction": {text(item.instruction)}, {loras}"model": {text(self.model)}, "quality": {quality}, '
             f'"sampling": [{sampling.steps}, {float(sampling.guidance_scale)!r}, {sampling.seed}, '
             f"{text(sampling.negative_prompt)}], "
             f'"schedule": {text(self.schedule)}, "size": {size}, "version": {OUTPUT_VERSION}}}'

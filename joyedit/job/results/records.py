@@ -9,8 +9,8 @@ A record is one JSON object on one line:
     output        path of the picture, relative to the output folder; null if there is none
     bucket        [height, width] of the target in pixels; null if the item never had one
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
-                  or null), schedule, model, dtype, attention, joyedit (its version); empty for a line of
-                  the manifest that is no item
+                  or null), schedule, model, dtype, attention, joyedit (its version); lora where the item has some:
+                  file (its name), sha256 and scale of each; empty for a line of the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write
     notes         unusual steps that the pictures needed, as texts
     error         null, or {"code": a stable word, "message": one line}
@@ -21,6 +21,7 @@ A record is one JSON object on one line:
     inputs_seen   for each reference, as joyedit read it: [sha256, bytes, mtime_ns, ctime_ns]
     planned_output   the output of a failed item; null for a finished item and for a line that is no item
     replaces      other ids that the item had before: their records do not count any more; only where there are some
+    loras         paths of the LoRAs, in the order of settings; only where there are some
     columns       what --keep-columns carries from the source, by the names there; only where it does
     at            when the item was finished, in UTC
 
@@ -55,6 +56,8 @@ def record_of(result: ItemResult) -> dict[str, Any]:
     """The record of `result`, ready for JSON."""
     more: dict[str, Any] = {"replaces": list(result.replaces)} if result.replaces else {}
     more |= {} if result.columns is None else {"columns": result.columns}
+    if result.loras:
+        more["loras"] = list(result.loras)
     return {
         "id": result.id,
         "status": result.status,
@@ -89,7 +92,13 @@ def settings_of(item: EditItem) -> dict[str, Any]:
         "basesize": item.basesize,
         "width": width,
         "height": height,
+        **({"lora": loras_of(item)} if item.loras else {}),
     }
+
+
+def loras_of(item: EditItem) -> list[dict[str, Any]]:
+    """The LoRAs of an item as its record holds them. Of a path only the last name is told."""
+    return [{"file": lora.name, "sha256": lora.sha256, "scale": lora.scale} for lora in item.loras]
 
 
 def line_of(record: dict[str, Any]) -> str:

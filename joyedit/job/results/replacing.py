@@ -171,6 +171,9 @@ class Replacing:
         }
         found = {}
         width, height = now.pop("width"), now.pop("height")
+        loras = now.pop("lora", [])
+        if (then.get("lora") or []) != loras:
+            found["lora"] = f"lora {_loras(then.get('lora'))} -> {_loras(loras)}"
         if record.get("instruction") != item.instruction:
             found["instruction"] = _change("instruction", record.get("instruction"), item.instruction)
         for key, value in now.items():
@@ -207,6 +210,16 @@ def _is_of_another_picture(item: EditItem, record: dict[str, Any]) -> bool:
 
 def _change(name: str, then: object, now: object) -> str:
     return f"{name} {_short(then)} -> {_short(now)}"
+
+
+def _loras(value: object) -> str:
+    """The LoRAs of a record in words. Two files may have one name, so a part of the hash is told."""
+    told = [
+        f"{one.get('file')}:{one.get('scale')} ({str(one.get('sha256'))[:8]})"
+        for one in (value if isinstance(value, list) else ())
+        if isinstance(one, dict)
+    ]
+    return brief(" + ".join(told), 2 * _SHOWN) or "none"
 
 
 def _short(value: object) -> str:

@@ -54,8 +54,24 @@ def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
     line |= {key: settings[key] for key in _SETTINGS}
     if settings.get("width") is not None and settings.get("height") is not None:
         line |= {"width": settings["width"], "height": settings["height"]}
+    loras = _loras(record.get("loras"), settings.get("lora"))
+    if loras is None:
+        return None
+    if loras:
+        line["lora"] = loras
     try:
         json.dumps(line, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return None
     return line
+
+
+def _loras(paths: object, told: object) -> list[dict[str, Any]] | None:
+    """The LoRAs of a record as a line has them; None if the record does not hold all of them."""
+    if paths is None and told is None:
+        return []
+    if not isinstance(paths, list) or not isinstance(told, list) or len(paths) != len(told):
+        return None
+    if not all(isinstance(path, str) for path in paths) or not all(isinstance(one, dict) for one in told):
+        return None
+    return [{"file": path, "scale": one.get("scale", 1.0)} for path, one in zip(paths, told, strict=True)]

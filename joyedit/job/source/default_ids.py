@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from joyedit.job.source.loras import wishes_of
 from joyedit.job.source.names import fold, name_problem, safe_name
 from joyedit.job.source.schema import DEFAULTS_KEYS, Line, Schema
 from joyedit.job.source.written_paths import (
@@ -230,7 +231,9 @@ def _content(line: Line, values: Mapping[str, str]) -> tuple[tuple[str, ...], ob
     """What a line says: everything but its id, as it is written."""
     images = (line.image,) if line.image is not None else tuple(line.images or ())
     given = ((key, getattr(line, key)) for key in sorted(DEFAULTS_KEYS))
-    settings = tuple([(key, value) for key, value in given if value is not None])
+    settings = tuple(
+        [(key, tuple(wishes_of(value)) if key == "lora" else value) for key, value in given if value is not None]
+    )
     return images, settings, tuple(sorted(values.items())) if values else (), line.output
 
 

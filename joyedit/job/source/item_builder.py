@@ -16,6 +16,7 @@ from joyedit.job.plan import failed
 from joyedit.job.source.columns import kept_columns
 from joyedit.job.source.default_ids import DefaultIds, PictureIds, Uses
 from joyedit.job.source.line_settings import LineSettings
+from joyedit.job.source.loras import LoraSet, wishes_of
 from joyedit.job.source.names import EXTENSIONS, name_problem
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
@@ -23,7 +24,7 @@ from joyedit.job.source.problems import Record, Table, cut, one_message, shown
 from joyedit.job.source.schema import PICTURE_KEYS, Line
 from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
-from joyedit.job.spec import EditItem, FailedItem, Origin, Owns, Sampling, Size
+from joyedit.job.spec import EditItem, FailedItem, Origin, Owns, Sampling, Settings, Size
 
 _SHOWN_TEXT = 2000
 _SHOWN_PATH = 1000
@@ -40,6 +41,7 @@ class _Built(NamedTuple):
     instruction: str = ""
     missing: Problem | None = None
     """A picture that is not there, where that stops only its item."""
+    loras: LoraSet = LoraSet()
 
 
 class _Names(NamedTuple):
@@ -84,12 +86,16 @@ class ItemBuilder:
         self._format = options.format
         self._schema = options.item_schema()
         self._schema.unmet -= defaults.names
-        self.settings = options.settings(defaults.settings)
+        self.loras = options.run_loras()[0] or defaults.loras or LoraSet()
+        self._options, self._defaults = options, defaults.settings
+        self._own_settings: dict[tuple[Settings, ...], tuple[Settings, Sampling]] = {}
+        self.settings = options.settings(defaults.settings, self.loras.settings)
         self._sampling = self.settings.sampling()
         tree = OutputTree(options.output)
         self._taken = TakenNames(self._extensions[0], tree.place)
         if uses is not None:
             self._taken.reserve(uses.given_ids, uses.given_outputs)
+        self._base = base or ""
         self._pictures = PictureFinder(base or "", tree, look=look)
         self._default_ids = DefaultIds(PictureIds(base), uses)
 
@@ -104,7 +110,7 @@ class ItemBuilder:
         """The problems of the record; the item itself is not made. `lines` counts what it says."""
         built = self._build(record, make=False)
         if lines is not None and built.line is not None and not built.problems:
-            lines.add(built.line, built.instruction)
+            lines.add(built.line, built.instruction, built.loras)
         return self._placed(record, built)
 
     @property
@@ -184,26 +190,29 @@ class ItemBuilder:
         if not pictures:
             _add(problems, self._left_empty(record.data))
         columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
-        sampling = self._own_sampling(line)
+        loras = self._own_loras(line, problems)
+        settings, given = self._settings_with(loras)
+        sampling = self._own_sampling(line, given)
         size = self._size(line, problems)
         names = self._names(line, values, pictures, max(record.line, 1), problems)
         if problems or not make:
-            return _Built(None, problems, line, names.id, instruction, missing)
+            return _Built(None, problems, line, names.id, instruction, missing, loras)
         item = EditItem(
             id=names.id or "",
             images=tuple([Path(found.path) for found in pictures]),
             instruction=instruction,
             sampling=sampling,
-            basesize=line.basesize or self.settings.basesize or 0,
+            basesize=line.basesize or settings.basesize or 0,
             size=size,
             output=names.output,
             origin=Origin(file=self._file, line=record.line or None),
+            loras=loras.loras,
             has_default_id=line.id is None,
             other_ids=names.other_ids,
             owns=names.owns,
             columns=columns,
         )
-        return _Built(item, problems, line, names.id, instruction, missing)
+        return _Built(item, problems, line, names.id, instruction, missing, loras)
 
     # Each of the following reads one part of an item, and adds what is wrong with it to `problems`.
 
@@ -258,8 +267,25 @@ class ItemBuilder:
         _add(problems, problem)
         return kept
 
-    def _own_sampling(self, line: Line) -> Sampling:
-        given = self._sampling
+    def _own_loras(self, line: Line, problems: list[Problem]) -> LoraSet:
+        """The LoRAs of the line; those of the run if it names none."""
+        if line.lora is None:
+            return self.loras
+        found, more = self._options.shelf.find(wishes_of(line.lora), self._base)
+        problems.extend(more)
+        return found
+
+    def _settings_with(self, loras: LoraSet) -> tuple[Settings, Sampling]:
+        """The settings in force for a line with these LoRAs and without settings of its own."""
+        if loras is self.loras:
+            return self.settings, self._sampling
+        known = self._own_settings.get(loras.recommended)
+        if known is None:
+            settings = self._options.settings(self._defaults, loras.settings)
+            known = self._own_settings[loras.recommended] = settings, settings.sampling()
+        return known
+
+    def _own_sampling(self, line: Line, given: Sampling) -> Sampling:
         if (line.steps, line.guidance_scale, line.seed, line.negative_prompt) == (None, None, None, None):
             return given
         return Sampling(

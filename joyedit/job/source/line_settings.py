@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.schema import SETTINGS_KEYS, Line
-from joyedit.job.spec import Settings
+from joyedit.job.spec import Lora, Settings
+
+MOST_SETS = 64
+"""So many sets of LoRAs are known before the first item is edited; others are opened when their items come."""
 
 
 @dataclass(slots=True)
@@ -38,14 +42,21 @@ class OwnValues:
 class LineSettings:
     """Counts lines; in memory are only the counts. `settings` are those of a line that gives none."""
 
-    def __init__(self, settings: Settings, instruction: str | None) -> None:
+    def __init__(self, settings: Settings, instruction: str | None, loras: LoraSet) -> None:
         self.lines = 0
+        self.lora_sets: dict[tuple[Lora, ...], None] = {}
+        """The first few sets of LoRAs that lines have, in order."""
+        self._loras = loras
         self._values: dict[str, OwnValues] = {}
         self._run = [(key, getattr(settings, key)) for key in SETTINGS_KEYS]
         self._instruction = instruction
 
-    def add(self, line: Line, instruction: str) -> None:
-        """One line, and its instruction as the model gets it."""
+    def add(self, line: Line, instruction: str, loras: LoraSet) -> None:
+        """One line, its instruction as the model gets it, and its LoRAs."""
+        if len(self.lora_sets) < MOST_SETS:
+            self.lora_sets[loras.loras] = None
+        if loras != self._loras:
+            self._add("lora", loras.text)
         self.lines += 1
         for key, value in self._run:
             own = getattr(line, key)

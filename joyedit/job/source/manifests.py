@@ -59,7 +59,7 @@ class ManifestSource(Source):
         defaults, wrong = self._defaults()
         problems.add(wrong)
         builder = self._builder(defaults, look=self.options.look)
-        lines, limit = LineSettings(builder.settings, builder.instruction), self.options.limit
+        lines, limit = LineSettings(builder.settings, builder.instruction, builder.loras), self.options.limit
         count = 0
         for got in self._records():
             count += 1
@@ -72,11 +72,13 @@ class ManifestSource(Source):
         elif count:
             problems.add(problem.at(self.name) for problem in builder.of_all_items(count))
         problems.raise_any()
-        return self._summary(count, builder.settings, instruction=builder.instruction, lines=lines)
+        return self._summary(count, builder.settings, instruction=builder.instruction, loras=builder.loras, lines=lines)
 
     def outline(self) -> SourceSummary:
         builder = self._checked_builder()
-        return self._summary(None, builder.settings, instruction=builder.instruction)
+        return self._summary(
+            None, builder.settings, instruction=builder.instruction, loras=builder.loras, has_own_loras=True
+        )
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         builder = self._checked_builder()

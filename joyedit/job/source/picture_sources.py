@@ -13,6 +13,7 @@ from joyedit.job.source.beside_pictures import NO_TEXTS, SUFFIX, needs_texts, te
 from joyedit.job.source.counted_pictures import CountedPictures
 from joyedit.job.source.default_ids import DefaultId, folder_id
 from joyedit.job.source.item_builder import ItemBuilder
+from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.names import EXTENSIONS, fold, safe_name
 from joyedit.job.source.output_tree import Identity, OutputTree
 from joyedit.job.source.passed_over import PassedOver
@@ -45,7 +46,7 @@ class PictureSource(Source):
         if problems:
             raise ManifestError(problems)
         instruction = next(self._items()).instruction if self._has_text else builder.instruction
-        return self._summary(1, builder.settings, instruction=instruction)
+        return self._summary(1, builder.settings, instruction=instruction, loras=builder.loras)
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         yield self._builder(look=False).item(self._record)
@@ -63,6 +64,7 @@ class _Shared:
     instruction: str | None
     sampling: Sampling
     size: Size | None
+    loras: LoraSet
 
 
 class FolderSource(Source):
@@ -101,7 +103,7 @@ class FolderSource(Source):
         if not items:
             counted = "".join(f", {count} x {kind}" for kind, count in passed.kinds.most_common())
             raise ManifestError([Problem(f"no pictures in this folder{counted}").at(self.name)])
-        return self._summary(items, shared.settings, instruction=shared.instruction, passed=passed)
+        return self._summary(items, shared.settings, instruction=shared.instruction, loras=shared.loras, passed=passed)
 
     def _entries(self, tree: OutputTree, *, note: bool = False) -> Iterator[Entry]:
         """Raises ManifestError if a folder itself cannot be read."""
@@ -116,7 +118,8 @@ class FolderSource(Source):
                 raise ManifestError([Problem(f"cannot read this folder: {os_reason(error)}").at(folder)]) from error
 
     def _shared(self) -> _Shared:
-        settings = self.options.settings(Settings())
+        loras = self.options.run_loras()[0] or LoraSet()
+        settings = self.options.settings(Settings(), loras.settings)
         needs = needs_texts(self.options)
         text, problems = (None, []) if needs else self._composed(None)
         height, width = settings.height, settings.width
@@ -125,7 +128,7 @@ class FolderSource(Source):
         if problems:
             raise ManifestError(problem.at(self.name) for problem in problems)
         size = None if height is None or width is None else (height, width)
-        return _Shared(settings=settings, instruction=text, sampling=settings.sampling(), size=size)
+        return _Shared(settings=settings, instruction=text, sampling=settings.sampling(), size=size, loras=loras)
 
     def _composed(self, own: str | None) -> tuple[str, list[Problem]]:
         options = self.options
@@ -178,6 +181,7 @@ class FolderSource(Source):
             size=shared.size,
             output=name.id + extension,
             origin=Origin(file=self.name),
+            loras=shared.loras.loras,
             has_default_id=True,
             other_ids=name.others,
             owns=name.owns,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from joyedit.errors import ManifestError, Problem
+from joyedit.job.source.loras import LoraWish
 from joyedit.job.source.problems import nearest, one_of, shown
 from joyedit.job.spec import Settings
 
@@ -29,13 +30,17 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """A recipe as read from `file`. `parts` is its template in pieces: (literal text, place or None)."""
+    """A recipe as read from `file`. `parts` is its template in pieces: (literal text, place or None).
+
+    The paths of `lora` are relative to the folder of the file.
+    """
 
     name: str
     description: str = ""
     instruction: str | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    lora: tuple[LoraWish, ...] | None = None
     file: str = ""
     parts: tuple[tuple[str, str | None], ...] = ()
 

@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
+from joyedit.job.source.loras import LoraWish, wishes_of
 from joyedit.job.source.problems import FewProblems, Problems, Table, cut, nearest, one_of, repeated_key, shown
 from joyedit.job.source.recipe import OWN_TEXT, Parameter, Recipe
 from joyedit.job.source.schema import (
     ALIASES,
     DEFAULTS_KEYS,
     ITEM_KEYS,
-    SETTINGS_KEYS,
+    RECIPE_KEYS,
     Defaults,
     Schema,
     parameter_text,
@@ -94,12 +95,14 @@ class _Reader:
         parameters = self._parameters(value)
         template = self._text(value, "instruction")
         parts = self._template(value, template, parameters)
+        settings, lora = self._settings(value)
         recipe = Recipe(
             name=self._text(value, "name") or stem,
             description=self._text(value, "description") or "",
             instruction=template,
             parameters=parameters,
-            settings=self._settings(value),
+            settings=settings,
+            lora=lora,
             file=self.file,
             parts=parts,
         )
@@ -133,12 +136,14 @@ class _Reader:
             self._add(table.lines.get(key), Problem(f"{key} must be a mapping, not {shown(value)}"))
         return Table()
 
-    def _settings(self, table: Table) -> Settings:
+    def _settings(self, table: Table) -> tuple[Settings, tuple[LoraWish, ...] | None]:
         inner = self._inner(table, "settings")
-        checked, _, problems = Schema(SETTINGS_KEYS).read(Defaults, inner)
+        checked, _, problems = Schema(RECIPE_KEYS).read(Defaults, inner)
         for problem in problems:
             self._add(inner.lines.get(problem.key or ""), problem)
-        return checked.settings() if checked is not None else Settings()
+        if checked is None:
+            return Settings(), None
+        return checked.settings(), None if checked.lora is None else tuple(wishes_of(checked.lora))
 
     def _parameters(self, table: Table) -> dict[str, Parameter]:
         inner = self._inner(table, "parameters")

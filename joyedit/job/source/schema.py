@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from joyedit.errors import Problem
 from joyedit.job.source.columns import ALL, Columns, as_value
+from joyedit.job.source.loras import MOST_SCALE, RULE
 from joyedit.job.source.problems import FewProblems, Table, nearest, repeated_key, shown
 from joyedit.job.spec import BASE_SIZES, MAX_GUIDANCE, MAX_STEPS, Settings
 
@@ -29,10 +30,11 @@ ALIASES: Mapping[str, str] = {
 
 ITEM_KEYS = (
     "image", "images", "instruction", "id", "negative_prompt", "seed",
-    "steps", "guidance_scale", "basesize", "width", "height", "output",
+    "steps", "guidance_scale", "basesize", "width", "height", "output", "lora",
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
-DEFAULTS_KEYS = ("instruction", *SETTINGS_KEYS)
+RECIPE_KEYS = (*SETTINGS_KEYS, "lora")
+DEFAULTS_KEYS = ("instruction", *RECIPE_KEYS)
 
 PICTURE_KEYS = ("image", "images")
 WHOLE_KEYS = frozenset(("seed", "steps", "basesize", "width", "height"))
@@ -57,8 +59,18 @@ RULES: Mapping[str, str] = {
     "width": "a whole number from 16 to 16384",
     "height": "a whole number from 16 to 16384",
     "output": "text",
+    "lora": RULE,
 }
 """What each key must be, in the words of the messages. The models below check the same rules."""
+
+
+class LoraEntry(BaseModel):
+    """A LoRA as an object: a path as it is, and a scale."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    file: _Filled
+    scale: Annotated[float, Field(ge=-MOST_SCALE, le=MOST_SCALE)] = 1.0
 
 
 class _Strict(BaseModel):
@@ -72,6 +84,7 @@ class _Strict(BaseModel):
     basesize: int | None = None
     width: _Side | None = None
     height: _Side | None = None
+    lora: _Filled | LoraEntry | list[_Filled | LoraEntry] | None = None
 
 
 class Line(_Strict):
@@ -296,8 +309,10 @@ def from_cell(key: str, cell: str) -> object:
             return float(number.replace(",", ".") if _DECIMAL_COMMA.fullmatch(number) else number)
         except ValueError:
             return cell
-    if key == "images":
-        if cell.lstrip().startswith("["):
+    if key == "lora" and cell.lstrip()[:1] not in ("[", "{"):
+        return [path.strip() for path in cell.split(";")]
+    if key in ("images", "lora"):
+        if cell.lstrip()[:1] in ("[", "{" if key == "lora" else "["):
             try:
                 return json.loads(cell)
             except (ValueError, RecursionError):

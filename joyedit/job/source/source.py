@@ -11,9 +11,11 @@ from typing import Any
 
 from joyedit.errors import EXIT_OUT_OF_TIME, JoyeditError
 from joyedit.job.source.line_settings import LineSettings
+from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.passed_over import PassedOver
+from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.source_options import SourceOptions
-from joyedit.job.spec import EditItem, FailedItem, Settings
+from joyedit.job.spec import EditItem, FailedItem, Lora, Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +25,8 @@ class SourceSummary:
     `items` is the number of items (None: only the end of the source will tell), `passed` the files and folders below a
     folder that are no pictures to edit, `settings` those in force for items without any of their own, and `instruction`
     the one of such items (None: each must have its own). `lines` counts what the lines of a manifest
-    say themselves: none of them as long as they are to come; None where there are no lines.
+    say themselves: none of them as long as they are to come; None where there are no lines. `loras` are those of items
+    that name none themselves, `lora_sets` the sets that items have; None as long as nobody has read them.
     """
 
     items: int | None
@@ -31,6 +34,8 @@ class SourceSummary:
     instruction: str | None = None
     lines: LineSettings | None = field(default=None, compare=False)
     passed: PassedOver = field(default_factory=PassedOver)
+    loras: LoraSet = field(default_factory=LoraSet)
+    lora_sets: tuple[tuple[Lora, ...], ...] | None = None
 
 
 class SourceStoppedError(JoyeditError):
@@ -83,12 +88,21 @@ class Source(ABC):
         return {
             "prompt": options.prompt,
             "flags": asdict(options.flags),
-            "recipe": None if recipe is None else {**asdict(recipe), "file": "", "name": ""},
+            "recipe": None if recipe is None else _without_paths(recipe),
             "values": dict(options.recipe_values),
             "checkpoint": asdict(options.checkpoint),
             "format": options.format,
             **self._of_columns(columns),  # those that are kept change no item
+            **self._of_loras(),
         }
+
+    def _of_loras(self) -> dict[str, Any]:
+        """The LoRAs that are not written in the source, by their content; nothing without any."""
+        found = self.options.run_loras()[0]
+        if found is None:
+            return {}
+        loras = [[lora.sha256, lora.scale, lora.sigmas] for lora in found.loras]
+        return {"loras": loras, "recommended": [asdict(one) for one in found.recommended]}
 
     def _of_columns(self, columns: dict[str, Any]) -> dict[str, Any]:
         """What the user says about the columns of a table; nothing without flags."""
@@ -118,9 +132,12 @@ class Source(ABC):
         settings: Settings,
         *,
         instruction: str | None,
+        loras: LoraSet,
         passed: PassedOver | None = None,
         lines: LineSettings | None = None,
+        has_own_loras: bool = False,
     ) -> SourceSummary:
+        """`has_own_loras`: lines that nobody has read may name LoRAs."""
         limit = self.options.limit
         if items is not None and limit is not None:
             items = min(items, limit)
@@ -132,4 +149,11 @@ class Source(ABC):
             instruction=instruction,
             lines=lines,
             passed=passed or PassedOver(),
+            loras=loras,
+            lora_sets=None if has_own_loras else tuple(lines.lora_sets) if lines is not None else (loras.loras,),
         )
+
+
+def _without_paths(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON, wherever it lies. Its LoRAs are told by their content elsewhere."""
+    return {name: value for name, value in asdict(recipe).items() if name != "lora"} | {"file": "", "name": ""}

@@ -1,16 +1,18 @@
 """What holds for every item of a source: options, `defaults:`, and the settings and instruction in force.
 
-Precedence: item > command line > recipe > a manifest's `defaults:` > checkpoint > built in.
+Precedence: item > command line > recipe > a manifest's `defaults:` > LoRA > checkpoint > built in.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from joyedit.errors import Problem, UsageError
 from joyedit.job.source.columns import Columns
+from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.problems import Record, Table, shown
 from joyedit.job.source.recipe import Recipe
@@ -57,6 +59,10 @@ class SourceOptions:
     text_to_image: bool = False
     """Whether an item whose picture is left empty is text to image. If not, that is a fault."""
     columns: Columns = field(default_factory=Columns)
+    lora: tuple[str, ...] = ()
+    """The LoRAs of the command line."""
+    shelf: LoraShelf = field(default_factory=LoraShelf, compare=False)
+    """What finds LoRAs."""
 
     def check(self) -> None:
         """Raises UsageError for options that cannot work with any source."""
@@ -75,6 +81,7 @@ class SourceOptions:
             problems += self.recipe.choice_problems(self.recipe_values)
         elif self.recipe_values:
             problems.append(Problem(f"--set {next(iter(self.recipe_values))} needs a recipe", "give it with --recipe"))
+        problems += self.run_loras()[1]
         if problems:
             raise UsageError("\n".join(problem.text for problem in problems))
 
@@ -88,6 +95,16 @@ class SourceOptions:
             raise UsageError(
                 f"{' and '.join(given)} {what}, and {source} is none (leave {'it' if len(given) == 1 else 'them'} out)"
             )
+
+    def run_loras(self) -> tuple[LoraSet | None, list[Problem]]:
+        """The LoRAs that the command line gives all items, or else the recipe; None if neither says anything."""
+        if self.lora:
+            found, problems = self.shelf.find(wishes_of(self.lora), "")
+            return found, [replace(problem, message=f"--lora: {problem.message}") for problem in problems]
+        if self.recipe is None or self.recipe.lora is None:
+            return None, []
+        found, problems = self.shelf.find(self.recipe.lora, os.path.dirname(self.recipe.file))
+        return found, [replace(problem, message=f"{self.recipe.file}: {problem.message}") for problem in problems]
 
     def _text_faults(self) -> list[str]:
         negative = "the text given with --neg-prompt"
@@ -105,10 +122,14 @@ class SourceOptions:
         parameters = () if self.recipe is None else tuple(self.recipe.parameters)
         return Schema(DEFAULTS_KEYS, (*parameters, *self.keys), self.columns)
 
-    def settings(self, defaults: Settings) -> Settings:
-        """The settings in force for an item without any of its own; `defaults` are the manifest's."""
+    def settings(self, defaults: Settings, lora: Settings | None = None) -> Settings:
+        """The settings in force for an item without any of its own.
+
+        `defaults` are the manifest's, `lora` what the item's LoRAs recommend.
+        """
         recipe = self.recipe.settings if self.recipe is not None else Settings()
-        return self.flags.over(recipe).over(defaults).over(self.checkpoint).over(BUILT_IN)
+        checkpoint = self.checkpoint if lora is None else lora.over(self.checkpoint)
+        return self.flags.over(recipe).over(defaults).over(checkpoint).over(BUILT_IN)
 
 
 def _of_flag(problem: Problem) -> Problem:
@@ -125,6 +146,7 @@ class RunDefaults:
     instruction: str | None = None
     values: Mapping[str, str] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
+    loras: LoraSet | None = None
 
 
 def read_defaults(record: Record | None, options: SourceOptions, file: str) -> tuple[RunDefaults, list[Problem]]:
@@ -137,12 +159,18 @@ def read_defaults(record: Record | None, options: SourceOptions, file: str) -> t
     checked, values, problems = options.defaults_schema().read(Defaults, record.data)
     if options.recipe is not None:
         problems += options.recipe.choice_problems(values)
+    loras = None
+    if checked is not None and checked.lora is not None:
+        loras, more = options.shelf.find(wishes_of(checked.lora), os.path.dirname(file))
+        problems += more
     placed = [record.place(problem, file) for problem in problems]
     if checked is None:
         return RunDefaults(values=values), placed
     names = frozenset(record.data)
     return (
-        RunDefaults(settings=checked.settings(), instruction=checked.instruction, values=values, names=names),
+        RunDefaults(
+            settings=checked.settings(), instruction=checked.instruction, values=values, names=names, loras=loras
+        ),
         placed,
     )
 

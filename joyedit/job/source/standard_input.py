@@ -53,8 +53,15 @@ class StdinSource(Source):
             self._first = item
         builder = self._builder
         has_lines = not self._form.startswith("paths")
-        lines = LineSettings(builder.settings, builder.instruction) if has_lines else None
-        return self._summary(None, builder.settings, instruction=builder.instruction, lines=lines)
+        lines = LineSettings(builder.settings, builder.instruction, builder.loras) if has_lines else None
+        return self._summary(
+            None,
+            builder.settings,
+            instruction=builder.instruction,
+            loras=builder.loras,
+            lines=lines,
+            has_own_loras=has_lines,
+        )
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         self.check()

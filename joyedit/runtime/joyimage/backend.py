@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.job.results.report import host_peak_memory
-from joyedit.job.spec import RunConfig, Size
+from joyedit.job.spec import Lora, RunConfig, Size
 from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
@@ -35,6 +35,7 @@ from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, m
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
 from joyedit.runtime.joyimage.placing import lift_bound
 from joyedit.runtime.joyimage.streams import Streams
+from joyedit.runtime.placement.lora_layers import LoraLayers
 from joyedit.runtime.placement.plan import ENCODE_AHEAD, spare
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, DeviceTimestamp, ReadyBatch
 from joyedit.runtime.tuning.compile import Compilation, compile_dit, worth_compiling
@@ -52,12 +53,13 @@ if TYPE_CHECKING:
 class Encoded:
     """A batch behind the encoder: what goes into the denoising loop, and its number of steps.
 
-    `operations` are the floating-point operations of the encoding, by formula.
+    `operations` are the floating-point operations of the encoding, by formula. `loras` are those of all its items.
     """
 
     conditioning: Conditioning
     steps: int
     operations: int = 0
+    loras: tuple[Lora, ...] = ()
 
 
 class JoyImageBackend:
@@ -102,6 +104,13 @@ class JoyImageBackend:
             together=0 if self.placement.encoder_streams else 1,
             all_seen=self.release_encoder,
         )
+        self._loras, self._sigmas = networks.loras, networks.sigmas
+        itemsize = DTYPES[wanted.dtype].itemsize
+        beside = self._loras.device_bytes(itemsize)
+        room = max(0, self._placed.budget - self.placement.predicted_peak - RESERVE) // 2 if beside else 0
+        room = min(room, self._loras.changed_bytes(itemsize))
+        self._lora_layers = LoraLayers(self._dit, room)
+        self._weights += beside + room
         self._batch_sizes: dict[int, int] = {}
         self._predicted = self._peak = self._operations = 0
         self._on_device_lock = threading.Lock()  # the planner's thread measures, the main one edits
@@ -156,6 +165,8 @@ class JoyImageBackend:
     @torch.inference_mode()
     def encode(self, batch: ReadyBatch) -> Encoded:
         """Text and picture features, reference latents and noise of a batch."""
+        loras = batch.items[0].item.loras
+        self._loras.changes(loras, self.device)  # what is wrong with them is told before anything is done
         self._wait_for_encoder()
         with self._on_device_lock, self.streams.encoding():
             try:
@@ -166,7 +177,7 @@ class JoyImageBackend:
         steps = batch.items[0].item.sampling.steps
         self._predict(batch, steps)
         new, self._operations = self._encoder.operations - self._operations, self._encoder.operations
-        return Encoded(conditioning=conditioning, steps=steps, operations=new)
+        return Encoded(conditioning=conditioning, steps=steps, operations=new, loras=loras)
 
     @memory_faults()
     @torch.inference_mode()
@@ -203,9 +214,19 @@ class JoyImageBackend:
     def denoise(self, encoded: Encoded, on_step: Callable[[int, int], None]) -> Tensor:
         """Latents (B, C, h, w), fp32."""
         self.ready()
-        levels = sigmas(encoded.steps, self.schedule, self.shift)
-        with self._on_device_lock:
+        levels = self._levels(encoded)
+        changes = self._loras.changes(encoded.loras, self.device)
+        with self._on_device_lock, self._lora_layers.changed(encoded.loras, changes):
             return denoise(self._dit, encoded.conditioning, levels, on_step)
+
+    def _levels(self, encoded: Encoded) -> Tensor:
+        """Noise levels of a batch, fp32, (steps + 1,): those that a LoRA or the checkpoint was made for, if it was made
+        for so many steps, else those of the schedule.
+        """
+        for given in (*(lora.sigmas for lora in encoded.loras), self._sigmas):
+            if len(given) == encoded.steps:
+                return torch.tensor([*given, 0.0])
+        return sigmas(encoded.steps, self.schedule, self.shift)
 
     @memory_faults()
     @torch.inference_mode()
@@ -312,6 +333,8 @@ class JoyImageBackend:
         Where some of the DiT's blocks pass through the device anyway, half of the others do so from now on.
         """
         self.cache.clear()
+        self._lora_layers.keep_nothing()
+        self._loras.drop()
         self._give_way()
         self._encoder.drop_ready()
         if self.device.type == "cuda":

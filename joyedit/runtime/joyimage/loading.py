@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,13 +18,15 @@ from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.models.schedule import SHIFT
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.loras import Loras, Merger
 from joyedit.runtime.joyimage.networks import DeviceChoice, Networks, PlacedModel
 from joyedit.runtime.joyimage.placing import place
 from joyedit.runtime.joyimage.prompt_files import open_conditioner
 from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.tuning.compile import keep_compiled_code
+from joyedit.runtime.tuning.device import DTYPES
 from joyedit.weights import random
-from joyedit.weights.defaults import nano_folder
+from joyedit.weights.defaults import DEFAULTS_FILE, nano_folder, recommended
 from joyedit.weights.layouts import open_checkpoint
 from joyedit.weights.load import (
     Component,
@@ -56,17 +58,24 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     check(checkpoint.components, checkpoint.layout)
     conditioner = open_conditioner(checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
-    placed = place(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config)
+    loras = Loras(checkpoint.dit, config)
+    beside = loras.device_bytes(DTYPES[wanted.dtype].itemsize)
+    placed = place(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config, beside)
     part_of = {checkpoint.dit: placed.dit, checkpoint.text_encoder: placed.encoder, checkpoint.vae: None}
     # Encoding needs what is resident of the encoder and the VAE; what passes may still arrive while it is used.
     at_once = [c for c in checkpoint.components if c.module is not checkpoint.dit and part_of[c.module] is None]
-    later = [(c, part_of[c.module]) for c in reversed(checkpoint.components) if c not in at_once]
+    merger = loras.merger(wanted.device, partial(wanted.dtype_of, "transformer"))
+    later = [
+        _Part(component=c, placed=part_of[c.module], merger=merger if c.module is checkpoint.dit else None)
+        for c in reversed(checkpoint.components)
+        if c not in at_once
+    ]
     for component in at_once:
-        _load(component, None, wanted)
+        _load(_Part(component=component), wanted)
     checkpoint.text_encoder.rebuild_rotary(wanted.device)
     if wanted.device.type == "cuda":
         torch.cuda.synchronize(wanted.device)
-    rates = [_read_ahead(component, part, wanted) for component, part in later if part is not None and part.reads_later]
+    rates = [rate for part in later if (rate := _read_ahead(part, wanted))]
     networks = Networks(
         dit=checkpoint.dit,
         vae=checkpoint.vae,
@@ -77,6 +86,8 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
         attention=attention,
         placed=replace(placed, disk_rate=min(rates, default=None)),
+        loras=loras,
+        sigmas=() if checkpoint.folder is None else recommended(checkpoint.folder / DEFAULTS_FILE).sigmas,
     )
     loading = Loading(partial(_load_all, later, wanted))
     try:
@@ -86,46 +97,84 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         raise
 
 
-def _read_ahead(component: Component, placed: PlacedNetwork, wanted: DeviceChoice) -> float:
-    """Begin to read what is not loaded; gives bytes a second. Raises CheckpointError."""
-    reader = WeightReader(component)
-    return placed.read_ahead(partial(_read_again, component, reader, wanted), reader.close)
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A network to be loaded: where its weights go by its placement, and what merges LoRAs into them."""
+
+    component: Component
+    placed: PlacedNetwork | None = None
+    merger: Merger | None = None
 
 
-def _load_all(
-    components: Sequence[tuple[Component, PlacedNetwork | None]], wanted: DeviceChoice, cancelled: Callable[[], bool]
-) -> None:
+class _MergedOnTheWay:
+    """A destination whose weights get LoRAs merged before they are used."""
+
+    def __init__(self, placed: PlacedNetwork, merger: Merger) -> None:
+        self._placed, self._merger = placed, merger
+        self.order, self.is_read_later = placed.order, placed.is_read_later
+        self.host_view = placed.host_view
+
+    def filled(self, name: str) -> None:
+        """The weight lies in its place, and is changed there."""
+        view = self._placed.host_view(name)
+        assert view is not None
+        _merge_in_place(self._merger, name, view)
+        self._placed.filled(name)
+
+    def place(self, name: str, tensor: Tensor) -> None:
+        """Change it, and hand it on."""
+        self._placed.place(name, self._merger(name, tensor))
+
+
+def _merge_in_place(merger: Merger, name: str, view: Tensor) -> None:
+    made = merger(name, view)
+    if made is not view:
+        view.copy_(made)
+
+
+def _read_ahead(part: _Part, wanted: DeviceChoice) -> float:
+    """Begin to read what is not loaded; gives bytes a second, 0 where all is. Raises CheckpointError."""
+    if part.placed is None or not part.placed.reads_later:
+        return 0.0
+    reader = WeightReader(part.component)
+    return part.placed.read_ahead(partial(_read_again, part, reader, wanted), reader.close)
+
+
+def _read_again(part: _Part, reader: WeightReader, wanted: DeviceChoice, views: Mapping[str, Tensor]) -> None:
+    """Read weights that the host has no room to keep. Raises CheckpointError."""
+    component = part.component
+    with told_as_faults_of(component, wanted.device, partial(wanted.dtype_of, component.name)):
+        reader.fill(views)
+    if part.merger is not None:
+        for name, view in views.items():
+            _merge_in_place(part.merger, name, view)
+
+
+def _load_all(parts: Sequence[_Part], wanted: DeviceChoice, cancelled: Callable[[], bool]) -> None:
     """Load networks one after the other. After an error, whoever waits for one of them gets it."""
     try:
-        for component, placed in components:
-            _load(component, placed, wanted, cancelled)
+        for part in parts:
+            _load(part, wanted, cancelled)
     except BaseException as error:
-        for _, placed in components:
-            if placed is not None:
-                placed.fail(error)
+        for part in parts:
+            if part.placed is not None:
+                part.placed.fail(error)
         raise
 
 
-def _load(
-    component: Component,
-    placed: PlacedNetwork | None,
-    wanted: DeviceChoice,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> None:
+def _load(part: _Part, wanted: DeviceChoice, cancelled: Callable[[], bool] = lambda: False) -> None:
     """Load one network to the end: onto the device, or to where its placement says."""
+    component, placed, merger = part.component, part.placed, part.merger
     dtype_of = partial(wanted.dtype_of, component.name)
     if placed is None:
         load(component, wanted.device, dtype_of, cancelled)
+        if merger is not None:
+            merger.network(component.module)
     else:
-        load_in_order(component, placed, wanted.device, dtype_of, cancelled)
+        destination = placed if merger is None else _MergedOnTheWay(placed, merger)
+        load_in_order(component, destination, wanted.device, dtype_of, cancelled)
     if wanted.device.type == "cuda":
         torch.cuda.synchronize(wanted.device)
-
-
-def _read_again(component: Component, reader: WeightReader, wanted: DeviceChoice, views: Mapping[str, Tensor]) -> None:
-    """Read weights that the host has no room to keep. Raises CheckpointError."""
-    with told_as_faults_of(component, wanted.device, partial(wanted.dtype_of, component.name)):
-        reader.fill(views)
 
 
 def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
@@ -155,5 +204,6 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
         layout="random weights",
         attention=wanted.attention(config.attention, random.configs(size)[0]),
         placed=placed[0],
+        loras=Loras(dit, config),
     )
     return JoyImageBackend(networks, wanted, config, model=f"random {size}", started=started)

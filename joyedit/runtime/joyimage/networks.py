@@ -14,6 +14,7 @@ from joyedit.models.qwen import TextEncoder
 from joyedit.models.schedule import ScheduleName
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.conditioning import Conditioner
+from joyedit.runtime.joyimage.loras import Loras
 from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.placement.plan import Placement
 from joyedit.runtime.tuning.attention_choice import AttentionChoice, choose_attention
@@ -52,6 +53,9 @@ class Networks:
     layout: str
     attention: AttentionChoice
     placed: PlacedModel
+    loras: Loras
+    sigmas: tuple[float, ...] = ()
+    """Noise levels that the checkpoint was made for; empty for those of its schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,10 +30,18 @@ STEPS = 50
 
 
 def plan(
-    dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig, *, has_files: bool = True
+    dit: DiT,
+    encoder: TextEncoder,
+    vae: VAE,
+    wanted: DeviceChoice,
+    config: RunConfig,
+    beside: int = 0,
+    *,
+    has_files: bool = True,
 ) -> tuple[Placement, int]:
     """The placement of these networks, which may be on the meta device, and the bytes of the device that it keeps to.
 
+    `beside` are bytes of the device that something else takes all the time, such as LoRAs.
     Raises DeviceError where nothing fits. Without `has_files`, all weights must have room in memory.
     """
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
@@ -40,6 +49,7 @@ def plan(
     model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
     cache = cache_bytes(budget - sizes.total)
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
+    working = replace(working, kept=working.kept + beside)
     if wanted.device.type == "cpu" and config.memory is None and config.offload == "auto":
         _check_host(sizes, wanted)
         return resident(sizes, working), budget
@@ -49,10 +59,17 @@ def plan(
 
 
 def place(
-    dit: DiT, encoder: TextEncoder, vae: VAE, wanted: DeviceChoice, config: RunConfig, *, has_files: bool = True
+    dit: DiT,
+    encoder: TextEncoder,
+    vae: VAE,
+    wanted: DeviceChoice,
+    config: RunConfig,
+    beside: int = 0,
+    *,
+    has_files: bool = True,
 ) -> PlacedModel:
-    """Plan, and prepare the networks whose layers pass for their weights. Raises DeviceError."""
-    placement, budget = plan(dit, encoder, vae, wanted, config, has_files=has_files)
+    """Plan, and prepare the networks whose layers pass for their weights. `beside` as in `plan`. Raises DeviceError."""
+    placement, budget = plan(dit, encoder, vae, wanted, config, beside, has_files=has_files)
     if wanted.device.type == "cuda" and config.memory is not None:
         _bound(wanted.device, budget)
     placed_dit = placed_encoder = None

@@ -187,6 +187,7 @@ class Recorder:
             inputs_seen=() if written is None else written.inputs,
             planned_output=None if error is None else item.output,
             replaces=self.earlier.replaced(item),
+            loras=tuple(os.path.abspath(lora.file) for lora in item.loras),
             columns=item.columns,
         )
 

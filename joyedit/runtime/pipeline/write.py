@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ from joyedit.job.pictures.encode import save_picture
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.finished_picture import picture_state
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.records import loras_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.resume import earlier_picture
 from joyedit.job.spec import EditItem, RunConfig
@@ -204,6 +206,7 @@ def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
         "steps": str(item.sampling.steps),
         "guidance_scale": str(item.sampling.guidance_scale),
         "basesize": str(item.basesize),
+        **({"lora": json.dumps(loras_of(item))} if item.loras else {}),
         "schedule": info.schedule,
         "model": local.resolve().name if os.path.exists(local) else info.model,
         "software": f"joyedit {joyedit_version()}",

@@ -33,6 +33,7 @@ class Summary:
         self.passed = PassedOver()
         self.settings = Settings(steps=2)
         self.lines = None
+        self.lora_sets = ((),)
 
 
 class Items:

@@ -196,6 +196,9 @@ def test_keys_of_the_text_encoder_that_shape_no_network_change_nothing(diffusers
         ("shift", "1", "shift must be a number from 0.001 to 1000, not '1'"),
         ("shift", 10**400, "shift must be a number from 0.001 to 1000, not a huge number"),
         ("use_karras_sigmas", True, "scheduler option use_karras_sigmas is not supported"),
+        ("invert_sigmas", True, "scheduler option invert_sigmas is not supported"),
+        ("shift_terminal", 0.1, "scheduler option shift_terminal is not supported"),
+        ("stochastic_sampling", True, "scheduler option stochastic_sampling is not supported"),
     ],
 )
 def test_the_schedulers_config(diffusers: Path, refused: Refused, key: str, value: Any, rule: str) -> None:
@@ -296,7 +299,7 @@ def test_a_file_in_place_of_a_folder(diffusers: Path, refused: Refused, name: st
         ('{"steps": 3, "steps": 4}', "not JSON (the key 'steps' is there twice)"),
         (
             '{"\\u001b[31m\\n": 4}',
-            "unknown key '\\x1b[31m\\n' (valid: basesize, steps, guidance_scale, negative_prompt)",
+            "unknown key '\\x1b[31m\\n' (valid: basesize, steps, guidance_scale, negative_prompt, sigmas)",
         ),
         ("[" * 100_000, "not JSON (nested too deeply)"),
         ("x" * (2 << 20), "is larger than 1 MiB, which no such file needs"),

@@ -313,7 +313,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     (
         {"qqqqqq": 3},
         "unknown key 'qqqqqq' (valid: image, images, instruction, id, negative_prompt, seed, steps, "
-        "guidance_scale, basesize, width, height, output, prompt, edit_prompt, file_name, input_image, source; "
+        "guidance_scale, basesize, width, height, output, lora, prompt, edit_prompt, file_name, input_image, source; "
         "or --map KEY=qqqqqq, or --ignore-columns qqqqqq)",
     ),
     ({"prompt": "x"}, "'instruction' and 'prompt' mean the same key (keep one of them)"),
@@ -736,7 +736,7 @@ def test_yaml_list_with_its_lines_and_aliases() -> None:
         ]),
         ("items:\n- {image: a.png, prompt: x}\ndefaults:\n  steps: 0\n  image: a.png\n  basesize: 333\n", [
             "m.yaml:5: unknown key 'image' (valid: instruction, steps, guidance_scale, seed, "
-            "negative_prompt, basesize, width, height, prompt, edit_prompt)",
+            "negative_prompt, basesize, width, height, lora, prompt, edit_prompt)",
             "m.yaml:4: steps must be a whole number from 1 to 1000, not 0",
         ]),
         ("- {image: a.png, prompt: x}\n---\n- a\n", [

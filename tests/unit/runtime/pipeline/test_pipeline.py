@@ -140,6 +140,7 @@ class Items:
             passed = PassedOver()
             settings = Settings()
             lines = None
+            lora_sets = ((),)
 
         return Summary
 
