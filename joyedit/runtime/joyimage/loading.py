@@ -20,7 +20,7 @@ from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loras import Loras, Merger
 from joyedit.runtime.joyimage.networks import DeviceChoice, Networks, PlacedModel
-from joyedit.runtime.joyimage.placing import place
+from joyedit.runtime.joyimage.placing import Unplaced, place
 from joyedit.runtime.joyimage.prompt_files import open_conditioner
 from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.tuning.compile import keep_compiled_code
@@ -60,7 +60,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     loras = Loras(checkpoint.dit, config)
     beside = loras.device_bytes(DTYPES[wanted.dtype].itemsize)
-    placed = place(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config, beside)
+    placed = place(Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae), wanted, config, beside)
     part_of = {checkpoint.dit: placed.dit, checkpoint.text_encoder: placed.encoder, checkpoint.vae: None}
     # Encoding needs what is resident of the encoder and the VAE; what passes may still arrive while it is used.
     at_once = [c for c in checkpoint.components if c.module is not checkpoint.dit and part_of[c.module] is None]
@@ -189,7 +189,7 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
     placed: list[PlacedModel] = []
 
     def placers(dit: DiT, encoder: TextEncoder, vae: VAE) -> random.Placers:
-        placed.append(place(dit, encoder, vae, wanted, config, has_files=False))
+        placed.append(place(Unplaced(dit, encoder, vae), wanted, config, has_files=False))
         parts = {"transformer": placed[0].dit, "text encoder": placed[0].encoder}
         return {name: part.place for name, part in parts.items() if part is not None}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,21 +29,23 @@ LARGEST = 1024
 STEPS = 50
 
 
+class Unplaced(NamedTuple):
+    """The three networks, which may be on the meta device."""
+
+    dit: DiT
+    encoder: TextEncoder
+    vae: VAE
+
+
 def plan(
-    dit: DiT,
-    encoder: TextEncoder,
-    vae: VAE,
-    wanted: DeviceChoice,
-    config: RunConfig,
-    beside: int = 0,
-    *,
-    has_files: bool = True,
+    networks: Unplaced, wanted: DeviceChoice, config: RunConfig, beside: int = 0, *, has_files: bool = True
 ) -> tuple[Placement, int]:
-    """The placement of these networks, which may be on the meta device, and the bytes of the device that it keeps to.
+    """The placement of these networks, and the bytes of the device that it keeps to.
 
     `beside` are bytes of the device that something else takes all the time, such as LoRAs.
     Raises DeviceError where nothing fits. Without `has_files`, all weights must have room in memory.
     """
+    dit, encoder, vae = networks
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
     model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
@@ -59,17 +61,11 @@ def plan(
 
 
 def place(
-    dit: DiT,
-    encoder: TextEncoder,
-    vae: VAE,
-    wanted: DeviceChoice,
-    config: RunConfig,
-    beside: int = 0,
-    *,
-    has_files: bool = True,
+    networks: Unplaced, wanted: DeviceChoice, config: RunConfig, beside: int = 0, *, has_files: bool = True
 ) -> PlacedModel:
     """Plan, and prepare the networks whose layers pass for their weights. `beside` as in `plan`. Raises DeviceError."""
-    placement, budget = plan(dit, encoder, vae, wanted, config, beside, has_files=has_files)
+    dit, encoder, _ = networks
+    placement, budget = plan(networks, wanted, config, beside, has_files=has_files)
     if wanted.device.type == "cuda" and config.memory is not None:
         _bound(wanted.device, budget)
     placed_dit = placed_encoder = None
@@ -106,7 +102,8 @@ def place(
 def describe_placement(config: RunConfig, checkpoint: Checkpoint) -> str:
     """What a run would say of its placement; nothing is loaded. Raises DeviceError where nothing fits."""
     wanted = DeviceChoice.of(config)
-    placement, budget = plan(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config)
+    networks = Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae)
+    placement, budget = plan(networks, wanted, config)
     return placement.text(budget, None if placement.is_resident else known_bus_rate(wanted.device))
 
 
