@@ -96,7 +96,9 @@ def write_manifest(folder: Path, count: int, *, each_its_own: bool) -> Path:
 
 def request(folder: Path, manifest: Path, **flags: Any) -> tuple[Any, RunConfig]:
     os.environ["JOYEDIT_FAKE"] = "1"
-    made = build_request(RunOptions(source=str(manifest), output=folder / "out", model="fake", basesize=256, **flags))
+    made = build_request(
+        RunOptions(source=(str(manifest),), output=folder / "out", model="fake", basesize=256, **flags)
+    )
     return made.source, made.config
 
 

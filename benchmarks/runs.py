@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch)
         flags = RunOptions(
-            source="", model="nano", steps=args.steps, guidance_scale=4.0, basesize=args.basesize,
+            source=(), model="nano", steps=args.steps, guidance_scale=4.0, basesize=args.basesize,
             batch_size=args.batch_size, device=args.device, offload=args.offload, overwrite=True,
         )  # fmt: skip
         draw(folder, args.basesize, -(-max(args.items) // 4))
@@ -88,7 +88,7 @@ def manifest(folder: Path, items: int) -> Path:
 
 
 def build(size: SizeName, folder: Path, flags: RunOptions) -> JoyImageBackend:
-    config = build_request(replace(flags, source=str(manifest(folder, 4)))).config
+    config = build_request(replace(flags, source=(str(manifest(folder, 4)),))).config
     backend = random_backend(size, config)
     backend.info = replace(backend.info, identity="random weights")
     return backend
@@ -104,7 +104,7 @@ def reset_peak(backend: JoyImageBackend) -> None:
 
 def edit(backend: JoyImageBackend, folder: Path, flags: RunOptions, items: int, name: str) -> Report:
     """One run. The backend stays open for the next one."""
-    request = build_request(replace(flags, source=str(manifest(folder, items)), output=folder / f"out-{name}"))
+    request = build_request(replace(flags, source=(str(manifest(folder, items)),), output=folder / f"out-{name}"))
     backend.close = lambda: None  # type: ignore[method-assign]
     outcome = run(request.source, request.config, load_backend=lambda _: backend)
     if outcome.exit_code:

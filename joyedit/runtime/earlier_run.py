@@ -91,7 +91,7 @@ def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
         try:
             journal = _copy(config.output)
         except (OSError, OutputError) as error:
-            yield EarlierRun(note=f"{skipped}: {error}")
+            yield EarlierRun(note=f"{skipped}: {error}" if has_records(config.output) else None)
             return
         with closing(journal):
             recorded = RecordedOutputs(journal)

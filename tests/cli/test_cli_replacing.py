@@ -513,3 +513,36 @@ def test_a_retry_with_nothing_to_retry(joyedit: Command, pictures: Path) -> None
     assert ended.code == 3
     assert "loading" not in ended.err
     assert "3 items did not fail in an earlier run and are left" in ended.err
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_item_whose_id_became_longer(joyedit: Command, damaged: bool) -> None:
+    """More of it is in tests/durability/test_grown_ids.py."""
+    Path("in").mkdir()
+    Image.new("RGB", (30, 30), "red").save("in/a.png")
+    run = ("run", "in", *FAKE, "-p", "one")
+    assert joyedit(*run).code == 0
+    Image.new("RGB", (30, 30), "blue").save("in/a.jpg")
+    if damaged:
+        made = Path("edited/a.png")
+        made.write_bytes(made.read_bytes()[:-20])
+        assert joyedit(*run).code == 0
+    else:
+        refused = joyedit(*run, "--seed", "3")
+        assert (refused.code, "would replace 1 finished picture" in refused.err) == (2, True)
+        assert joyedit(*run, "--overwrite").code == 0
+    assert {path.name for path in Path("edited").glob("*.png")} == {"a.png.png", "a.jpg.png"}
+    assert set(records()) == {"a.png", "a.jpg"}
+    assert joyedit("verify", "edited").code == 0
+
+
+def test_what_failed_under_a_shorter_id(joyedit: Command) -> None:
+    Path("in").mkdir()
+    Path("in/a.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    run = ("run", "in", *FAKE, "-p", "one")
+    assert joyedit(*run).code == 3
+    for name in ("in/a.png", "in/a.jpg"):
+        Image.new("RGB", (30, 30), "blue").save(name)
+    assert joyedit(*run, "--retry-failed").code == 3
+    assert {name: record["status"] for name, record in records().items()} == {"a.png": "ok"}
+    assert not Path("edited/failed.jsonl").exists()

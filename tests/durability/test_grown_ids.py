@@ -54,6 +54,17 @@ def test_what_failed_under_a_short_id_counts_no_more(forks: Forks, tmp_path: Pat
     assert (status["done"], status["failed"], status["left"]) == (2, 0, 0)
 
 
+def test_what_failed_in_a_retry_counts_no_more(forks: Forks, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(BROKEN)
+    assert run(forks, tmp_path).code == 3
+    assert run_lines(forks, tmp_path, source=f"out/{FAILED}").code == 3
+    draw(tmp_path / "photos" / "a.png")
+    draw(tmp_path / "photos" / "a.jpg", "blue")
+    assert run(forks, tmp_path).code == 0
+    assert statuses(tmp_path / "out") == {"a.png": "ok", "a.jpg": "ok"}
+
+
 def test_one_that_fails_again_is_told_once(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(BROKEN)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from joyedit.job.own_files import FAILED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.records import settings_of
 from joyedit.job.spec import EditItem
@@ -53,7 +54,7 @@ def _is_of(item: EditItem, record: dict[str, Any]) -> bool:
     if record.get("inputs") != [os.path.abspath(path) for path in item.images]:
         return False
     source = record.get("source")
-    if not isinstance(source, dict) or not _is_one_file(str(source.get("file")), item.origin.file):
+    if not isinstance(source, dict) or not _is_one_source(str(source.get("file")), item.origin.file):
         return False
     if item.owns == "same pictures":
         return True
@@ -62,7 +63,9 @@ def _is_of(item: EditItem, record: dict[str, Any]) -> bool:
     return has_settings and record.get("instruction") == item.instruction
 
 
-def _is_one_file(then: str, now: str) -> bool:
-    """Whether two names may be those of one source; one of them may begin further up."""
+def _is_one_source(then: str, now: str) -> bool:
+    """Whether two names may be those of one source; one of them may begin further up. A retry is of the same source."""
+    if os.path.basename(then) == FAILED:
+        return True
     short, long = sorted((os.path.normpath(then), os.path.normpath(now)), key=len)
     return long == short or long.endswith(f"/{short}")

@@ -38,6 +38,7 @@ class Stop:
         self.started = False
         self._hurried = False  # a signal came after the end: no slow reader is waited for
         self._ended = False
+        self._takes_signals = False
         self.before_exit: Callable[[], None] = lambda: None
         """What is still to be done when the process ends at once; it gets `LAST_SECONDS` for that."""
         self._now = now
@@ -55,7 +56,8 @@ class Stop:
     def end(self) -> None:
         """The report is about to be written: what it says is true, and a signal changes nothing any more."""
         self._ended = True
-        INTERRUPTS.end(self._hurry)
+        if self._takes_signals:
+            INTERRUPTS.end(self._hurry)
 
     def _hurry(self) -> None:
         self._hurried = True
@@ -90,10 +92,12 @@ class Stop:
         # One that is ignored (nohup) stays so.
         taken = [number for number in _SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
         with INTERRUPTS.hold():
+            self._takes_signals = True
             before = {number: signal.signal(number, handle) for number in taken}
             try:
                 yield
             finally:
+                self._takes_signals = False
                 for number, old in before.items():
                     signal.signal(number, old)
 

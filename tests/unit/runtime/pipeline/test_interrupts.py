@@ -156,6 +156,17 @@ def test_after_its_end_a_signal_changes_nothing() -> None:
         assert not INTERRUPTS.is_due()
 
 
+def test_the_end_of_a_run_in_another_thread_is_not_that_of_the_command() -> None:
+    with INTERRUPTS.command():
+        other = Stop()
+        thread = threading.Thread(target=other.end)
+        thread.start()
+        thread.join()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        INTERRUPTS.take()
+
+
 def test_a_timer_of_somebody_else_stays() -> None:
     rang: list[int] = []
     before = signal.signal(signal.SIGALRM, lambda number, frame: rang.append(number))
