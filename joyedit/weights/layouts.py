@@ -59,6 +59,11 @@ class Checkpoint:
     edit_plus: bool
     components: tuple[Component, ...]
 
+    @property
+    def fp32_bytes(self) -> int:
+        """What the weights of all networks take in fp32."""
+        return 4 * sum(one.numel() for part in self.components for one in part.module.parameters())
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Opened:
