@@ -29,10 +29,13 @@ def doctor_command(ctx: typer.Context, options: DoctorOptions) -> None:
     else:
         console.table(report.rows)
         for one in report.advice:
-            for line in one.lines():
-                console.result(line)
+            first, *rest = one.lines()
+            console.result("\n".join([f"note: {first}", *rest]))
         if not report.problems:
-            console.result("a run can start")
+            console.result("nothing here would stop a run")
+    if options.verbose:
+        for trace in report.traces:
+            console.message(trace)
     if report.problems:
         count = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
         lines = [f"  {line}" for one in report.problems for line in one.lines()]

@@ -62,7 +62,12 @@ class Checkpoint:
     @property
     def fp32_bytes(self) -> int:
         """What the weights of all networks take in fp32."""
-        return 4 * sum(one.numel() for part in self.components for one in part.module.parameters())
+        return fp32_bytes(*(part.module for part in self.components))
+
+
+def fp32_bytes(*networks: torch.nn.Module) -> int:
+    """What the weights of these networks take in fp32."""
+    return 4 * sum(one.numel() for network in networks for one in network.parameters())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,13 @@ def _is_to_be_downloaded(wanted: Wanted) -> bool:
     return wanted.model is not None and local_folder(wanted.model) is None and cached_snapshot(wanted.model) is None
 
 
+def stands_for_published(wanted: Wanted) -> bool:
+    """Whether the published model is what to speak of: nobody names a model, or it is still to be downloaded."""
+    if not wanted.is_enough:
+        return not wanted.parts
+    return wanted.model in PUBLISHED and not wanted.parts and _is_to_be_downloaded(wanted)
+
+
 def _tell_download(report: Examination, wanted: Wanted) -> None:
     """A hub id that is not here yet: what would keep a run from getting it. The network is not asked."""
     from huggingface_hub import constants

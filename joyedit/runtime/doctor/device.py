@@ -90,8 +90,8 @@ def _tell_cuda(report: Examination, device: torch.device) -> None:
         free = available_bytes(device)
     except RuntimeError as error:
         raise DeviceError(
-            f"the GPU does not answer ({first_line(error)})\nend other programs that hold it, see nvidia-smi; a GPU that"
-            " fell off needs a restart of the machine"
+            f"the GPU does not answer ({first_line(error)})\nend other programs that hold it (nvidia-smi names them); a"
+            " GPU that fell off needs a restart of the machine"
         ) from error
     count = torch.cuda.device_count()
     others = f"; GPU {device.index} of {count}, CUDA_VISIBLE_DEVICES chooses" if count > 1 else ""

@@ -11,8 +11,8 @@ from joyedit.runtime.joyimage.memory import TEXT_TOKENS
 from joyedit.runtime.placement.plan import Placement
 
 ENCODE_SHARE, STEP_SHARE, DECODE_SHARE = 0.33, 0.82, 0.43
-"""The part of the matmul rate that each stage reaches: as measured on an H100, with fused kernels, at full size. Without
-them, and on other devices, it may be less."""
+"""The part of the matmul rate that each stage reaches: as measured on an H100, with fused kernels, at full size.
+Without them, and on other devices, it may be less."""
 MERGED = 32
 """Pixels of a side that become one token of the text encoder."""
 

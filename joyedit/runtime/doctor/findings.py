@@ -1,7 +1,8 @@
-"""What an examination has found: facts for a table and for a program, and problems with their remedies. No torch here."""
+"""What an examination has found: facts for people and for programs, and problems with their remedies. No torch here."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,8 +35,10 @@ class Examination:
     rows: list[tuple[str, str]] = field(default_factory=list)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    traces: list[str] = field(default_factory=list)
+    """Tracebacks of errors that are no fault of a user."""
 
-    def tell(self, label: str, text: str, **values: Any) -> None:
+    def tell(self, label: str, text: str, /, **values: Any) -> None:
         """A row of the table, and the same for a program."""
         self.rows.append((label, text))
         self.facts[label] = {"text": text, **values}
@@ -55,6 +58,7 @@ class Examination:
         except OSError as error:
             self.add(label, f"it cannot be examined ({os_reason(error)})", "", stops=stops)
         except Exception as error:  # a broken package raises whatever it likes, and this is where that is told
+            self.traces.append(traceback.format_exc().rstrip())
             self.add(label, f"it cannot be examined ({type(error).__name__}: {first_line(error)})", "", stops=stops)
 
     @property

@@ -18,8 +18,8 @@ _LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
 NEWEST_CUDA = max(_LEAST_DRIVER)
 _INDEX = "https://download.pytorch.org/whl"
 _BUILDS = (("cu130", 13, 7.5, 99.0), ("cu126", 12, 5.0, 9.0))
-"""torch's builds that all of its releases since 2.9 have: name, main version of CUDA, and the least and greatest compute
-capability of a GPU that they have kernels for."""
+"""torch's builds that all of its releases since 2.9 have: name, main version of CUDA, and the least and greatest
+compute capability of a GPU that they have kernels for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +93,7 @@ def why_unseen(found: Nvidia, cuda: str | None, reason: str) -> tuple[str, str] 
     if found.driver is None:
         return (
             f"an {name} is there, but no driver of it" if name == "NVIDIA GPU" else f"{name} is there, but no driver",
-            f"install NVIDIA's driver, {_LEAST_DRIVER[NEWEST_CUDA]} or newer; a container is to be started with --gpus all",
+            f"install NVIDIA's driver, {_LEAST_DRIVER[NEWEST_CUDA]} or newer; start a container with --gpus all",
         )
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if cuda is None:
@@ -119,8 +119,8 @@ def install(found: Nvidia) -> str:
     if build is not None:
         return f"install torch's build for CUDA:\n{_pip(build)}"
     return (
-        f"update the driver from {found.driver} to {_LEAST_DRIVER[NEWEST_CUDA]} or newer, then install torch's build for"
-        f" CUDA:\n{_pip(_BUILDS[0][0])}"
+        f"update the driver from {found.driver} to {_LEAST_DRIVER[NEWEST_CUDA]} or newer, then install torch's build"
+        f" for CUDA:\n{_pip(_BUILDS[0][0])}"
     )
 
 

@@ -21,7 +21,7 @@ from joyedit.runtime.tuning.bus_rate import bus_rate
 from joyedit.runtime.tuning.compile import keep_compiled_code
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.runtime.tuning.matmul_peak import matmul_tflops
-from joyedit.weights.layouts import Checkpoint
+from joyedit.weights.layouts import Checkpoint, fp32_bytes
 from joyedit.weights.random import without_weights
 
 TOKEN_IDS = {"image_token_id": 151655, "video_token_id": 151656}
@@ -38,28 +38,30 @@ class _Networks:
     assumed: bool
 
 
-def tell_outlook(report: Examination, config: RunConfig, checkpoint: Checkpoint | None, settings: Settings) -> None:
+def tell_outlook(
+    report: Examination, config: RunConfig, checkpoint: Checkpoint | None, settings: Settings, *, stops: bool
+) -> None:
     """Kernels, placement and expected seconds, for a checkpoint or for the published model. No weights are read.
 
-    `settings` are those of an item for which nobody says anything else.
+    `settings` are those of an item for which nobody says anything else. `stops`: whether a run needs these networks.
     """
     keep_compiled_code(config)
     assumed = checkpoint is None
     networks: _Networks | None = None
-    with report.part("networks", stops=not assumed):
+    with report.part("networks", stops=stops):
         networks = _networks(checkpoint)
     if networks is None:
         return
     wanted: DeviceChoice | None = None
     with report.part("dtype"):
-        wanted = DeviceChoice.of(config, checkpoint)
+        wanted = DeviceChoice.of(config, fp32_bytes(networks.dit, networks.encoder, networks.vae))
         report.tell("dtype", f"{wanted.dtype}; {wanted.note}" if wanted.note else wanted.dtype, name=wanted.dtype)
     if wanted is None:
         return
     tell_kernels(report, config, wanted, networks.dit.cfg)
     basesize = settings.basesize or 1024
     placement: Placement | None = None
-    with report.part("placement", stops=not assumed):
+    with report.part("published model" if assumed else "placement", stops=stops):
         placement, budget = plan(
             networks.dit, networks.encoder, networks.vae, wanted, replace(config, largest=basesize)
         )

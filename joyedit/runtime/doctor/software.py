@@ -14,8 +14,8 @@ from joyedit.job.results.report import joyedit_version
 from joyedit.runtime.doctor.findings import Examination
 
 NEEDED = {
-    "torch": "torch", "transformers": "transformers", "safetensors": "safetensors", "huggingface_hub": "huggingface_hub",
-    "numpy": "numpy", "PIL": "pillow", "simplejpeg": "simplejpeg",
+    "torch": "torch", "transformers": "transformers", "safetensors": "safetensors", "numpy": "numpy", "PIL": "pillow",
+    "huggingface_hub": "huggingface_hub", "simplejpeg": "simplejpeg",
 }  # fmt: skip
 """Modules that every run imports, and the packages that bring them."""
 OPTIONAL = {

@@ -53,7 +53,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     keep_compiled_code(config)
     DeviceChoice.of(config)  # a device that is not there is told before a download
     checkpoint = open_checkpoint(locate(model))
-    wanted = DeviceChoice.of(config, checkpoint)
+    wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
     check(checkpoint.components, checkpoint.layout)
     conditioner = open_conditioner(checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)

@@ -19,7 +19,6 @@ from joyedit.runtime.placement.plan import Placement
 from joyedit.runtime.tuning.attention_choice import AttentionChoice, choose_attention
 from joyedit.runtime.tuning.device import DTYPES, choose_device, choose_dtype
 from joyedit.runtime.tuning.processor import bf16_units
-from joyedit.weights.layouts import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +65,15 @@ class DeviceChoice:
     """For the user, where `auto` is not what it mostly is."""
 
     @classmethod
-    def of(cls, config: RunConfig, checkpoint: Checkpoint | None = None) -> DeviceChoice:
-        """The choice for a checkpoint, on which the dtype may depend. Raises DeviceError for what is not to be had."""
+    def of(cls, config: RunConfig, fp32_bytes: int | None = None) -> DeviceChoice:
+        """`fp32_bytes`: what the weights take in fp32, on which the dtype may depend.
+
+        Raises DeviceError for what is not to be had.
+        """
         if config.fused == config.compile == "on":
             raise DeviceError("--fused on and --compile on exclude each other: both replace the DiT's blocks")
         device = choose_device(config.device)
-        dtype = choose_dtype(config.dtype, device, None if checkpoint is None else lambda: checkpoint.fp32_bytes)
+        dtype = choose_dtype(config.dtype, device, None if fp32_bytes is None else lambda: fp32_bytes)
         saves = config.dtype == "auto" and device.type == "cpu" and dtype == "bf16"
         note = f"bf16 ({bf16_units()}): in fp32 the weights exceed the memory of this machine" if saves else ""
         return cls(device=device, dtype=dtype, note=note)

@@ -88,7 +88,7 @@ def place(
 
 def describe_placement(config: RunConfig, checkpoint: Checkpoint) -> str:
     """What a run would say of its placement; nothing is loaded. Raises DeviceError where nothing fits."""
-    wanted = DeviceChoice.of(config, checkpoint)
+    wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
     placement, budget = plan(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae, wanted, config)
     return placement.text(budget, None if placement.is_resident else known_bus_rate(wanted.device))
 
