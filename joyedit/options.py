@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from joyedit.job.spec import AttentionName, OffloadName, SwitchName
 
-DeviceName = Literal["auto", "cuda", "cpu"]
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
 FormatName = Literal["png", "jpg", "webp"]
@@ -170,8 +170,8 @@ class RunOptions:
     batch_size: str = option(
         "auto", "--batch-size", metavar="auto|N", help="Items that go through the networks together."
     )
-    device: DeviceName = option("auto", "--device", help="Where to compute.")
-    dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on CUDA, fp32 on the CPU.")
+    device: DeviceName = option("auto", "--device", help="Where to compute; auto is cuda or cpu.")
+    dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on a GPU, fp32 on the CPU.")
     attention: AttentionName = option(
         "auto", "--attention", help="Attention kernel; auto measures the kernels on the GPU once and takes the fastest."
     )
@@ -286,4 +286,23 @@ class BenchOptions:
     fused: SwitchName = same_as(RunOptions, "fused")
     compile: SwitchName = same_as(RunOptions, "compile")
     json: bool = option(False, "--json", help="Print one JSON object; the table goes to stderr then.")
+    verbose: bool = option(False, "-v", "--verbose", help="Print tracebacks of errors.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoctorOptions:
+    """The options of `joyedit doctor`. None stands for an option that was not given."""
+
+    model: str | None = same_as(RunOptions, "model")
+    dit: str | None = same_as(RunOptions, "dit")
+    encoder: str | None = same_as(RunOptions, "encoder")
+    vae: str | None = same_as(RunOptions, "vae")
+    tokenizer: str | None = same_as(RunOptions, "tokenizer")
+    output: Path = option(Path("edited"), "-o", "--output", metavar="DIR", help="The folder for the edited pictures.")
+    device: DeviceName = same_as(RunOptions, "device")
+    dtype: DtypeName = same_as(RunOptions, "dtype")
+    memory: str = same_as(RunOptions, "memory")
+    offload: OffloadName = same_as(RunOptions, "offload")
+    basesize: int | None = same_as(RunOptions, "basesize")
+    json: bool = option(False, "--json", help="Print one JSON object.")
     verbose: bool = option(False, "-v", "--verbose", help="Print tracebacks of errors.")

@@ -26,8 +26,8 @@ from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.source_options import RunDefaults
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.source.typed_texts import without_file_marks
-from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, EditItem, Lora, RunConfig, Settings
-from joyedit.options import RunOptions, faults_of, names_of, option_of
+from joyedit.job.spec import BASE_SIZES, MAX_PIXELS, READ_TIMEOUT, EditItem, Lora, RunConfig, Settings
+from joyedit.options import DoctorOptions, RunOptions, faults_of, names_of, option_of
 from joyedit.printable import brief
 from joyedit.runtime.model import backend_loader, describe_without_loading, fetch, model_settings, no_model
 from joyedit.runtime.one_picture import OnePicture
@@ -133,6 +133,20 @@ def loaded_loras(given: tuple[str, ...]) -> LoraSet:
     if problems:
         raise UsageError("\n".join(f"--lora: {problem.text}" for problem in problems))
     return found
+
+
+def doctor_request(options: DoctorOptions) -> tuple[RunConfig, Settings]:
+    """The configuration of a run that is not to be made, and the settings of its items. Raises UsageError."""
+    faults = faults_of(options)
+    if options.basesize is not None and options.basesize not in BASE_SIZES:
+        faults.append(f"--basesize must be one of {', '.join(map(str, BASE_SIZES))}, not {options.basesize}")
+    if faults:
+        raise UsageError("\n".join(faults))
+    named = set(names_of(DoctorOptions)) & {one.name for one in fields(RunConfig)}
+    given = {name: getattr(options, name) for name in named}
+    output = Path(_home_path("--output", os.fspath(options.output)))
+    config = RunConfig(**given | {"memory": memory_bytes(options.memory), "output": output})
+    return config, Settings(basesize=options.basesize)
 
 
 def build_item(

@@ -14,6 +14,7 @@ import typer
 
 from joyedit.cli import console
 from joyedit.cli.bench import bench_command
+from joyedit.cli.doctor import doctor_command
 from joyedit.cli.options import WithBareFlags
 from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
@@ -39,6 +40,7 @@ app.command("verify")(verify_command)
 app.command("status")(status_command)
 app.command("recipes")(recipes_command)
 app.command("bench")(bench_command)
+app.command("doctor")(doctor_command)
 
 
 def _print_version(asked: bool) -> None:

@@ -214,7 +214,7 @@ class RunConfig:
     vae: str | None = None
     tokenizer: str | None = None
     batch_size: int | None = None
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     attention: AttentionName = "auto"
     compile: SwitchName = "auto"

@@ -38,11 +38,17 @@ def rope_table(
     return table.cos(), table.sin()
 
 
+def _has_complex(device: torch.device) -> bool:
+    """Whether torch has the operations on complex numbers there that are used here."""
+    return device.type != "mps"
+
+
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate `x` (B, S, H, D) by the table (S, D / 2); computed in fp32, returned in x's dtype."""
     pairs = x.float().unflatten(-1, (-1, 2))  # (B, S, H, D/2, 2)
     cos, sin = cos[:, None, :], sin[:, None, :]
-    if torch.compiler.is_compiling():  # the compiler fuses this form, and has none for complex numbers
+    # The compiler fuses this form, and has none for complex numbers. Apple GPUs have few operations for them.
+    if torch.compiler.is_compiling() or not _has_complex(x.device):
         real, imag = pairs[..., 0], pairs[..., 1]
         rotated = torch.stack((real * cos - imag * sin, imag * cos + real * sin), dim=-1)
     else:  # one kernel: a pair is a complex number, the rotation a product
@@ -52,6 +58,9 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate_into(out: Tensor, x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """`apply_rope` of `x` (S, H, D), written into `out`, which has its shape and dtype."""
+    if not _has_complex(x.device):
+        out.copy_(apply_rope(x[None], cos, sin)[0])
+        return
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     table = torch.complex(cos, sin)[:, None, :]
     if out.dtype == torch.float32:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from joyedit.errors import CheckpointError, JoyeditError, UsageError
@@ -39,6 +40,8 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl")
 """One of these is there where a CUDA driver is: on Linux, in WSL, and on a board with its own GPU. torch would take
 seconds to tell."""
 
+_FP32_OF_STORED = 16
+"""A number in fp32 takes at most so many times the bytes of a stored one, which has two bits or more."""
 SMALL = 1 << 20
 SAMPLES = 256
 SAMPLE = 4096
@@ -50,6 +53,12 @@ DescribeModel = Callable[[RunConfig], BackendInfo]
 """Says what loading would say, without loading."""
 FetchModel = Callable[[RunConfig, OnDownload], None]
 """Downloads the checkpoint of a model name that is not here, and tells how far it is."""
+
+
+def let_missing_operations_run_on_the_cpu(device: str) -> None:
+    """What torch lacks for Apple GPUs runs on the CPU. It reads this when it is imported, so call it before."""
+    if device == "mps":
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def no_model(wanted: Wanted) -> str:
@@ -70,6 +79,7 @@ def backend_loader(wanted: Wanted) -> LoadBackend:
         raise UsageError(no_model(wanted))
 
     def load(config: RunConfig) -> Backend:
+        let_missing_operations_run_on_the_cpu(config.device)
         from joyedit.runtime.joyimage.loading import load_backend
 
         return load_backend(config)
@@ -126,12 +136,13 @@ def describe_without_loading(config: RunConfig, *, may_fetch: bool = True) -> Ba
     wanted = Wanted.of(config)
     if is_fake(config.model) or not wanted.is_enough:
         return backend_loader(wanted)(config).info
+    let_missing_operations_run_on_the_cpu(config.device)
     from joyedit.runtime.tuning.device import choose_device, choose_dtype
     from joyedit.weights.locate import locate
 
     device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, device)
     found = locate(wanted)
+    dtype = choose_dtype(config.dtype, device, partial(_fp32_bytes, found, may_fetch))
     return BackendInfo(
         model=wanted.label,
         layout=found.layout,
@@ -149,12 +160,13 @@ def placement_without_loading(config: RunConfig) -> str | None:
     On a machine without a GPU all weights are in memory, and nothing is said unless the run asks for a placement.
     None, too, for a checkpoint that is not complete. Raises DeviceError as loading does. Nothing is fetched.
     """
-    asked = config.memory is not None or config.offload != "auto" or config.device == "cuda"
+    asked = config.memory is not None or config.offload != "auto" or config.device in ("cuda", "mps")
     wanted = Wanted.of(config)
     if not wanted.is_enough or is_fake(config.model) or (config.device == "cpu" and not asked):
         return None
     if not asked and not any(os.path.exists(device) for device in _GPU_FILES):
         return None
+    let_missing_operations_run_on_the_cpu(config.device)
     from joyedit.runtime.joyimage.placing import describe_placement
     from joyedit.weights.find import find
     from joyedit.weights.layouts import open_checkpoint
@@ -167,6 +179,16 @@ def placement_without_loading(config: RunConfig) -> str | None:
     except CheckpointError:  # the dry run says of what the checkpoint lacks
         return None
     return describe_placement(config, checkpoint)
+
+
+def _fp32_bytes(found: Found, may_fetch: bool) -> int:
+    """What the weights take in fp32; no less than that where it does not matter, as the files are so small."""
+    from joyedit.runtime.tuning.device import fits_machine
+    from joyedit.weights.layouts import open_checkpoint
+
+    files = [path for part in found.parts.values() for path in (*part.files, *part.vision)]
+    most = sum(os.stat(path).st_size for path in files if path.exists()) * _FP32_OF_STORED
+    return most if fits_machine(most) else open_checkpoint(found, may_fetch=may_fetch).fp32_bytes
 
 
 def checkpoint_identity(found: Found, *, may_fetch: bool = True) -> str:

@@ -59,6 +59,16 @@ class Checkpoint:
     edit_plus: bool
     components: tuple[Component, ...]
 
+    @property
+    def fp32_bytes(self) -> int:
+        """What the weights of all networks take in fp32."""
+        return fp32_bytes(*(part.module for part in self.components))
+
+
+def fp32_bytes(*networks: torch.nn.Module) -> int:
+    """What the weights of these networks take in fp32."""
+    return 4 * sum(one.numel() for network in networks for one in network.parameters())
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Opened:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from joyedit.errors import CheckpointError, DeviceError, first_line
+from joyedit.models.transfer import to_device_as
 from joyedit.printable import brief
 from joyedit.weights.files import TensorFiles
 from joyedit.weights.names import DROP, Fit, Rename
@@ -123,12 +124,13 @@ def load(
     """
     state: dict[str, Tensor] = {}
     with told_as_faults_of(component, device, dtype_of):
-        for source, tensor in component.files.read(device):
+        # An Apple GPU lacks some of the dtypes of files, so weights take theirs before they go there.
+        for source, tensor in component.files.read(HOST if device.type == "mps" else device):
             if cancelled():
                 raise CancelledError
             target = component.rename(source)
             if target:
-                state[target] = component.fit(tensor).to(dtype_of(target)).contiguous()
+                state[target] = to_device_as(component.fit(tensor), device, dtype_of(target)).contiguous()
         component.module.load_state_dict(state, strict=True, assign=True)
     component.module.requires_grad_(False).eval()
 

@@ -58,6 +58,13 @@ def configs(size: SizeName) -> tuple[DiTConfig, VAEConfig, dict[str, Any]]:
     )
 
 
+def without_weights(size: SizeName, token_ids: Mapping[str, int]) -> tuple[DiT, VAE, TextEncoder]:
+    """Networks of a size on the meta device. `token_ids` as in `build`."""
+    dit_config, vae_config, text_config = configs(size)
+    with torch.device("meta"):
+        return DiT(dit_config), VAE(vae_config), TextEncoder({**text_config, **token_ids})
+
+
 def build(
     size: SizeName,
     device: torch.device,
@@ -74,9 +81,7 @@ def build(
     `dtype_of(network, parameter)` gives each parameter's dtype; networks are called as in checkpoints.
     `token_ids` are those of the pictures' tokens (image_token_id, ...) in the tokenizer to be used.
     """
-    dit_config, vae_config, text_config = configs(size)
-    with torch.device("meta"):
-        dit, vae, text = DiT(dit_config), VAE(vae_config), TextEncoder({**text_config, **token_ids})
+    dit, vae, text = without_weights(size, token_ids)
     placers = place(dit, text, vae)
     generator = torch.Generator(device).manual_seed(seed)
     for name, network in (("transformer", dit), ("vae", vae), ("text encoder", text)):

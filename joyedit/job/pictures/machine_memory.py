@@ -1,4 +1,4 @@
-"""How much memory this process may still take: of the machine, of its control groups, and by its own limits."""
+"""How much memory this process may take, or still take: of the machine, its control groups, and by its own limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _UNLIMITED = 1 << 60
+SPARE = 2_000_000_000
+"""Bytes that are left to everything else on the machine where weights are put into its memory."""
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
@@ -16,19 +18,32 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     return max(0, min(found)) if found else None
 
 
-def _of_machine(root: Path) -> int | None:
+def total_bytes(root: Path = Path("/")) -> int | None:
+    """The memory of the machine, or of the control group that bounds this process; None where the system is silent."""
+    limits = [limit for limit, _ in _groups(root)]
+    machine = _of_machine(root, "MemTotal", "SC_PHYS_PAGES")
+    found = limits if machine is None else [machine, *limits]
+    return min(found) if found else None
+
+
+def _of_machine(root: Path, name: str = "MemAvailable", pages: str = "SC_AVPHYS_PAGES") -> int | None:
     for line in _lines(root / "proc/meminfo"):
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
+        key, _, value = line.partition(":")
+        if key == name:
             return int(value.split()[0]) * 1024
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):  # the system does not know these names
         return None
 
 
 def _of_groups(root: Path) -> Iterator[int]:
-    """What is left of the limit of each control group that holds this process, versions 1 and 2."""
+    """What is left of the limit of each control group that holds this process."""
+    return (left for _, left in _groups(root))
+
+
+def _groups(root: Path) -> Iterator[tuple[int, int]]:
+    """The limit of each control group that holds this process, versions 1 and 2, and what is left of it."""
     paths = {}
     for line in _lines(root / "proc/self/cgroup"):
         controllers, _, path = line.partition(":")[2].partition(":")
@@ -47,7 +62,7 @@ def _of_groups(root: Path) -> Iterator[int]:
             yield from _of_group_and_above(Path(os.path.normpath(top / inside)), top, kind[0])
 
 
-def _of_group_and_above(group: Path, top: Path, kind: str) -> Iterator[int]:
+def _of_group_and_above(group: Path, top: Path, kind: str) -> Iterator[tuple[int, int]]:
     is_new = kind == "cgroup2"
     limit_name, usage_name = (
         ("memory.max", "memory.current") if is_new else ("memory.limit_in_bytes", "memory.usage_in_bytes")
@@ -58,7 +73,7 @@ def _of_group_and_above(group: Path, top: Path, kind: str) -> Iterator[int]:
         if limit is not None and usage is not None and limit < _UNLIMITED:
             # The kernel drops what it only caches of files before it refuses memory.
             cached = (line.split() for line in _lines(folder / "memory.stat"))
-            yield limit - usage + sum(int(value) for name, value in cached if name == cache_name)
+            yield limit, limit - usage + sum(int(value) for name, value in cached if name == cache_name)
         if folder == top:
             return
 

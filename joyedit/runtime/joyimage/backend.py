@@ -31,7 +31,7 @@ from joyedit.runtime.joyimage.batch_size import (
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise
 from joyedit.runtime.joyimage.encode import BatchEncoder
 from joyedit.runtime.joyimage.feature_cache import ContentCache
-from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, memory_faults
+from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, empty_cache, memory_faults
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
 from joyedit.runtime.joyimage.placing import lift_bound
 from joyedit.runtime.joyimage.streams import Streams
@@ -43,6 +43,7 @@ from joyedit.runtime.tuning.device import DTYPES
 from joyedit.runtime.tuning.fused_check import fuse
 from joyedit.runtime.tuning.matmul_peak import matmul_tflops
 from joyedit.runtime.tuning.measurements import Measurements, cache_note
+from joyedit.runtime.tuning.processor import processor_name
 from joyedit.weights.load import Loading
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class JoyImageBackend:
         `started`: when loading began, on time.perf_counter's clock.
         """
         self.device = wanted.device
+        self._note = wanted.note
         self.placement, self._placed = networks.placed.placement, networks.placed
         self.streams = Streams(wanted.device, encoder_waits=self.placement.encoder_streams)
         self._dit, self.vae, self.text_encoder = networks.dit, networks.vae, networks.text_encoder
@@ -131,7 +133,7 @@ class JoyImageBackend:
         return compilation
 
     def _describe(self, networks: Networks, model: str, dtype: str, load_seconds: float) -> BackendInfo:
-        notes = (cache_note(), self.attention.note, self.fusion.note, self.compilation.note)
+        notes = (self._note, cache_note(), self.attention.note, self.fusion.note, self.compilation.note)
         return BackendInfo(
             model=model,
             layout=networks.layout,
@@ -337,8 +339,7 @@ class JoyImageBackend:
         self._loras.drop()
         self._give_way()
         self._encoder.drop_ready()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self.device)
 
     def _give_way(self) -> None:
         """Make room for a batch that is larger than the plan assumed, with more references, say."""
@@ -361,11 +362,12 @@ class JoyImageBackend:
         lift_bound(self.device)
         self.cache.clear()
         del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self.device)
 
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
+    if device.type == "mps":
+        return f"mps ({processor_name() or 'Apple GPU'})"
     return f"cpu ({torch.get_num_threads()} threads)"

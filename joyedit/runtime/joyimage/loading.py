@@ -53,8 +53,9 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         raise CheckpointError("no model is given")
     started = time.perf_counter()
     keep_compiled_code(config)
-    wanted = DeviceChoice.of(config)
+    DeviceChoice.of(config)  # a device that is not there is told before a download
     checkpoint = open_checkpoint(locate(model))
+    wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
     check(checkpoint.components, checkpoint.layout)
     conditioner = open_conditioner(checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)

@@ -30,8 +30,10 @@ CACHE_SHARE = 1 / 32
 picture takes 170 MB. The planner puts equal pictures next to each other, so three are enough, and everything
 resident at full size stays under 52 GB."""
 
-# What allocators say beside torch.OutOfMemoryError: cuBLAS and the driver, and the CPU's own.
-_NO_ROOM = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "can't allocate memory")
+# What allocators say beside torch.OutOfMemoryError: cuBLAS and the driver, the CPU's own, and Metal's.
+_NO_ROOM = (
+    "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "can't allocate memory", "MPS backend out of memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +112,20 @@ def available_bytes(device: torch.device) -> int:
     """Bytes that this process has on the device or could still get, at any time of loading."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    if device.type == "mps":  # what Metal advises to use of the memory that both share
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):  # the system does not say
         return 0
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give what torch keeps of the device's memory, and does not use, back to the system."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def cache_bytes(free: int) -> int:

@@ -19,6 +19,7 @@ from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.placement.plan import Placement
 from joyedit.runtime.tuning.attention_choice import AttentionChoice, choose_attention
 from joyedit.runtime.tuning.device import DTYPES, choose_device, choose_dtype
+from joyedit.runtime.tuning.processor import bf16_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +65,22 @@ class DeviceChoice:
 
     device: torch.device
     dtype: str
+    note: str = ""
+    """For the user, where `auto` is not what it mostly is."""
 
     @classmethod
-    def of(cls, config: RunConfig) -> DeviceChoice:
-        """Raises DeviceError for what is not to be had."""
+    def of(cls, config: RunConfig, fp32_bytes: int | None = None) -> DeviceChoice:
+        """`fp32_bytes`: what the weights take in fp32, on which the dtype may depend.
+
+        Raises DeviceError for what is not to be had.
+        """
         if config.fused == config.compile == "on":
             raise DeviceError("--fused on and --compile on exclude each other: both replace the DiT's blocks")
         device = choose_device(config.device)
-        return cls(device=device, dtype=choose_dtype(config.dtype, device))
+        dtype = choose_dtype(config.dtype, device, None if fp32_bytes is None else lambda: fp32_bytes)
+        saves = config.dtype == "auto" and device.type == "cpu" and dtype == "bf16"
+        note = f"bf16 ({bf16_units()}): in fp32 the weights exceed the memory of this machine" if saves else ""
+        return cls(device=device, dtype=dtype, note=note)
 
     def attention(self, wish: AttentionName, dit: DiTConfig) -> AttentionChoice:
         """The attention backend for this DiT. Raises DeviceError."""

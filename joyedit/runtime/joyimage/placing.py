@@ -52,8 +52,8 @@ def plan(
     cache = cache_bytes(budget - sizes.total)
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     working = replace(working, kept=working.kept + beside)
-    if wanted.device.type == "cpu" and config.memory is None and config.offload == "auto":
-        _check_host(sizes, wanted)
+    if wanted.device.type != "cuda" and config.memory is None and config.offload == "auto":
+        _check_host(sizes, wanted, budget)
         return resident(sizes, working), budget
     host = machine_memory.available_bytes()
     placement = choose(sizes, working, budget, host, offload=config.offload, reserve=RESERVE, may_read_later=has_files)
@@ -101,7 +101,7 @@ def place(
 
 def describe_placement(config: RunConfig, checkpoint: Checkpoint) -> str:
     """What a run would say of its placement; nothing is loaded. Raises DeviceError where nothing fits."""
-    wanted = DeviceChoice.of(config)
+    wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
     networks = Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae)
     placement, budget = plan(networks, wanted, config)
     return placement.text(budget, None if placement.is_resident else known_bus_rate(wanted.device))
@@ -139,9 +139,13 @@ def _working(model: MemoryModel, text: Any, basesize: int, cache: int) -> Workin
     )
 
 
-def _check_host(sizes: Sizes, wanted: DeviceChoice) -> None:
-    """Raises DeviceError if the weights do not fit into the host's memory, which is the device."""
-    there = machine_memory.available_bytes()
+def _check_host(sizes: Sizes, wanted: DeviceChoice, budget: int) -> None:
+    """Raises DeviceError if the weights do not fit into the host's memory, which is the device's too.
+
+    `budget`: what Metal gives of it to an Apple GPU. Copies of weights that wait beside it would take the same memory,
+    so none pass.
+    """
+    there = budget if wanted.device.type == "mps" else machine_memory.available_bytes()
     if there is None or sizes.total <= there:
         return
     remedy = "use a machine with more memory"

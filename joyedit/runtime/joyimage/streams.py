@@ -1,4 +1,4 @@
-"""What runs where on a CUDA device, so that it always has something to do; on the CPU all of this is nothing.
+"""What runs where on a CUDA device, so that it always has something to do; elsewhere all of this is nothing.
 
 Three streams. The DiT and the decoder work on the default one, the encoder on a second of higher
 priority, and finished pixels go to the host on a third. The encoder of the next batch has to look at
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from joyedit.models.transfer import to_device
 from joyedit.runtime.protocol import DeviceStage, DeviceTimestamp, HostTimestamp
+from joyedit.runtime.tuning.timing import synchronize
 
 
 class CudaTimestamp:
@@ -71,6 +72,7 @@ class Streams:
     def timestamp(self, stage: DeviceStage) -> DeviceTimestamp:
         """A timestamp behind all that was queued for this stage."""
         if not self._cuda:
+            synchronize(self.device)
             return HostTimestamp()
         if self._next_base.is_known:
             self._base = self._next_base
@@ -107,7 +109,7 @@ class Streams:
     def to_host(self, tensors: Iterable[Tensor]) -> tuple[list[Tensor], DeviceTimestamp]:
         """Host copies of finished tensors, which are there when the timestamp is reached."""
         if not self._cuda:
-            return list(tensors), HostTimestamp()
+            return [tensor.cpu() for tensor in tensors], HostTimestamp()
         self._copies.wait_stream(self._work)
         copies = []
         with torch.cuda.stream(self._copies):
@@ -119,5 +121,4 @@ class Streams:
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
-        if self._cuda:
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)

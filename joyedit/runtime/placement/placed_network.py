@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from joyedit.models.transfer import to_device_as
 from joyedit.runtime.placement.disk_layers import DiskLayers, ReadWeights
 from joyedit.runtime.placement.layer_sources import Arrivals, HostLayers, LayerSource
 from joyedit.runtime.placement.layer_stream import LayerStream
@@ -190,7 +191,7 @@ class PlacedNetwork:
             return
         with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
             where = HOST if name in self._on_host else self._device
-            assign(self._network, name, tensor.to(where, self._dtype_of(name)).contiguous())
+            assign(self._network, name, to_device_as(tensor, where, self._dtype_of(name)).contiguous())
         group, layer = self._where(name)
         arrivals = self._rest if group is None else group.arrivals
         if arrivals.arrived(layer):

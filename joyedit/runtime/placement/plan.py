@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from joyedit.errors import DeviceError
+from joyedit.job.pictures.machine_memory import SPARE as HOST_SPARE
 from joyedit.job.spec import OffloadName
 from joyedit.printable import gigabytes
 from joyedit.runtime.placement.sizes import Sizes
@@ -21,8 +22,6 @@ FEWEST_SLOTS, SLOTS = 2, 3
 """Buffers for passing layers: one computes while the next arrives. A third one smooths what a bus does to others."""
 ENCODE_AHEAD = 4
 """Batches whose texts are read in one pass over the text encoder's layers, where these are not resident."""
-HOST_SPARE = 2_000_000_000
-"""Bytes of the host's memory that are left to everything else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

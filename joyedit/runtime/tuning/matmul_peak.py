@@ -34,6 +34,6 @@ def sustained_matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
 
 def _product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Any], Callable[[], None], float]:
     """A large product on random data, what waits for it, and its operations in TFLOP."""
-    side = 8192 if device.type == "cuda" else 1024
+    side = {"cuda": 8192, "mps": 4096}.get(device.type, 1024)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return lambda: torch.mm(a, b), partial(synchronize, device), 2 * side**3 / 1e12
