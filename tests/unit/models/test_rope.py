@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from joyedit.models.rope import apply_rope, rope_table
+from joyedit.models import rope
+from joyedit.models.rope import apply_rope, rope_table, rotate_into
 
 DIMS = (4, 6, 6)
 
@@ -46,3 +47,20 @@ def test_rotation_keeps_lengths_and_turns_adjacent_pairs() -> None:
 def test_bf16_goes_in_and_out() -> None:
     cos, sin = rope_table([(1, 2)], DIMS, 10000.0)
     assert apply_rope(torch.ones(1, 2, 1, 16, dtype=torch.bfloat16), cos, sin).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_complex_numbers(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an Apple GPU."""
+    cos, sin = rope_table([(3, 3)], DIMS, 10000.0)
+    x = torch.randn(2, 9, 2, 16).to(dtype)
+    expected = apply_rope(x, cos, sin)
+    monkeypatch.setattr(rope, "_has_complex", lambda device: False)
+    torch.testing.assert_close(apply_rope(x, cos, sin), expected)
+    out = torch.empty_like(x[0])
+    rotate_into(out, x[0], cos, sin)
+    torch.testing.assert_close(out, expected[0])
+
+
+def test_an_apple_gpu_has_none() -> None:
+    assert [rope._has_complex(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [True, True, False]

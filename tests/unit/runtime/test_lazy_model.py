@@ -204,3 +204,20 @@ def test_what_is_foreseen_is_what_is_loaded(checkpoint: Path, asked: dict[str, A
     assert seen.attention == asked.get("attention", "auto")
     assert seen.layout == info.layout
     backend.close()
+
+
+def test_bf16_where_fp32_exceeds_the_machine(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is foreseen as it is loaded, and told."""
+    from joyedit.job.pictures import machine_memory
+    from joyedit.runtime.joyimage import networks
+    from joyedit.runtime.joyimage.loading import load_backend
+    from joyedit.runtime.tuning import device
+
+    monkeypatch.setattr(device, "bf16_units", lambda: "AMX")
+    monkeypatch.setattr(networks, "bf16_units", lambda: "AMX")
+    monkeypatch.setattr(machine_memory, "total_bytes", lambda: machine_memory.SPARE + 1000)
+    config = RunConfig(output=Path("unused"), model=str(checkpoint), device="cpu")
+    seen, backend = describe_without_loading(config), load_backend(config)
+    assert (seen.dtype, backend.info.dtype) == ("bf16", "bf16")
+    assert "bf16 (AMX): in fp32 the weights exceed the memory of this machine" in backend.info.notes
+    backend.close()

@@ -144,3 +144,10 @@ def test_a_model_that_is_no_folder(tmp_path: Path, kind: str) -> None:
     put_kind(tmp_path / "x", kind)
     with pytest.raises(UsageError, match="is no folder; give the checkpoint's folder"):
         local_folder(str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("device", ["mps", "cpu"])
+def test_operations_that_an_apple_gpu_lacks_run_on_the_cpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK", raising=False)
+    model.let_missing_operations_run_on_the_cpu(device)
+    assert os.environ.pop("PYTORCH_ENABLE_MPS_FALLBACK", None) == ("1" if device == "mps" else None)

@@ -16,7 +16,7 @@ from joyedit.job.pictures import budget as module
 from joyedit.job.pictures import machine_memory
 from joyedit.job.pictures.budget import DecodeBudget, NobodyWaits, PlainCaller, Reading
 from joyedit.job.pictures.decode import load_picture
-from joyedit.job.pictures.machine_memory import available_bytes
+from joyedit.job.pictures.machine_memory import available_bytes, total_bytes
 from joyedit.job.pictures.memory import Need
 
 GB = 1 << 30
@@ -255,3 +255,20 @@ def test_limits_of_the_process_count(tmp_path: Path, name: str, monkeypatch: pyt
 def test_this_machine_tells_what_is_available() -> None:
     left = available_bytes()
     assert left is None or left > 0
+
+
+def test_the_memory_of_the_machine(tmp_path: Path) -> None:
+    assert total_bytes(machine(tmp_path, MEMINFO)) == 900 * 1024
+    groups = {
+        "proc/self/cgroup": "0::/a\n", "proc/self/mountinfo": V2,
+        "sys/fs/cgroup/a/memory.max": "90000\n", "sys/fs/cgroup/a/memory.current": "50000\n",
+    }  # fmt: skip
+    assert total_bytes(machine(tmp_path, groups)) == 90_000
+
+
+def test_memory_that_the_system_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> int:
+        raise ValueError(name)
+
+    monkeypatch.setattr(machine_memory.os, "sysconf", unknown)
+    assert total_bytes(tmp_path) is None

@@ -278,3 +278,8 @@ def test_kernels_on_a_gpu(report: Examination, fault: str, remedy: str, monkeypa
     device.tell_kernels(report, config(), DeviceChoice(device=CUDA, dtype="bf16"), DiTConfig())
     assert report.facts["compiling"]["text"] == "off: the fused kernels run"
     assert report.facts["fused kernels"]["on"] is True
+
+
+def test_the_oldest_torch_is_that_of_the_package() -> None:
+    text = (Path(__file__).resolve().parents[4] / "pyproject.toml").read_text()
+    assert f'"torch>={".".join(map(str, software.OLDEST_TORCH))}"' in text

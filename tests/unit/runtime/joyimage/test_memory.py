@@ -27,6 +27,7 @@ def backend(diffusers_checkpoint: Path) -> JoyImageBackend:
         MemoryError(),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 40 GiB, max allowed: 48 GiB)"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
     ],
 )
