@@ -38,6 +38,6 @@ def doctor_command(ctx: typer.Context, options: DoctorOptions) -> None:
             console.message(trace)
     if report.problems:
         count = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
-        lines = [f"  {line}" for one in report.problems for line in one.lines()]
+        lines = [line for one in report.problems for line in one.lines()]
         console.error("\n".join([f"{count} would stop a run", *lines]))
     raise typer.Exit(EXIT_USAGE if report.problems else EXIT_OK)

@@ -66,6 +66,13 @@ def resolve(model: str, on_download: OnDownload | None = None, *, without: froze
     return _found[key]
 
 
+def hub_cache() -> Path:
+    """The folder in which huggingface_hub keeps what it has downloaded."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).absolute()
+
+
 def cached_snapshot(model: str) -> Path | None:
     """The folder of a hub id in the cache, as far as it is there; None if it is not. The network is not asked."""
     from huggingface_hub import snapshot_download

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from joyedit.job.spec import RunConfig
@@ -13,7 +12,7 @@ from joyedit.runtime.doctor.host import free_bytes
 from joyedit.runtime.model import is_fake, no_model
 from joyedit.weights.defaults import HUB_EDIT, HUB_EDIT_PLUS, HUB_ORIGINAL, HUB_SIZE, local_folder
 from joyedit.weights.describe import Description, describe
-from joyedit.weights.hub import cached_snapshot
+from joyedit.weights.hub import cached_snapshot, hub_cache
 from joyedit.weights.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -71,14 +70,12 @@ def stands_for_published(wanted: Wanted) -> bool:
 
 def _tell_download(report: Examination, wanted: Wanted) -> None:
     """A hub id that is not here yet: what would keep a run from getting it. The network is not asked."""
-    from huggingface_hub import constants
-
     size = PUBLISHED_BYTES if wanted.model in PUBLISHED else None
     text = f"{wanted.label}: not downloaded yet; a run does that"
     report.tell("model", text + (f" ({gigabytes(size)})" if size else ""), label=wanted.label, downloaded=False)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         report.add("model", "HF_HUB_OFFLINE forbids the download", "unset it, or give a local folder", stops=True)
-    free = free_bytes(Path(constants.HF_HUB_CACHE).absolute())
+    free = free_bytes(hub_cache())
     if size is not None and free is not None and free < size:
         report.add(
             "model",

@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(kw_only=True, slots=True)
 class Examination:
-    """Grows while parts of the machine are looked at. `facts` has for each label its values by name."""
+    """Grows while parts of the machine are looked at. `facts` has the values of each row by their names."""
 
     rows: list[tuple[str, str]] = field(default_factory=list)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Examination:
     def tell(self, label: str, text: str, /, **values: Any) -> None:
         """A row of the table, and the same for a program."""
         self.rows.append((label, text))
-        self.facts[label] = {"text": text, **values}
+        self.facts[label.lower().replace(" ", "_")] = {"text": text, **values}
 
     def add(self, about: str, message: str, remedy: str, *, stops: bool) -> None:
         """Something that is wrong, or could be better."""

@@ -12,6 +12,7 @@ from joyedit.printable import gigabytes, printable
 from joyedit.runtime.doctor.findings import Examination
 from joyedit.runtime.tuning.measurements import cache_folder, cache_note
 from joyedit.runtime.tuning.processor import bf16_units, processor_name
+from joyedit.weights.hub import hub_cache
 
 LITTLE = 1_000_000_000
 """Bytes of a disk below which an output folder gets advice: some hundred pictures of 1024 pixels."""
@@ -45,9 +46,7 @@ def tell_disks(report: Examination, output: Path) -> None:
         if cache_note():
             report.add("cache folder", cache_note(), "", stops=False)
     with report.part("hub cache", stops=False):
-        from huggingface_hub import constants
-
-        _tell_disk(report, "hub cache", Path(constants.HF_HUB_CACHE))
+        _tell_disk(report, "hub cache", hub_cache())
 
 
 def _tell_disk(report: Examination, label: str, folder: Path) -> int | None:

@@ -150,7 +150,7 @@ def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_gpu(report: Examination) -> None:
     assert device.tell_device(report, config()) == torch.device("cpu")
     assert report.findings == []
-    assert report.facts["GPU"]["text"] == "no NVIDIA GPU"
+    assert report.facts["gpu"]["text"] == "no NVIDIA GPU"
     assert device.tell_device(report, config(device="cuda")) is None
     assert [one.message for one in report.problems] == ["--device cuda: no NVIDIA GPU is there"]
     assert device.tell_device(report, config(device="mps")) is None
@@ -277,7 +277,7 @@ def test_kernels_on_a_gpu(report: Examination, fault: str, remedy: str, monkeypa
     monkeypatch.setattr(device.fused_check, "fault", lambda *more: "")
     device.tell_kernels(report, config(), DeviceChoice(device=CUDA, dtype="bf16"), DiTConfig())
     assert report.facts["compiling"]["text"] == "off: the fused kernels run"
-    assert report.facts["fused kernels"]["on"] is True
+    assert report.facts["fused_kernels"]["on"] is True
 
 
 def test_the_oldest_torch_is_that_of_the_package() -> None:
