@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
 from joyedit.job.source.names import fold, name_problem, safe_name
-from joyedit.job.source.schema import DEFAULTS_KEYS, Line, Schema
+from joyedit.job.source.schema import DEFAULTS_KEYS, PICTURE_KEYS, Line, Schema
 from joyedit.job.source.written_paths import (
     folder_as_written,
     has_written_folder,
-    is_data,
     is_plain,
     other_spellings,
     system_path,
@@ -26,6 +27,9 @@ from joyedit.job.source.written_paths import (
 from joyedit.job.spec import Owns
 
 _MARK = 10
+_ADDRESS = re.compile("data:[a-z/]*;sha256=([0-9a-f]{64})")
+_BROKEN_DATA = 100
+_SHORT_DATA = len("data-") + 12
 
 
 class OtherIds:
@@ -63,23 +67,26 @@ class PictureIds:
         self._prefix = "" if self._base is None else os.path.join(self._base, "")
 
     def absolute(self, image: str) -> str:
-        """The same path for one picture, however it is written."""
+        """The same path for one picture, however it is written; of a picture in a line its address."""
         if not is_plain(image):
+            if is_data(image):
+                return image
             image = system_path(image, self._base or "")
         return os.path.normpath(self._prefix + image if image[:1] != "/" else image)
 
     def short(self, image: str, path: str) -> str:
         """The id without the ending; `path` is the absolute path of `image`."""
-        return safe_name(os.path.splitext(self._name(image, path))[0])
+        name = data_name(image)
+        return safe_name(os.path.splitext(self._name(image, path))[0]) if name is None else name[:_SHORT_DATA]
 
     def long(self, image: str, path: str) -> str:
-        """The id with the ending."""
-        return safe_name(self._name(image, path))
+        """The id with the ending; of a picture in a line, with its whole hash."""
+        return data_name(image) or safe_name(self._name(image, path))
 
     def names(self, image: str, path: str) -> Iterator[tuple[str, str]]:
         """`short` and `long` of a picture, in each way in which its path may have been written."""
         yield self.short(image, path), self.long(image, path)
-        if self._base is not None or path[:1] == "/":
+        if data_name(image) is None and (self._base is not None or path[:1] == "/"):
             for other in other_spellings(path, self._base):
                 yield self.short(other, path), self.long(other, path)
 
@@ -96,6 +103,17 @@ class PictureIds:
             last = "home" if last[:1] == "~" else last.replace("$", "")
         last = "parent" if last == os.pardir else last or "root"
         return f"{last}-{_hash(folder.encode('utf-8', 'surrogatepass'))}/{name}"
+
+
+def data_name(image: str) -> str | None:
+    """`data-` and the hash in the address of a picture in a line; None for a path."""
+    address = None if is_plain(image) else _ADDRESS.fullmatch(image)
+    return None if address is None else f"data-{address[1]}"
+
+
+def _is_broken(image: str) -> bool:
+    """Whether this is what remains of a picture in a line that could not be read."""
+    return not is_plain(image) and is_data(image) and _ADDRESS.fullmatch(image) is None
 
 
 def folder_id(path: str, same_stem: int, same_name: int) -> DefaultId:
@@ -139,6 +157,9 @@ class Uses:
             self._has_default = True
             return
         line = {key: value for name, value in data.items() if value is not None and (key := self._schema.key(name))}
+        for key in PICTURE_KEYS:
+            if key in line:
+                line[key] = _without_data(line[key])
         output = line.get("output")
         if isinstance(output, str):
             self.given_outputs.add(output)
@@ -148,7 +169,7 @@ class Uses:
         self._has_default = True
         images = line.get("images")
         image = line.get("image", images[0] if isinstance(images, list) and images else None)
-        if isinstance(image, str) and "\0" not in image and (is_plain(image) or not is_data(image)):
+        if isinstance(image, str) and "\0" not in image and not _is_broken(image):
             self._note_picture(image, hash(repr(sorted(line.items()))))
 
     def _note_picture(self, image: str, content: int) -> None:
@@ -200,7 +221,7 @@ class DefaultIds:
         content = _content(line, values)
         images = content[0]
         mark = f"-{_mark(content)}"
-        if not images or (not is_plain(images[0]) and is_data(images[0])):
+        if not images or _is_broken(images[0]):
             return DefaultId(f"item{mark}")
         path = self._pictures.absolute(images[0])
         short = self._pictures.short(images[0], path)
@@ -224,6 +245,18 @@ class DefaultIds:
             return short if first == hash(content) else f"{short}-{_mark(content)}"
         name = self._uses.name(short, image, path)
         return f"{name}-{_mark(content)}" if self._uses.is_used_differently(path) else name
+
+
+def _without_data(value: Any) -> Any:
+    """The value with the addresses of pictures in place of their data."""
+    if isinstance(value, list):
+        return [_without_data(one) for one in value]
+    if not isinstance(value, str) or is_plain(value) or not is_data(value):
+        return value
+    try:
+        return picture_of(value).address
+    except DataUriError:  # the line is no item
+        return value[:_BROKEN_DATA]
 
 
 def _content(line: Line, values: Mapping[str, str]) -> tuple[tuple[str, ...], object, object, str | None]:

@@ -41,11 +41,14 @@ class StoppableStream:
 
     def begin(self, limit: int) -> bytes:
         """The first line that is not blank, up to a line end or a NUL, at most `limit` bytes. Nothing is taken."""
+        start = searched = 0
         while True:
-            start = len(self._held) - len(self._held.lstrip())
-            found = [place for end in b"\n\0" if (place := self._held.find(end, start)) >= 0]
+            while start < len(self._held) and self._held[start : start + 1].isspace():
+                start += 1
+            found = [place for end in b"\n\0" if (place := self._held.find(end, max(start, searched))) >= 0]
             if found or self._ended or len(self._held) - start >= limit:
                 return bytes(self._held[start : min(found) + 1 if found else start + limit])
+            searched = len(self._held)
             self._read_more()
 
     def rest(self, limit: int) -> bytes:
