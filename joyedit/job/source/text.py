@@ -154,10 +154,28 @@ _MARKS = (
 
 def as_utf8(file: BinaryIO) -> BinaryIO:
     """`file` with its text in UTF-8: UTF-16 and UTF-32, which spreadsheets and Windows write, begin with a mark."""
-    start = file.read(4)
+    encoding = encoding_of(file.read(4))
     file.seek(0)
-    encoding = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     return file if encoding is None else cast(BinaryIO, _Utf8Stream(file, encoding))
+
+
+def encoding_of(start: bytes) -> str | None:
+    """The encoding whose mark a text begins with; None for UTF-8, and for no mark."""
+    return next((name for mark, name in _MARKS if start.startswith(mark)), None)
+
+
+def may_grow_to_mark(start: bytes) -> bool:
+    """Whether more bytes may tell another encoding."""
+    return len(start) < 4 and any(mark.startswith(start) for mark, _ in _MARKS)
+
+
+def decoded(decoder: codecs.IncrementalDecoder, chunk: bytes) -> tuple[bytes, bool]:
+    """The next part of a text as UTF-8, and whether it is broken here; an empty chunk is the end of it."""
+    try:
+        return decoder.decode(chunk, final=not chunk).encode("utf-8", "surrogatepass"), False
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode(error.encoding, "surrogatepass")
+        return before.encode("utf-8", "surrogatepass") + b"\xff", True
 
 
 class _Utf8Stream:
