@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
-from joyedit.job.source.names import fold, name_problem, safe_name
+from joyedit.job.source.names import earlier_name, earlier_problem, fold, safe_name
 from joyedit.job.source.schema import DEFAULTS_KEYS, PICTURE_KEYS, Line, Schema
 from joyedit.job.source.written_paths import (
     folder_as_written,
@@ -40,7 +40,7 @@ class OtherIds:
         self._make = make
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in dict.fromkeys(self._make()) if name != self._own and name_problem(name) is None)
+        return (name for name in dict.fromkeys(self._make()) if name != self._own and earlier_problem(name) is None)
 
 
 class DefaultId(NamedTuple):
@@ -77,18 +77,30 @@ class PictureIds:
     def short(self, image: str, path: str) -> str:
         """The id without the ending; `path` is the absolute path of `image`."""
         name = data_name(image)
-        return safe_name(os.path.splitext(self._name(image, path))[0]) if name is None else name[:_SHORT_DATA]
+        return safe_name(self._stem(image, path)) if name is None else name[:_SHORT_DATA]
 
     def long(self, image: str, path: str) -> str:
         """The id with the ending; of a picture in a line, with its whole hash."""
         return data_name(image) or safe_name(self._name(image, path))
 
     def names(self, image: str, path: str) -> Iterator[tuple[str, str]]:
-        """`short` and `long` of a picture, in each way in which its path may have been written."""
+        """`short` and `long` of a picture, in each way in which its path may have been written, now and when ids had
+        more characters.
+        """
         yield self.short(image, path), self.long(image, path)
-        if data_name(image) is None and (self._base is not None or path[:1] == "/"):
+        if data_name(image) is not None:
+            return
+        yield self._earlier(image, path)
+        if self._base is not None or path[:1] == "/":
             for other in other_spellings(path, self._base):
                 yield self.short(other, path), self.long(other, path)
+                yield self._earlier(other, path)
+
+    def _earlier(self, image: str, path: str) -> tuple[str, str]:
+        return earlier_name(self._stem(image, path)), earlier_name(self._name(image, path))
+
+    def _stem(self, image: str, path: str) -> str:
+        return os.path.splitext(self._name(image, path))[0]
 
     def _name(self, image: str, path: str) -> str:
         is_written = not is_plain(image) and has_written_folder(image, self._base or "")
@@ -122,15 +134,19 @@ def folder_id(path: str, same_stem: int, same_name: int) -> DefaultId:
     So many pictures of its own folder have its name without case: without the ending (`same_stem`), and with it.
     """
     short = safe_name(os.path.splitext(path)[0])
-    if same_stem == 1:
-        return DefaultId(short, OtherIds(short, lambda: _long_ids(safe_name(path), path)), owns="same pictures")
     long = safe_name(path)
-    made = _marked(long, path) if same_name > 1 else long
-    return DefaultId(made, OtherIds(made, lambda: (short, *_long_ids(long, path))), short, owns="same pictures")
+    made = short if same_stem == 1 else _marked(long, path) if same_name > 1 else long
+
+    def others() -> Iterator[str]:
+        yield from _all_ids(short, long, path)
+        yield from _all_ids(earlier_name(os.path.splitext(path)[0]), earlier_name(path), path)
+
+    return DefaultId(made, OtherIds(made, others), None if made == short else short, owns="same pictures")
 
 
-def _long_ids(long: str, path: str) -> tuple[str, str]:
-    return long, _marked(long, path)
+def _all_ids(short: str, long: str, path: str) -> tuple[str, str, str]:
+    """The ids that a picture may have beside others."""
+    return short, long, _marked(long, path)
 
 
 def _marked(name: str, path: str) -> str:
@@ -229,9 +245,7 @@ class DefaultIds:
 
         def others() -> Iterator[str]:
             mark, pairs = f"-{_mark(content)}", self._pictures.names(images[0], path)
-            names = (
-                name + end for short, long in pairs for name in (short, *_long_ids(long, path)) for end in ("", mark)
-            )
+            names = (name + end for short, long in pairs for name in _all_ids(short, long, path) for end in ("", mark))
             return (name for name in names if self._uses is None or name not in self._uses.given_ids)
 
         owns: Owns = "none"  # where nobody knows the lines to come
