@@ -110,8 +110,7 @@ class RunSession:
                 yield
             left_out = write_failed(self._folder, journal)
             if left_out:
-                what = "1 failed item is" if left_out == 1 else f"{left_out} failed items are"
-                told = f"{what} not in {FAILED}, because a picture stands in the line itself"
+                told = f"not in {FAILED}, because a picture stands in the line: {left_out} of the failed items"
                 self._progress.note(f"{told} (add --retry-failed to the same command)")
         if self._folder.note is not None:
             self._progress.note(self._folder.note)

@@ -79,7 +79,7 @@ def test_a_failed_one_is_tried_again_from_its_manifest(joyedit: Command) -> None
         file.write(json.dumps({"image": "gone.png", "instruction": "x"}) + "\n")
     ended = joyedit("run", "m.jsonl", *RUN[:-1], "-o", "out")
     assert ended.code == 3
-    note = "1 failed item is not in failed.jsonl, because a picture stands in the line itself"
+    note = "not in failed.jsonl, because a picture stands in the line: 1 of the failed items"
     assert f"{note} (add --retry-failed to the same command)" in ended.err
     assert [json.loads(line)["id"] for line in Path("out/failed.jsonl").read_text().splitlines()] == ["gone"]
     assert records()[name_of(CUT)]["error"]["code"] == "truncated_picture"
