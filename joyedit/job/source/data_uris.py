@@ -30,6 +30,9 @@ _KINDS = (
     (b"II+\0", "tiff"),
     (b"MM\0+", "tiff"),
 )
+_BASE64_BEGINNINGS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+"""PNG, JPEG, GIF and WebP. No folder is called /9j."""
+_LEAST = 40
 _EXAMPLE = "for example data:image/png;base64,iVBORw0..."
 
 
@@ -44,6 +47,12 @@ class DataUriError(Exception):
 def is_data(written: str) -> bool:
     """Whether this is no path but the picture itself (`data:image/png;base64,...`)."""
     return written[:5].lower() == "data:" and _HEAD.match(written) is not None
+
+
+def lacks_head(written: str) -> bool:
+    """Whether this is surely the base64 of a picture, without `data:image/png;base64,` in front of it."""
+    begin = written[:_LONGEST_HEAD].rpartition(";base64,")[2]
+    return begin.startswith(_BASE64_BEGINNINGS) and len(written) > _LEAST
 
 
 def picture_of(written: str) -> DataPicture:

@@ -63,7 +63,7 @@ class PictureFinder:
         path = os.path.join(self._base, plain)
         if len(path) > _MAX_PATH:
             too_long = Problem(f"the path is too long: {shown(image, _SHOWN_PATH)}", "move the picture", key="image")
-            return FoundPicture(path, (), too_long)
+            return FoundPicture(path[:_MAX_PATH], (), path_problem(image) or too_long)
         names = self._output.file_names(path)
         if not self._look:
             return FoundPicture(path, names, None)

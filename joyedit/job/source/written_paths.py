@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
 from joyedit.errors import Problem
-from joyedit.job.source.data_uris import is_data
+from joyedit.job.source.data_uris import is_data, lacks_head
 from joyedit.job.source.problems import shown
 
 _FILE = "file://"
@@ -83,6 +83,9 @@ def path_problem(written: str) -> Problem | None:
             return None
         message = f"{shown(written)} is the address of no file on this machine"
         return Problem(message, "write file:///folder/picture.png, or the path alone", key="image")
+    if lacks_head(written):
+        remedy = "write data:image/png;base64, in front of it, or the type of the picture in place of png"
+        return Problem(f"this is no path but a picture in base64: {shown(written)}", remedy, key="image")
     if "://" in written:
         return Problem(f"{shown(written)} is a web address", "download the picture first", key="image")
     variable = _VARIABLE.match(written)

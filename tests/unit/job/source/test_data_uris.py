@@ -361,3 +361,28 @@ def test_the_plan_holds_no_more_than_it_may() -> None:
     assert done == 30
     assert most <= 7
     assert held_by(batch.items[0].item.images) > 1_000_000
+
+
+# ---- what people write for it ----
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+@pytest.mark.parametrize("size", [(8, 6), (400, 300)])
+@pytest.mark.parametrize("begin", ["", "image/png;base64,"])
+def test_base64_without_its_head_is_told(kind: str, size: tuple[int, int], begin: str) -> None:
+    file = io.BytesIO()
+    Image.effect_noise(size, 90).save(file, kind)
+    written = begin + base64.b64encode(file.getvalue()).decode()
+    with pytest.raises(ManifestError) as error:
+        items(manifest({"image": written}))
+    message = str(error.value)
+    assert message.startswith("m.jsonl:1: this is no path but a picture in base64: ")
+    assert message.endswith("(write data:image/png;base64, in front of it, or the type of the picture in place of png)")
+    assert len(message) < 300
+
+
+def test_a_path_that_begins_like_base64_is_a_path() -> None:
+    name = "iVBORw0KGgo" + "x" * 60 + ".png"
+    Path(name).write_bytes(RED)
+    [item] = items(manifest({"image": name}))
+    assert str(item.images[0]) == name
