@@ -24,6 +24,7 @@ from joyedit.job.spec import Stamp
 Given: TypeAlias = "str | os.PathLike[str] | DataPicture"
 """The path of a file, or a picture that stood in a line."""
 
+_PILLOW_REFUSES = "not identified by this driver"
 _TORN = re.compile("truncated|unexpected end|not enough image data", re.IGNORECASE)
 
 
@@ -106,4 +107,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip()
+    if text == _PILLOW_REFUSES:
+        return "its header is damaged or cut off"
     return " ".join(text.split()) if text else type(error).__name__  # on one line

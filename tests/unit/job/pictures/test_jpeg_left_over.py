@@ -103,3 +103,12 @@ def test_other_warnings_are_not_its_business() -> None:
     warning = "Corrupt JPEG data: bad Huffman code"
     assert of_pixels(b"data", warning, str) == (b"data", warning)
     assert damage_of(b"data", warning) is None
+
+
+@pytest.mark.parametrize("length", [3, 4, 11, 20])
+def test_a_header_that_is_cut_is_told_in_plain_words(tmp_path: Path, length: int) -> None:
+    (tmp_path / "p.jpg").write_bytes(photo(0)[:length])
+    with pytest.raises(ItemError) as caught:
+        load_picture(tmp_path / "p.jpg")
+    assert "driver" not in str(caught.value)
+    assert caught.value.code in ("truncated_picture", "unreadable_picture")
