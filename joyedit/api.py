@@ -15,6 +15,7 @@ from PIL import Image
 from joyedit.errors import ItemError, UsageError
 from joyedit.job.pictures.decode import fit, load_picture, rgb_picture
 from joyedit.job.plan import size_item
+from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
 from joyedit.job.spec import FailedItem, Lora, Settings
 from joyedit.options import RunOptions, names_of
 from joyedit.request import build_item, build_request, loaded_loras, loading_config, run_request
@@ -48,7 +49,7 @@ class Editor:
     def edit(self, image: Picture | Sequence[Picture] | None, instruction: str, **settings: Any) -> Image.Image:
         """Edit one picture; the result is RGB, of the size of its bucket.
 
-        `image`: a PIL picture or a path, a list of them for several references, or None for text to
+        `image`: a PIL picture, a path or a `data:` URI, a list of them for several references, or None for text to
         image. `settings`: any of steps, guidance_scale, seed, negative_prompt, basesize, width and
         height (the last two together). Raises UsageError for a setting or an instruction that cannot
         work. Raises ItemError, with the codes of the command, for a picture that cannot be read
@@ -146,4 +147,11 @@ def _as_list(image: Picture | Sequence[Picture] | None) -> list[Picture]:
 
 
 def _read(picture: Picture) -> Image.Image:
-    return rgb_picture(picture) if isinstance(picture, Image.Image) else load_picture(Path(picture)).image
+    if isinstance(picture, Image.Image):
+        return rgb_picture(picture)
+    if isinstance(picture, str) and is_data(picture):
+        try:
+            return load_picture(picture_of(picture)).image
+        except DataUriError as error:
+            raise ItemError("unreadable_picture", str(error.problem)) from None
+    return load_picture(Path(picture)).image

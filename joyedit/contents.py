@@ -40,6 +40,23 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"Rar!", "a RAR archive: unpack it first"),
     (b"\x1a\x45\xdf\xa3", "a video, not a picture"),
 )
+_AS_TEXT = f"that was transferred as text, which destroys it ({_AGAIN}, as binary)"
+_BASE64 = "in base64: decode it first (base64 -d)"
+_DISGUISES: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\n\x1a", f"a PNG {_AS_TEXT}"),  # without CR
+    (b"\x89PNG\r\r\n", f"a PNG {_AS_TEXT}"),  # a CR before each LF
+    (b"\x89PNG\r\n\x1a\r\n", f"a PNG {_AS_TEXT}"),  # a CR before each LF that had none
+    (b"\xef\xbf\xbdPNG\r\n", f"a PNG {_AS_TEXT}"),  # through UTF-8
+    (b"\xc2\x89PNG\r\n", f"a PNG {_AS_TEXT}"),
+    (b"\xef\xbf\xbd" * 3, f"a picture {_AS_TEXT}"),
+    (b"\xc3\xbf\xc3\x98\xc3\xbf", f"a JPEG {_AS_TEXT}"),
+    (b"iVBORw0KGgo", f"a PNG {_BASE64}"),
+    (b"/9j/", f"a JPEG {_BASE64}"),
+    (b"R0lGOD", f"a GIF {_BASE64}"),
+    (b"UklGR", f"a WebP {_BASE64}"),
+    (b"data:image/", "a data: URI, which a manifest or standard input can hold: write it there, or decode it first"),
+)
+"""Pictures that something took for text."""
 _TEXT = re.compile(rb"[^\x00-\x08\x0b\x0e-\x1f]+")
 
 
@@ -59,7 +76,7 @@ def content_of(head: bytes) -> str | None:
     stand_in = stand_in_of(head)
     if stand_in is not None:
         return stand_in
-    for signature, words in _SIGNATURES:
+    for signature, words in _SIGNATURES + _DISGUISES:
         if head.startswith(signature):
             return words
     if head[4:8] == b"ftyp":

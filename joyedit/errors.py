@@ -19,6 +19,7 @@ interruption.
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
@@ -143,6 +144,19 @@ def system_limit(error: BaseException) -> JoyeditError | None:
     if isinstance(error, MemoryError):
         return JoyeditError("there is not enough memory (ulimit -v says whether the process has a limit)")
     return None
+
+
+def refuse_other_encoding() -> None:
+    """Raises UsageError where Python reads file names and arguments as something else than UTF-8.
+
+    There one name is two texts, in a record and in a folder, and a finished picture is not found again.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+        raise UsageError(
+            f"this environment makes Python read file names as {encoding}, and joyedit needs UTF-8 "
+            "(set PYTHONUTF8=1, or a UTF-8 locale such as LC_ALL=C.UTF-8)"
+        )
 
 
 def os_reason(error: OSError) -> str:

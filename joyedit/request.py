@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from joyedit.errors import UsageError
+from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.item_builder import ItemBuilder
@@ -68,6 +68,7 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
 
 def build_request(options: RunOptions) -> Request:
     """Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe."""
+    refuse_other_encoding()
     _refuse(options)
     options = _with_home(options)
     picture = _one_picture(options)

@@ -20,7 +20,15 @@ from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
 from joyedit.cli.streams import safe_streams
 from joyedit.cli.verify import status_command, verify_command
-from joyedit.errors import EXIT_FATAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, JoyeditError, UsageError, system_limit
+from joyedit.errors import (
+    EXIT_FATAL,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    JoyeditError,
+    refuse_other_encoding,
+    system_limit,
+)
 from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 
 # typer carries its own copy of click in newer releases and imports click in older ones. Either way the base
@@ -59,19 +67,7 @@ def _root(
     ] = None,
 ) -> None:
     """Edit pictures in bulk with JoyAI-Image-Edit."""
-    _refuse_other_encoding(sys.getfilesystemencoding())
-
-
-def _refuse_other_encoding(encoding: str) -> None:
-    """Raises UsageError where Python reads file names and arguments as something else than UTF-8.
-
-    There one name is two texts, in a record and in a folder, and a finished picture is not found again.
-    """
-    if encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
-        raise UsageError(
-            f"this environment makes Python read file names as {encoding}, and joyedit needs UTF-8 "
-            "(set PYTHONUTF8=1, or a UTF-8 locale such as LC_ALL=C.UTF-8)"
-        )
+    refuse_other_encoding()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

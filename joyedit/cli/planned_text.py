@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.errors import ItemError
+from joyedit.job.data_picture import Reference
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.results.records import loras_of
 from joyedit.job.source.loras import loras_text
@@ -86,7 +87,7 @@ def _item(sized: SizedItem, folder: Path, max_pixels: int) -> str:
     return f"{output}: {brief(repr(item.instruction), _TEXT)}, seed {item.sampling.seed}, {source}"
 
 
-def _picture(path: Path, bucket: Size, max_pixels: int) -> str:
+def _picture(path: Reference, bucket: Size, max_pixels: int) -> str:
     size = _size_of(path, max_pixels)
     if size is None:  # gone since the plan was made
         return printable(str(path))
@@ -94,7 +95,7 @@ def _picture(path: Path, bucket: Size, max_pixels: int) -> str:
     return f"{printable(str(path))} ({_size(size)}{', cropped: ' + ' and '.join(cut) if cut else ''})"
 
 
-def _size_of(path: Path, max_pixels: int) -> Size | None:
+def _size_of(path: Reference, max_pixels: int) -> Size | None:
     try:
         return header_size(path, max_pixels)
     except (ItemError, OSError):

@@ -209,7 +209,9 @@ def _is_descriptor(stream: Any, number: int) -> bool:
 
 
 def _text(write: Callable[[int, bytes], None], number: int, like: Any) -> io.TextIOWrapper:
-    # What the encoding does not know is written as an escape: a message must not fail for that.
-    encoding = getattr(like, "encoding", None) or "utf-8"
+    # What the encoding does not know is written as an escape: a message must not fail for that. Results are data for
+    # other programs, whatever PYTHONIOENCODING says: an escape would be no JSON, and no path.
+    is_data = number == 1 and not os.isatty(number)
+    encoding = "utf-8" if is_data else getattr(like, "encoding", None) or "utf-8"
     raw: Any = _Raw(write, number)
     return io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", write_through=True)

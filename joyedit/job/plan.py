@@ -11,11 +11,11 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job.buckets import choose_bucket
+from joyedit.job.data_picture import MOST_HELD, Reference, held_by
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.spec import Batch, EditItem, FailedItem, Size, SizedItem
 
@@ -27,14 +27,16 @@ def plan(
     items: Iterable[EditItem | FailedItem],
     batch_size: BatchSize,
     window: int,
-    size_of: Callable[[Path], Size] = header_size,
+    size_of: Callable[[Reference], Size] = header_size,
     *,
     look_ahead: bool = True,
+    most_held: int = MOST_HELD,
 ) -> Iterator[Batch | FailedItem]:
     """Batches of items with equal `batch_key`, in the order in which the run edits them.
 
     At most `window` items wait at any time: when the oldest one has waited for `window` items of the stream,
-    batches of its key leave until it is among them. Such a batch may be smaller than a full one. Within a
+    batches of its key leave until it is among them. Such a batch may be smaller than a full one. The same happens
+    where the waiting items hold more than `most_held` bytes of pictures that stood in their lines. Within a
     key, items with the same pictures (the same paths) follow each other; pictures keep the order in which
     they first came, and the items of one picture keep the order of the stream.
 
@@ -62,7 +64,7 @@ def plan(
             if not look_ahead and waiting.is_full(sized.batch_key):
                 yield waiting.leave(sized.batch_key)
         position += 1
-        while (oldest := waiting.oldest()) is not None and position - oldest[0] >= window:
+        while (oldest := waiting.oldest()) is not None and (position - oldest[0] >= window or waiting.held > most_held):
             yield waiting.leave(oldest[1])
     while (oldest := waiting.oldest()) is not None:
         yield waiting.leave(oldest[1])
@@ -71,7 +73,7 @@ def plan(
 
 
 _Key = tuple[Any, ...]
-_Pictures = dict[tuple[Path, ...], deque[tuple[int, SizedItem]]]
+_Pictures = dict[tuple[Reference, ...], deque[tuple[int, SizedItem]]]
 """The items of each picture with their positions in the stream, pictures in the order in which they came."""
 
 
@@ -85,9 +87,12 @@ class _Waiting:
         self._order: deque[tuple[int, _Key]] = deque()  # oldest first; some of these have left
         self._left: set[int] = set()  # the positions of the items that have left
         self._index = 0
+        self.held = 0
+        """The bytes of pictures that the items hold."""
 
     def put(self, position: int, sized: SizedItem) -> None:
         key = sized.batch_key
+        self.held += held_by(sized.item.images)
         pictures = self._keys.setdefault(key, {})
         pictures.setdefault(sized.item.images, deque()).append((position, sized))
         self._counts[key] = self._counts.get(key, 0) + 1
@@ -122,6 +127,7 @@ class _Waiting:
             if not items:
                 del pictures[shown]
         self._counts[key] -= len(taken)
+        self.held -= sum(held_by(sized.item.images) for sized in taken)
         if not pictures:
             del self._keys[key], self._counts[key]
         batch = Batch(index=self._index, items=tuple(taken))
@@ -132,7 +138,7 @@ class _Waiting:
         return self._batch_size(key[0]) if callable(self._batch_size) else self._batch_size
 
 
-def size_item(item: EditItem, size_of: Callable[[Path], Size] = header_size) -> SizedItem | FailedItem:
+def size_item(item: EditItem, size_of: Callable[[Reference], Size] = header_size) -> SizedItem | FailedItem:
     """The item with a bucket for each reference and for its target.
 
     The target gets the bucket that is nearest to the size of the item; without a size, the bucket of the last

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from joyedit.job.data_picture import Reference
+
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
@@ -139,7 +141,7 @@ class EditItem:
     """
 
     id: str
-    images: tuple[Path, ...]
+    images: tuple[Reference, ...]
     instruction: str
     sampling: Sampling
     basesize: int
@@ -161,7 +163,7 @@ class FailedItem:
     """
 
     id: str
-    images: tuple[Path, ...]
+    images: tuple[Reference, ...]
     instruction: str
     origin: Origin
     code: str

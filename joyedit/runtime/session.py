@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from joyedit.errors import CheckpointError, DeviceError, JoyeditError, first_line
 from joyedit.job.hashing import HashCache
-from joyedit.job.own_files import REPORT
+from joyedit.job.own_files import FAILED, REPORT
 from joyedit.job.pictures.decode import allow_pixels, header_size
 from joyedit.job.pictures.encode import DEFAULT_QUALITY
 from joyedit.job.plan import plan
@@ -108,7 +108,10 @@ class RunSession:
             with closing(Admission(self._folder, journal, self._config, self._shared)) as self.admission:
                 self.stop.before_exit = self._exit_at_once
                 yield
-            write_failed(self._folder, journal)
+            left_out = write_failed(self._folder, journal)
+            if left_out:
+                told = f"not in {FAILED}, because a picture stands in the line: {left_out} of the failed items"
+                self._progress.note(f"{told} (add --retry-failed to the same command)")
         if self._folder.note is not None:
             self._progress.note(self._folder.note)
 

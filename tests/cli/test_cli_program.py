@@ -234,3 +234,28 @@ def test_warnings_of_a_decoder_stand_in_the_record_and_not_on_stderr(program: Co
     warned = "the decoder warns: Corrupt EXIF data. Expecting to read 12 bytes but only got 0"
     notes = [record["notes"] for record in records if record.get("status") == "ok"]
     assert notes == [["a damaged tEXt chunk left out", warned]] * 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict", "utf-16"])
+def test_results_are_utf8_whatever_the_streams_are_said_to_be(program: Command, tmp_path: Path, encoding: str) -> None:
+    folder = tmp_path / "b\u00e4ume"
+    folder.mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "\u5929.png")
+    env = {"PYTHONIOENCODING": encoding}
+    argv = ("run", folder.name, "-p", "gr\u00fcn", "-m", "fake", "--basesize", "256", "--steps", "1", "-q")
+    ended = program(*argv, "--json", env=env)
+    assert ended.code == 0
+    record = json.loads(ended.out)
+    assert (record["id"], record["instruction"]) == ("\u5929", "gr\u00fcn")
+    assert Path(record["output_path"]).exists()
+    planned = program(*argv, "-o", "other", "--dry-run", "--json", env=env).out.splitlines()
+    assert next(json.loads(line).get("items") for line in planned) == ["\u5929"]
+    found = program("verify", "edited", "--source", folder.name, "--json", env=env)
+    assert json.loads(found.out.splitlines()[-1])["summary"]["ok"] == 1
+
+
+def test_python_refuses_the_same_surroundings(tmp_path: Path) -> None:
+    code = "import joyedit\ntry: joyedit.run('x', model='nano')\nexcept joyedit.UsageError as error: print(error)"
+    env = program_environment() | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert "this environment makes Python read file names as ascii, and joyedit needs UTF-8" in done.stdout

@@ -243,3 +243,14 @@ def test_workflow_and_hooks() -> None:
     }
     (ruff,) = (repo["rev"] for repo in hooks if "ruff" in repo["repo"])
     assert f"ruff=={ruff.removeprefix('v')}\n" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+
+
+def test_the_figures_of_the_reports_are_those_of_their_tables() -> None:
+    page = (DOCS / "reports.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S+/\S+#\d+(?:, \S+/\S+#\d+)*) \|.*\| (\w+(?:, in part)?) \|$", page, re.MULTILINE)
+    reports = [report for row, _ in rows for report in row.split(", ")]
+    assert len(reports) == len(set(reports)) == len(re.findall(r"#\d+", page))
+    verdicts = [verdict for _, verdict in rows]
+    fixed, part, held, still = map(verdicts.count, ("fixed", "fixed, in part", "held", "open"))
+    told = f"These are {len(reports)} reports of {len(rows)} kinds: {fixed} kinds are fixed and {part} in part, "
+    assert f"{told}{held} held, and {still} is open." in page

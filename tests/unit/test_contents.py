@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from joyedit.contents import HEAD, content_of, stand_in_of
@@ -29,6 +31,18 @@ PAGE = b"\xef\xbb\xbf\r\n <!DOCTYPE html>\n<html><head><title>403 Forbidden</tit
         (b"8BPS\0\x01", "a Photoshop project"),
         (b"PK\x03\x04....", "a ZIP archive"),
         (b"\0\x05\x16\x07....", "what macOS keeps beside a file"),
+        (b"\x89PNG\n\x1a\n\0", "a PNG that was transferred as text, which destroys it (get it again"),
+        (b"\x89PNG\r\r\n\x1a\r\n", "a PNG that was transferred as text"),
+        (b"\x89PNG\r\n\x1a\r\n\0\0", "a PNG that was transferred as text"),
+        (b"\x89PNG\r\n\x1a\n".decode("utf-8", "replace").encode(), "a PNG that was transferred as text"),
+        (b"\x89PNG\r\n\x1a\n".decode("latin-1").encode(), "a PNG that was transferred as text"),
+        (b"\xff\xd8\xff\xe0".decode("utf-8", "replace").encode(), "a picture that was transferred as text"),
+        (b"\xff\xd8\xff\xe0".decode("latin-1").encode(), "a JPEG that was transferred as text"),
+        (base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "a PNG in base64: decode it first (base64 -d)"),
+        (base64.b64encode(b"\xff\xd8\xff\xe0\0\x10JFIF"), "a JPEG in base64"),
+        (base64.b64encode(b"GIF89a....."), "a GIF in base64"),
+        (base64.b64encode(b"RIFF....WEBP"), "a WebP in base64"),
+        (b"data:image/png;base64,iVBORw0", "a data: URI, which a manifest or standard input can hold"),
         (b"\x01\x02\x03\x04", None),
         (b"", None),
     ],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from joyedit.job.pictures.profiles import PROFILE_ERRORS, source_of, srgb, to_srgb
+from joyedit.job.pictures.stated_colours import GREYS_OF_RGB
 
 BAND_PIXELS = 1 << 18
 """So many deep pixels are converted at a time."""
@@ -105,6 +106,8 @@ def _by_profile(colour: Image.Image, info: Mapping[Any, Any], notes: list[str]) 
     """`colour` as RGB in sRGB, by the profile that holds for it."""
     if colour.mode == "LAB":
         return _plain_rgb(colour, notes)  # which is by a profile already
+    if colour.mode == "L" and GREYS_OF_RGB in info:
+        colour = colour.convert("RGB")
     if colour.mode not in ("RGB", "L", "CMYK"):
         colour = _plain_rgb(colour, notes)
     source = source_of(info, colour.mode, notes)
@@ -144,4 +147,6 @@ def has_transparency(image: Image.Image) -> bool:
 def uses_profile(image: Image.Image) -> bool:
     """Whether `to_rgb` converts the colours by a profile."""
     mode = "L" if image.mode in (*DEEP_MODES, "1", "L", "LA", "La") else "CMYK" if image.mode == "CMYK" else "RGB"
+    if mode == "L" and GREYS_OF_RGB in image.info:
+        mode = "RGB"
     return image.mode != "LAB" and source_of(image.info, mode, []) is not None

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import stat
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,13 +19,13 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, TiffImagePlugin
 
-from joyedit.errors import ItemError, JoyeditError, system_limit
+from joyedit.job.data_picture import DataPicture
 from joyedit.job.hashing import HashCache, sha256_of
-from joyedit.job.pictures import heif
-from joyedit.job.pictures.budget import NobodyWaits, PlainCaller, Reading, shared_budget
+from joyedit.job.pictures.budget import PlainCaller, Reading, shared_budget
 from joyedit.job.pictures.colours import to_rgb
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.pictures.frames import chosen_frame
+from joyedit.job.pictures.given import Given, open_picture, read_errors, refuse_special_file, unchanged
 from joyedit.job.pictures.headers import open_image, orientation_of
 from joyedit.job.pictures.jpeg import JpegPicture, check_data, check_end
 from joyedit.job.pictures.memory import decoding_need, keeps_decoder
@@ -74,7 +72,6 @@ _TRANSPOSE: Mapping[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TORN = re.compile("truncated|unexpected end|not enough image data", re.IGNORECASE)
 _warnings_lock = threading.Lock()
 
 
@@ -96,22 +93,28 @@ def allow_pixels(count: int) -> None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, count)
 
 
-def header_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Size:
+def header_size(picture: Given, max_pixels: int = MAX_PIXELS) -> Size:
     """The (height, width) of the upright picture, from its header alone.
 
     An EXIF orientation that turns the picture by 90 degrees swaps the two. A cache holds the answers for the
     last few thousand files, by path, time and length. Raises ItemError.
     """
-    name = os.fspath(path)
+    if isinstance(picture, DataPicture):
+        return _size_in(picture, max_pixels)
+    name = os.fspath(picture)
     status = refuse_special_file(name)
     return _header_size(name, max_pixels, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=_SIZE_CACHE)
 def _header_size(name: str, max_pixels: int, _mtime: int, _length: int) -> Size:
+    return _size_in(name, max_pixels)
+
+
+def _size_in(picture: str | DataPicture, max_pixels: int) -> Size:
     # Reading the pixels later gives the same warnings, and then they become notes.
-    with read_errors(name), gathered_warnings(), open(name, "rb") as file:
-        image = open_image(file, name, max_pixels)
+    with read_errors(picture), gathered_warnings(), open_picture(picture) as file:
+        image = open_image(file, str(picture), max_pixels)
         width, height = image.size
         if not isinstance(image, TiffImagePlugin.TiffImageFile) and orientation_of(image) >= 5:
             width, height = height, width
@@ -119,7 +122,7 @@ def _header_size(name: str, max_pixels: int, _mtime: int, _length: int) -> Size:
 
 
 def load_picture(
-    path: str | os.PathLike[str],
+    picture: Given,
     max_pixels: int = MAX_PIXELS,
     hashes: HashCache | None = None,
     reading: Reading | None = None,
@@ -132,34 +135,37 @@ def load_picture(
     """
     if reading is None:
         with Reading(shared_budget()) as own:
-            return load_picture(path, max_pixels, hashes, own)
-    name = os.fspath(path)
-    refuse_special_file(name)
-    with read_errors(name), open(name, "rb") as file, _unchanged(name, file) as stamp:
-        seen = None if hashes is None else _hash(name, file, stamp, hashes)
+            return load_picture(picture, max_pixels, hashes, own)
+    given = picture if isinstance(picture, DataPicture) else os.fspath(picture)
+    if isinstance(given, str):
+        refuse_special_file(given)
+    with read_errors(given), open_picture(given) as file, unchanged(given, file) as stamp:
+        seen = None if hashes is None else _hash(given, file, stamp, hashes)
         with gathered_warnings() as warned:
-            image, notes = _decode(name, file, max_pixels, reading)
+            image, notes = _decode(str(given), file, stamp.size, max_pixels, reading)
     notes += [f"the decoder warns: {warning}" for warning in warned]
     return Picture(image=image, notes=tuple(dict.fromkeys(notes)), seen=seen)
 
 
-def _hash(name: str, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
-    known = hashes.get(name, stamp)
+def _hash(picture: str | DataPicture, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
+    if isinstance(picture, DataPicture):
+        return Seen(picture.sha256, stamp)
+    known = hashes.get(picture, stamp)
     if known is None:
         known = sha256_of(file)
         file.seek(0)
-        hashes.put(name, stamp, known)
+        hashes.put(picture, stamp, known)
     return Seen(known, stamp)
 
 
-def _decode(name: str, file: BinaryIO, max_pixels: int, reading: Reading) -> tuple[Image.Image, list[str]]:
+def _decode(name: str, file: BinaryIO, size: int, max_pixels: int, reading: Reading) -> tuple[Image.Image, list[str]]:
     """The picture and the notes about it."""
     image = open_image(file, name, max_pixels)
     # Pillow itself turns a TIFF upright while it decodes the file.
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     orientation = 1 if is_tiff else orientation_of(image)
     is_turned = orientation in _TRANSPOSE
-    reading.admit(name, decoding_need(image, os.fstat(file.fileno()).st_size, is_turned=is_turned))
+    reading.admit(name, decoding_need(image, size, is_turned=is_turned))
     notes: list[str] = _wrong_ending(name, image)
     beside = {key: image.info[key] for key in COLOUR_KEYS if key in image.info}
     _load(image, file, notes, reading)
@@ -249,80 +255,6 @@ def fit(image: Image.Image, bucket: Size) -> Image.Image:
     across, down = image.width / wide, image.height / tall
     box = (left * across, top * down, (left + width) * across, (top + height) * down)
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
-
-
-def refuse_special_file(name: str) -> os.stat_result:
-    """The file's status. Raises ItemError for a pipe or a device: opening one could wait for ever."""
-    try:
-        status = os.stat(name)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ItemError("missing_picture", f"{name}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise ItemError("unreadable_picture", f"{name}: {_reason(error)}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ItemError("unreadable_picture", f"{name}: not a file")
-    if status.st_size == 0:
-        raise ItemError("empty_picture", f"{name}: the file is empty")
-    return status
-
-
-@contextmanager
-def _unchanged(name: str, file: BinaryIO) -> Iterator[Stamp]:
-    """Gives the stamp of the open file. Raises ItemError if it is another one at the end."""
-    before = Stamp.of(os.fstat(file.fileno()))
-    reading_error: Exception | None = None
-    try:
-        yield before
-    except Exception as error:  # if somebody writes the file at this moment, that is the true reason
-        reading_error = error
-    after = Stamp.of(os.fstat(file.fileno()))
-    if (before.size, before.mtime_ns) != (after.size, after.mtime_ns):
-        raise ItemError("picture_changed", f"{name}: the file changed while it was read") from reading_error
-    if reading_error is not None:
-        raise reading_error
-
-
-@contextmanager
-def read_errors(name: str) -> Iterator[None]:
-    """Turns every exception of Pillow into an ItemError."""
-    try:
-        yield
-    except (JoyeditError, NobodyWaits):
-        raise
-    except FileNotFoundError as error:
-        raise ItemError("missing_picture", f"{name}: no such file") from error
-    except Image.DecompressionBombError as error:
-        raise ItemError("picture_too_large", f"{name}: {error}") from error
-    except MemoryError as error:
-        raise ItemError(
-            "picture_too_large", f"{name}: not enough memory to decode it (ulimit -v may limit it)"
-        ) from error
-    except Exception as error:  # Pillow's readers raise nearly every kind: struct.error, KeyError, SyntaxError...
-        limit = system_limit(error)
-        if limit is not None:
-            raise limit from error
-        reason = _cut_file(name) or _reason(error)
-        code = "truncated_picture" if _TORN.search(reason) else "unreadable_picture"
-        raise ItemError(code, f"{name}: {reason}") from error
-
-
-def _cut_file(name: str) -> str | None:
-    """The reason if a WebP, AVIF or HEIC file is shorter than it says: their readers give no reason of their own."""
-    try:
-        with open(name, "rb") as file:
-            head, size = file.read(12), os.fstat(file.fileno()).st_size
-            wanted = heif.stated_length(file) if head[4:8] == b"ftyp" else 8 + int.from_bytes(head[4:8], "little")
-    except OSError:
-        return None
-    is_known = head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
-    return f"the file is truncated: {size} of {wanted} bytes" if is_known and size < wanted else None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error).strip()
-    return " ".join(text.split()) if text else type(error).__name__  # on one line
 
 
 @contextmanager

@@ -18,8 +18,10 @@ from joyedit.contents import HEAD as CONTENT_HEAD
 from joyedit.contents import content_of
 from joyedit.errors import ItemError
 from joyedit.job.pictures import heif
+from joyedit.job.pictures.big_endian_tiff import MARK, as_plain_tiff
 from joyedit.job.pictures.jpeg import open_jpeg
 from joyedit.job.pictures.png import MOST_EXIF, PngPicture
+from joyedit.job.pictures.stated_colours import find_colours
 from joyedit.job.pictures.tiff import refuse_large_tiles, refuse_long_tags
 from joyedit.job.pictures.tiff_reader import TiffPicture
 from joyedit.job.spec import MAX_PIXELS
@@ -56,10 +58,7 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
         image = GifImagePlugin.GifImageFile(file, name)
     elif head.startswith(_TIFF):
         refuse_long_tags(file, name)
-        if head.startswith(b"MM\0+"):
-            message = "a BigTIFF with the highest byte first cannot be read; save it anew with another program"
-            raise ItemError("unreadable_picture", f"{name}: {message}")
-        image = TiffPicture(file, name)
+        image = TiffPicture(as_plain_tiff(file) if head.startswith(MARK) else file, name)
         refuse_large_tiles(image, name)
     elif head.startswith(b"BM"):
         image = BmpImagePlugin.BmpImageFile(file, name)
@@ -72,6 +71,7 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
         held = content_of(file.read(CONTENT_HEAD))
         message = f"not a picture of a supported kind ({KINDS})" if held is None else f"it holds {held}"
         raise ItemError("unreadable_picture", f"{name}: {message}")
+    find_colours(image, file)
     if image.width * image.height > max_pixels:
         limit = f"{max_pixels // 1_000_000} million" if max_pixels % 1_000_000 == 0 else str(max_pixels)
         message = f"{image.width} x {image.height} is more than {limit} pixels (--max-pixels allows more)"

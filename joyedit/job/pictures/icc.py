@@ -18,6 +18,7 @@ Primaries = tuple[float, float, float, float, float, float, float, float]
 
 _D65, _C, _DCI = (0.3127, 0.3290), (0.310, 0.316), (0.314, 0.351)
 SRGB: Primaries = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+ADOBE_RGB: Primaries = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 _NTSC: Primaries = (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07)
 
 PRIMARIES: Mapping[int, tuple[str, Primaries]] = {
@@ -38,7 +39,7 @@ _PQ, _HLG = 16, 18
 _PQ_WHITE = 203.0  # cd/m2 of a white sheet (BT.2408)
 _HLG_WHITE = 0.75  # its signal
 
-_ENTRIES = 4096
+ENTRIES = 4096
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50 = np.array([0.9642, 1.0, 0.8249])
 
@@ -54,7 +55,7 @@ def of_code_points(codes: tuple[int, ...]) -> tuple[bytes, str] | None:
     name, places = PRIMARIES.get(1 if primaries == _UNSPECIFIED else primaries, ("", None))
     if places is None:
         raise ValueError(f"colour primaries {primaries} are not known")
-    signal = np.linspace(0.0, 1.0, _ENTRIES)
+    signal = np.linspace(0.0, 1.0, ENTRIES)
     if not is_full:  # narrow range: 16 to 235 of 255
         name += ", narrow range"
         signal = np.clip((signal * 255 - 16) / 219, 0.0, 1.0)
@@ -78,7 +79,7 @@ def of_gamma(gamma: float | None, places: Primaries | None) -> tuple[bytes, str]
         return None
     if gamma is not None and not 0.05 <= gamma <= 20:
         raise ValueError(f"a gamma of {gamma:g} makes no sense")
-    signal = np.linspace(0.0, 1.0, _ENTRIES)
+    signal = np.linspace(0.0, 1.0, ENTRIES)
     # sRGB is written as 0.45455 with its primaries; libpng too takes what is within 5% of that for its curve.
     has_srgb_places = places is None or np.abs(np.subtract(places, SRGB)).max() <= 0.01
     is_srgb = gamma is None or (has_srgb_places and abs(gamma * 2.2 - 1) <= 0.05)
@@ -106,20 +107,26 @@ def _hlg(signal: Array) -> Array:
     return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
 
 
-def profile(places: Primaries, curve: Array) -> bytes:
-    """An ICC profile (version 2) of three primaries and one curve. Raises ValueError for impossible primaries."""
+def profile(places: Primaries, *curves: Array, name: str = "joyedit") -> bytes:
+    """An ICC profile (version 2) of three primaries, and one curve or three.
+
+    Raises ValueError for impossible primaries.
+    """
     colorants = _colorants(places)
-    table = struct.pack(">4sIIH" if curve.size == 1 else ">4sII", b"curv", 0, curve.size)
-    table += np.rint(curve * 65535).astype(">u2").tobytes()
-    tags = {b"desc": _description("joyedit"), b"cprt": b"text\0\0\0\0none\0", b"wtpt": _xyz(_D50)}
+    tables = [
+        struct.pack(">4sII", b"curv", 0, curve.size) + np.rint(curve * 65535).astype(">u2").tobytes()
+        for curve in curves
+    ]
+    tags = {b"desc": _description(name), b"cprt": b"text\0\0\0\0none\0", b"wtpt": _xyz(_D50)}
     tags |= {name: _xyz(colorants[:, n]) for n, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
     offset = 128 + 4 + 12 * (len(tags) + 3)
     heads, bodies = b"", b""
-    for name, body in (*tags.items(), (b"rTRC", table)):
-        heads += struct.pack(">4sII", name, offset + len(bodies), len(body))
+    for tag, body in (*tags.items(), *zip((b"rTRC", b"gTRC", b"bTRC"), tables, strict=False)):
+        place = offset + len(bodies)
+        heads += struct.pack(">4sII", tag, place, len(body))
         bodies += body + bytes(-len(body) % 4)
-    place = offset + len(bodies) - len(table) - (-len(table) % 4)
-    heads += b"".join(struct.pack(">4sII", name, place, len(table)) for name in (b"gTRC", b"bTRC"))
+    if len(tables) == 1:  # the others are the same one
+        heads += b"".join(struct.pack(">4sII", tag, place, len(tables[0])) for tag in (b"gTRC", b"bTRC"))
     head = struct.pack(">I4sI4s4s4s12s4s", offset + len(bodies), b"\0\0\0\0", 0x02400000, b"mntr", b"RGB ", b"XYZ ",
                        struct.pack(">6H", 2026, 1, 1, 0, 0, 0), b"acsp")  # fmt: skip
     head += bytes(28) + struct.pack(">3i", *(round(value * 65536) for value in _D50))

@@ -12,6 +12,7 @@ from typing import IO, cast
 from PIL import JpegImagePlugin
 
 from joyedit.job.pictures.file_parts import PartsOfFile
+from joyedit.job.pictures.jpeg_left_over import damage_of, of_pixels
 
 _MISSING = re.compile("premature end of data segment", re.IGNORECASE)
 _EXTRANEOUS = re.compile("extraneous bytes before marker 0xd9", re.IGNORECASE)
@@ -84,13 +85,16 @@ def check_data(data: bytes, notes: list[str]) -> None:
 
     `data` is a JPEG that Pillow has decoded. This takes the memory of `data` and of what decoding took.
     """
-    warning = _warning(data)
+    data, warning = of_pixels(data, _warning(data), _warning)
     if _EXTRANEOUS.search(warning):
         warning = _warning_without_filling(data) or warning
     if _MISSING.search(warning):
         raise OSError(f"the file is truncated: data is missing before its end marker (libjpeg says: {warning})")
     if _DAMAGED.search(warning):
         raise ValueError(f"its data is damaged (libjpeg says: {warning})")
+    damage = damage_of(data, warning)
+    if damage is not None:
+        raise ValueError(f"its data is damaged: {damage} (libjpeg says: {warning})")
     # Without its end marker a picture is whole: Pillow has found all rows.
     if _WARNING.search(warning) and not _HARMLESS_END.search(warning):
         notes.append(f"libjpeg says: {warning}")
@@ -133,7 +137,7 @@ def _warning_without_filling(data: bytes) -> str:
 
 
 def _warning(data: bytes) -> str:
-    """libjpeg's last warning; empty if there is none, or if this way of decoding cannot read the file."""
+    """libjpeg's first warning; empty if there is none, or if this way of decoding cannot read the file."""
     import simplejpeg  # not at the top: `joyedit --help` does not need it
 
     try:

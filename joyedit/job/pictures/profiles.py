@@ -1,7 +1,8 @@
 """What the colours of a picture mean, by content and not by name: which profile turns them into sRGB, if any.
 
 PNG's order of precedence holds for all kinds: code points (cICP, nclx), an ICC profile, sRGB's own chunk, gAMA and
-cHRM. What is damaged is noted, and the next one counts. Without any of them, colours are sRGB.
+cHRM (or the calibration of a BMP), Adobe RGB by EXIF. What is damaged is noted, and the next one counts. Without any of
+them, colours are sRGB.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from joyedit.job.pictures import icc
+from joyedit.job.pictures.stated_colours import ADOBE_RGB, GREYS_OF_RGB
 
 TOLERANCE = 3
 """Levels of 255. Profiles that write sRGB's curve as a short table are off by one or two."""
 
-COLOUR_KEYS = ("icc_profile", "cicp", "srgb", "gamma", "chromaticity")
+COLOUR_KEYS = ("icc_profile", "cicp", "srgb", "gamma", "chromaticity", GREYS_OF_RGB, ADOBE_RGB)
 """What `source_of` reads of Pillow's `info`."""
 
 PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
@@ -65,10 +67,11 @@ def source_of(info: Mapping[Any, Any], mode: str, notes: list[str]) -> Source | 
         return None
     try:
         made = icc.of_gamma(info.get("gamma"), info.get("chromaticity"))
-        return None if made is None else _unless_srgb(made[0], made[1], "RGB")
+        if made is not None:
+            return _unless_srgb(made[0], made[1], "RGB")
     except PROFILE_ERRORS as error:
         notes.append(f"gAMA and cHRM ignored: {error}")
-        return None
+    return _unless_srgb(_adobe_rgb(), "Adobe RGB (by EXIF)", mode) if ADOBE_RGB in info and mode == "RGB" else None
 
 
 def to_srgb(colour: Image.Image, source: Source) -> Image.Image:
@@ -114,6 +117,11 @@ def _probe(mode: str) -> Image.Image:
     steps = np.linspace(0, 255, 7).astype(np.uint8)
     lattice = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
     return Image.fromarray(np.concatenate([np.stack([greys] * 3, axis=-1), lattice])[None])
+
+
+@lru_cache(maxsize=1)
+def _adobe_rgb() -> bytes:
+    return icc.profile(icc.ADOBE_RGB, np.linspace(0.0, 1.0, icc.ENTRIES) ** (563 / 256))
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ from PIL import TiffImagePlugin
 
 from joyedit.errors import ItemError
 
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _RAW_TYPES = (1, 2, 7)  # bytes, text, undefined: they stay one object
 
 _OFFSETS = (273, 279, 324, 325)  # where strips and tiles lie, and their lengths
@@ -43,7 +43,7 @@ def refuse_long_tags(file: IO[bytes], name: str) -> None:
     try:
         for tag, kind, count, _ in _entries(file)[1]:
             most = MOST_PIECES if tag in _OFFSETS else MOST_VALUES if tag in _UNPACKED else None
-            is_unpacked = kind in _TYPE_BYTES and kind not in _RAW_TYPES
+            is_unpacked = kind in TYPE_BYTES and kind not in _RAW_TYPES
             if most is not None and is_unpacked and count > most:
                 told = f"claims {count} values, and at most {most} make sense; save it anew with another program"
                 raise ItemError("unreadable_picture", f"{name}: its tag {tag} {told}")
@@ -57,7 +57,7 @@ def values_of(file: IO[bytes], tags: Collection[int]) -> dict[int, tuple[int, by
     order, entries = _entries(file)
     found = {}
     for tag, kind, count, field in entries:
-        length = count * _TYPE_BYTES.get(kind, 0)
+        length = count * TYPE_BYTES.get(kind, 0)
         if tag in tags and 0 < length <= 8 * MOST_PIECES:
             if length > len(field):
                 file.seek(struct.unpack(order + ("Q" if len(field) == 8 else "I"), field)[0])
@@ -93,7 +93,7 @@ def _entries(file: IO[bytes]) -> tuple[str, list[tuple[int, int, int, bytes]]]:
     body = file.read(min(count, _MOST_ENTRIES) * step)
     found = struct.iter_unpack(order + entry, body[: len(body) // step * step])
     # What does not fit into the file is not read by Pillow either.
-    return order, [entry for entry in found if entry[2] * _TYPE_BYTES.get(entry[1], 0) <= length]
+    return order, [entry for entry in found if entry[2] * TYPE_BYTES.get(entry[1], 0) <= length]
 
 
 def refuse_large_tiles(image: TiffImagePlugin.TiffImageFile, name: str) -> None:

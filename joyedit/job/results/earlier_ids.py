@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from joyedit.job.data_picture import address_of
 from joyedit.job.own_files import FAILED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.records import settings_of
@@ -51,7 +52,7 @@ class EarlierIds:
 
 def _is_of(item: EditItem, record: dict[str, Any]) -> bool:
     """Whether a record under another default id of `item` is of this item, and not of another line or picture."""
-    if record.get("inputs") != [os.path.abspath(path) for path in item.images]:
+    if record.get("inputs") != [address_of(one) for one in item.images]:
         return False
     source = record.get("source")
     if not isinstance(source, dict) or not _is_one_source(str(source.get("file")), item.origin.file):

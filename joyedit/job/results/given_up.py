@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from joyedit.job.data_picture import address_of
 from joyedit.job.results.records import error_code, settings_of
 from joyedit.job.spec import EditItem
 
@@ -22,13 +24,13 @@ def _has_same_line(item: EditItem, record: dict[str, Any]) -> bool:
     then = record.get("settings")
     if not isinstance(then, dict) or any(then.get(key) != value for key, value in settings_of(item).items()):
         return False
-    paths = [os.path.abspath(path) for path in item.images]
+    paths = [address_of(one) for one in item.images]
     return record.get("instruction") == item.instruction and record.get("inputs") == paths
 
 
 def _has_newer_picture(item: EditItem, record: dict[str, Any]) -> bool:
     try:
         at = datetime.fromisoformat(str(record.get("at"))).timestamp()
-        return any(os.stat(path).st_ctime > at for path in item.images)
+        return any(os.stat(path).st_ctime > at for path in item.images if isinstance(path, Path))
     except (OSError, ValueError):  # the edit will say what is wrong with the picture
         return True

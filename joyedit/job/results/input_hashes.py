@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from joyedit.job.data_picture import DataPicture, Reference
 from joyedit.job.hashing import HashCache
 from joyedit.job.spec import EditItem
 
@@ -16,11 +17,14 @@ def input_hashes(item: EditItem, record: dict[str, Any], hashes: HashCache, *, t
     """
     seen = record.get("inputs_seen")
     if not trust or not isinstance(seen, list) or len(seen) != len(item.images):
-        return [hashes.sha256(os.fspath(path)).sha256 for path in item.images]
-    return [_trusted(os.fspath(path), then, hashes) for path, then in zip(item.images, seen, strict=True)]
+        seen = [None] * len(item.images)
+    return [_hash(reference, then, hashes) for reference, then in zip(item.images, seen, strict=True)]
 
 
-def _trusted(path: str, then: object, hashes: HashCache) -> str:
+def _hash(reference: Reference, then: object, hashes: HashCache) -> str:
+    if isinstance(reference, DataPicture):
+        return reference.sha256
+    path = os.fspath(reference)
     if isinstance(then, list) and len(then) == 4:
         status = os.stat(path)
         if then[1:] == [status.st_size, status.st_mtime_ns, status.st_ctime_ns]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from joyedit.errors import ItemError
+from joyedit.job.data_picture import Reference
 from joyedit.job.own_files import RESULTS, is_made_by_joyedit
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import TAKEN_REMEDY
@@ -64,8 +65,8 @@ class OwnPictures:
         return None
 
 
-def _is_same(path: str, image: Path) -> bool:
+def _is_same(path: str, image: Reference) -> bool:
     try:
-        return os.path.samefile(path, image)
+        return isinstance(image, Path) and os.path.samefile(path, image)
     except OSError:
         return False

@@ -5,7 +5,7 @@ A record is one JSON object on one line:
     id            the item's id
     status        "ok" or "failed"
     instruction   the text as it went to the model, template filled in
-    inputs        paths of the references, in order
+    inputs        paths of the references, in order; of a picture in a line data:image/png;sha256=<its hash>
     output        path of the picture, relative to the output folder; null if there is none
     bucket        [height, width] of the target in pixels; null if the item never had one
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
@@ -18,7 +18,7 @@ A record is one JSON object on one line:
     fingerprint   sha256 of everything that the picture depends on (see fingerprint.py); null for a failed item
     shared        sha256 of what all items of the run have in common: flags, recipe, model, source; null if it failed
     output_bytes, output_sha256   of the picture's file; null for a failed item
-    inputs_seen   for each reference, as joyedit read it: [sha256, bytes, mtime_ns, ctime_ns]
+    inputs_seen   for each reference, as joyedit read it: [sha256, bytes, mtime_ns, ctime_ns]; no times in a line
     planned_output   the output of a failed item; null for a finished item and for a line that is no item
     replaces      other ids that the item had before: their records do not count any more; only where there are some
     loras         paths of the LoRAs, in the order of settings; only where there are some

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from joyedit.errors import UsageError, place
+from joyedit.job.data_picture import address_of
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.fingerprint import Fingerprinter
@@ -117,7 +118,7 @@ class Replacing:
         files, or if nobody can tell.
         """
         output = output_of(record)
-        paths = [os.path.abspath(path) for path in item.images]
+        paths = [address_of(one) for one in item.images]
         if not paths or output is None or record.get("inputs") != paths or not os.path.lexists(self._folder / output):
             return None
         seen = record.get("inputs_seen")
@@ -185,7 +186,7 @@ class Replacing:
             found["size"] = f"size {was} -> " + (f"{width} x {height}" if width else "that of the picture")
         if _ending(record["output"]) != _ending(item.output):
             found["format"] = _change("format", _ending(record["output"]), _ending(item.output))
-        if record.get("inputs") != [os.path.abspath(path) for path in item.images]:
+        if record.get("inputs") != [address_of(one) for one in item.images]:
             found["pictures"] = f"from another source, {_source(record)}"
         elif self._has_other_pictures(item, record):
             found["pictures"] = "the picture that was edited had another content"
@@ -205,7 +206,7 @@ def _is_of_another_picture(item: EditItem, record: dict[str, Any]) -> bool:
     inputs = record.get("inputs")
     if not item.has_default_id or not item.images or not isinstance(inputs, list) or not inputs:
         return False
-    return os.path.basename(str(inputs[0])) != item.images[0].name
+    return os.path.basename(str(inputs[0])) != os.path.basename(str(item.images[0]))
 
 
 def _change(name: str, then: object, now: object) -> str:

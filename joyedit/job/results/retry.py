@@ -1,7 +1,8 @@
 """failed.jsonl: a manifest of the items whose last record is a failure, so that a run can edit them again.
 
 Each line holds the complete item: the instruction with any template filled in, the settings, absolute paths
-of the pictures. It leaves out lines of the source that are no items, and records that do not hold a whole item.
+of the pictures. It leaves out lines of the source that are no items, records that do not hold a whole item, and items
+whose pictures stand in their lines (`data:` URIs): no record holds these, so only the source can give them again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, BinaryIO
 
+from joyedit.job.data_picture import is_in_a_line
 from joyedit.job.own_files import FAILED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
@@ -17,25 +19,29 @@ _SETTINGS = ("negative_prompt", "seed", "steps", "guidance_scale", "basesize")
 
 
 def write_failed(folder: OutputFolder, journal: Journal) -> int:
-    """Write failed.jsonl, or remove it if nothing failed. Returns the number of its lines.
+    """Write failed.jsonl, or remove it if nothing failed that can be in it.
 
-    Raises `OutputError`.
+    Returns how many failed items it leaves out because their pictures stand in their lines. Raises `OutputError`.
     """
-    count = 0
 
     def fill(file: BinaryIO) -> None:
-        nonlocal count
         for record in journal.failures():
             line = manifest_line(record)
             if line is not None:
                 file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "strict") + b"\n")
-                count += 1
 
     if any(manifest_line(record) is not None for record in journal.failures()):
         folder.write(FAILED, fill)
     else:
         folder.remove(FAILED)
-    return count
+    return sum(map(_is_in_the_source, journal.failures()))
+
+
+def _is_in_the_source(record: dict[str, Any]) -> bool:
+    """Whether a picture of this item stands in its line, and nowhere else. A line that is no item does not count."""
+    inputs = record.get("inputs")
+    is_item = isinstance(record.get("planned_output"), str)
+    return is_item and isinstance(inputs, list) and any(map(is_in_a_line, inputs))
 
 
 def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
@@ -45,6 +51,8 @@ def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(settings, dict) or not isinstance(output, str) or not isinstance(instruction, str):
         return None
     if not isinstance(inputs, list) or not all(isinstance(path, str) for path in inputs):
+        return None
+    if any(map(is_in_a_line, inputs)):
         return None
     if any(settings.get(key) is None for key in _SETTINGS):
         return None

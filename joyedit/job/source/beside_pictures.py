@@ -18,9 +18,18 @@ from joyedit.job.source.text import BOM, MAX_ITEM, NOT_UTF8, as_utf8
 
 LISTS = ("metadata.jsonl", "metadata.csv")
 SUFFIX = ".txt"
-NO_TEXTS = Problem("no instruction", "give it with -p, or in a text file beside each picture: x.txt beside x.jpg")
+PARQUET = "metadata.parquet"
+_NO_TEXTS = Problem("no instruction", "give it with -p, or in a text file beside each picture: x.txt beside x.jpg")
 _HOLDS = "it holds the instruction of the picture beside it"
 _SHOWN_PATH = 300
+
+
+def no_texts(folder: str) -> Problem:
+    """The problem of a folder without instructions."""
+    if not os.path.isfile(os.path.join(folder, PARQUET)):
+        return _NO_TEXTS
+    remedy = "save the table as metadata.jsonl or metadata.csv, or give the instruction with -p"
+    return Problem(f"no instruction: {PARQUET} may hold it, and joyedit reads no Parquet", remedy)
 
 
 def needs_texts(options: SourceOptions) -> bool:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
 from joyedit.job.source.loras import wishes_of
-from joyedit.job.source.names import fold, name_problem, safe_name
-from joyedit.job.source.schema import DEFAULTS_KEYS, Line, Schema
+from joyedit.job.source.names import earlier_name, earlier_problem, fold, safe_name
+from joyedit.job.source.schema import DEFAULTS_KEYS, PICTURE_KEYS, Line, Schema
 from joyedit.job.source.written_paths import (
     folder_as_written,
     has_written_folder,
-    is_data,
     is_plain,
     other_spellings,
     system_path,
@@ -27,6 +28,9 @@ from joyedit.job.source.written_paths import (
 from joyedit.job.spec import Owns
 
 _MARK = 10
+_ADDRESS = re.compile("data:[a-z/]*;sha256=([0-9a-f]{64})")
+_BROKEN_DATA = 100
+_SHORT_DATA = len("data-") + 12
 
 
 class OtherIds:
@@ -37,7 +41,7 @@ class OtherIds:
         self._make = make
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in dict.fromkeys(self._make()) if name != self._own and name_problem(name) is None)
+        return (name for name in dict.fromkeys(self._make()) if name != self._own and earlier_problem(name) is None)
 
 
 class DefaultId(NamedTuple):
@@ -64,25 +68,40 @@ class PictureIds:
         self._prefix = "" if self._base is None else os.path.join(self._base, "")
 
     def absolute(self, image: str) -> str:
-        """The same path for one picture, however it is written."""
+        """The same path for one picture, however it is written; of a picture in a line its address."""
         if not is_plain(image):
+            if is_data(image):
+                return image
             image = system_path(image, self._base or "")
         return os.path.normpath(self._prefix + image if image[:1] != "/" else image)
 
     def short(self, image: str, path: str) -> str:
         """The id without the ending; `path` is the absolute path of `image`."""
-        return safe_name(os.path.splitext(self._name(image, path))[0])
+        name = data_name(image)
+        return safe_name(self._stem(image, path)) if name is None else name[:_SHORT_DATA]
 
     def long(self, image: str, path: str) -> str:
-        """The id with the ending."""
-        return safe_name(self._name(image, path))
+        """The id with the ending; of a picture in a line, with its whole hash."""
+        return data_name(image) or safe_name(self._name(image, path))
 
     def names(self, image: str, path: str) -> Iterator[tuple[str, str]]:
-        """`short` and `long` of a picture, in each way in which its path may have been written."""
+        """`short` and `long` of a picture, in each way in which its path may have been written, now and when ids had
+        more characters.
+        """
         yield self.short(image, path), self.long(image, path)
+        if data_name(image) is not None:
+            return
+        yield self._earlier(image, path)
         if self._base is not None or path[:1] == "/":
             for other in other_spellings(path, self._base):
                 yield self.short(other, path), self.long(other, path)
+                yield self._earlier(other, path)
+
+    def _earlier(self, image: str, path: str) -> tuple[str, str]:
+        return earlier_name(self._stem(image, path)), earlier_name(self._name(image, path))
+
+    def _stem(self, image: str, path: str) -> str:
+        return os.path.splitext(self._name(image, path))[0]
 
     def _name(self, image: str, path: str) -> str:
         is_written = not is_plain(image) and has_written_folder(image, self._base or "")
@@ -99,21 +118,36 @@ class PictureIds:
         return f"{last}-{_hash(folder.encode('utf-8', 'surrogatepass'))}/{name}"
 
 
+def data_name(image: str) -> str | None:
+    """`data-` and the hash in the address of a picture in a line; None for a path."""
+    address = None if is_plain(image) else _ADDRESS.fullmatch(image)
+    return None if address is None else f"data-{address[1]}"
+
+
+def _is_broken(image: str) -> bool:
+    """Whether this is what remains of a picture in a line that could not be read."""
+    return not is_plain(image) and is_data(image) and _ADDRESS.fullmatch(image) is None
+
+
 def folder_id(path: str, same_stem: int, same_name: int) -> DefaultId:
     """The id of a picture in a folder of pictures; `path` is its path from there.
 
     So many pictures of its own folder have its name without case: without the ending (`same_stem`), and with it.
     """
     short = safe_name(os.path.splitext(path)[0])
-    if same_stem == 1:
-        return DefaultId(short, OtherIds(short, lambda: _long_ids(safe_name(path), path)), owns="same pictures")
     long = safe_name(path)
-    made = _marked(long, path) if same_name > 1 else long
-    return DefaultId(made, OtherIds(made, lambda: (short, *_long_ids(long, path))), short, owns="same pictures")
+    made = short if same_stem == 1 else _marked(long, path) if same_name > 1 else long
+
+    def others() -> Iterator[str]:
+        yield from _all_ids(short, long, path)
+        yield from _all_ids(earlier_name(os.path.splitext(path)[0]), earlier_name(path), path)
+
+    return DefaultId(made, OtherIds(made, others), None if made == short else short, owns="same pictures")
 
 
-def _long_ids(long: str, path: str) -> tuple[str, str]:
-    return long, _marked(long, path)
+def _all_ids(short: str, long: str, path: str) -> tuple[str, str, str]:
+    """The ids that a picture may have beside others."""
+    return short, long, _marked(long, path)
 
 
 def _marked(name: str, path: str) -> str:
@@ -140,6 +174,9 @@ class Uses:
             self._has_default = True
             return
         line = {key: value for name, value in data.items() if value is not None and (key := self._schema.key(name))}
+        for key in PICTURE_KEYS:
+            if key in line:
+                line[key] = _without_data(line[key])
         output = line.get("output")
         if isinstance(output, str):
             self.given_outputs.add(output)
@@ -149,7 +186,7 @@ class Uses:
         self._has_default = True
         images = line.get("images")
         image = line.get("image", images[0] if isinstance(images, list) and images else None)
-        if isinstance(image, str) and "\0" not in image and (is_plain(image) or not is_data(image)):
+        if isinstance(image, str) and "\0" not in image and not _is_broken(image):
             self._note_picture(image, hash(repr(sorted(line.items()))))
 
     def _note_picture(self, image: str, content: int) -> None:
@@ -201,7 +238,7 @@ class DefaultIds:
         content = _content(line, values)
         images = content[0]
         mark = f"-{_mark(content)}"
-        if not images or (not is_plain(images[0]) and is_data(images[0])):
+        if not images or _is_broken(images[0]):
             return DefaultId(f"item{mark}")
         path = self._pictures.absolute(images[0])
         short = self._pictures.short(images[0], path)
@@ -209,9 +246,7 @@ class DefaultIds:
 
         def others() -> Iterator[str]:
             mark, pairs = f"-{_mark(content)}", self._pictures.names(images[0], path)
-            names = (
-                name + end for short, long in pairs for name in (short, *_long_ids(long, path)) for end in ("", mark)
-            )
+            names = (name + end for short, long in pairs for name in _all_ids(short, long, path) for end in ("", mark))
             return (name for name in names if self._uses is None or name not in self._uses.given_ids)
 
         owns: Owns = "none"  # where nobody knows the lines to come
@@ -225,6 +260,18 @@ class DefaultIds:
             return short if first == hash(content) else f"{short}-{_mark(content)}"
         name = self._uses.name(short, image, path)
         return f"{name}-{_mark(content)}" if self._uses.is_used_differently(path) else name
+
+
+def _without_data(value: Any) -> Any:
+    """The value with the addresses of pictures in place of their data."""
+    if isinstance(value, list):
+        return [_without_data(one) for one in value]
+    if not isinstance(value, str) or is_plain(value) or not is_data(value):
+        return value
+    try:
+        return picture_of(value).address
+    except DataUriError:  # the line is no item
+        return value[:_BROKEN_DATA]
 
 
 def _content(line: Line, values: Mapping[str, str]) -> tuple[tuple[str, ...], object, object, str | None]:

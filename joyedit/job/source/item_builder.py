@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
+from joyedit.job.data_picture import DataPicture, Reference
 from joyedit.job.plan import failed
 from joyedit.job.source.columns import kept_columns
+from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
 from joyedit.job.source.default_ids import DefaultIds, PictureIds, Uses
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet, wishes_of
@@ -24,10 +26,14 @@ from joyedit.job.source.problems import Record, Table, cut, one_message, shown
 from joyedit.job.source.schema import PICTURE_KEYS, Line
 from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
+from joyedit.job.source.text import MAX_ITEM
+from joyedit.job.source.written_paths import is_plain
 from joyedit.job.spec import EditItem, FailedItem, Origin, Owns, Sampling, Settings, Size
 
 _SHOWN_TEXT = 2000
 _SHOWN_PATH = 1000
+_SHOWN_DATA = 100
+_TOO_LONG = Problem(f"this item has more than {MAX_ITEM >> 20} MiB beside its pictures")
 _SHOWN_IMAGES = 20
 
 
@@ -172,10 +178,14 @@ class ItemBuilder:
             message=message,
         )
 
-    def _shown_paths(self, line: Line) -> tuple[Path, ...]:
+    def _shown_paths(self, line: Line) -> tuple[Reference, ...]:
         """The paths of a line that is no item, as its record shows them: the first few, the long ones cut."""
-        paths = [self._pictures.find(image).path for image in _images(line)[:_SHOWN_IMAGES]]
-        return tuple(Path(cut(path, _SHOWN_PATH)) for path in paths)
+        return tuple(self._shown_path(image) for image in _images(line)[:_SHOWN_IMAGES])
+
+    def _shown_path(self, image: str) -> Reference:
+        if not is_plain(image) and is_data(image):
+            return DataPicture(cut(image, _SHOWN_DATA), "", b"")
+        return Path(cut(self._pictures.find(image).path, _SHOWN_PATH))
 
     def _build(self, record: Record, *, make: bool = True) -> _Built:
         """Checks the record and takes its names; makes the item if `make` is set and there is no problem."""
@@ -186,7 +196,10 @@ class ItemBuilder:
         if line is None:
             return _Built(None, problems)
         instruction = self._instruction(line, values, problems)
-        pictures, missing = self._find_pictures(line, problems)
+        in_line = _take_pictures(line, problems)
+        if sum(map(len, (instruction, line.negative_prompt or "", *values.values()))) > MAX_ITEM:
+            problems.append(_TOO_LONG)
+        pictures, missing = self._find_pictures(line, in_line, problems)
         if not pictures:
             _add(problems, self._left_empty(record.data))
         columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
@@ -199,7 +212,7 @@ class ItemBuilder:
             return _Built(None, problems, line, names.id, instruction, missing, loras)
         item = EditItem(
             id=names.id or "",
-            images=tuple([Path(found.path) for found in pictures]),
+            images=tuple([in_line[found.path] if found.path in in_line else Path(found.path) for found in pictures]),
             instruction=instruction,
             sampling=sampling,
             basesize=line.basesize or settings.basesize or 0,
@@ -229,11 +242,18 @@ class ItemBuilder:
             problems.extend(self._recipe.choice_problems(values))
         return text
 
-    def _find_pictures(self, line: Line, problems: list[Problem]) -> tuple[list[FoundPicture], Problem | None]:
+    def _find_pictures(
+        self, line: Line, in_line: Mapping[str, DataPicture], problems: list[Problem]
+    ) -> tuple[list[FoundPicture], Problem | None]:
         """The pictures, and why one of them is missing if that stops only the item."""
         if line.image is not None and line.images is not None:
             problems.append(Problem("'image' and 'images' are both given", "keep one of them"))
-        pictures = [self._pictures.find(image) for image in _images(line)]
+        pictures = [
+            FoundPicture(image, (), None)
+            if image in in_line or (not is_plain(image) and is_data(image))  # the problems tell of a broken one
+            else self._pictures.find(image)
+            for image in _images(line)
+        ]
         missing: Problem | None = None
         for found in pictures:
             if found.problem is None:
@@ -367,3 +387,25 @@ def _add(problems: list[Problem], problem: Problem | None) -> None:
 
 def _images(line: Line) -> list[str]:
     return [line.image] if line.image is not None else line.images or []
+
+
+def _take_pictures(line: Line, problems: list[Problem]) -> dict[str, DataPicture]:
+    """The pictures that stand in the line, by their addresses; these take the place of the pictures there."""
+    taken: dict[str, DataPicture] = {}
+
+    def taken_out(image: str) -> str:
+        if is_plain(image) or not is_data(image):
+            return image
+        try:
+            picture = picture_of(image)
+        except DataUriError as error:
+            problems.append(error.problem)
+            return image[:_SHOWN_DATA]
+        taken[picture.address] = picture
+        return picture.address
+
+    if line.image is not None:
+        line.image = taken_out(line.image)
+    if line.images is not None:
+        line.images = [taken_out(image) for image in line.images]
+    return taken

@@ -25,10 +25,20 @@ _RESERVED = frozenset(
 _PLAIN = re.compile("[0-9A-Za-z_-]+(?:/[0-9A-Za-z_-]+)*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_FOREIGN = re.compile('[<>"|?*]')
+"""What no name on Windows, exFAT and most file servers may hold, beside `:` and the backslash."""
 
 
 def name_problem(name: str) -> str | None:
     """Why `name` cannot be an id or an output (without its file ending); None if it can."""
+    problem = earlier_problem(name)
+    if problem is None and (foreign := _FOREIGN.search(name)) is not None:
+        return f"contains {foreign[0]}, which no name on Windows can hold"
+    return problem
+
+
+def earlier_problem(name: str) -> str | None:
+    """The same as joyedit once checked it, without the characters of `_FOREIGN`: such pictures may be finished."""
     if len(name) <= _MAX_PART and _PLAIN.fullmatch(name) and _RESERVED.isdisjoint(name.lower().split("/")):
         return None  # most names end here; the checks below give the same answer, but take ten times as long
     if not name or name.isspace():
@@ -66,8 +76,15 @@ def name_problem(name: str) -> str | None:
 
 def safe_name(name: str) -> str:
     """An allowed name for the path of a picture. The same path always gives the same name."""
-    if name_problem(name) is None:
-        return name
+    return name if name_problem(name) is None else _made(_FOREIGN.sub("_", name))
+
+
+def earlier_name(name: str) -> str:
+    """What `safe_name` once gave: the picture may be finished under this name."""
+    return name if earlier_problem(name) is None else _made(name)
+
+
+def _made(name: str) -> str:
     parts = [_safe_part(part) for part in name.split("/") if part not in ("", ".", "..")]
     if parts and is_own_file(fold(parts[0])):
         parts[0] += "_"

@@ -10,7 +10,7 @@ from joyedit.errors import Problem, os_reason
 from joyedit.job.source.likely_files import LikelyFiles
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.problems import shown
-from joyedit.job.source.written_paths import is_data, is_plain, path_problem, system_path
+from joyedit.job.source.written_paths import is_plain, path_problem, system_path
 
 _KEPT = 4096
 _SHOWN_PATH = 300
@@ -59,13 +59,11 @@ class PictureFinder:
     def _find(self, image: str) -> FoundPicture:
         plain = image
         if not is_plain(image):
-            if is_data(image):
-                return FoundPicture(image[:_SHOWN_PATH], (), path_problem(image))
             plain = system_path(image, self._base)
         path = os.path.join(self._base, plain)
         if len(path) > _MAX_PATH:
             too_long = Problem(f"the path is too long: {shown(image, _SHOWN_PATH)}", "move the picture", key="image")
-            return FoundPicture(path, (), too_long)
+            return FoundPicture(path[:_MAX_PATH], (), path_problem(image) or too_long)
         names = self._output.file_names(path)
         if not self._look:
             return FoundPicture(path, names, None)

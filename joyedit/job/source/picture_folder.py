@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from joyedit.errors import os_reason
 from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES, UNREADABLE_SUFFIXES
 from joyedit.job.source.counted_pictures import CountedPictures, Kind, Listing
-from joyedit.job.source.names import fold
+from joyedit.job.source.names import fold, safe_name
 from joyedit.job.source.output_tree import Identity, OutputTree
 from joyedit.job.source.passed_over import (
     EXCLUDED,
@@ -195,15 +195,24 @@ def _order(entry: tuple[str, Kind]) -> tuple[str, str]:
     return fold(os.path.splitext(entry[0])[0]), entry[0]
 
 
+def _key(name: str) -> str:
+    """The same for names that give the same id."""
+    return fold(safe_name(name))
+
+
+def _stem_key(name: str) -> str:
+    return _key(os.path.splitext(name)[0])
+
+
 def count_alike(listing: Listing) -> Counter[str]:
     """How many pictures have the same name without case, with and without ending, where they are more than one."""
-    stems = Counter(fold(os.path.splitext(name)[0]) for name, kind in listing if kind in _PICTURES)
+    stems = Counter(_stem_key(name) for name, kind in listing if kind in _PICTURES)
     if len(stems) == sum(stems.values()):
         return Counter()
     alike = Counter({stem: count for stem, count in stems.items() if count > 1})
-    names = (fold(name) for name, kind in listing if kind in _PICTURES)
+    names = (name for name, kind in listing if kind in _PICTURES)
     # "/" is in no name, so that a name with its ending is never taken for one without.
-    alike.update(f"/{name}" for name in names if os.path.splitext(name)[0] in alike)
+    alike.update(f"/{_key(name)}" for name in names if _stem_key(name) in alike)
     return alike
 
 
@@ -211,8 +220,7 @@ def alike(name: str, counts: Counter[str]) -> tuple[int, int]:
     """So many pictures have this name without case: without the ending, and with it. `counts` are of `count_alike`."""
     if not counts:
         return 1, 1
-    folded = fold(name)
-    return counts.get(os.path.splitext(folded)[0], 1), counts.get(f"/{folded}", 1)
+    return counts.get(_stem_key(name), 1), counts.get(f"/{_key(name)}", 1)
 
 
 def _list(folder: str, listing: Listing) -> None:

@@ -18,6 +18,7 @@ from joyedit.job.source.problems import Record, Records, Table
 from joyedit.job.source.stoppable_stream import StoppableStream
 from joyedit.job.source.text import (
     MAX_ITEM,
+    MAX_LINE,
     NOT_UTF8,
     UNDECODED,
     BrokenFileError,
@@ -73,7 +74,7 @@ def _broken_json(error: ValueError | RecursionError) -> str:
 def read_paths(stream: BinaryIO, file: str) -> Records:
     """The path of a picture on each line; or with a NUL behind each, as `find -print0` writes them."""
     lines = StoppableStream(stream, lambda: False)
-    yield from path_records(lines, file, ends_with_nul=lines.begin(MAX_ITEM).endswith(b"\0"))
+    yield from path_records(lines, file, ends_with_nul=lines.begin(MAX_LINE).endswith(b"\0"))
 
 
 def path_records(lines: StoppableStream, file: str, *, ends_with_nul: bool) -> Records:
@@ -107,7 +108,7 @@ def _json_items(text: str) -> Iterator[Record | Problem]:
         bad = UNDECODED.search(text, at, end) if undecoded else None
         if bad is not None:
             yield Problem(NOT_UTF8.message, NOT_UTF8.remedy, line=line + text.count("\n", at, bad.start()))
-        elif end - at > MAX_ITEM:
+        elif end - at > MAX_ITEM and text.find("data:", at, at + MAX_ITEM) < 0:
             yield Problem(f"this item is longer than {MAX_ITEM >> 20} MiB", line=line)
         else:
             yield Record(line, value)

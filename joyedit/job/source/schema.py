@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from joyedit.errors import Problem
 from joyedit.job.source.columns import ALL, Columns, as_value
+from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.loras import MOST_SCALE, RULE
 from joyedit.job.source.problems import FewProblems, Table, nearest, repeated_key, shown
 from joyedit.job.spec import BASE_SIZES, MAX_GUIDANCE, MAX_STEPS, Settings
@@ -317,5 +318,16 @@ def from_cell(key: str, cell: str) -> object:
                 return json.loads(cell)
             except (ValueError, RecursionError):
                 return cell
-        return [path.strip() for path in cell.split(";")]
+        return [path.strip() for path in _parts_of(cell)]
     return cell
+
+
+def _parts_of(cell: str) -> list[str]:
+    """The paths of a cell, with `;` between them. A `;` in front of the data of a `data:` URI belongs to it."""
+    parts: list[str] = []
+    for part in cell.split(";"):
+        if parts and is_data(f"{parts[-1].lstrip()};") and "," not in parts[-1]:
+            parts[-1] += f";{part}"
+        else:
+            parts.append(part)
+    return parts

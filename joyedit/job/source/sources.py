@@ -15,6 +15,7 @@ from typing import BinaryIO
 from joyedit.errors import UsageError
 from joyedit.job.source.beside_pictures import list_of, text_of_one
 from joyedit.job.source.columns import Columns
+from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.manifests import KINDS, LIST, ManifestSource
 from joyedit.job.source.many_sources import ManySource, expand
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
@@ -25,6 +26,16 @@ from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.standard_input import StdinSource
 
 __all__ = ["Source", "SourceOptions", "SourceSummary", "open_source", "reopen"]
+
+
+_OTHER_TABLES = {
+    ".parquet": "Parquet",
+    ".arrow": "Arrow tables",
+    ".feather": "Arrow tables",
+    ".xlsx": "workbooks of Excel",
+    ".xls": "workbooks of Excel",
+    ".ods": "workbooks of LibreOffice",
+}
 
 
 def open_source(sources: str | Sequence[str], options: SourceOptions, stdin: BinaryIO | None = None) -> Source:
@@ -62,6 +73,8 @@ def _refuse_among_others(name: str, *, skip_missing: bool) -> None:
         raise UsageError(f"{shown(name)} cannot be the name of a file or folder")
     if _is_list(name):
         raise UsageError(f"{name}: a list of paths is a source alone (leave out the others)")
+    if is_data(name):
+        raise UsageError(f"{shown(name)} is no name but a picture (send it to standard input, with - as SOURCE)")
     if not os.path.lexists(name):
         if os.path.splitext(name)[1].lower() not in PICTURE_SUFFIXES:
             raise UsageError(f"{name}: no such file or folder")
@@ -87,6 +100,8 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
         if os.path.isdir(source[1:]):
             raise UsageError(f"{source}: a list of paths is a file, and this is a folder (its pictures: {source[1:]})")
         return ManifestSource(source[1:], LIST, options)
+    if is_data(source):
+        raise UsageError(f"{shown(source)} is no name but a picture (send it to standard input, with - as SOURCE)")
     if not os.path.exists(source):
         raise UsageError(f"{source}: no such file or folder")
     if os.path.isdir(source):
@@ -99,6 +114,8 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
         return PictureSource(source, options, text_of_one(source, options))
     if suffix in KINDS:
         return ManifestSource(source, KINDS[suffix], options)
+    if suffix in _OTHER_TABLES:
+        raise UsageError(f"{source}: joyedit reads no {_OTHER_TABLES[suffix]} (save it as .csv or .jsonl)")
     near = nearest(suffix, KINDS) if suffix else f"valid: {', '.join(KINDS)}"
     raise UsageError(f"{source}: no manifest and no picture ends like this ({near}; @{source} reads a list of paths)")
 

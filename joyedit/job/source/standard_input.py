@@ -10,6 +10,7 @@ from typing import BinaryIO, Literal
 
 from joyedit.errors import ManifestError, Problem
 from joyedit.job.source.csv_reader import begins_table, read_csv
+from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.problems import Records
@@ -18,7 +19,7 @@ from joyedit.job.source.schema import Schema
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions
 from joyedit.job.source.stoppable_stream import StoppableStream
-from joyedit.job.source.text import BOM, MAX_ITEM
+from joyedit.job.source.text import BOM, MAX_LINE
 from joyedit.job.spec import EditItem, FailedItem
 
 Form = Literal["jsonl", "json", "csv", "paths", "paths with NUL"]
@@ -72,7 +73,7 @@ class StdinSource(Source):
 
     def _open(self) -> Records:
         schema = self.options.item_schema()
-        self._form = form_of(self._stream.begin(MAX_ITEM), schema)
+        self._form = form_of(self._stream.begin(MAX_LINE), schema)
         if self._form.startswith("paths"):
             self.options.refuse_line_flags("what comes from standard input")
         if self._form == "json":
@@ -95,6 +96,8 @@ def form_of(begin: bytes, schema: Schema) -> Form:
     text = begin.removeprefix(BOM).decode("utf-8", "replace").strip()
     if text.startswith("{"):
         return "jsonl"
+    if is_data(text):
+        return "paths"
     if _is_file(text):
         return "paths"
     if text.startswith("["):

@@ -7,6 +7,7 @@ Bytes that are not UTF-8 never raise an exception here: they become a problem, o
 from __future__ import annotations
 
 import codecs
+import csv
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -15,13 +16,19 @@ from typing import BinaryIO, Protocol, cast
 from joyedit.errors import Problem
 
 MAX_ITEM = 4 << 20
-"""The most bytes that one item may have. One endless line must not fill the memory."""
+"""The most bytes that one item may have beside its pictures. One endless line must not fill the memory."""
+
+MAX_LINE = 64 << 20
+"""The most bytes of a line that holds pictures (`data:` URIs)."""
 
 UNDECODED = re.compile("[\udc80-\udcff]")
 """A byte that is not UTF-8, decoded with `surrogateescape`."""
 
 NOT_UTF8 = Problem("not valid UTF-8", "save the file as UTF-8")
 BOM = codecs.BOM_UTF8
+_DATA = b"data:"
+_TO_FILES = "write its pictures to files, and give their paths"
+_TOO_LONG_FOR_ALL = Problem(f"this line is longer than {MAX_LINE >> 20} MiB", _TO_FILES)
 _TOO_LONG = Problem(f"this line is longer than {MAX_ITEM >> 20} MiB", "write each item on a line of its own")
 
 
@@ -53,10 +60,10 @@ def lines_of(stream: LineReader, file: str) -> Iterator[tuple[int, str] | Proble
     while raw := stream.readline(MAX_ITEM + 1):
         number += 1
         if len(raw) > MAX_ITEM:
-            yield _TOO_LONG.at(file, number)
-            while raw and not raw.endswith(b"\n"):
-                raw = stream.readline(MAX_ITEM)
-            continue
+            raw, problem = _whole_line(raw, stream.readline, b"\n")
+            if problem is not None:
+                yield problem.at(file, number)
+                continue
         if number == 1:
             raw = raw.removeprefix(BOM)
         if raw.isspace() or not raw:
@@ -68,16 +75,32 @@ def lines_of(stream: LineReader, file: str) -> Iterator[tuple[int, str] | Proble
             yield Problem(message, NOT_UTF8.remedy).at(file, number)
 
 
+def _whole_line(raw: bytes, readline: Callable[[int], bytes], end: bytes) -> tuple[bytes, Problem | None]:
+    """The line that begins with `raw`, which is long; or why it is too long, when the stream is behind it."""
+    limit = MAX_LINE if _DATA in raw else 0
+    parts, length, more = [raw], len(raw), raw
+    while more and not more.endswith(end):
+        more = readline(MAX_ITEM)
+        length += len(more)
+        if length > limit:
+            parts = []
+        else:
+            parts.append(more)
+    if length > limit:
+        return b"", _TOO_LONG_FOR_ALL if limit else _TOO_LONG
+    return b"".join(parts), None
+
+
 def nul_texts_of(stream: PartReader, file: str) -> Iterator[tuple[int, str] | Problem]:
     """Number and text of each part that ends with a NUL; a Problem for one that is no text."""
     number = 0
     while raw := stream.readline(MAX_ITEM + 1, b"\0"):
         number += 1
         if len(raw) > MAX_ITEM:
-            yield _TOO_LONG.at(file, number)
-            while raw and not raw.endswith(b"\0"):
-                raw = stream.readline(MAX_ITEM, b"\0")
-            continue
+            raw, problem = _whole_line(raw, lambda limit: stream.readline(limit, b"\0"), b"\0")
+            if problem is not None:
+                yield problem.at(file, number)
+                continue
         try:
             text = raw.removesuffix(b"\0").decode()
         except UnicodeDecodeError:
@@ -99,21 +122,27 @@ class CsvLines:
         return self
 
     def __next__(self) -> str:
-        raw = self.stream.readline(MAX_ITEM) if self._next is None else self._next
+        raw = self.stream.readline(MAX_LINE) if self._next is None else self._next
         self._next = None
         if not raw:
             raise StopIteration
         if self.number == 0:
             raw = raw.removeprefix(BOM)
-        self.number += raw.endswith(b"\n") or len(raw) < MAX_ITEM
+        self.number += raw.endswith(b"\n") or len(raw) < MAX_LINE
+        if len(raw) > _CSV_FIELD and _DATA in raw:
+            csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))  # of the process: tables without pictures
+            # keep the short limit, which finds a quote that nobody closed
         return raw.decode("utf-8", "surrogateescape")
 
     def peek(self) -> str:
         """The next line, which stays the next one; an empty text at the end."""
         if self._next is None:
-            self._next = self.stream.readline(MAX_ITEM)
+            self._next = self.stream.readline(MAX_LINE)
         return self._next.removeprefix(BOM).decode("utf-8", "surrogateescape")
 
+
+_CSV_FIELD = 1 << 16
+"""Shorter than any limit of the csv module."""
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the next but one
@@ -125,10 +154,28 @@ _MARKS = (
 
 def as_utf8(file: BinaryIO) -> BinaryIO:
     """`file` with its text in UTF-8: UTF-16 and UTF-32, which spreadsheets and Windows write, begin with a mark."""
-    start = file.read(4)
+    encoding = encoding_of(file.read(4))
     file.seek(0)
-    encoding = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     return file if encoding is None else cast(BinaryIO, _Utf8Stream(file, encoding))
+
+
+def encoding_of(start: bytes) -> str | None:
+    """The encoding whose mark a text begins with; None for UTF-8, and for no mark."""
+    return next((name for mark, name in _MARKS if start.startswith(mark)), None)
+
+
+def may_grow_to_mark(start: bytes) -> bool:
+    """Whether more bytes may tell another encoding."""
+    return len(start) < 4 and any(mark.startswith(start) for mark, _ in _MARKS)
+
+
+def decoded(decoder: codecs.IncrementalDecoder, chunk: bytes) -> tuple[bytes, bool]:
+    """The next part of a text as UTF-8, and whether it is broken here; an empty chunk is the end of it."""
+    try:
+        return decoder.decode(chunk, final=not chunk).encode("utf-8", "surrogatepass"), False
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode(error.encoding, "surrogatepass")
+        return before.encode("utf-8", "surrogatepass") + b"\xff", True
 
 
 class _Utf8Stream:

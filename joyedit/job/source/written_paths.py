@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
 from joyedit.errors import Problem
+from joyedit.job.source.data_uris import is_data, lacks_head
 from joyedit.job.source.problems import shown
 
 _FILE = "file://"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})(?=/)", re.ASCII)
-_DATA = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?[;,]", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_ODD_BEGINNINGS = frozenset("$~fFd")
+_ODD_BEGINNINGS = frozenset("$~fFdD")
 
 
 def is_plain(written: str) -> bool:
@@ -76,21 +76,16 @@ def other_spellings(path: str, base: str | None) -> Iterator[str]:
             yield written + path[len(os.path.normpath(folder)) :] if len(folder) > 1 else path
 
 
-def is_data(written: str) -> bool:
-    """Whether this is no path but the picture itself (`data:image/png;base64,...`)."""
-    return written[:5] == "data:" and _DATA.match(written) is not None
-
-
 def path_problem(written: str) -> Problem | None:
     """Why nothing can lie at this path, if its own text says so."""
-    if is_data(written):
-        message = f"{shown(written)} is a picture inside the manifest, and joyedit reads pictures from files"
-        return Problem(message, "write it to a file, and give the path of that", key="image")
     if written[:7].lower() == _FILE:
         if _of_address(written) != written:
             return None
         message = f"{shown(written)} is the address of no file on this machine"
         return Problem(message, "write file:///folder/picture.png, or the path alone", key="image")
+    if lacks_head(written):
+        remedy = "write data:image/png;base64, in front of it, or the type of the picture in place of png"
+        return Problem(f"this is no path but a picture in base64: {shown(written)}", remedy, key="image")
     if "://" in written:
         return Problem(f"{shown(written)} is a web address", "download the picture first", key="image")
     variable = _VARIABLE.match(written)

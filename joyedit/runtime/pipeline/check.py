@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from joyedit.errors import ItemError
 from joyedit.job import failpoints
+from joyedit.job.data_picture import MOST_HELD, Reference, held_by
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.plan import failed
 from joyedit.job.results.resume import Decision, Resume
@@ -34,6 +34,9 @@ QUICK = 2e-4
 MEASURE = 32
 """After so many chunks in parallel, one is checked alone again, to measure how long it takes."""
 WORKERS = 4
+_HELD = MOST_HELD // (AHEAD // CHUNK)
+"""A chunk is complete where its items hold so many bytes of pictures: as many chunks as may be ahead are no more than
+items may hold elsewhere."""
 
 Entry = EditItem | FailedItem
 
@@ -43,7 +46,7 @@ class _Looked:
     """The result for one item: whether to edit it, and if so the sizes of its pictures, or what is wrong with them."""
 
     decision: Decision
-    sizes: dict[Path, Size]
+    sizes: dict[Reference, Size]
     fault: ItemError | None = None
 
 
@@ -84,13 +87,14 @@ class Checker:
         self._chunk = min(CHUNK, ahead)
         self._under_way = 1
         self._at_once = 0
-        self._sizes: dict[Path, Size] = {}
+        self._sizes: dict[Reference, Size] = {}
 
     def __iter__(self) -> Iterator[Entry]:
         waiting: deque[tuple[list[Entry], Task[_Chunk], bool]] = deque()
         items = iter(self._items)
         fault: Exception | None = None
         chunk: list[Entry] = []
+        held = 0  # bytes of pictures that stood in the lines of the items in the chunk
         while fault is None:
             try:
                 item = next(items, None)
@@ -98,10 +102,11 @@ class Checker:
                 fault, item = error, None
             if item is not None:
                 chunk.append(item)
-            if chunk and (item is None or len(chunk) >= self._chunk):
+                held += held_by(item.images)
+            if chunk and (item is None or len(chunk) >= self._chunk or held > _HELD):
                 alone = self._is_alone(waiting)
                 waiting.append((chunk, self._workers.submit(partial(self._look_at, chunk)), alone))
-                chunk = []
+                chunk, held = [], 0
             if item is None:
                 break
             while len(waiting) >= self._under_way:
@@ -111,7 +116,7 @@ class Checker:
         if fault is not None:
             raise fault
 
-    def size_of(self, path: Path) -> Size:
+    def size_of(self, path: Reference) -> Size:
         """The (height, width) of a picture of the item that was given last."""
         return self._sizes[path]
 

@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job import failpoints
+from joyedit.job.data_picture import Reference
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.budget import Reading, shared_budget
 from joyedit.job.pictures.decode import fit, load_picture
@@ -53,7 +53,7 @@ class ReadPicture:
 
 
 def read_picture(
-    path: Path, bucket: Size, clock: StageClock, hashes: HashCache, max_pixels: int = MAX_PIXELS
+    path: Reference, bucket: Size, clock: StageClock, hashes: HashCache, max_pixels: int = MAX_PIXELS
 ) -> ReadPicture:
     """Hash, decode, orient and fit one picture. Raises `ItemError`, and `StoppedError` where it waits for memory."""
     with clock.stage("read") as lap, Reading(shared_budget(), running_call(), bucket) as reading:
@@ -64,7 +64,7 @@ def read_picture(
     return ReadPicture(image=image, notes=picture.notes, seconds=lap.seconds, seen=picture.seen)
 
 
-_Key = tuple[Path, Size]
+_Key = tuple[Reference, Size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class ReadAhead:
     def __init__(
         self,
         planned: Iterator[Batch | FailedItem],
-        read: Callable[[Path, Size], ReadPicture],
+        read: Callable[[Reference, Size], ReadPicture],
         *,
         depth: int = DEPTH,
         workers: int = WORKERS,

@@ -13,6 +13,7 @@ from typing import Any
 
 from joyedit.errors import ItemError, OutputError, first_line
 from joyedit.job.clock import utc_now
+from joyedit.job.data_picture import address_of
 from joyedit.job.own_files import LOG
 from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.journal import Journal
@@ -120,7 +121,7 @@ class Recorder:
                 id=item.id,
                 status="failed",
                 instruction=item.instruction,
-                inputs=tuple(os.path.abspath(path) for path in item.images),
+                inputs=tuple(address_of(one) for one in item.images),
                 output=None,
                 bucket=None,
                 error=fault,
@@ -172,7 +173,7 @@ class Recorder:
             id=item.id,
             status="ok" if error is None else "failed",
             instruction=item.instruction,
-            inputs=tuple(os.path.abspath(path) for path in item.images),
+            inputs=tuple(address_of(one) for one in item.images),
             output=item.output if error is None else None,
             bucket=bucket,
             settings=self._settings(item),

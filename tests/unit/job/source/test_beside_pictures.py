@@ -167,3 +167,27 @@ def test_two_lists_are_refused() -> None:
         "no instruction: give it with -p, or give one of the lists 'in/metadata.jsonl' and 'in/metadata.csv' as SOURCE"
     )
     assert source("in/metadata.csv").kind == "csv"
+
+
+def test_a_table_of_parquet_is_named() -> None:
+    Path("in/metadata.parquet").write_bytes(b"PAR1")
+    [message] = refused(source())
+    assert message == (
+        "in: no instruction: metadata.parquet may hold it, and joyedit reads no Parquet "
+        "(save the table as metadata.jsonl or metadata.csv, or give the instruction with -p)"
+    )
+    write(a="x", b="x", sub_c="x")
+    assert len(told(source())) == 3
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "M.XLSX", "m.xls", "m.ods", "m.arrow", "m.feather"])
+def test_other_tables_are_refused_with_a_remedy(name: str) -> None:
+    Path(name).write_bytes(b"x")
+    with pytest.raises(UsageError, match=rf"^{name}: joyedit reads no .* \(save it as .csv or .jsonl\)$"):
+        source(name)
+
+
+@pytest.mark.parametrize("names", [("data:image/png;base64,AAAA",), ("in", "data:,x")])
+def test_a_picture_is_no_name_of_a_source(names: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"is no name but a picture \(send it to standard input"):
+        open_source(names, SourceOptions(prompt="x", output=None))

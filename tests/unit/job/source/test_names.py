@@ -15,7 +15,6 @@ from joyedit.job.source.taken_names import TakenNames
         "a/b/c",
         "Ünïcode 天 🐦",
         ".5",
-        "is it? <a|b> *",
         "a..b",
         "console",
         "com10",

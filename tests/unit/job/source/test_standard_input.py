@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,72 @@ def test_a_list_that_is_not_there_or_not_alone() -> None:
 def test_a_file_whose_name_begins_with_the_sign() -> None:
     Image.new("RGB", (4, 4)).save("@x.png")
     assert [item.id for item in open_source("@x.png", options(output=Path("out"))).items()] == ["@x"]
+
+
+# ---- UTF-16 and UTF-32 ----
+
+ENCODINGS = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+
+
+def marked(text: str, encoding: str) -> bytes:
+    data = text.encode(encoding)
+    return data if encoding in ("utf-16", "utf-32") else "\ufeff".encode(encoding) + data
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"image": "a.png", "instruction": "bl\u00e4ue"}\r\n',
+        "image\tinstruction\r\na.png\tbl\u00e4ue\r\n",
+        '[{"image": "a.png", "instruction": "bl\u00e4ue"}]',
+    ],
+)
+def test_other_encodings_begin_with_their_mark(encoding: str, text: str) -> None:
+    [item] = piped(marked(text, encoding), prompt=None)
+    assert isinstance(item, EditItem)
+    assert (str(item.images[0]), item.instruction) == ("a.png", "bl\u00e4ue")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_paths_in_other_encodings(encoding: str) -> None:
+    assert paths(piped(marked("a.png\r\nsub/b.png\r\n", encoding))) == ["a.png", "sub/b.png"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", *ENCODINGS])
+def test_a_stream_in_small_parts(size: int, encoding: str) -> None:
+    reader, writer = os.pipe()
+    data = marked("a.png\nsub/b.png\n", encoding) if encoding != "utf-8-sig" else "\ufeffa.png\nsub/b.png\n".encode()
+
+    def send() -> None:
+        for at in range(0, len(data), size):
+            os.write(writer, data[at : at + size])
+        os.close(writer)
+
+    sender = threading.Thread(target=send)
+    with open(reader, "rb", buffering=0) as stream:
+        sender.start()
+        assert paths(list(open_source("-", options(), stream).items())) == ["a.png", "sub/b.png"]
+        sender.join()
+
+
+@pytest.mark.parametrize("more", [b"\x00", b"\x00\xdc"])
+def test_a_broken_end_fails_alone(more: bytes) -> None:
+    first, bad = piped(marked("a.png\n", "utf-16-le") + more)
+    assert paths([first]) == ["a.png"]
+    assert isinstance(bad, FailedItem)
+    assert bad.message.startswith("-:2: not valid UTF-8")
+
+
+def test_a_line_that_breaks_in_the_middle_keeps_the_lines_before_it() -> None:
+    data = marked("a.png\nsub/b.png\nsub", "utf-32-le") + b"\xff\xff\xff\xff" + "x.png\na.png\n".encode("utf-32-le")
+    first, second, bad = piped(data)
+    assert paths([first, second]) == ["a.png", "sub/b.png"]
+    assert isinstance(bad, FailedItem)
+
+
+@pytest.mark.parametrize("start", [b"\xff", b"\xfe", b"\xff\xfe", b"\0", b"\0\0\xfe"])
+def test_only_a_mark(start: bytes) -> None:
+    with pytest.raises(ManifestError):
+        piped(start)

@@ -158,20 +158,6 @@ def test_what_is_not_set(place: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("data", ["data:image/png;base64,iVBORw0KGgo=", "data:,x", "data:;base64," + "A" * 100_000])
-def test_a_picture_inside_the_manifest_is_refused_with_its_remedy(data: str) -> None:
-    [message] = refused(data)
-    assert message.endswith(
-        "is a picture inside the manifest, and joyedit reads pictures from files "
-        "(write it to a file, and give the path of that)"
-    )
-    source = open_source("m.jsonl", options())
-    [item] = source.items()
-    assert not isinstance(item, EditItem)
-    assert item.code == "bad_line"
-    assert len(str(item)) < 3_000
-
-
 def test_no_password_comes_into_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "hidden")
     for written in ("$TOKEN/a.png", "${TOKEN}/a.png", "$TOKEN", "a/$TOKEN/a.png", "$TOKEN.png", "~/$TOKEN/a.png"):

@@ -1,0 +1,54 @@
+"""The references of an item: pictures in files, and pictures that stand in a line of the source itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+_SHOWN_DIGITS = 12
+
+MOST_HELD = 128 << 20
+"""Where items wait, no more join them while they hold more bytes of pictures than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataPicture:
+    """A picture that stands in its line (`data:image/png;base64,...`), and in no file.
+
+    `data` are the bytes that a file would hold, `sha256` is their hash. `address` names the picture in messages and
+    records without its bytes: `data:image/png;sha256=<64 digits>`. Equal addresses mean equal bytes.
+    """
+
+    address: str
+    sha256: str = field(compare=False)
+    data: bytes = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def name(self) -> str:
+        """A short name: `data-` and the first digits of the hash."""
+        return f"data-{self.sha256[:_SHOWN_DIGITS]}"
+
+
+Reference: TypeAlias = Path | DataPicture
+"""A picture that an item begins with."""
+
+
+def address_of(reference: Reference) -> str:
+    """What a record says of a reference: the absolute path of a file, the address of a picture in a line."""
+    return reference.address if isinstance(reference, DataPicture) else os.path.abspath(reference)
+
+
+def is_in_a_line(address: object) -> bool:
+    """Whether this entry of a record stands for a picture in a line. The path of a file is absolute there."""
+    return isinstance(address, str) and address.startswith("data:")
+
+
+def held_by(references: Iterable[Reference]) -> int:
+    """The bytes of pictures that these references hold in memory."""
+    return sum(len(one.data) for one in references if isinstance(one, DataPicture))
