@@ -15,8 +15,9 @@ from joyedit.errors import Problem
 from joyedit.job.data_picture import DataPicture, Reference
 from joyedit.job.plan import failed
 from joyedit.job.source.columns import kept_columns
-from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
+from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.default_ids import DefaultIds, PictureIds, Uses
+from joyedit.job.source.line_pictures import SHOWN_DATA, images_of, take_pictures
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet, wishes_of
 from joyedit.job.source.names import EXTENSIONS, name_problem
@@ -32,7 +33,6 @@ from joyedit.job.spec import EditItem, FailedItem, Origin, Owns, Sampling, Setti
 
 _SHOWN_TEXT = 2000
 _SHOWN_PATH = 1000
-_SHOWN_DATA = 100
 _TOO_LONG = Problem(f"this item has more than {MAX_ITEM >> 20} MiB beside its pictures")
 _SHOWN_IMAGES = 20
 
@@ -180,11 +180,11 @@ class ItemBuilder:
 
     def _shown_paths(self, line: Line) -> tuple[Reference, ...]:
         """The paths of a line that is no item, as its record shows them: the first few, the long ones cut."""
-        return tuple(self._shown_path(image) for image in _images(line)[:_SHOWN_IMAGES])
+        return tuple(self._shown_path(image) for image in images_of(line)[:_SHOWN_IMAGES])
 
     def _shown_path(self, image: str) -> Reference:
         if not is_plain(image) and is_data(image):
-            return DataPicture(cut(image, _SHOWN_DATA), "", b"")
+            return DataPicture(cut(image, SHOWN_DATA), "", b"")
         return Path(cut(self._pictures.find(image).path, _SHOWN_PATH))
 
     def _build(self, record: Record, *, make: bool = True) -> _Built:
@@ -196,7 +196,7 @@ class ItemBuilder:
         if line is None:
             return _Built(None, problems)
         instruction = self._instruction(line, values, problems)
-        in_line = _take_pictures(line, problems)
+        in_line = take_pictures(line, problems)
         if sum(map(len, (instruction, line.negative_prompt or "", *values.values()))) > MAX_ITEM:
             problems.append(_TOO_LONG)
         pictures, missing = self._find_pictures(line, in_line, problems)
@@ -252,7 +252,7 @@ class ItemBuilder:
             FoundPicture(image, (), None)
             if image in in_line or (not is_plain(image) and is_data(image))  # the problems tell of a broken one
             else self._pictures.find(image)
-            for image in _images(line)
+            for image in images_of(line)
         ]
         missing: Problem | None = None
         for found in pictures:
@@ -383,29 +383,3 @@ class ItemBuilder:
 def _add(problems: list[Problem], problem: Problem | None) -> None:
     if problem is not None:
         problems.append(problem)
-
-
-def _images(line: Line) -> list[str]:
-    return [line.image] if line.image is not None else line.images or []
-
-
-def _take_pictures(line: Line, problems: list[Problem]) -> dict[str, DataPicture]:
-    """The pictures that stand in the line, by their addresses; these take the place of the pictures there."""
-    taken: dict[str, DataPicture] = {}
-
-    def taken_out(image: str) -> str:
-        if is_plain(image) or not is_data(image):
-            return image
-        try:
-            picture = picture_of(image)
-        except DataUriError as error:
-            problems.append(error.problem)
-            return image[:_SHOWN_DATA]
-        taken[picture.address] = picture
-        return picture.address
-
-    if line.image is not None:
-        line.image = taken_out(line.image)
-    if line.images is not None:
-        line.images = [taken_out(image) for image in line.images]
-    return taken

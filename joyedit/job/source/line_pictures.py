@@ -1,0 +1,39 @@
+"""The pictures that a line of a manifest names, and those that stand in the line itself."""
+
+from __future__ import annotations
+
+from joyedit.errors import Problem
+from joyedit.job.data_picture import DataPicture
+from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
+from joyedit.job.source.schema import Line
+from joyedit.job.source.written_paths import is_plain
+
+SHOWN_DATA = 100
+"""So many characters of a picture that stands in a line are shown where it is told of."""
+
+
+def images_of(line: Line) -> list[str]:
+    """The pictures of a line, in its order, whether it says `image` or `images`."""
+    return [line.image] if line.image is not None else line.images or []
+
+
+def take_pictures(line: Line, problems: list[Problem]) -> dict[str, DataPicture]:
+    """The pictures that stand in the line, by their addresses; these take the place of the pictures there."""
+    taken: dict[str, DataPicture] = {}
+
+    def taken_out(image: str) -> str:
+        if is_plain(image) or not is_data(image):
+            return image
+        try:
+            picture = picture_of(image)
+        except DataUriError as error:
+            problems.append(error.problem)
+            return image[:SHOWN_DATA]
+        taken[picture.address] = picture
+        return picture.address
+
+    if line.image is not None:
+        line.image = taken_out(line.image)
+    if line.images is not None:
+        line.images = [taken_out(image) for image in line.images]
+    return taken
