@@ -34,7 +34,7 @@ def test_the_flags_of_completion_are_there(program: Command) -> None:
     [
         ("joyedit ver", {"verify"}),
         ("joyedit run --ov", {"--overwrite"}),
-        ("joyedit run photos --device ", {"auto", "cuda", "cpu"}),
+        ("joyedit run photos --device ", {"auto", "cuda", "mps", "cpu"}),
         ("joyedit run photos --json=all --format w", {"webp"}),
         ("joyedit run pho", set()),  # the shell itself completes files then
         ("joyedit run photos --output o", set()),

@@ -17,7 +17,9 @@ from joyedit.job.results.records import final_records
 from joyedit.job.results.retry import manifest_line
 from joyedit.weights.defaults import nano_folder
 from joyedit.weights.layouts import open_checkpoint
+from joyedit.weights.locate import locate
 from joyedit.weights.lora_file import layer_shapes
+from joyedit.weights.wanted import Wanted
 from support.loras import matrices, named, write
 
 FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1", "-p", "one")
@@ -118,7 +120,7 @@ def test_failed_items_keep_their_loras(joyedit: Command, pictures: Path) -> None
 
 @pytest.fixture(scope="module")
 def nano_shapes() -> dict[str, tuple[int, int]]:
-    return layer_shapes(open_checkpoint(nano_folder()).dit)
+    return layer_shapes(open_checkpoint(locate(Wanted(model=str(nano_folder())))).dit)
 
 
 def test_nano(joyedit: Command, program: Command, pictures: Path, nano_shapes: dict[str, tuple[int, int]]) -> None:

@@ -68,7 +68,7 @@ def test_the_fake_is_no_model_without_its_switch(
         (["--batch-size", "0"], "--batch-size must be auto or a number from 1, not '0'"),
         (["--batch-size", "all"], "--batch-size must be auto or a number from 1, not 'all'"),
         (["--limit", "0"], "--limit must be at least 1, not 0"),
-        (["--device", "tpu"], "--device must be auto, cuda or cpu, not 'tpu'"),
+        (["--device", "tpu"], "--device must be auto, cuda, mps or cpu, not 'tpu'"),
         (["--dtype", "fp8"], "--dtype must be auto, bf16 or fp32, not 'fp8'"),
         (["--attention", "magic"], "magic"),
         (["--schedule", "none"], "none"),

@@ -122,7 +122,7 @@ def test_items_are_checked_as_lines_of_a_manifest_are(fake: joyedit.Editor, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "gpu"}, "--device must be auto, cuda or cpu, not 'gpu'"),
+        ({"device": "gpu"}, "--device must be auto, cuda, mps or cpu, not 'gpu'"),
         ({"limit": 0}, "--limit must be at least 1, not 0"),
         ({"quality": 101}, "--quality must be at most 100, not 101"),
         ({"overwrite": "yes"}, "--overwrite must be True or False, not 'yes'"),

@@ -99,12 +99,13 @@ def test_all_weights_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     config = RunConfig(output=Path("out"), device="mps")
     wanted = DeviceChoice(device=MPS, dtype="bf16")
     dit, vae, encoder = without_weights("tiny", {"image_token_id": 5, "video_token_id": 6})
-    placement, budget = placing.plan(dit, encoder, vae, wanted, config)
+    networks = placing.Unplaced(dit, encoder, vae)
+    placement, budget = placing.plan(networks, wanted, config)
     assert placement.is_resident
     assert budget == 30 * 10**9
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 6 * 10**9)
     with pytest.raises(DeviceError, match="in bf16, and 0 MB of memory are available"):
-        placing.plan(dit, encoder, vae, wanted, config)
+        placing.plan(networks, wanted, config)
 
 
 def test_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
