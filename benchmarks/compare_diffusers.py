@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from differences import Difference, differences
 
 from joyedit.job.buckets import bucket_table, choose_bucket
-from joyedit.job.pictures.decode import fit
+from joyedit.job.pictures.fitted import cropped_to
 from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
 from joyedit.runtime.bench import INSTRUCTIONS
 from joyedit.runtime.joyimage.backend import JoyImageBackend
@@ -274,7 +274,7 @@ class Work:
         self.pictures = [Image.fromarray(b).resize((base, base), Image.Resampling.BICUBIC) for b in blotches]
         self.texts = [INSTRUCTIONS[i % 4] for i in range(args.instructions)]
         self.bucket = choose_bucket((base, base), base)
-        self.fitted = [fit(picture, self.bucket) for picture in self.pictures]
+        self.fitted = [cropped_to(picture, self.bucket) for picture in self.pictures]
         self.edited: dict[str, list[Image.Image]] = {}
         kinds = theirs.transformer._repeated_blocks
         self.their_blocks = [m for m in theirs.transformer.modules() if type(m).__name__ in kinds]

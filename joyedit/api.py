@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from joyedit.errors import ItemError, UsageError
-from joyedit.job.pictures.decode import fit, load_picture, rgb_picture
+from joyedit.job.pictures.decode import load_picture, rgb_picture
+from joyedit.job.pictures.fitted import fitted, taken_out
 from joyedit.job.plan import size_item
 from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
 from joyedit.job.spec import FailedItem, Lora, Settings
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     Picture: TypeAlias = Image.Image | str | os.PathLike[str]
 
-SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height")
+SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit")
 PATHS = ("dit", "encoder", "vae", "tokenizer")
 LOADING = (*PATHS, "lora", "device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "quiet", "verbose"}
@@ -47,12 +48,12 @@ class Editor:
         self.loras = loras
 
     def edit(self, image: Picture | Sequence[Picture] | None, instruction: str, **settings: Any) -> Image.Image:
-        """Edit one picture; the result is RGB, of the size of its bucket.
+        """Edit one picture; the result is RGB, of the size of the last reference unless `size` says another.
 
         `image`: a PIL picture, a path or a `data:` URI, a list of them for several references, or None for text to
-        image. `settings`: any of steps, guidance_scale, seed, negative_prompt, basesize, width and
-        height (the last two together). Raises UsageError for a setting or an instruction that cannot
-        work. Raises ItemError, with the codes of the command, for a picture that cannot be read
+        image. `settings`: any of steps, guidance_scale, seed, negative_prompt, basesize, size, fit, width and height
+        (the last two together), as a line of a manifest has them. Raises UsageError for a setting or an instruction
+        that cannot work. Raises ItemError, with the codes of the command, for a picture that cannot be read
         ("unreadable_picture" and others), for "out_of_memory" and for "not_finite".
         """
         _refuse_unknown(settings, SETTINGS)
@@ -62,13 +63,13 @@ class Editor:
         sizes = {path: (p.height, p.width) for path, p in zip(item.images, pictures, strict=True)}
         sized = size_item(item, sizes.__getitem__)
         assert not isinstance(sized, FailedItem)  # the sizes are known
-        fitted = tuple(fit(p, bucket) for p, bucket in zip(pictures, sized.references, strict=True))
-        batch = ReadyBatch.of([sized], [fitted])
+        shown = tuple(fitted(picture, fit) for picture, fit in zip(pictures, sized.fits, strict=True))
+        batch = ReadyBatch.of([sized], [shown])
         try:
             running = start_batch(self.backend, encode_batch(self.backend, batch), lambda done, total: None)
         except OutOfMemory as error:
             raise ItemError("out_of_memory", f"the edit does not fit on the device: {error}") from None
-        return running.picture(0)
+        return taken_out(running.picture(0), sized.shown, sized.result)
 
     def close(self) -> None:
         """Give the device's memory back."""

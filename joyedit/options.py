@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from joyedit.job.spec import AttentionName, OffloadName, SwitchName
+from joyedit.job.sizes import FitName
+from joyedit.job.spec import AttentionName, FormatName, MetadataName, OffloadName, SwitchName
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
-FormatName = Literal["png", "jpg", "webp"]
 JsonName = Literal["new", "all"]
 SizeName = Literal["tiny", "small", "full"]
 
@@ -167,6 +167,16 @@ class RunOptions:
         None, "--basesize", metavar="256|512|768|1024",
         help="Size of the result: as many pixels as a square with this side. [default: 1024]",
     )  # fmt: skip
+    size: str | None = option(
+        None, "--size", metavar="SIZE",
+        help="Size of the result: input (that of the picture), bucket (what the model makes), 1920x1080, or "
+        "long=2048. [default: input]",
+    )  # fmt: skip
+    fit: FitName | None = option(
+        None, "--fit",
+        help="How a picture is fitted to what the model makes: crop cuts off edges, pad keeps the whole picture with "
+        "reflections around it, stretch changes its proportions; auto loses least. [default: auto]",
+    )  # fmt: skip
     batch_size: str = option(
         "auto", "--batch-size", metavar="auto|N", help="Items that go through the networks together."
     )
@@ -230,10 +240,16 @@ class RunOptions:
         help="Start although some pictures of the manifest are missing; their items fail (missing_picture).",
     )  # fmt: skip
     format: FormatName | None = option(
-        None, "--format", help="Format of the edited pictures. [default: png, or that of the file named with -o]"
-    )
+        None, "--format",
+        help="Format of the edited pictures; same is that of each picture. "
+        "[default: png, or that of the file named with -o]",
+    )  # fmt: skip
     quality: int | None = option(
-        None, "--quality", least=1, most=100, metavar="N", help="Quality of JPEG and WebP, 1 to 100. [default: 95]"
+        None, "--quality", least=1, most=100, metavar="N",
+        help="Quality of JPEG and WebP, 1 to 100. [default: that of the picture if it is a JPEG, else 95]",
+    )  # fmt: skip
+    metadata: MetadataName = option(
+        "keep", "--metadata", help="What a result keeps of its picture's EXIF and XMP; no-gps is all but the place."
     )
     overwrite: bool = option(False, "--overwrite", help="Edit all items again, also those that are done in DIR.")
     update: bool = option(

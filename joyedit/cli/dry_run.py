@@ -11,6 +11,7 @@ from joyedit.cli.passed_over_text import tell_passed_over
 from joyedit.cli.planned_text import lines_of, record_of
 from joyedit.cli.settings_in_force import in_force
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
+from joyedit.job.fit import LARGE_LOSS
 from joyedit.job.plan import failed, plan
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import line_of
@@ -56,9 +57,9 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         for entry in planned:
             counts.add(entry)
             if json:
-                console.result(line_of(record_of(entry, folder, config.max_pixels)))
+                console.result(line_of(record_of(entry, folder)))
             elif not quiet:
-                for line in lines_of(entry, folder, config.max_pixels):
+                for line in lines_of(entry, folder):
                     console.result(line)
     numbers = counts.numbers | {"passed_over": summary.passed.count}
     if json:
@@ -69,6 +70,11 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         console.result(jsonlib.dumps({"summary": numbers | told}))
     elif not quiet:
         console.result(", ".join(f"{label.replace('_', ' ')} {count}" for label, count in numbers.items()))
+        if counts.losing:
+            what = "1 item loses" if counts.losing == 1 else f"{counts.losing} items lose"
+            console.result(
+                f"{what} more than {LARGE_LOSS:.0%} of a picture, which is cropped (--fit pad keeps all of it)"
+            )
         if counts.rates is not None and counts.seconds:
             console.result(_time(counts, counts.rates))
     return EXIT_SOME_FAILED if numbers["failed"] or numbers.get("left") else EXIT_OK
@@ -85,12 +91,16 @@ def _checkpoint(config: RunConfig) -> Iterator[str]:
 
 
 class Counts:
-    """What a dry run counts: `seconds` of the items whose time is known, and how many others there are (`untimed`)."""
+    """What a dry run counts: `seconds` of the items whose time is known, and how many others there are (`untimed`).
+
+    `losing` counts items of which much is cropped.
+    """
 
     def __init__(self, earlier: EarlierRun) -> None:
         self.rates = earlier.rates
         self.seconds = 0.0
         self.untimed = 0
+        self.losing = 0
         self._own = earlier.own
         self._resume = earlier.resume
         self._counts: Counter[str] = Counter()
@@ -125,6 +135,7 @@ class Counts:
             seconds = None if self.rates is None else self.rates.of(sized.item)
             self.seconds += seconds or 0.0
             self.untimed += seconds is None
+            self.losing += max((fit.lost for fit in sized.fits), default=0.0) > LARGE_LOSS
 
 
 def _time(counts: Counts, rates: Rates) -> str:

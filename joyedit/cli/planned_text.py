@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
-from joyedit.errors import ItemError
 from joyedit.job.data_picture import Reference
-from joyedit.job.pictures.decode import header_size
+from joyedit.job.fit import Fit
 from joyedit.job.results.records import loras_of
+from joyedit.job.sizes import Size
 from joyedit.job.source.loras import loras_text
-from joyedit.job.spec import Batch, FailedItem, Size, SizedItem
+from joyedit.job.spec import Batch, FailedItem, SizedItem
 from joyedit.printable import brief, printable
 
 _TEXT = 100
@@ -19,7 +18,7 @@ _LEAST = 0.005
 """A smaller share is no crop but the rounding of a side."""
 
 
-def lines_of(entry: Batch | FailedItem, folder: Path, max_pixels: int) -> list[str]:
+def lines_of(entry: Batch | FailedItem, folder: Path) -> list[str]:
     """A line for the batch and one for each of its items; sizes are width x height in pixels.
 
     `folder` is the one that the outputs are in.
@@ -32,10 +31,10 @@ def lines_of(entry: Batch | FailedItem, folder: Path, max_pixels: int) -> list[s
     head = f"batch {entry.index}: {what}, {_size(first.target)}, {steps} {'step' if steps == 1 else 'steps'}"
     if first.item.loras:
         head += printable(f", LoRA {loras_text(first.item.loras)}")
-    return [head, *(f"  {_item(sized, folder, max_pixels)}" for sized in entry.items)]
+    return [head, *(f"  {_item(sized, folder)}" for sized in entry.items)]
 
 
-def record_of(entry: Batch | FailedItem, folder: Path, max_pixels: int) -> dict[str, Any]:
+def record_of(entry: Batch | FailedItem, folder: Path) -> dict[str, Any]:
     """The same as JSON. Sizes are [height, width], as in results.jsonl."""
     if isinstance(entry, FailedItem):
         return {
@@ -58,48 +57,39 @@ def record_of(entry: Batch | FailedItem, folder: Path, max_pixels: int) -> dict[
                 "seed": sized.item.sampling.seed,
                 "output_path": str((folder / sized.item.output).absolute()),
                 "inputs": [
-                    {"path": str(path), "size": size, "cropped": cropped(size, bucket)}
-                    for path, bucket in zip(sized.item.images, sized.references, strict=True)
-                    for size in [_size_of(path, max_pixels)]
+                    {"path": str(path), "size": list(fit.source), "cropped": cropped(fit), "padded": fit.padded}
+                    for path, fit in zip(sized.item.images, sized.fits, strict=True)
                 ],
+                "size": None if sized.result is None else list(sized.result),
             }
             for sized in entry.items
         ],
     }
 
 
-def cropped(size: Size | None, bucket: Size) -> dict[str, float] | None:
-    """The shares of a picture's height and width that are cut off when it is fitted to `bucket`; None if not known."""
-    if size is None:
-        return None
-    (height, width), (tall, wide) = size, bucket
-    scale = max(tall / height, wide / width)
-    shares = 1 - tall / math.ceil(height * scale), 1 - wide / math.ceil(width * scale)
+def cropped(fit: Fit) -> dict[str, float]:
+    """The shares of a picture's height and width that are cut off."""
+    (height, width), (left, top, right, bottom) = fit.source, fit.box
+    shares = 1 - (bottom - top) / height, 1 - (right - left) / width
     high, broad = (round(share, 4) if share >= _LEAST else 0.0 for share in shares)
     return {"height": high, "width": broad}
 
 
-def _item(sized: SizedItem, folder: Path, max_pixels: int) -> str:
+def _item(sized: SizedItem, folder: Path) -> str:
     item = sized.item
-    pictures = [_picture(path, bucket, max_pixels) for path, bucket in zip(item.images, sized.references, strict=True)]
+    pictures = [_picture(path, fit) for path, fit in zip(item.images, sized.fits, strict=True)]
     source = f"from {' + '.join(pictures)}" if pictures else "from the instruction alone"
     output = printable(str(folder / item.output))
-    return f"{output}: {brief(repr(item.instruction), _TEXT)}, seed {item.sampling.seed}, {source}"
+    size = "" if sized.result is None or sized.result == sized.target else f"{_size(sized.result)}, "
+    return f"{output}: {brief(repr(item.instruction), _TEXT)}, {size}seed {item.sampling.seed}, {source}"
 
 
-def _picture(path: Reference, bucket: Size, max_pixels: int) -> str:
-    size = _size_of(path, max_pixels)
-    if size is None:  # gone since the plan was made
-        return printable(str(path))
-    cut = [f"{share:.0%} of the {side}" for side, share in (cropped(size, bucket) or {}).items() if share]
-    return f"{printable(str(path))} ({_size(size)}{', cropped: ' + ' and '.join(cut) if cut else ''})"
-
-
-def _size_of(path: Reference, max_pixels: int) -> Size | None:
-    try:
-        return header_size(path, max_pixels)
-    except (ItemError, OSError):
-        return None
+def _picture(path: Reference, fit: Fit) -> str:
+    told = [f"{share:.0%} of the {side}" for side, share in cropped(fit).items() if share]
+    parts = [_size(fit.source)]
+    parts += [f"cropped: {' and '.join(told)}"] if told else []
+    parts += [f"padded by {fit.padded:.0%}"] if fit.padded >= _LEAST else []
+    return f"{printable(str(path))} ({', '.join(parts)})"
 
 
 def _size(size: Size) -> str:

@@ -10,7 +10,7 @@ from joyedit.job.spec import Settings
 from joyedit.printable import brief
 from joyedit.request import Request
 
-_SHOWN = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height")
+_SHOWN = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "size", "fit", "width", "height")
 _TEXT = 100
 """The most characters of a text that are shown."""
 

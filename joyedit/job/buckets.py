@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from joyedit.job.spec import Size
+from joyedit.job.sizes import Size
 
 _STEP = 16
 """Sides of the 256-base table are multiples of this; other bases scale the table up."""

@@ -16,8 +16,10 @@ from typing import Any
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.data_picture import MOST_HELD, Reference, held_by
+from joyedit.job.fit import bucket_of_least_loss, fit_to, parse_size, result_size
 from joyedit.job.pictures.decode import header_size
-from joyedit.job.spec import Batch, EditItem, FailedItem, Size, SizedItem
+from joyedit.job.sizes import Size
+from joyedit.job.spec import Batch, EditItem, FailedItem, SizedItem
 
 BatchSize = int | Callable[[Size], int]
 """The number of items in a full batch, or a function that gives it for the target's (height, width)."""
@@ -139,25 +141,49 @@ class _Waiting:
 
 
 def size_item(item: EditItem, size_of: Callable[[Reference], Size] = header_size) -> SizedItem | FailedItem:
-    """The item with a bucket for each reference and for its target.
+    """The item with a bucket for each reference and for its target, and the size of its result.
 
     The target gets the bucket that is nearest to the size of the item; without a size, the bucket of the last
     reference; without references, the square of the base size. A single reference gets the bucket of the
     target, because the model was trained on edits of one shape.
     """
+    choose = choose_bucket if item.fit == "crop" else bucket_of_least_loss
     try:
-        references = tuple(choose_bucket(size_of(path), item.basesize) for path in item.images)
+        sources = [size_of(path) for path in item.images]
     except ItemError as error:
         return failed(item, error.code, str(error))
+    references = tuple(choose(size, item.basesize) for size in sources)
     if item.size is not None:
-        target = choose_bucket(item.size, item.basesize)
+        target = choose(item.size, item.basesize)
         if len(references) == 1:
             references = (target,)
     elif references:
         target = references[-1]
     else:
         target = (item.basesize, item.basesize)
-    return SizedItem(item=item, target=target, references=references)
+    wish = parse_size(item.result_size)
+    is_undone = wish.kind != "bucket" and item.size is None
+    frame = None
+    if len(references) == 1 and item.size is not None:
+        frame = wish.exact or (None if item.fit == "crop" else target)
+    last = len(references) - 1
+    fits = tuple(
+        fit_to(size, bucket, item.fit, is_undone=is_undone and place == last, frame=frame)
+        for place, (size, bucket) in enumerate(zip(sources, references, strict=True))
+    )
+    follows = (
+        fits[-1]
+        if fits and (item.size is None or len(fits) == 1)
+        else fit_to(item.size or target, target, "stretch", is_undone=True)
+    )
+    return SizedItem(
+        item=item,
+        target=target,
+        references=references,
+        fits=fits,
+        shown=follows.shown,
+        result=result_size(wish, follows),
+    )
 
 
 def failed(item: EditItem, code: str, message: str) -> FailedItem:

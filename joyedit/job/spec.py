@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from joyedit.job.data_picture import Reference
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+from joyedit.job.fit import Fit, PixelBox
+from joyedit.job.sizes import FitName, Size
 
 AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"]
 """`flash` is the first of fa4, fa3, fa2 and varlen that is installed and works."""
 
 SwitchName = Literal["auto", "on", "off"]
+
+FormatName = Literal["png", "jpg", "webp", "same"]
+"""The format of the results; `same` is that of each item's picture, or what comes nearest to it."""
+
+MetadataName = Literal["keep", "no-gps", "strip"]
+"""What a result keeps of its picture's EXIF and XMP: all, all but where it was taken, or nothing."""
 
 OffloadName = Literal["auto", "none", "encoder", "blocks"]
 """What passes through the device instead of staying there: as the plan says, nothing, the text encoder's layers, or
@@ -83,6 +88,8 @@ class Settings:
     basesize: int | None = None
     width: int | None = None
     height: int | None = None
+    size: str | None = None
+    fit: FitName | None = None
 
     def over(self, lower: Settings) -> Settings:
         """These settings; `lower` gives the ones that they leave open."""
@@ -132,12 +139,12 @@ class EditItem:
 
     `images` are the references in order (none: text to image). `output` is relative to the output folder,
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
-    before the choice of a bucket; with None the last reference decides. `loras` change the DiT for this item.
-    `has_default_id`: the id comes from the
-    path of the first reference. `other_ids` are default ids that the item had if other lines were there: its picture
-    may be finished under one of them. `owns` says which records under these ids are of this item: none, those of the
-    same line, or all of the same pictures. `columns` are what its record carries from
-    the source; they change no picture.
+    before the choice of a bucket; with None the last reference decides. `result_size` is the size of the picture that
+    is written, as `fit.parse_size` reads it, and `fit` says how references are put into buckets. `loras` change the DiT
+    for this item. `has_default_id`: the id comes from the path of the first reference. `other_ids` are default ids that
+    the item had if other lines were there: its picture may be finished under one of them. `owns` says which records
+    under these ids are of this item: none, those of the same line, or all of the same pictures. `columns` are what its
+    record carries from the source; they change no picture.
     """
 
     id: str
@@ -148,6 +155,8 @@ class EditItem:
     size: Size | None
     output: str
     origin: Origin
+    result_size: str = "bucket"
+    fit: FitName = "crop"
     loras: tuple[Lora, ...] = ()
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
@@ -173,11 +182,19 @@ class FailedItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SizedItem:
-    """An item with its buckets: that of the target, and one for each reference."""
+    """An item with its buckets: that of the target, and one for each reference.
+
+    `fits` say how the references are put into their buckets; where there are none, they are cropped. `shown` is the
+    box of the target's bucket that becomes the result, and `result` the result's size; None stands for all of it, as
+    it is.
+    """
 
     item: EditItem
     target: Size
     references: tuple[Size, ...]
+    fits: tuple[Fit, ...] = ()
+    shown: PixelBox | None = None
+    result: Size | None = None
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
@@ -224,8 +241,9 @@ class RunConfig:
     offload: OffloadName = "auto"
     memory: int | None = None
     schedule: Literal["auto", "original", "diffusers"] = "auto"
-    format: Literal["png", "jpg", "webp"] = "png"
+    format: FormatName = "png"
     quality: int | None = None
+    metadata: MetadataName = "keep"
     window: int = 256
     redo: Literal["changed", "all", "failed"] = "changed"
     update: bool = False
@@ -245,7 +263,8 @@ class ItemResult:
 
     `seconds` has the item's share of each stage (read, encode, denoise, decode, write), `inputs_seen` the
     references that joyedit has read. `planned_output` is the output of an item that failed. `replaces` are other ids of
-    the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has.
+    the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result` is the (height, width) of the picture,
+    and `fit` says how the last reference was put into its bucket.
     """
 
     id: str
@@ -267,4 +286,6 @@ class ItemResult:
     planned_output: str | None = None
     replaces: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
+    result: Size | None = None
+    fit: Fit | None = None
     columns: dict[str, Any] | None = field(default=None, hash=False)

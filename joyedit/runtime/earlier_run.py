@@ -22,7 +22,6 @@ from typing import Any
 from joyedit.errors import CheckpointError, DeviceError, OutputError
 from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import RESULTS
-from joyedit.job.pictures.encode import DEFAULT_QUALITY
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal, has_records
 from joyedit.job.results.output_folder import OutputFolder
@@ -167,7 +166,8 @@ def _resume(
         model=model_identity(info, config),
         schedule=info.schedule,
         dtype=info.dtype,
-        quality=DEFAULT_QUALITY if config.quality is None else config.quality,
+        quality=config.quality,
+        metadata=config.metadata,
     )
     shared = shared_by_all(source, config.output, fingerprints)
     hashes = HashCache()

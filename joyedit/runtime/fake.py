@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from joyedit.errors import ItemError
-from joyedit.job.spec import RunConfig, Size
+from joyedit.job.sizes import Size
+from joyedit.job.spec import RunConfig
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, HostTimestamp, OutOfMemory, ReadyBatch
 
 ROOM = "JOYEDIT_FAKE_ROOM"

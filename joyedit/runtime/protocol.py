@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from joyedit.job.spec import EditItem, Seen, Size, SizedItem
+from joyedit.job.pictures.properties import PictureProperties
+from joyedit.job.sizes import Size
+from joyedit.job.spec import EditItem, Seen, SizedItem
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +51,8 @@ class BackendInfo:
 class ReadyItem:
     """An item with its pictures in memory: RGB, one for each reference, each of its bucket's size.
 
-    `seconds` is the time that reading took; `seen` tells for each picture which file it was.
+    `seconds` is the time that reading took; `seen` tells for each picture which file it was. `properties` are those of
+    the last picture, which the result gets back.
     """
 
     sized: SizedItem
@@ -57,6 +60,7 @@ class ReadyItem:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     seen: tuple[Seen, ...] = ()
+    properties: PictureProperties | None = None
 
     @property
     def item(self) -> EditItem:

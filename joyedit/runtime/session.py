@@ -15,7 +15,6 @@ from joyedit.errors import CheckpointError, DeviceError, JoyeditError, first_lin
 from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import FAILED, REPORT
 from joyedit.job.pictures.decode import allow_pixels, header_size
-from joyedit.job.pictures.encode import DEFAULT_QUALITY
 from joyedit.job.plan import plan
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.given_up import KILLED
@@ -35,6 +34,7 @@ from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import BatchEditor
+from joyedit.runtime.pipeline.loss_check import LossCheck
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
 from joyedit.runtime.pipeline.record import Recorder
@@ -77,13 +77,15 @@ class RunSession:
         self._hashes = HashCache()
         self._tally = Tally()
         self._scenes = SceneCheck(config.model, progress.note)
+        self._losses = LossCheck(progress.note)
         self._one_by_one = source.kind == "stdin"  # its sender may wait for a result before it sends the next item
         info = model.info
         self._fingerprints = Fingerprinter(
             model=model.identity(),
             schedule=info.schedule,
             dtype=info.dtype,
-            quality=DEFAULT_QUALITY if config.quality is None else config.quality,
+            quality=config.quality,
+            metadata=config.metadata,
         )
         self._shared = shared_by_all(source, folder.path, self._fingerprints)
         self._stats.asked = asked_of(source, folder.path) | {"shared": str(self._shared)}
@@ -234,7 +236,12 @@ class RunSession:
         """Read the pictures of the planned batches in threads."""
         config = self._config
         read = partial(read_picture, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
-        return ReadAhead(planned, read, timeout=config.read_timeout, stopped=self.stop, on_batch=self.admission.take)
+        return ReadAhead(planned, read, timeout=config.read_timeout, stopped=self.stop, on_batch=self._planned)
+
+    def _planned(self, batch: Batch) -> None:
+        """A batch whose pictures will be read next."""
+        self._losses.look(batch)
+        self.admission.take(batch)
 
     def editor(self) -> BatchEditor:
         """What takes batches through the networks."""

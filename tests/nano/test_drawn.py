@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from joyedit.job.buckets import choose_bucket
-from joyedit.job.pictures.decode import fit
 from joyedit.job.pictures.drawn import is_drawn
+from joyedit.job.pictures.fitted import cropped_to
 from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem
 from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.protocol import ReadyBatch
@@ -22,7 +22,7 @@ from nano.wording import EDITS
 
 def fitted(image: Image.Image) -> Image.Image:
     image = image.convert("RGB")
-    return fit(image, choose_bucket((image.height, image.width), 256))
+    return cropped_to(image, choose_bucket((image.height, image.width), 256))
 
 
 def scenes(count: int) -> list[Image.Image]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from joyedit.job.buckets import choose_bucket
-from joyedit.job.pictures.decode import fit
+from joyedit.job.pictures.fitted import cropped_to
 from joyedit.job.spec import EditItem, Lora, Origin, RunConfig, Sampling, SizedItem
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
@@ -55,7 +55,7 @@ def batch_of(edits: Sequence[Edit]) -> ReadyBatch:
         )  # fmt: skip
         target = references[-1] if references else (BASE, BASE)
         items.append(SizedItem(item=item, target=target, references=references))
-        pictures.append(tuple(fit(i, bucket) for i, bucket in zip(edit.images, references, strict=True)))
+        pictures.append(tuple(cropped_to(i, bucket) for i, bucket in zip(edit.images, references, strict=True)))
     return ReadyBatch.of(items, pictures)
 
 

@@ -18,7 +18,7 @@ from typing import Protocol
 from joyedit.errors import ItemError
 from joyedit.job.pictures.machine_memory import available_bytes
 from joyedit.job.pictures.memory import Need
-from joyedit.job.spec import Size
+from joyedit.job.sizes import Size
 
 SHARE = 4
 """One part in so many of the memory that is available at the first picture is for decoding."""

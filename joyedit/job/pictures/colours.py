@@ -27,6 +27,11 @@ ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
     """`image` (decoded, any mode) as RGB. Adds the changes to `notes`."""
+    return to_rgb_and_alpha(image, notes)[0]
+
+
+def to_rgb_and_alpha(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:
+    """`image` (decoded, any mode) as RGB on white, and its alpha (L) if it has one. Adds the changes to `notes`."""
     colour, alpha = _split_alpha(image, notes)
     rgb = _by_profile(colour, image.info, notes)
     if alpha is not None and alpha.getextrema() != (255, 255):
@@ -34,7 +39,7 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
         white.paste(rgb, mask=alpha)
         rgb = white
         notes.append("alpha flattened on white")
-    return rgb
+    return rgb, alpha
 
 
 def _split_alpha(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:

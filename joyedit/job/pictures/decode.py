@@ -7,7 +7,6 @@ Any file gives a picture or an ItemError: "missing_picture", "empty_picture", "t
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import warnings
@@ -21,8 +20,9 @@ from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from joyedit.job.data_picture import DataPicture
 from joyedit.job.hashing import HashCache, sha256_of
+from joyedit.job.pictures.alpha import StoredAlpha
 from joyedit.job.pictures.budget import PlainCaller, Reading, shared_budget
-from joyedit.job.pictures.colours import to_rgb
+from joyedit.job.pictures.colours import to_rgb, to_rgb_and_alpha
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.pictures.frames import chosen_frame
 from joyedit.job.pictures.given import Given, open_picture, read_errors, refuse_special_file, unchanged
@@ -31,9 +31,11 @@ from joyedit.job.pictures.jpeg import JpegPicture, check_data, check_end
 from joyedit.job.pictures.memory import decoding_need, keeps_decoder
 from joyedit.job.pictures.png import PngPicture
 from joyedit.job.pictures.profiles import COLOUR_KEYS
+from joyedit.job.pictures.properties import PictureProperties, PropertiesReader
 from joyedit.job.pictures.python_warnings import gathered_warnings, is_hooked
 from joyedit.job.pictures.tiff_reader import TiffPicture
-from joyedit.job.spec import MAX_PIXELS, Seen, Size, Stamp
+from joyedit.job.sizes import Size
+from joyedit.job.spec import MAX_PIXELS, Seen, Stamp
 
 # fmt: off
 SUPPORTED_SUFFIXES: frozenset[str] = frozenset((
@@ -83,6 +85,7 @@ class Picture:
     """
 
     image: Image.Image
+    properties: PictureProperties
     notes: tuple[str, ...] = ()
     seen: Seen | None = None
 
@@ -142,9 +145,9 @@ def load_picture(
     with read_errors(given), open_picture(given) as file, unchanged(given, file) as stamp:
         seen = None if hashes is None else _hash(given, file, stamp, hashes)
         with gathered_warnings() as warned:
-            image, notes = _decode(str(given), file, stamp.size, max_pixels, reading)
+            image, properties, notes = _decode(str(given), file, stamp.size, max_pixels, reading)
     notes += [f"the decoder warns: {warning}" for warning in warned]
-    return Picture(image=image, notes=tuple(dict.fromkeys(notes)), seen=seen)
+    return Picture(image=image, properties=properties, notes=tuple(dict.fromkeys(notes)), seen=seen)
 
 
 def _hash(picture: str | DataPicture, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
@@ -158,8 +161,10 @@ def _hash(picture: str | DataPicture, file: BinaryIO, stamp: Stamp, hashes: Hash
     return Seen(known, stamp)
 
 
-def _decode(name: str, file: BinaryIO, size: int, max_pixels: int, reading: Reading) -> tuple[Image.Image, list[str]]:
-    """The picture and the notes about it."""
+def _decode(
+    name: str, file: BinaryIO, size: int, max_pixels: int, reading: Reading
+) -> tuple[Image.Image, PictureProperties, list[str]]:
+    """The picture, its properties, and the notes about it."""
     image = open_image(file, name, max_pixels)
     # Pillow itself turns a TIFF upright while it decodes the file.
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
@@ -167,6 +172,7 @@ def _decode(name: str, file: BinaryIO, size: int, max_pixels: int, reading: Read
     is_turned = orientation in _TRANSPOSE
     reading.admit(name, decoding_need(image, size, is_turned=is_turned))
     notes: list[str] = _wrong_ending(name, image)
+    properties = PropertiesReader(image, notes)
     beside = {key: image.info[key] for key in COLOUR_KEYS if key in image.info}
     _load(image, file, notes, reading)
     first = chosen_frame(image, name, reading.caller, notes)
@@ -175,16 +181,18 @@ def _decode(name: str, file: BinaryIO, size: int, max_pixels: int, reading: Read
         first = image.copy()
         first.info = dict(image.info)
     first.info.update(beside)  # another frame has lost it
-    del image
-    rgb = to_rgb(first, notes)
+    rgb, alpha = to_rgb_and_alpha(first, notes)
     if rgb is first:
         rgb = first._new(first.im)  # a plain picture with the same pixels: it holds neither file nor reader
+    colours = dict(first.info)
     del first
     if is_turned:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
+        alpha = None if alpha is None else alpha.transpose(_TRANSPOSE[orientation])
         notes.append(f"EXIF orientation {orientation} applied")
     rgb.info = {}
-    return rgb, notes
+    kept = None if alpha is None else StoredAlpha.of(alpha)
+    return rgb, properties.read(image, colours, (rgb.height, rgb.width), kept), notes
 
 
 def _load(image: ImageFile.ImageFile, file: BinaryIO, notes: list[str], reading: Reading) -> None:
@@ -236,25 +244,6 @@ def _wrong_ending(name: str, image: ImageFile.ImageFile) -> list[str]:
     return (
         [f"a {kind} picture, although its name ends in {suffix}"] if suffix not in ("", *_ENDINGS.get(kind, ())) else []
     )
-
-
-def fit(image: Image.Image, bucket: Size) -> Image.Image:
-    """`image` scaled to cover `bucket` (height, width) and cropped to it at the centre.
-
-    Each side is rounded up. The resampling is bilinear over the whole support. The crop cuts off the floor of
-    half the excess at the top and on the left.
-    """
-    height, width = bucket
-    scale = max(height / image.height, width / image.width)
-    tall, wide = math.ceil(image.height * scale), math.ceil(image.width * scale)
-    left, top = (wide - width) // 2, (tall - height) // 2
-    if tall * wide <= 16 * height * width:
-        scaled = image.resize((wide, tall), Image.Resampling.BILINEAR)
-        return scaled.crop((left, top, left + width, top + height))
-    # A strip thousands of times longer than wide: compute only the part that stays.
-    across, down = image.width / wide, image.height / tall
-    box = (left * across, top * down, (left + width) * across, (top + height) * down)
-    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from joyedit.job.pictures import tiff
 from joyedit.job.pictures.colours import ALPHA_MODES, DEEP_MODES, has_transparency, uses_profile
 from joyedit.job.pictures.png import PngPicture
 from joyedit.job.pictures.tiff_reader import TiffPicture
-from joyedit.job.spec import Size
+from joyedit.job.sizes import Size
 
 RGB_BYTES = 4
 """Bytes of a pixel in Pillow's RGB."""

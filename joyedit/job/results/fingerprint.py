@@ -8,7 +8,8 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     instruction   as the model gets it
     sampling      steps, guidance_scale, seed, negative_prompt
     basesize, size
-    quality       of JPEG and WebP; null for PNG
+    result        the size of the result, as asked for, how pictures are fitted, and what metadata it keeps
+    quality       of JPEG and WebP; null for PNG, "source" where it is that of the picture
     inputs        the sha256 of each reference's file, in order
     loras         the sha256 and the scale of each LoRA, in order, and its noise levels; only where there are some
 
@@ -23,9 +24,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joyedit.job.spec import EditItem
+from joyedit.job.spec import EditItem, MetadataName
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 """Raise it with a change that makes other pictures of the same inputs. joyedit then edits all items again."""
 
 _TEXT = json.JSONEncoder().encode
@@ -33,17 +34,20 @@ _TEXT = json.JSONEncoder().encode
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprinter:
-    """Makes the fingerprints of a run, from what all its items share. `quality` is that of JPEG and WebP."""
+    """Makes the fingerprints of a run, from what all its items share. `quality` is that of JPEG and WebP; with None
+    it is that of the picture.
+    """
 
     model: str
     schedule: str
     dtype: str
-    quality: int
+    quality: int | None
+    metadata: MetadataName
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
         """The fingerprint of `item`; `inputs` are the sha256 of its references."""
         sampling, text = item.sampling, _TEXT
-        quality = "null" if item.output[-4:].lower() == ".png" else self.quality
+        quality = "null" if item.output[-4:].lower() == ".png" else '"source"' if self.quality is None else self.quality
         loras = ""
         if item.loras:
             loras = f'"loras": {text([[lora.sha256, lora.scale, lora.sigmas] for lora in item.loras])}, '
@@ -53,6 +57,7 @@ class Fingerprinter:
             f'{{"basesize": {item.basesize}, "dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
             f'"instruction": {text(item.instruction)}, {loras}"model": {text(self.model)}, "quality": {quality}, '
+            f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"], '
             f'"sampling": [{sampling.steps}, {float(sampling.guidance_scale)!r}, {sampling.seed}, '
             f"{text(sampling.negative_prompt)}], "
             f'"schedule": {text(self.schedule)}, "size": {size}, "version": {OUTPUT_VERSION}}}'

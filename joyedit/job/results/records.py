@@ -8,8 +8,12 @@ A record is one JSON object on one line:
     inputs        paths of the references, in order; of a picture in a line data:image/png;sha256=<its hash>
     output        path of the picture, relative to the output folder; null if there is none
     bucket        [height, width] of the target in pixels; null if the item never had one
+    size          [height, width] of the picture in pixels; only of a finished one
+    fit           how the last reference was put into its bucket; only where there is one: mode (crop, pad, stretch),
+                  source ([height, width] of the reference), lost and padded (shares from 0 to 1), scale
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
-                  or null), schedule, model, dtype, attention, joyedit (its version); lora where the item has some:
+                  or null), size and fit (as asked for), schedule, model, dtype, attention, joyedit (its version);
+                  lora where the item has some:
                   file (its name), sha256 and scale of each; empty for a line of the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write
     notes         unusual steps that the pictures needed, as texts
@@ -55,6 +59,10 @@ BLOCK = 1 << 14
 def record_of(result: ItemResult) -> dict[str, Any]:
     """The record of `result`, ready for JSON."""
     more: dict[str, Any] = {"replaces": list(result.replaces)} if result.replaces else {}
+    if result.result is not None:
+        more["size"] = list(result.result)
+    if result.fit is not None:
+        more["fit"] = result.fit.as_record()
     more |= {} if result.columns is None else {"columns": result.columns}
     if result.loras:
         more["loras"] = list(result.loras)
@@ -92,6 +100,8 @@ def settings_of(item: EditItem) -> dict[str, Any]:
         "basesize": item.basesize,
         "width": width,
         "height": height,
+        "size": item.result_size,
+        "fit": item.fit,
         **({"lora": loras_of(item)} if item.loras else {}),
     }
 

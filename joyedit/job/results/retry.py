@@ -60,7 +60,9 @@ def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
     if inputs:
         line |= {"image": inputs[0]} if len(inputs) == 1 else {"images": inputs}
     line |= {key: settings[key] for key in _SETTINGS}
-    if settings.get("width") is not None and settings.get("height") is not None:
+    line |= {key: settings[key] for key in ("size", "fit") if settings.get(key) is not None}
+    has_sides = settings.get("width") is not None and settings.get("height") is not None
+    if has_sides and line.get("size", "bucket") == "bucket":  # else the size says the same
         line |= {"width": settings["width"], "height": settings["height"]}
     loras = _loras(record.get("loras"), settings.get("lora"))
     if loras is None:

@@ -24,12 +24,13 @@ from joyedit.job.source.names import EXTENSIONS, name_problem
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
 from joyedit.job.source.problems import Record, Table, cut, one_message, shown
+from joyedit.job.source.result_sizes import asked_size
 from joyedit.job.source.schema import PICTURE_KEYS, Line
-from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
+from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
 from joyedit.job.source.text import MAX_ITEM
 from joyedit.job.source.written_paths import is_plain
-from joyedit.job.spec import EditItem, FailedItem, Origin, Owns, Sampling, Settings, Size
+from joyedit.job.spec import EditItem, FailedItem, Origin, Owns, Sampling, Settings
 
 _SHOWN_TEXT = 2000
 _SHOWN_PATH = 1000
@@ -206,7 +207,7 @@ class ItemBuilder:
         loras = self._own_loras(line, problems)
         settings, given = self._settings_with(loras)
         sampling = self._own_sampling(line, given)
-        size = self._size(line, problems)
+        asked = asked_size(settings, problems, line)
         names = self._names(line, values, pictures, max(record.line, 1), problems)
         if problems or not make:
             return _Built(None, problems, line, names.id, instruction, missing, loras)
@@ -216,7 +217,9 @@ class ItemBuilder:
             instruction=instruction,
             sampling=sampling,
             basesize=line.basesize or settings.basesize or 0,
-            size=size,
+            size=asked.size,
+            result_size=asked.result,
+            fit=line.fit or settings.fit or "crop",
             output=names.output,
             origin=Origin(file=self._file, line=record.line or None),
             loras=loras.loras,
@@ -314,13 +317,6 @@ class ItemBuilder:
             seed=given.seed if line.seed is None else line.seed,
             negative_prompt=given.negative_prompt if line.negative_prompt is None else line.negative_prompt,
         )
-
-    def _size(self, line: Line, problems: list[Problem]) -> Size | None:
-        width = self.settings.width if line.width is None else line.width
-        height = self.settings.height if line.height is None else line.height
-        if (width is None) != (height is None):
-            problems.append(PAIR)
-        return None if width is None or height is None else (height, width)
 
     def _names(
         self,

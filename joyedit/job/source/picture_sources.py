@@ -19,10 +19,11 @@ from joyedit.job.source.output_tree import Identity, OutputTree
 from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.source.picture_folder import Entry, FolderWalk
 from joyedit.job.source.problems import Problems, Record, cut, one_message, shown, utf8_safe
+from joyedit.job.source.result_sizes import AskedSize, asked_size
 from joyedit.job.source.source import Source, SourceSummary
-from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
+from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.taken_names import TakenNames
-from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings, Size
+from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
 
 _SHOWN_PATH = 1000
 
@@ -63,7 +64,7 @@ class _Shared:
     settings: Settings
     instruction: str | None
     sampling: Sampling
-    size: Size | None
+    size: AskedSize
     loras: LoraSet
 
 
@@ -122,13 +123,11 @@ class FolderSource(Source):
         settings = self.options.settings(Settings(), loras.settings)
         needs = needs_texts(self.options)
         text, problems = (None, []) if needs else self._composed(None)
-        height, width = settings.height, settings.width
-        if (width is None) != (height is None):
-            problems = [*problems, PAIR]
+        problems = list(problems)
+        asked = asked_size(settings, problems)
         if problems:
             raise ManifestError(problem.at(self.name) for problem in problems)
-        size = None if height is None or width is None else (height, width)
-        return _Shared(settings=settings, instruction=text, sampling=settings.sampling(), size=size, loras=loras)
+        return _Shared(settings=settings, instruction=text, sampling=settings.sampling(), size=asked, loras=loras)
 
     def _composed(self, own: str | None) -> tuple[str, list[Problem]]:
         options = self.options
@@ -178,7 +177,9 @@ class FolderSource(Source):
             instruction=instruction,
             sampling=shared.sampling,
             basesize=shared.settings.basesize or 0,
-            size=shared.size,
+            size=shared.size.size,
+            result_size=shared.size.result,
+            fit=shared.settings.fit or "crop",
             output=name.id + extension,
             origin=Origin(file=self.name),
             loras=shared.loras.loras,

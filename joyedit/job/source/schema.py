@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from joyedit.errors import Problem
+from joyedit.job.fit import SIZE_RULE, parse_size
+from joyedit.job.sizes import MAX_SIDE, FitName
 from joyedit.job.source.columns import ALL, Columns, as_value
 from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.loras import MOST_SCALE, RULE
@@ -31,7 +33,7 @@ ALIASES: Mapping[str, str] = {
 
 ITEM_KEYS = (
     "image", "images", "instruction", "id", "negative_prompt", "seed",
-    "steps", "guidance_scale", "basesize", "width", "height", "output", "lora",
+    "steps", "guidance_scale", "basesize", "width", "height", "size", "fit", "output", "lora",
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
 RECIPE_KEYS = (*SETTINGS_KEYS, "lora")
@@ -45,7 +47,8 @@ MAX_IMAGES = 64
 
 _Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 _Filled = Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
-_Side = Annotated[int, Field(ge=16, le=16384)]
+_Side = Annotated[int, Field(ge=16, le=MAX_SIDE)]
+_Size = Annotated[str, AfterValidator(lambda text: str(parse_size(text)))]
 
 RULES: Mapping[str, str] = {
     "image": "the path of one picture",
@@ -57,8 +60,10 @@ RULES: Mapping[str, str] = {
     "steps": f"a whole number from 1 to {MAX_STEPS}",
     "guidance_scale": f"a number from 0 to {MAX_GUIDANCE}",
     "basesize": "one of " + ", ".join(str(size) for size in BASE_SIZES),
-    "width": "a whole number from 16 to 16384",
-    "height": "a whole number from 16 to 16384",
+    "width": f"a whole number from 16 to {MAX_SIDE}",
+    "height": f"a whole number from 16 to {MAX_SIDE}",
+    "size": SIZE_RULE,
+    "fit": "auto, crop, pad or stretch",
     "output": "text",
     "lora": RULE,
 }
@@ -85,6 +90,8 @@ class _Strict(BaseModel):
     basesize: int | None = None
     width: _Side | None = None
     height: _Side | None = None
+    size: _Size | None = None
+    fit: FitName | None = None
     lora: _Filled | LoraEntry | list[_Filled | LoraEntry] | None = None
 
 

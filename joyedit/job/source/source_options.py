@@ -26,6 +26,8 @@ BUILT_IN = Settings(
     seed=Sampling().seed,
     negative_prompt=Sampling().negative_prompt,
     basesize=1024,
+    size="input",
+    fit="auto",
 )
 """The settings that hold if nobody gives any."""
 

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.job.results.report import host_peak_memory
-from joyedit.job.spec import Lora, RunConfig, Size
+from joyedit.job.sizes import Size
+from joyedit.job.spec import Lora, RunConfig
 from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from joyedit.job.spec import Size
+from joyedit.job.sizes import Size
 from joyedit.models.dit import DiT
 from joyedit.models.schedule import sigmas
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from joyedit.errors import first_line
-from joyedit.job.spec import Size
+from joyedit.job.sizes import Size
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.protocol import OutOfMemory
 

@@ -23,7 +23,8 @@ from joyedit.job.data_picture import MOST_HELD, Reference, held_by
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.plan import failed
 from joyedit.job.results.resume import Decision, Resume
-from joyedit.job.spec import EditItem, FailedItem, Size
+from joyedit.job.sizes import Size
+from joyedit.job.spec import EditItem, FailedItem
 from joyedit.runtime.pipeline.threads import Task, Workers
 
 AHEAD = 128

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job import failpoints
 from joyedit.job.data_picture import Reference
+from joyedit.job.fit import Fit
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.budget import Reading, shared_budget
-from joyedit.job.pictures.decode import fit, load_picture
-from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, FailedItem, Seen, Size, SizedItem
+from joyedit.job.pictures.decode import load_picture
+from joyedit.job.pictures.fitted import fitted
+from joyedit.job.pictures.properties import PictureProperties
+from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, FailedItem, Seen, SizedItem
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.threads import StoppedError, Task, Workers, running_call
 from joyedit.runtime.protocol import ReadyBatch, ReadyItem
@@ -47,24 +50,30 @@ class ReadPicture:
     """One reference in memory, and what was done to it beyond the ordinary."""
 
     image: Image.Image
+    properties: PictureProperties
     notes: tuple[str, ...]
     seconds: float
     seen: Seen
 
 
 def read_picture(
-    path: Reference, bucket: Size, clock: StageClock, hashes: HashCache, max_pixels: int = MAX_PIXELS
+    path: Reference, fit: Fit, clock: StageClock, hashes: HashCache, max_pixels: int = MAX_PIXELS
 ) -> ReadPicture:
     """Hash, decode, orient and fit one picture. Raises `ItemError`, and `StoppedError` where it waits for memory."""
-    with clock.stage("read") as lap, Reading(shared_budget(), running_call(), bucket) as reading:
+    with clock.stage("read") as lap, Reading(shared_budget(), running_call(), fit.bucket) as reading:
         failpoints.reached("read")
         picture = load_picture(path, max_pixels, hashes, reading)
-        image = fit(picture.image, bucket)
+        size = picture.image.height, picture.image.width
+        if size != fit.source:
+            raise ItemError("picture_changed", f"{path}: it has another size than before")
+        image = fitted(picture.image, fit)
     assert picture.seen is not None  # it was asked for
-    return ReadPicture(image=image, notes=picture.notes, seconds=lap.seconds, seen=picture.seen)
+    return ReadPicture(
+        image=image, properties=picture.properties, notes=picture.notes, seconds=lap.seconds, seen=picture.seen
+    )
 
 
-_Key = tuple[Reference, Size]
+_Key = tuple[Reference, Fit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,7 @@ class ReadAhead:
     def __init__(
         self,
         planned: Iterator[Batch | FailedItem],
-        read: Callable[[Reference, Size], ReadPicture],
+        read: Callable[[Reference, Fit], ReadPicture],
         *,
         depth: int = DEPTH,
         workers: int = WORKERS,
@@ -201,8 +210,8 @@ def _ready_item(sized: SizedItem, pictures: list[ReadPicture], seconds: float) -
     paths = sized.item.images
     notes = [
         note if len(paths) == 1 else f"{path.name}: {note}"
-        for path, picture in zip(paths, pictures, strict=True)
-        for note in picture.notes
+        for path, picture, fit in zip(paths, pictures, sized.fits, strict=True)
+        for note in (*picture.notes, *fit.notes())
     ]
     return ReadyItem(
         sized=sized,
@@ -210,8 +219,9 @@ def _ready_item(sized: SizedItem, pictures: list[ReadPicture], seconds: float) -
         notes=tuple(dict.fromkeys(notes)),
         seconds=seconds,
         seen=tuple(picture.seen for picture in pictures),
+        properties=pictures[-1].properties if pictures else None,
     )
 
 
 def _keys(sized: SizedItem) -> list[_Key]:
-    return list(zip(sized.item.images, sized.references, strict=True))
+    return list(zip(sized.item.images, sized.fits, strict=True))

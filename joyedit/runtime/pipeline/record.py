@@ -22,7 +22,7 @@ from joyedit.job.results.records import settings_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.safe_open import open_own, reason_of
-from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, Size, SizedItem
+from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, SizedItem
 from joyedit.printable import printable
 from joyedit.runtime.protocol import BackendInfo
 
@@ -77,7 +77,7 @@ class Recorder:
 
     def ok(self, sized: SizedItem, written: Written, *, seconds: Mapping[str, float], notes: tuple[str, ...]) -> None:
         """An item whose picture stands under its final name."""
-        self._add(self._result(sized.item, sized.target, seconds=seconds, notes=notes, written=written))
+        self._add(self._result(sized.item, sized, seconds=seconds, notes=notes, written=written))
 
     def skipped(self) -> None:
         """An item that an earlier run has done; its record stands."""
@@ -107,7 +107,7 @@ class Recorder:
         code, message = fault_of(error, code)
         self.log(f"{sized.item.id}: {code}: {message}", error)
         fault = {"code": code, "message": message}
-        self._add(self._result(sized.item, sized.target, seconds=seconds or {}, notes=notes, error=fault))
+        self._add(self._result(sized.item, sized, seconds=seconds or {}, notes=notes, error=fault))
 
     def unplanned(self, item: FailedItem) -> None:
         """An item that failed before it joined a batch."""
@@ -162,7 +162,7 @@ class Recorder:
     def _result(
         self,
         item: EditItem,
-        bucket: Size | None,
+        sized: SizedItem | None,
         *,
         seconds: Mapping[str, float],
         notes: tuple[str, ...],
@@ -175,7 +175,9 @@ class Recorder:
             instruction=item.instruction,
             inputs=tuple(address_of(one) for one in item.images),
             output=item.output if error is None else None,
-            bucket=bucket,
+            bucket=None if sized is None else sized.target,
+            result=None if sized is None or written is None else sized.result or sized.target,
+            fit=None if sized is None or not sized.fits else sized.fits[-1],
             settings=self._settings(item),
             seconds=dict(seconds),
             notes=notes,

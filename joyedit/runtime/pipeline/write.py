@@ -32,8 +32,9 @@ from joyedit.job.spec import EditItem, RunConfig
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import EditedItem
+from joyedit.runtime.pipeline.give_back import given_back
 from joyedit.runtime.pipeline.record import Recorder, Written
-from joyedit.runtime.protocol import BackendInfo
+from joyedit.runtime.protocol import BackendInfo, ReadyItem
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -151,7 +152,8 @@ class PictureWriter:
             image = edited.running.picture(edited.place)
             code = "write_failed"
             with self._clock.stage("write") as lap:
-                data = self._encode(item, image)
+                data, more = self._encode(edited.ready, image)
+                notes += more
                 self._put(item, data)
                 written = Written(
                     fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in inputs]),
@@ -185,15 +187,19 @@ class PictureWriter:
             if not is_gone and picture_state(path, before, trust=False) == "lost" and is_made_by_joyedit(path):
                 self._folder.remove(earlier[0])  # damaged
 
-    def _encode(self, item: EditItem, image: Image.Image) -> memoryview:
-        """The picture's file, in memory: a fault of the encoder and one of the disk stay apart."""
-        form = _FORMATS.get(PurePosixPath(item.output).suffix.lower(), self._config.format)
+    def _encode(self, ready: ReadyItem, image: Image.Image) -> tuple[memoryview, tuple[str, ...]]:
+        """The picture's file, in memory, and remarks: a fault of the encoder and one of the disk stay apart."""
+        item = ready.item
+        form = _FORMATS[PurePosixPath(item.output).suffix.lower()]
         file = io.BytesIO()
         try:
-            save_picture(image, file, form, self._config.quality, picture_metadata(item, self._info))
+            with given_back(image, ready, form, self._config) as result:
+                settings = picture_metadata(item, self._info)
+                more = save_picture(result.image, file, form, result.quality, settings, result.beside)
+                notes = result.notes + more
         except OSError as error:
             raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
-        return file.getbuffer()
+        return file.getbuffer(), notes
 
 
 def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:

@@ -11,7 +11,8 @@ import pytest
 
 from joyedit.errors import ItemError
 from joyedit.job.plan import plan, size_item
-from joyedit.job.spec import Batch, EditItem, FailedItem, Origin, Sampling, Size, SizedItem
+from joyedit.job.sizes import Size
+from joyedit.job.spec import Batch, EditItem, FailedItem, Origin, Sampling, SizedItem
 
 SQUARE, WIDE, TALL = (1000, 1000), (500, 1000), (1000, 500)
 

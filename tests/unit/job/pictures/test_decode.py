@@ -16,8 +16,9 @@ from PIL import Image, ImageCms, PngImagePlugin
 from joyedit.errors import ItemError
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures import decode as images
-from joyedit.job.pictures.decode import Picture, fit, header_size, load_picture
+from joyedit.job.pictures.decode import Picture, header_size, load_picture
 from joyedit.job.pictures.encode import save_picture
+from joyedit.job.pictures.fitted import cropped_to
 from joyedit.job.spec import Stamp
 from support.pictures import read_metadata
 
@@ -400,7 +401,7 @@ def test_fit_covers_and_crops(bucket: tuple[int, int], size: tuple[int, int]) ->
     wide, tall = int(np.ceil(size[0] * scale)), int(np.ceil(size[1] * scale))
     left, top = (wide - width) // 2, (tall - height) // 2
     wanted = image.resize((wide, tall), Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
-    got = fit(image, bucket)
+    got = cropped_to(image, bucket)
     assert got.size == (width, height)
     difference = np.abs(np.asarray(got).astype(int) - np.asarray(wanted))
     assert difference.max() <= (0 if wide * tall <= 16 * width * height else 1)
@@ -408,7 +409,7 @@ def test_fit_covers_and_crops(bucket: tuple[int, int], size: tuple[int, int]) ->
 
 def test_fit_of_a_hair_takes_no_memory() -> None:
     image = Image.new("RGB", (1, 60_000), "red")
-    assert fit(image, (2048, 512)).getpixel((5, 5)) == RED
+    assert cropped_to(image, (2048, 512)).getpixel((5, 5)) == RED
 
 
 METADATA = {

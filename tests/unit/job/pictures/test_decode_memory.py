@@ -26,7 +26,8 @@ CHILD = """
 import ctypes, gc, json, os, resource, sys
 from PIL import Image
 from joyedit.job.pictures.budget import Reading, shared_budget
-from joyedit.job.pictures.decode import fit, load_picture
+from joyedit.job.pictures.decode import load_picture
+from joyedit.job.pictures.fitted import cropped_to
 
 bucket = tuple(json.loads(sys.argv[1]))
 load_picture(sys.argv[2])  # loads what is loaded once
@@ -41,7 +42,7 @@ for path in sys.argv[2:]:
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         before = peak()
         with Asked(shared_budget()) as reading:
-            fit(load_picture(path, reading=reading).image, bucket)
+            cropped_to(load_picture(path, reading=reading).image, bucket)
         told = [path, peak() - before, reading.need.with_fit(bucket)]
         os.write(writer, json.dumps(told).encode())
         os._exit(0)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from joyedit.job.results.fingerprint import OUTPUT_VERSION, Fingerprinter
-from joyedit.job.spec import EditItem, Origin, Sampling, Size
+from joyedit.job.sizes import Size
+from joyedit.job.spec import EditItem, Origin, Sampling
 
 PRINTS = Fingerprinter(model='a "model"', schedule="original", dtype="bf16", quality=90)
 
