@@ -114,7 +114,7 @@ def _overhead(folder: Path, size: int) -> dict[str, float]:
     data = os.urandom(size)
     out = OutputFolder(folder)
     out.prepare()
-    prints = Fingerprinter(model="m", schedule="s", dtype="bf16", quality=95)
+    prints = Fingerprinter(model="m", schedule="s", dtype="bf16", quality=95, metadata="keep")
     durations: dict[str, list[float]] = {"atomic write": [], "hashes": [], "journal": []}
     plain: list[float] = []
     with OutputLock(out.path) as lock:
@@ -161,7 +161,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     out.prepare()
     journal = Journal(out.path)
     seen, hashes = Seen("0" * 64, Stamp(1, 2, 3)), HashCache()
-    prints = Fingerprinter(model="m", schedule="s", dtype="bf16", quality=95)
+    prints = Fingerprinter(model="m", schedule="s", dtype="bf16", quality=95, metadata="keep")
     timestamps = []
     count = 0
     for batch in plan(source.items(), 8, config.window):
@@ -196,7 +196,7 @@ def resume(folder: Path) -> dict[str, Any]:
     out.prepare()
     journal = Journal(out.path)
     info = FakeBackend(config).info
-    prints = Fingerprinter(model=info.identity, schedule=info.schedule, dtype=info.dtype, quality=95)
+    prints = Fingerprinter(model=info.identity, schedule=info.schedule, dtype=info.dtype, quality=95, metadata="keep")
     shared = str(Shared.of(prints, source.shared(), source=source.name, output=config.output))
     data = (folder / "in" / "0.png").read_bytes()
     digest = sha256(data).hexdigest()

@@ -18,7 +18,7 @@ from joyedit.job.results.journal import has_records
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
-from joyedit.job.source.names import EXTENSIONS
+from joyedit.job.source.names import EXTENSIONS, SAME
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
 from joyedit.job.source.problems import Record
 from joyedit.job.source.recipe import Recipe
@@ -223,7 +223,7 @@ def _one_picture(options: RunOptions) -> OnePicture | None:
             f"-o {options.output} names one picture, and SOURCE may be many (name a folder for the edited pictures)"
         )
     format = _format_of(options.output)
-    if format is None or options.format not in (None, format):
+    if format is None or options.format not in (None, format, SAME):
         if format is not None:
             raise UsageError(f"-o {options.output} does not fit --format {options.format}")
         raise UsageError(f"-o {options.output}: joyedit writes {', '.join(EXTENSIONS)}, and no {ending[1:]}")

@@ -72,9 +72,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         console.result(", ".join(f"{label.replace('_', ' ')} {count}" for label, count in numbers.items()))
         if counts.losing:
             what = "1 item loses" if counts.losing == 1 else f"{counts.losing} items lose"
-            console.result(
-                f"{what} more than {LARGE_LOSS:.0%} of a picture, which is cropped (--fit pad keeps all of it)"
-            )
+            console.result(f"{what} more than {LARGE_LOSS:.0%} of a picture by cropping (--fit pad keeps all of it)")
         if counts.rates is not None and counts.seconds:
             console.result(_time(counts, counts.rates))
     return EXIT_SOME_FAILED if numbers["failed"] or numbers.get("left") else EXIT_OK

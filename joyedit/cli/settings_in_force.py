@@ -11,6 +11,7 @@ from joyedit.printable import brief
 from joyedit.request import Request
 
 _SHOWN = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "size", "fit", "width", "height")
+_WORDS = ("size", "fit")
 _TEXT = 100
 """The most characters of a text that are shown."""
 
@@ -32,7 +33,7 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
         own = _own(summary, name)
         if value is None and own is None:
             continue
-        shown = "that of the picture" if value is None else _shown(value)
+        shown = "that of the picture" if value is None else str(value) if name in _WORDS else _shown(value)
         origin = None if value is None else _origin(request, name, value, summary.loras)
         if name == "negative_prompt" and value and not _is_guided(settings, summary):
             origin = "not used, because guidance is off"

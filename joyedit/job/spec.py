@@ -263,8 +263,8 @@ class ItemResult:
 
     `seconds` has the item's share of each stage (read, encode, denoise, decode, write), `inputs_seen` the
     references that joyedit has read. `planned_output` is the output of an item that failed. `replaces` are other ids of
-    the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result` is the (height, width) of the picture,
-    and `fit` says how the last reference was put into its bucket.
+    the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
+    is the (height, width) of the picture, and `fit` says how the last reference was put into its bucket.
     """
 
     id: str

@@ -162,13 +162,7 @@ def _resume(
     recorded: RecordedOutputs,
 ) -> Resume:
     """As a run has it, but that files are compared by size and times. Raises UsageError as a run does."""
-    fingerprints = Fingerprinter(
-        model=model_identity(info, config),
-        schedule=info.schedule,
-        dtype=info.dtype,
-        quality=config.quality,
-        metadata=config.metadata,
-    )
+    fingerprints = Fingerprinter.for_run(config, model_identity(info, config), info.schedule, info.dtype)
     shared = shared_by_all(source, config.output, fingerprints)
     hashes = HashCache()
     replacing = None

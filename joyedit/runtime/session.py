@@ -80,13 +80,7 @@ class RunSession:
         self._losses = LossCheck(progress.note)
         self._one_by_one = source.kind == "stdin"  # its sender may wait for a result before it sends the next item
         info = model.info
-        self._fingerprints = Fingerprinter(
-            model=model.identity(),
-            schedule=info.schedule,
-            dtype=info.dtype,
-            quality=config.quality,
-            metadata=config.metadata,
-        )
+        self._fingerprints = Fingerprinter.for_run(config, model.identity(), info.schedule, info.dtype)
         self._shared = shared_by_all(source, folder.path, self._fingerprints)
         self._stats.asked = asked_of(source, folder.path) | {"shared": str(self._shared)}
         self.recorder: Recorder
@@ -110,6 +104,7 @@ class RunSession:
             with closing(Admission(self._folder, journal, self._config, self._shared)) as self.admission:
                 self.stop.before_exit = self._exit_at_once
                 yield
+            self._losses.tell()
             left_out = write_failed(self._folder, journal)
             if left_out:
                 told = f"not in {FAILED}, because a picture stands in the line: {left_out} of the failed items"
@@ -236,12 +231,8 @@ class RunSession:
         """Read the pictures of the planned batches in threads."""
         config = self._config
         read = partial(read_picture, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
-        return ReadAhead(planned, read, timeout=config.read_timeout, stopped=self.stop, on_batch=self._planned)
-
-    def _planned(self, batch: Batch) -> None:
-        """A batch whose pictures will be read next."""
-        self._losses.look(batch)
-        self.admission.take(batch)
+        on_batch = self._losses.before(self.admission.take)
+        return ReadAhead(planned, read, timeout=config.read_timeout, stopped=self.stop, on_batch=on_batch)
 
     def editor(self) -> BatchEditor:
         """What takes batches through the networks."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from joyedit.cli.main import main
 from joyedit.cli.planned_text import cropped
+from joyedit.job.fit import fit_to
 
 
 def test_batches_and_counts(joyedit: Command, pictures: Path) -> None:
@@ -22,10 +23,10 @@ def test_batches_and_counts(joyedit: Command, pictures: Path) -> None:
     assert lines[0].startswith("failed: broken: unreadable_picture: ")
     assert lines[1:] == [
         "batch 0: 2 items, 256 x 256, 4 steps",
-        "  edited/a.png: 'blue', seed 42, from pictures/a.png (100 x 100)",
-        "  edited/deep/c.png: 'blue', seed 42, from pictures/deep/c.png (100 x 100)",
+        "  edited/a.png: 'blue', 100 x 100, seed 42, from pictures/a.png (100 x 100)",
+        "  edited/deep/c.png: 'blue', 100 x 100, seed 42, from pictures/deep/c.png (100 x 100)",
         "batch 1: 1 item, 352 x 176, 4 steps",
-        "  edited/b.png: 'blue', seed 42, from pictures/b.jpg (200 x 100)",
+        "  edited/b.png: 'blue', 200 x 100, seed 42, from pictures/b.jpg (200 x 100)",
     ]
     assert last == "items 4, batches 2, failed 1, passed over 1"
     assert ended.err.splitlines() == [
@@ -35,6 +36,8 @@ def test_batches_and_counts(joyedit: Command, pictures: Path) -> None:
         "seed: 42 (built-in)",
         "negative prompt: '' (built-in)",
         "basesize: 256",
+        "size: input (built-in)",
+        "fit: auto (built-in)",
         "batch size: auto, shown with 4 (a run measures what fits its device)",
         "passed over: notes.txt: no picture",
     ]
@@ -53,7 +56,7 @@ def test_text_to_image_and_several_references(joyedit: Command, pictures: Path) 
         "batch 0: 1 item, 256 x 256, 40 steps",
         "  edited/cat.png: 'a cat', seed 42, from the instruction alone",
         "batch 1: 1 item, 352 x 176, 40 steps",
-        "  edited/both.png: 'both', seed 42, from pictures/a.png (100 x 100) + pictures/b.jpg (200 x 100)",
+        "  edited/both.png: 'both', 200 x 100, seed 42, from pictures/a.png (100 x 100) + pictures/b.jpg (200 x 100)",
         "items 2, batches 2, failed 0, passed over 0",
     ]
 
@@ -74,8 +77,14 @@ def test_json_lines(joyedit: Command, pictures: Path) -> None:
             "seed": 42,
             "output_path": str(Path("edited/b.png").absolute()),
             "inputs": [
-                {"path": "pictures/b.jpg", "size": [100, 200], "cropped": {"height": 0.0, "width": 0.0}},
+                {
+                    "path": "pictures/b.jpg",
+                    "size": [100, 200],
+                    "cropped": {"height": 0.0, "width": 0.0},
+                    "padded": 0.0,
+                }
             ],
+            "size": [100, 200],
         }
     ]
     assert batches == [
@@ -98,13 +107,15 @@ def test_json_lines(joyedit: Command, pictures: Path) -> None:
 
 def test_what_is_cropped(joyedit: Command, pictures: Path) -> None:
     Image.new("RGB", (1000, 100)).save("strip.png")
-    ended = joyedit("run", "strip.png", "-n", "-p", "blue", "--basesize", "256", "-o", "new.png")
-    assert ended.out.splitlines()[1] == (
-        "  new.png: 'blue', seed 42, from strip.png (1000 x 100, cropped: 60% of the width)"
-    )
-    assert cropped((100, 200), (176, 352)) == {"height": 0.0, "width": 0.0}
-    assert cropped((300, 100), (256, 256)) == {"height": 0.6667, "width": 0.0}
-    assert cropped(None, (256, 256)) is None
+    run = ("run", "strip.png", "-n", "-p", "blue", "--basesize", "256", "-o", "new.png")
+    whole = joyedit(*run).out.splitlines()
+    assert whole[1] == "  new.png: 'blue', 1000 x 100, seed 42, from strip.png (1000 x 100, padded by 60%)"
+    assert not any("loses" in line for line in whole)
+    lines = joyedit(*run, "--fit", "crop", "--size", "bucket").out.splitlines()
+    assert lines[1] == "  new.png: 'blue', seed 42, from strip.png (1000 x 100, cropped: 60% of the width)"
+    assert lines[-1] == "1 item loses more than 10% of a picture by cropping (--fit pad keeps all of it)"
+    fit = fit_to((300, 100), (256, 256), "crop", is_undone=False)
+    assert cropped(fit) == {"height": 0.6667, "width": 0.0}
 
 
 FAKE = ("-m", "fake", "--basesize", "256", "-p", "blue")

@@ -58,6 +58,8 @@ def test_a_folder_is_mirrored(joyedit: Command, pictures: Path) -> None:
         "seed: 42 (built-in)",
         "negative prompt: '' (built-in)",
         "basesize: 256",
+        "size: input (built-in)",
+        "fit: auto (built-in)",
         "batch size: 1",
         "passed over: 1 files and folders: 1 x no picture (-v names them)",
         "1/3 items, RATE, TIME left",
@@ -213,13 +215,15 @@ def test_the_header_says_what_the_lines_say(joyedit: Command, pictures: Path) ->
     source = manifest(Path("m.jsonl"), *lines)
     ended = joyedit("run", source, *FAKE, "-p", "blue", "--steps", "20", "--guidance-scale", "1")
     assert ended.code == 0, ended.err
-    assert [line for line in ended.messages if line.split(":")[0] not in HEADER_OF_THE_MODEL][:8] == [
+    assert [line for line in ended.messages if line.split(":")[0] not in HEADER_OF_THE_MODEL][:10] == [
         "instruction: 'blue' (2 of 4 lines say otherwise)",
         "steps: 20 (2 of 4 lines say otherwise: 8 to 30)",
         "guidance scale: 3.0 (said by each of the 4 lines)",
         "seed: 42 (built-in)",
         "negative prompt: '' (built-in; 1 of 4 lines says otherwise: 'grey')",
         "basesize: 256",
+        "size: input (built-in)",
+        "fit: auto (built-in)",
         "width: that of the picture (1 of 4 lines says otherwise: 256)",
         "height: that of the picture (1 of 4 lines says otherwise: 256)",
     ]

@@ -28,8 +28,8 @@ _PIECE = 1 << 16
 _FOR_PIXELS = (b"tRNS", b"acTL", b"fcTL")
 _DATA = (b"IDAT", b"fdAT")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
-_COLOURS = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
-"""Chunks that say what the colours are, and their lengths."""
+_NUMBERS = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"pHYs": 9}
+"""Chunks that say what the colours are and how large a pixel is, and their lengths."""
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP, _RAW_EXIF = "XML:com.adobe.xmp", "Raw profile type exif"
 
@@ -45,7 +45,7 @@ class _Chunk(NamedTuple):
 class PngPicture(PngImagePlugin.PngImageFile):
     """Pillow's PNG reader behind a filter.
 
-    `beside` has what describes the colours and the orientation: icc_profile, exif, cicp, srgb, gamma, chromaticity.
+    `beside` has icc_profile, exif, cicp, srgb, gamma, chromaticity and dpi, as far as they are there.
     Seeking a frame drops it from `info`. `reading_notes` tells what is damaged.
     """
 
@@ -109,11 +109,11 @@ class PngPicture(PngImagePlugin.PngImageFile):
 
     def _read_beside(self) -> None:
         for chunk in self._others:
-            length = _COLOURS.get(chunk.kind)
+            length = _NUMBERS.get(chunk.kind)
             if length is not None and length == chunk.length:
                 body = _intact_body(self._source, chunk)
                 if body is not None:
-                    self.beside.update(_colour(chunk.kind, body))
+                    self.beside.update(_numbers(chunk.kind, body))
             elif chunk.kind == b"eXIf" and "exif" not in self.beside and chunk.length <= MOST_EXIF:
                 body = _intact_body(self._source, chunk)
                 if body is not None:
@@ -215,7 +215,10 @@ def _inflated(data: bytes, most: int) -> bytes | None:
     return found if inflater.eof else None
 
 
-def _colour(kind: bytes, body: bytes) -> dict[str, Any]:
+def _numbers(kind: bytes, body: bytes) -> dict[str, Any]:
+    if kind == b"pHYs":
+        across, down, unit = struct.unpack(">IIB", body)
+        return {"dpi": (across * 0.0254, down * 0.0254)} if unit == 1 else {}  # pixels a metre
     if kind == b"cICP":
         return {"cicp": tuple(body)}
     if kind == b"sRGB":

@@ -24,7 +24,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joyedit.job.spec import EditItem, MetadataName
+from joyedit.job.spec import EditItem, MetadataName, RunConfig
 
 OUTPUT_VERSION = 2
 """Raise it with a change that makes other pictures of the same inputs. joyedit then edits all items again."""
@@ -43,6 +43,11 @@ class Fingerprinter:
     dtype: str
     quality: int | None
     metadata: MetadataName
+
+    @classmethod
+    def for_run(cls, config: RunConfig, model: str, schedule: str, dtype: str) -> Fingerprinter:
+        """The fingerprints of a run. `model` is the identity of its checkpoint."""
+        return cls(model=model, schedule=schedule, dtype=dtype, quality=config.quality, metadata=config.metadata)
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
         """The fingerprint of `item`; `inputs` are the sha256 of its references."""

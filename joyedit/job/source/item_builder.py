@@ -20,7 +20,7 @@ from joyedit.job.source.default_ids import DefaultIds, PictureIds, Uses
 from joyedit.job.source.line_pictures import SHOWN_DATA, images_of, take_pictures
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet, wishes_of
-from joyedit.job.source.names import EXTENSIONS, name_problem
+from joyedit.job.source.names import default_ending, endings_of, name_problem
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
 from joyedit.job.source.problems import Record, Table, cut, one_message, shown
@@ -89,7 +89,7 @@ class ItemBuilder:
         self._prompt = options.prompt
         self._default_instruction = defaults.instruction
         self._values = {**defaults.values, **options.recipe_values}
-        self._extensions = EXTENSIONS[options.format]
+        self._extensions = endings_of(options.format)
         self._format = options.format
         self._schema = options.item_schema()
         self._schema.unmet -= defaults.names
@@ -99,7 +99,7 @@ class ItemBuilder:
         self.settings = options.settings(defaults.settings, self.loras.settings)
         self._sampling = self.settings.sampling()
         tree = OutputTree(options.output)
-        self._taken = TakenNames(self._extensions[0], tree.place)
+        self._taken = TakenNames(default_ending(options.format, None), tree.place)
         if uses is not None:
             self._taken.reserve(uses.given_ids, uses.given_outputs)
         self._base = base or ""
@@ -327,6 +327,7 @@ class ItemBuilder:
         problems: list[Problem],
     ) -> _Names:
         """The id and the output; both are taken from now on."""
+        self._taken.extension = default_ending(self._format, pictures[-1].path if pictures else None)
         for found in pictures:
             for name_in_output in found.names_in_output:
                 _add(problems, self._taken.note_input(name_in_output))
@@ -350,7 +351,7 @@ class ItemBuilder:
             return _Names(None)
         if wrong_output is not None:
             return _Names(name)
-        output = name + self._extensions[0] if line.output is None else line.output
+        output = name + self._taken.extension if line.output is None else line.output
         _add(problems, self._taken.take_output(output, number))
         return _Names(name, output, others, owns)
 

@@ -16,6 +16,12 @@ from joyedit.job.own_files import is_own_file, is_temporary
 EXTENSIONS: Mapping[str, tuple[str, ...]] = {"png": (".png",), "jpg": (".jpg", ".jpeg"), "webp": (".webp",)}
 """The file endings that fit each picture format; the first is the one given by default."""
 
+SAME = "same"
+"""The format of the picture that an item edits."""
+_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".heic", ".heics", ".heif",
+          ".heifs", ".hif", ".avif", ".avifs")  # fmt: skip
+"""Pictures that become JPEG where the format stays the same; WebP stays WebP, and all others become PNG."""
+
 _MAX_PART = 200
 _MAX_NAME = 1000
 _RESERVED = frozenset(
@@ -27,6 +33,23 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FOREIGN = re.compile('[<>"|?*]')
 """What no name on Windows, exFAT and most file servers may hold, beside `:` and the backslash."""
+
+
+def endings_of(format: str) -> tuple[str, ...]:
+    """The endings that the outputs of a run in this format may have. Raises KeyError for another format."""
+    return sum(EXTENSIONS.values(), ()) if format == SAME else EXTENSIONS[format]
+
+
+def default_ending(format: str, picture: str | None) -> str:
+    """The ending of an output that is made from an id. `picture` is the path or the address of the last reference."""
+    if format != SAME:
+        return EXTENSIONS[format][0]
+    name = "" if picture is None else picture.lower()
+    if name.startswith("data:"):
+        name = name.split(";", 1)[0].replace("data:image/", ".")
+    if name.endswith(".webp"):
+        return ".webp"
+    return ".jpg" if name.endswith(_LOSSY) else ".png"
 
 
 def name_problem(name: str) -> str | None:

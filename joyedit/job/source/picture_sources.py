@@ -14,7 +14,7 @@ from joyedit.job.source.counted_pictures import CountedPictures
 from joyedit.job.source.default_ids import DefaultId, folder_id
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.loras import LoraSet
-from joyedit.job.source.names import EXTENSIONS, fold, safe_name
+from joyedit.job.source.names import default_ending, fold, safe_name
 from joyedit.job.source.output_tree import Identity, OutputTree
 from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.source.picture_folder import Entry, FolderWalk
@@ -146,7 +146,7 @@ class FolderSource(Source):
         shared = self._shared()
         tree = OutputTree(self.options.output)
         folders = [os.path.join(self.name, root) if root else self.name for root in self._roots]
-        names = _FolderNames(folders, tree, EXTENSIONS[self.options.format][0])
+        names = _FolderNames(folders, tree, self.options.format)
         for entry in self._entries(tree):
             if entry.kind == "other":
                 continue
@@ -192,12 +192,17 @@ class FolderSource(Source):
 class _FolderNames:
     """Gives out the ids of the items of a folder, in order."""
 
-    def __init__(self, sources: Sequence[str], tree: OutputTree, extension: str) -> None:
-        self.extension = extension
+    def __init__(self, sources: Sequence[str], tree: OutputTree, format: str) -> None:
+        self._format = format
         self._tree = tree
-        self._taken = TakenNames(extension, tree.place)
+        self._taken = TakenNames(default_ending(format, None), tree.place)
         self._count = 0
         self._sources = [fold(name) + "/" for source in sources for name in tree.folder_names(source)]
+
+    @property
+    def extension(self) -> str:
+        """The ending of the last item's output."""
+        return self._taken.extension
 
     def give(self, entry: Entry) -> tuple[DefaultId, str]:
         """The id, and why the edited picture cannot be written; an empty text if it can."""
@@ -210,11 +215,12 @@ class _FolderNames:
         for input_name in entry.names_in_output:
             if not self._is_in_source(input_name) and self._taken.note_input(input_name) is not None:
                 reason = "the edited picture of another item would overwrite it (choose another output folder with -o)"
+        self._taken.extension = default_ending(self._format, entry.path)
         wish = folder_id(entry.path, *entry.alike)
         name = self._taken.default_id(wish.id, safe_name(entry.path))
         named = DefaultId(name, wish.others if name == wish.id else (), owns=wish.owns)
         self._taken.take_id(name, self._count)
-        output = name + self.extension
+        output = name + self._taken.extension
         if self._is_in_source(output):
             where = f"its edited picture {shown(output)}"
             reason = f"{where} would lie in the source folder (choose another output folder with -o)"

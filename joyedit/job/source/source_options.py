@@ -13,7 +13,7 @@ from pathlib import Path
 from joyedit.errors import Problem, UsageError
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
-from joyedit.job.source.names import EXTENSIONS
+from joyedit.job.source.names import EXTENSIONS, SAME
 from joyedit.job.source.problems import Record, Table, shown
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.schema import DEFAULTS_KEYS, ITEM_KEYS, SETTINGS_KEYS, Defaults, Schema
@@ -68,8 +68,8 @@ class SourceOptions:
 
     def check(self) -> None:
         """Raises UsageError for options that cannot work with any source."""
-        if self.format not in EXTENSIONS:
-            raise UsageError(f"--format is one of {', '.join(EXTENSIONS)}, not {shown(self.format)}")
+        if self.format not in (*EXTENSIONS, SAME):
+            raise UsageError(f"--format is one of {', '.join((*EXTENSIONS, SAME))}, not {shown(self.format)}")
         faults = self._text_faults()
         if faults:
             raise UsageError("\n".join(faults))

@@ -14,12 +14,13 @@ _OWN_NAMES = "give each item an id or output of its own; names that differ only 
 class TakenNames:
     """The names given out so far, each with its number: a line (in a folder, a running count), from 1.
 
-    `extension` is the ending of outputs that are made from ids. `place` gives the name under which an output
+    `extension` is the ending of outputs that are made from ids; whoever gives items different ones sets it before each.
+    `place` gives the name under which an output
     really lies, where a part of its own name is a link. A million items take about 350 MB here.
     """
 
     def __init__(self, extension: str, place: Callable[[str], str] = lambda name: name) -> None:
-        self._extension = extension
+        self.extension = extension
         self._place = place
         self._ids: dict[str, int] = {}
         self._outputs: dict[str, int] = {}  # these and the next two are folded: case does not count
@@ -40,7 +41,7 @@ class TakenNames:
             return True
         if with_output or not self._given_outputs:
             return False
-        return self._folded(wish + self._extension) in self._given_outputs
+        return self._folded(wish + self.extension) in self._given_outputs
 
     def default_id(self, *wishes: str, with_output: bool = False) -> str:
         """The first of `wishes` that is free; if none is, the last one with "-2", "-3", ... behind it.
@@ -62,7 +63,7 @@ class TakenNames:
     def _is_free(self, wish: str, with_output: bool) -> bool:
         if wish in self._ids:
             return False
-        return with_output or self._output_problem(wish + self._extension) is None
+        return with_output or self._output_problem(wish + self.extension) is None
 
     def _folded(self, output: str) -> str:
         return fold(self._place(output))

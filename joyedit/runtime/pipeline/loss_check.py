@@ -29,6 +29,15 @@ class LossCheck:
                     f" to {sized.target[1]} x {sized.target[0]} (--fit pad keeps all of it)"
                 )
 
+    def before(self, then: Callable[[Batch], None]) -> Callable[[Batch], None]:
+        """`then` for each batch, after a look at it."""
+
+        def both(batch: Batch) -> None:
+            self.look(batch)
+            then(batch)
+
+        return both
+
     def tell(self) -> None:
         """At the end of the run: how many there were."""
         if self._count > 1:

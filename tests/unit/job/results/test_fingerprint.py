@@ -12,7 +12,7 @@ from joyedit.job.results.fingerprint import OUTPUT_VERSION, Fingerprinter
 from joyedit.job.sizes import Size
 from joyedit.job.spec import EditItem, Origin, Sampling
 
-PRINTS = Fingerprinter(model='a "model"', schedule="original", dtype="bf16", quality=90)
+PRINTS = Fingerprinter(model='a "model"', schedule="original", dtype="bf16", quality=90, metadata="keep")
 
 
 @pytest.mark.parametrize("output", ["a.png", "a.PNG", "b/a.jpg", "a.webp"])
@@ -42,6 +42,7 @@ def test_it_is_the_hash_of_this_text(
         "basesize": 512,
         "size": size,
         "quality": None if output.lower().endswith(".png") else 90,
+        "result": ["bucket", "crop", "keep"],
         "inputs": inputs,
     }
     assert PRINTS.of(item, inputs) == hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

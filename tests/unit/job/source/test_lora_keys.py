@@ -154,7 +154,7 @@ def test_ids_fingerprints_and_records(place: Path) -> None:
     same = [{"lora": A}, {"lora": {"file": A, "scale": 2}}, {"lora": []}]
     made = items(same)
     assert len({item.id for item in made}) == 3
-    of = Fingerprinter(model="m", schedule="s", dtype="d", quality=95).of
+    of = Fingerprinter(model="m", schedule="s", dtype="d", quality=95, metadata="keep").of
     assert len({of(item, []) for item in made}) == 3
     assert settings_of(made[1])["lora"] == [{"file": "a.safetensors", "sha256": "hash of ", "scale": 2}]
     assert "lora" not in settings_of(made[2])

@@ -125,6 +125,8 @@ def test_every_key_in_every_kind(write: Callable[[list[dict[str, Any]]], str]) -
             sampling=Sampling(steps=3, guidance_scale=1.5, seed=7, negative_prompt="blur"),
             basesize=1024,
             size=(480, 640),
+            result_size="640x480",
+            fit="auto",
             output="deep/one.PNG",
             origin=Origin(file=file, line=lines[0]),
         ),
@@ -135,6 +137,8 @@ def test_every_key_in_every_kind(write: Callable[[list[dict[str, Any]]], str]) -
             sampling=Sampling(),
             basesize=1024,
             size=None,
+            result_size="input",
+            fit="auto",
             output="b.png",
             origin=Origin(file=file, line=lines[1]),
         ),
@@ -145,6 +149,8 @@ def test_every_key_in_every_kind(write: Callable[[list[dict[str, Any]]], str]) -
             sampling=Sampling(),
             basesize=1024,
             size=None,
+            result_size="input",
+            fit="auto",
             output="item-b9f459a656.png",
             origin=Origin(file=file, line=lines[2]),
         ),
@@ -231,8 +237,9 @@ def test_precedence() -> None:
     }
     source = open_source(manifest(text, "m.yaml"), options(**given))
     assert source.check().settings == Settings(
-        steps=2, seed=2, guidance_scale=3, negative_prompt="four", basesize=256, width=640, height=512
-    )
+        steps=2, seed=2, guidance_scale=3, negative_prompt="four", basesize=256, width=640, height=512,
+        size="input", fit="auto",
+    )  # fmt: skip
     [item] = source.items()
     assert isinstance(item, EditItem)
     assert item.sampling == Sampling(steps=1, seed=2, guidance_scale=3, negative_prompt="four")
@@ -241,7 +248,7 @@ def test_precedence() -> None:
 
 def test_what_is_built_in() -> None:
     assert open_source(jsonl(LINE), options()).check().settings == Settings(
-        steps=40, guidance_scale=4.0, seed=42, negative_prompt="", basesize=1024
+        steps=40, guidance_scale=4.0, seed=42, negative_prompt="", basesize=1024, size="input", fit="auto"
     )
 
 
@@ -312,8 +319,8 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"Steps": 3}, "unknown key 'Steps' (did you mean 'steps'?; or --map steps=Steps, or --ignore-columns Steps)"),
     (
         {"qqqqqq": 3},
-        "unknown key 'qqqqqq' (valid: image, images, instruction, id, negative_prompt, seed, steps, "
-        "guidance_scale, basesize, width, height, output, lora, prompt, edit_prompt, file_name, input_image, source; "
+        "unknown key 'qqqqqq' (valid: image, images, instruction, id, negative_prompt, seed, steps, guidance_scale, "
+        "basesize, width, height, size, fit, output, lora, prompt, edit_prompt, file_name, input_image, source; "
         "or --map KEY=qqqqqq, or --ignore-columns qqqqqq)",
     ),
     ({"prompt": "x"}, "'instruction' and 'prompt' mean the same key (keep one of them)"),
@@ -736,7 +743,7 @@ def test_yaml_list_with_its_lines_and_aliases() -> None:
         ]),
         ("items:\n- {image: a.png, prompt: x}\ndefaults:\n  steps: 0\n  image: a.png\n  basesize: 333\n", [
             "m.yaml:5: unknown key 'image' (valid: instruction, steps, guidance_scale, seed, "
-            "negative_prompt, basesize, width, height, lora, prompt, edit_prompt)",
+            "negative_prompt, basesize, width, height, size, fit, lora, prompt, edit_prompt)",
             "m.yaml:4: steps must be a whole number from 1 to 1000, not 0",
         ]),
         ("- {image: a.png, prompt: x}\n---\n- a\n", [

@@ -143,7 +143,7 @@ PLACE = "a place is {name}; braces are written {{ and }}"
         ("settings: {steps: yes}\n", ["r.yaml:1: steps must be a whole number from 1 to 1000, not true"]),
         ("settings: {instruction: x}\n", [
             "r.yaml:1: unknown key 'instruction' (valid: steps, guidance_scale, seed, negative_prompt, "
-            "basesize, width, height, lora)"
+            "basesize, width, height, size, fit, lora)"
         ]),
         ("settings: 4\n", ["r.yaml:1: settings must be a mapping, not 4"]),
         (

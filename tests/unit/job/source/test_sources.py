@@ -84,6 +84,8 @@ def test_an_item_of_a_folder_is_complete() -> None:
         sampling=Sampling(steps=3),
         basesize=1024,
         size=(480, 640),
+        result_size="640x480",
+        fit="auto",
         output="a.png",
         origin=Origin(file="in"),
     )
@@ -250,6 +252,8 @@ def test_one_picture() -> None:
             sampling=Sampling(),
             basesize=1024,
             size=None,
+            result_size="input",
+            fit="auto",
             output="a.png",
             origin=Origin(file="in/a.jpg"),
         )
