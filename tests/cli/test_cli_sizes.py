@@ -95,7 +95,7 @@ def test_the_format_of_each_picture(joyedit: Command, photos: Path) -> None:
     ("flags", "size"),
     [
         (("--size", "bucket"), (288, 216)),
-        (("--size", "bucket", "--fit", "crop"), (304, 208)),
+        (("--size", "bucket", "--fit", "crop"), (288, 208)),
         (("--size", "long=1000"), (1000, 750)),
         (("--size", "640x480"), (640, 480)),
         (("--size", "200x200"), (200, 200)),
