@@ -28,17 +28,19 @@ def test_edit_takes_pictures_and_paths(editor: joyedit.Editor, tmp_path: Path) -
     settings = {"steps": 2, "basesize": 256, "seed": 3}
     from_picture = editor.edit(source, "Turn it red.", **settings)
     from_path = editor.edit(tmp_path / "a.png", "Turn it red.", **settings)
-    assert from_picture.size == (288, 208)
+    assert from_picture.size == (410, 300)
+    bucket = editor.edit(source, "Turn it red.", size="bucket", fit="crop", **settings)
+    assert bucket.size == (288, 208)
     assert levels_apart(from_picture, from_path) == 0
     assert levels_apart(from_picture, editor.edit(source, "Turn it blue.", **settings)) > 0
 
 
 def test_edit_takes_several_references_none_and_a_size(editor: joyedit.Editor) -> None:
     two = editor.edit([picture(256, 256), picture(200, 390)], "Both.", steps=1, basesize=256)
-    assert two.size == (336, 176)
+    assert two.size == (390, 200)
     assert editor.edit(None, "A car.", steps=1, basesize=256).size == (256, 256)
     sized = editor.edit(picture(256, 256), "Wide.", steps=1, basesize=256, width=800, height=400)
-    assert sized.size == (352, 176)
+    assert sized.size == (800, 400)
 
 
 def test_edit_turns_any_picture_to_rgb(editor: joyedit.Editor) -> None:
@@ -107,7 +109,7 @@ def test_a_failed_edit_raises_the_error_that_the_command_records(
     with pytest.raises(joyedit.ItemError) as caught:
         fake.edit(picture(64, 64), instruction)
     assert caught.value.code == code
-    assert fake.edit(picture(64, 64), "fine").size == (256, 256)
+    assert fake.edit(picture(64, 64), "fine").size == (64, 64)
 
 
 def test_items_are_checked_as_lines_of_a_manifest_are(fake: joyedit.Editor, tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ def test_all_done(harness: Harness, picture: Path) -> None:
         "basesize": 256,
         "width": None,
         "height": None,
+        "size": "bucket",
+        "fit": "crop",
         "schedule": "original",
         "model": "fake",
         "dtype": "fp32",
@@ -340,10 +342,10 @@ def test_a_picture_that_cannot_be_encoded_fails_alone(
 ) -> None:
     save = writing.save_picture
 
-    def fail(image: Image.Image, file: Any, form: Any, quality: Any, metadata: dict[str, str]) -> None:
-        if metadata["instruction"] == "huge":
+    def fail(image: Image.Image, file: Any, form: Any, quality: Any, settings: dict[str, str], *more: Any) -> Any:
+        if settings["instruction"] == "huge":
             raise ValueError("too wide for this format")
-        save(image, file, form, quality, metadata)
+        return save(image, file, form, quality, settings, *more)
 
     monkeypatch.setattr(writing, "save_picture", fail)
     outcome = harness(Items(item("a", picture, instruction="huge"), item("b", picture)))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from joyedit.errors import ItemError
+from joyedit.job.fit import fit_to
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.budget import DecodeBudget
 from joyedit.runtime.pipeline import read as reading
@@ -38,13 +39,13 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 def read(path: Path) -> Any:
-    return partial(read_picture, path, BUCKET, StageClock(), HashCache())
+    return partial(read_picture, path, fit_to((100, 200), BUCKET, "crop", is_undone=False), StageClock(), HashCache())
 
 
 def test_pictures_beyond_the_budget_are_decoded_one_at_a_time(
     budget: DecodeBudget, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, fit, most = threading.Lock(), reading.fit, [0, 0]
+    lock, fit, most = threading.Lock(), reading.fitted, [0, 0]
 
     def counted(*args: Any) -> Image.Image:
         with lock:
@@ -56,7 +57,7 @@ def test_pictures_beyond_the_budget_are_decoded_one_at_a_time(
             with lock:
                 most[0] -= 1
 
-    monkeypatch.setattr(reading, "fit", counted)
+    monkeypatch.setattr(reading, "fitted", counted)
     with Workers(4, "w", timeout=60) as workers:
         tasks = [workers.submit(read(path)) for path in paths]
         levels = [workers.result(task, "x").image.getpixel((0, 0)) for task in tasks]
@@ -68,7 +69,7 @@ def test_pictures_beyond_the_budget_are_decoded_one_at_a_time(
 def test_a_reader_that_hangs_with_the_budget_holds_up_nobody_for_ever(
     budget: DecodeBudget, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, hang, hangs = reading.fit, threading.Event(), threading.Event()
+    fit, hang, hangs = reading.fitted, threading.Event(), threading.Event()
 
     def hanging(*args: Any) -> Image.Image:
         if not hangs.is_set():
@@ -76,7 +77,7 @@ def test_a_reader_that_hangs_with_the_budget_holds_up_nobody_for_ever(
             hang.wait()
         return fit(*args)
 
-    monkeypatch.setattr(reading, "fit", hanging)
+    monkeypatch.setattr(reading, "fitted", hanging)
     with Workers(2, "w", timeout=0.5) as workers:
         first = workers.submit(read(paths[0]))
         assert hangs.wait(60)

@@ -1,0 +1,147 @@
+"""How far a result was shifted and zoomed against its picture: measured at the size of the bucket, and undone.
+
+The model may move a whole picture by some pixels or enlarge it a little. The measure follows Lucas and Kanade (1981), from
+small pictures to large ones: Gauss-Newton steps on three numbers, with Tukey's weights, so that what the edit
+changed does not count. Both pictures are brought to equal local contrast before, because an edit may change the light.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Array = NDArray[np.float32]
+
+_LEVELS = (128, 256, 512)
+"""The long sides in pixels of the pictures that are compared, one after the other."""
+_STEPS = 12
+_ENOUGH = 1e-3
+"""A step that moves no corner by so many pixels is the last one of its level."""
+_TUKEY = 4.685
+_FIRM = 0.3
+"""The least correlation of the two pictures behind the last step: what has less in common has no drift."""
+MOST_SHIFT, MOST_ZOOM = 0.06, 0.08
+"""Of the long side, and of 1: what is more than that is an edit, and no drift."""
+SMALL_SHIFT = 0.1
+"""A drift that moves no corner of the bucket by so many pixels is left as it is."""
+
+
+class Drift(NamedTuple):
+    """A point at (x, y) from the centre of the picture lies at (zoom * x + dx, zoom * y + dy) in the result.
+
+    Pixels are those of the bucket.
+    """
+
+    dx: float
+    dy: float
+    zoom: float
+
+    def as_record(self, scale: float) -> dict[str, float]:
+        """What a record says: `dx` and `dy` in pixels of the picture. `scale`: pixels of the bucket for one of them."""
+        return {"dx": round(self.dx / scale, 2), "dy": round(self.dy / scale, 2), "zoom": round(self.zoom, 5)}
+
+    def reach(self, width: int, height: int) -> float:
+        """The pixels by which the corner of a picture of this size is moved at most."""
+        across = abs(self.dx) + abs(self.zoom - 1) * width / 2
+        down = abs(self.dy) + abs(self.zoom - 1) * height / 2
+        return float(np.hypot(across, down))
+
+
+def measure_drift(edited: Image.Image, picture: Image.Image) -> Drift | None:
+    """The drift of `edited` against `picture` (both RGB, of one size); None where they have too little in common."""
+    zoom, dx, dy = 1.0, 0.0, 0.0  # shifts as shares of the long side
+    long = max(picture.size)
+    alike = 0.0
+    for level in _LEVELS:
+        if level > _LEVELS[0] and level > 1.5 * long:
+            break
+        scale = min(1.0, level / long)
+        size = max(8, round(picture.width * scale)), max(8, round(picture.height * scale))
+        fixed, moved = _features(picture, size), _features(edited, size)
+        side = max(size)
+        found = _refined(fixed, moved, np.array([zoom - 1, dx * side, dy * side]))
+        if found is None:
+            return None
+        (grown, right, down), alike = found
+        zoom, dx, dy = 1 + grown, right / side, down / side
+        if abs(dx) > MOST_SHIFT or abs(dy) > MOST_SHIFT or abs(zoom - 1) > MOST_ZOOM:
+            return None
+    return Drift(dx * long, dy * long, zoom) if alike >= _FIRM else None
+
+
+def without_drift(edited: Image.Image, drift: Drift) -> Image.Image:
+    """`edited` (RGB) with its drift undone. What came in from outside repeats the edge."""
+    width, height = edited.size
+    pad = int(np.ceil(drift.reach(width, height))) + 2
+    pixels = np.pad(np.asarray(edited), ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    zoom = drift.zoom
+    # Pillow asks for the place in the source of each pixel; the centre of the picture is the fixed point of the zoom.
+    left = pad + drift.dx + (1 - zoom) * width / 2
+    top = pad + drift.dy + (1 - zoom) * height / 2
+    way = (zoom, 0.0, left, 0.0, zoom, top)
+    return Image.fromarray(pixels).transform((width, height), Image.Transform.AFFINE, way, Image.Resampling.BICUBIC)
+
+
+def _features(image: Image.Image, size: tuple[int, int]) -> Array:
+    """Brightness with equal local contrast, (H, W)."""
+    grey = image.convert("L").resize(size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(grey).astype(np.float32)
+    centred = pixels - _blurred(pixels, 6)
+    return centred / np.sqrt(np.maximum(_blurred(centred**2, 12), 0) + 16)
+
+
+def _blurred(pixels: Array, radius: float) -> Array:
+    blurred: Array = np.asarray(_gaussian(Image.fromarray(pixels), radius), dtype=np.float32)
+    return blurred
+
+
+def _gaussian(image: Image.Image, radius: float) -> Any:
+    """Pillow blurs no float pictures, but it scales them: a small one scaled up again is as smooth."""
+    size = max(2, round(image.width / radius)), max(2, round(image.height / radius))
+    small = image.resize(size, Image.Resampling.BILINEAR)
+    return small.resize(image.size, Image.Resampling.BICUBIC)
+
+
+def _refined(fixed: Array, moved: Array, start: NDArray[np.float64]) -> tuple[tuple[float, float, float], float] | None:
+    """The zoom less 1 and the shifts in pixels, from a start; and the correlation there."""
+    height, width = fixed.shape
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    x, y = x - (width - 1) / 2, y - (height - 1) / 2
+    edge = max(2, round(0.04 * max(height, width)))
+    inside = np.zeros(fixed.shape, dtype=bool)
+    inside[edge : height - edge, edge : width - edge] = True
+    picture = Image.fromarray(moved)
+    now = start.copy()
+    for _ in range(_STEPS):
+        warped = _warped(picture, now)
+        down, right = np.gradient(warped)
+        jacobian = np.stack([right * x + down * y, right, down], axis=-1)[inside]
+        rest = (fixed - warped)[inside]
+        spread = max(1.4826 * float(np.median(np.abs(rest))), 0.05)
+        far = np.minimum(np.abs(rest) / (_TUKEY * spread), 1.0)
+        weights = (1 - far**2) ** 2
+        weighted = jacobian * weights[:, None]
+        matrix = weighted.T.astype(np.float64) @ jacobian
+        if np.linalg.cond(matrix) > 1e9:
+            return None
+        step = np.linalg.solve(matrix, weighted.T.astype(np.float64) @ rest)
+        now += step
+        if not np.isfinite(now).all() or abs(now[0]) > 0.5:
+            return None
+        if abs(step[0]) * max(height, width) / 2 + abs(step[1]) + abs(step[2]) < _ENOUGH:
+            break
+    one, other = fixed[inside].astype(np.float64), _warped(picture, now)[inside].astype(np.float64)
+    alike = float((one * other).sum() / max(float(np.sqrt((one**2).sum() * (other**2).sum())), 1e-9))
+    return (float(now[0]), float(now[1]), float(now[2])), alike
+
+
+def _warped(picture: Image.Image, now: NDArray[np.float64]) -> Array:
+    zoom, dx, dy = 1 + now[0], now[1], now[2]
+    left = dx + (1 - zoom) * picture.width / 2
+    top = dy + (1 - zoom) * picture.height / 2
+    way = (zoom, 0.0, left, 0.0, zoom, top)
+    warped = picture.transform(picture.size, Image.Transform.AFFINE, way, Image.Resampling.BICUBIC)
+    return np.asarray(warped, dtype=np.float32)
