@@ -177,6 +177,11 @@ class RunOptions:
         help="How a picture is fitted to what the model makes: crop cuts off edges, pad keeps the whole picture with "
         "reflections around it, stretch changes its proportions; auto loses least. [default: auto]",
     )  # fmt: skip
+    keep_unedited: bool = option(
+        False, "--keep-unedited",
+        help="Lay the picture's own pixels where the edit changed nothing, so that a large photo stays sharp there.",
+    )  # fmt: skip
+    register: bool = option(False, "--register", help="Undo a small shift or zoom of the result against its picture.")
     batch_size: str = option(
         "auto", "--batch-size", metavar="auto|N", help="Items that go through the networks together."
     )

@@ -244,6 +244,8 @@ class RunConfig:
     format: FormatName = "png"
     quality: int | None = None
     metadata: MetadataName = "keep"
+    keep_unedited: bool = False
+    register: bool = False
     window: int = 256
     redo: Literal["changed", "all", "failed"] = "changed"
     update: bool = False
@@ -264,7 +266,8 @@ class ItemResult:
     `seconds` has the item's share of each stage (read, encode, denoise, decode, write), `inputs_seen` the
     references that joyedit has read. `planned_output` is the output of an item that failed. `replaces` are other ids of
     the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
-    is the (height, width) of the picture, and `fit` says how the last reference was put into its bucket.
+    is the (height, width) of the picture, `fit` says how the last reference was put into its bucket, and `drift` how
+    far the model moved the picture.
     """
 
     id: str
@@ -288,4 +291,5 @@ class ItemResult:
     loras: tuple[str, ...] = ()
     result: Size | None = None
     fit: Fit | None = None
+    drift: dict[str, float] | None = field(default=None, hash=False)
     columns: dict[str, Any] | None = field(default=None, hash=False)

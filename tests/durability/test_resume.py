@@ -250,7 +250,11 @@ def test_failed_jsonl_is_the_retry(forks: Forks, tmp_path: Path) -> None:
     message = {line["id"]: line for line in map(json.loads, failed.read_text().splitlines())}
     assert set(message) == set(codes)
     place = str(tmp_path)
+    size = (bad.pop("width"), bad.pop("height"))
+    assert size == (640, 320)
     assert message["two/refs"] == bad | {
+        "size": "640x320",
+        "fit": "auto",
         "images": [f"{place}/in0.png", f"{place}/in1.png"],
         "output": "two/refs.png",
     }

@@ -1,7 +1,7 @@
 """How far a result was shifted and zoomed against its picture: measured at the size of the bucket, and undone.
 
-The model may move a whole picture by some pixels or enlarge it a little. The measure follows Lucas and Kanade (1981), from
-small pictures to large ones: Gauss-Newton steps on three numbers, with Tukey's weights, so that what the edit
+The model may move a whole picture by some pixels or enlarge it a little. The measure follows Lucas and Kanade (1981),
+from small pictures to large ones: Gauss-Newton steps on three numbers, with Tukey's weights, so that what the edit
 changed does not count. Both pictures are brought to equal local contrast before, because an edit may change the light.
 """
 
@@ -23,6 +23,10 @@ _ENOUGH = 1e-3
 _TUKEY = 4.685
 _FIRM = 0.3
 """The least correlation of the two pictures behind the last step: what has less in common has no drift."""
+_BETTER = 0.9
+"""A drift is believed if the pictures differ, with it, by no more than this share of what they differ by without."""
+_FLAT = 8
+"""Levels of 255 that a picture has at least between its darkest and its brightest part, if anything shows a drift."""
 MOST_SHIFT, MOST_ZOOM = 0.06, 0.08
 """Of the long side, and of 1: what is more than that is an edit, and no drift."""
 SMALL_SHIFT = 0.1
@@ -52,6 +56,8 @@ class Drift(NamedTuple):
 
 def measure_drift(edited: Image.Image, picture: Image.Image) -> Drift | None:
     """The drift of `edited` against `picture` (both RGB, of one size); None where they have too little in common."""
+    if min(np.ptp(np.asarray(image.convert("L").resize((32, 32)))) for image in (edited, picture)) < _FLAT:
+        return None
     zoom, dx, dy = 1.0, 0.0, 0.0  # shifts as shares of the long side
     long = max(picture.size)
     alike = 0.0
@@ -69,7 +75,10 @@ def measure_drift(edited: Image.Image, picture: Image.Image) -> Drift | None:
         zoom, dx, dy = 1 + grown, right / side, down / side
         if abs(dx) > MOST_SHIFT or abs(dy) > MOST_SHIFT or abs(zoom - 1) > MOST_ZOOM:
             return None
-    return Drift(dx * long, dy * long, zoom) if alike >= _FIRM else None
+    if alike < _FIRM:
+        return None
+    found_drift = Drift(dx * long, dy * long, zoom)
+    return found_drift if _explains(found_drift, fixed, moved, scale) else Drift(0.0, 0.0, 1.0)
 
 
 def without_drift(edited: Image.Image, drift: Drift) -> Image.Image:
@@ -90,7 +99,8 @@ def _features(image: Image.Image, size: tuple[int, int]) -> Array:
     grey = image.convert("L").resize(size, Image.Resampling.BILINEAR)
     pixels = np.asarray(grey).astype(np.float32)
     centred = pixels - _blurred(pixels, 6)
-    return centred / np.sqrt(np.maximum(_blurred(centred**2, 12), 0) + 16)
+    even: Array = centred / np.sqrt(np.maximum(_blurred(centred**2, 12), 0) + 16)
+    return even
 
 
 def _blurred(pixels: Array, radius: float) -> Array:
@@ -110,16 +120,14 @@ def _refined(fixed: Array, moved: Array, start: NDArray[np.float64]) -> tuple[tu
     height, width = fixed.shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     x, y = x - (width - 1) / 2, y - (height - 1) / 2
-    edge = max(2, round(0.04 * max(height, width)))
-    inside = np.zeros(fixed.shape, dtype=bool)
-    inside[edge : height - edge, edge : width - edge] = True
+    inside = _inside(fixed)
     picture = Image.fromarray(moved)
     now = start.copy()
     for _ in range(_STEPS):
         warped = _warped(picture, now)
         down, right = np.gradient(warped)
-        jacobian = np.stack([right * x + down * y, right, down], axis=-1)[inside]
-        rest = (fixed - warped)[inside]
+        jacobian = np.stack([right * x + down * y, right, down], axis=-1)[inside].reshape(-1, 3)
+        rest = (fixed - warped)[inside].ravel()
         spread = max(1.4826 * float(np.median(np.abs(rest))), 0.05)
         far = np.minimum(np.abs(rest) / (_TUKEY * spread), 1.0)
         weights = (1 - far**2) ** 2
@@ -136,6 +144,23 @@ def _refined(fixed: Array, moved: Array, start: NDArray[np.float64]) -> tuple[tu
     one, other = fixed[inside].astype(np.float64), _warped(picture, now)[inside].astype(np.float64)
     alike = float((one * other).sum() / max(float(np.sqrt((one**2).sum() * (other**2).sum())), 1e-9))
     return (float(now[0]), float(now[1]), float(now[2])), alike
+
+
+def _explains(drift: Drift, fixed: Array, moved: Array, scale: float) -> bool:
+    """Whether the pictures agree clearly better with the drift than without: few and plain things fit in many ways."""
+    picture = Image.fromarray(moved)
+    inside = _inside(fixed)
+    place = np.array([drift.zoom - 1, drift.dx * scale, drift.dy * scale])
+    rests = [np.abs(fixed - _warped(picture, now))[inside] for now in (np.zeros(3), place)]
+    spread = max(1.4826 * float(np.median(rests[1])), 0.05)
+    still, moved_cost = (float((1 - (1 - np.minimum(rest / (_TUKEY * spread), 1) ** 2) ** 3).mean()) for rest in rests)
+    return moved_cost <= _BETTER * still
+
+
+def _inside(pixels: Array) -> tuple[slice, slice]:
+    """All but the edges, where things come in from outside."""
+    down, across = (max(1, round(0.04 * side)) for side in pixels.shape)
+    return slice(down, -down), slice(across, -across)
 
 
 def _warped(picture: Image.Image, now: NDArray[np.float64]) -> Array:

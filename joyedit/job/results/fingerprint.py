@@ -8,7 +8,8 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     instruction   as the model gets it
     sampling      steps, guidance_scale, seed, negative_prompt
     basesize, size
-    result        the size of the result, as asked for, how pictures are fitted, and what metadata it keeps
+    result        the size of the result, as asked for, how pictures are fitted, what metadata it keeps,
+                  and "keep unedited" and "register" where these are on
     quality       of JPEG and WebP; null for PNG, "source" where it is that of the picture
     inputs        the sha256 of each reference's file, in order
     loras         the sha256 and the scale of each LoRA, in order, and its noise levels; only where there are some
@@ -43,11 +44,25 @@ class Fingerprinter:
     dtype: str
     quality: int | None
     metadata: MetadataName
+    keep_unedited: bool = False
+    register: bool = False
 
     @classmethod
     def for_run(cls, config: RunConfig, model: str, schedule: str, dtype: str) -> Fingerprinter:
         """The fingerprints of a run. `model` is the identity of its checkpoint."""
-        return cls(model=model, schedule=schedule, dtype=dtype, quality=config.quality, metadata=config.metadata)
+        return cls(
+            model=model,
+            schedule=schedule,
+            dtype=dtype,
+            quality=config.quality,
+            metadata=config.metadata,
+            keep_unedited=config.keep_unedited,
+            register=config.register,
+        )
+
+    @property
+    def _more(self) -> str:
+        return (', "keep unedited"' if self.keep_unedited else "") + (', "register"' if self.register else "")
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
         """The fingerprint of `item`; `inputs` are the sha256 of its references."""
@@ -62,7 +77,7 @@ class Fingerprinter:
             f'{{"basesize": {item.basesize}, "dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
             f'"instruction": {text(item.instruction)}, {loras}"model": {text(self.model)}, "quality": {quality}, '
-            f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"], '
+            f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more}], '
             f'"sampling": [{sampling.steps}, {float(sampling.guidance_scale)!r}, {sampling.seed}, '
             f"{text(sampling.negative_prompt)}], "
             f'"schedule": {text(self.schedule)}, "size": {size}, "version": {OUTPUT_VERSION}}}'

@@ -11,6 +11,8 @@ A record is one JSON object on one line:
     size          [height, width] of the picture in pixels; only of a finished one
     fit           how the last reference was put into its bucket; only where there is one: mode (crop, pad, stretch),
                   source ([height, width] of the reference), lost and padded (shares from 0 to 1), scale
+    drift         how far the model moved the picture, measured before that is undone: dx and dy in pixels of the
+                  reference, and zoom; only where both have enough in common
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
                   or null), size and fit (as asked for), schedule, model, dtype, attention, joyedit (its version);
                   lora where the item has some:
@@ -63,6 +65,8 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         more["size"] = list(result.result)
     if result.fit is not None:
         more["fit"] = result.fit.as_record()
+    if result.drift is not None:
+        more["drift"] = result.drift
     more |= {} if result.columns is None else {"columns": result.columns}
     if result.loras:
         more["loras"] = list(result.loras)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from PIL import Image
 
+from joyedit.errors import ItemError
+from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.as_given import as_given
 from joyedit.job.pictures.budget import PlainCaller, shared_budget
+from joyedit.job.pictures.decode import load_picture
+from joyedit.job.pictures.drift import SMALL_SHIFT, measure_drift, without_drift
 from joyedit.job.pictures.encode import Beside
 from joyedit.job.pictures.fitted import taken_out
 from joyedit.job.pictures.metadata import metadata_of
+from joyedit.job.pictures.unedited import changed_mask, with_unedited
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.protocol import ReadyItem
 
@@ -20,13 +25,20 @@ _WORKING = 16
 """Bytes for one pixel of a result: it is there in three forms at most while it is made, and as a file."""
 
 
+DriftRecord: TypeAlias = "dict[str, float] | None"
+
+
 class Result(NamedTuple):
-    """A picture as it is written. `quality` is None where the encoder decides."""
+    """A picture as it is written. `quality` is None where the encoder decides.
+
+    `drift` is how far the model moved it, as its record says that.
+    """
 
     image: Image.Image
     beside: Beside
     quality: int | None = None
     notes: tuple[str, ...] = ()
+    drift: DriftRecord = None
 
 
 @contextmanager
@@ -39,12 +51,18 @@ def given_back(image: Image.Image, ready: ReadyItem, format: str, config: RunCon
     height, width = sized.result or (image.height, image.width)
     give_back = shared_budget().admit(ready.item.output, height * width * _WORKING, PlainCaller())
     try:
-        result = taken_out(image, sized.shown, sized.result)
-        if properties is None:
-            yield Result(result, Beside(), config.quality)
+        if properties is None or not sized.fits:
+            yield Result(taken_out(image, sized.shown, sized.result), Beside(), config.quality)
             return
-        box = sized.fits[-1].box if sized.fits else (0.0, 0.0, float(properties.size[1]), float(properties.size[0]))
-        given = as_given(result, properties, box, format=format)
+        fit = sized.fits[-1]
+        drift = measure_drift(image, ready.pictures[-1]) if fit.bucket == sized.target else None
+        if config.register and drift is not None and drift.reach(image.width, image.height) > SMALL_SHIFT:
+            image = without_drift(image, drift)
+        result = taken_out(image, sized.shown, sized.result)
+        if config.keep_unedited and fit.bucket == sized.target:
+            mask = changed_mask(image, ready.pictures[-1])
+            result = with_unedited(result, _original(ready, config), mask, fit, sized.shown)
+        given = as_given(result, properties, fit.box, format=format)
         notes = list(given.notes)
         metadata = metadata_of(properties, config.metadata, (height, width), notes)
         is_source_quality = config.quality is None and format == "jpg"
@@ -53,6 +71,16 @@ def given_back(image: Image.Image, ready: ReadyItem, format: str, config: RunCon
             Beside(metadata, given.profile, properties.sampling if is_source_quality else None),
             properties.quality if is_source_quality else config.quality,
             tuple(notes),
+            None if drift is None else drift.as_record(fit.scale),
         )
     finally:
         give_back()
+
+
+def _original(ready: ReadyItem, config: RunConfig) -> Image.Image:
+    """The last reference once more. Raises ItemError if it is another one now."""
+    path, seen = ready.item.images[-1], ready.seen[-1]
+    picture = load_picture(path, config.max_pixels, HashCache())
+    if picture.seen is None or picture.seen.sha256 != seen.sha256:
+        raise ItemError("picture_changed", f"{path}: the file changed while it was edited")
+    return picture.image

@@ -38,6 +38,7 @@ class Written:
     bytes: int
     sha256: str
     inputs: tuple[Seen, ...]
+    drift: dict[str, float] | None = None
 
 
 class Recorder:
@@ -177,6 +178,7 @@ class Recorder:
             output=item.output if error is None else None,
             bucket=None if sized is None else sized.target,
             result=None if sized is None or written is None else sized.result or sized.target,
+            drift=None if written is None else written.drift,
             fit=None if sized is None or not sized.fits else sized.fits[-1],
             settings=self._settings(item),
             seconds=dict(seconds),

@@ -32,7 +32,7 @@ from joyedit.job.spec import EditItem, RunConfig
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import EditedItem
-from joyedit.runtime.pipeline.give_back import given_back
+from joyedit.runtime.pipeline.give_back import DriftRecord, given_back
 from joyedit.runtime.pipeline.record import Recorder, Written
 from joyedit.runtime.protocol import BackendInfo, ReadyItem
 
@@ -152,7 +152,7 @@ class PictureWriter:
             image = edited.running.picture(edited.place)
             code = "write_failed"
             with self._clock.stage("write") as lap:
-                data, more = self._encode(edited.ready, image)
+                data, more, drift = self._encode(edited.ready, image)
                 notes += more
                 self._put(item, data)
                 written = Written(
@@ -161,6 +161,7 @@ class PictureWriter:
                     bytes=len(data),
                     sha256=hashlib.sha256(data).hexdigest(),
                     inputs=inputs,
+                    drift=drift,
                 )
         except OutputError:
             raise
@@ -187,8 +188,8 @@ class PictureWriter:
             if not is_gone and picture_state(path, before, trust=False) == "lost" and is_made_by_joyedit(path):
                 self._folder.remove(earlier[0])  # damaged
 
-    def _encode(self, ready: ReadyItem, image: Image.Image) -> tuple[memoryview, tuple[str, ...]]:
-        """The picture's file, in memory, and remarks: a fault of the encoder and one of the disk stay apart."""
+    def _encode(self, ready: ReadyItem, image: Image.Image) -> tuple[memoryview, tuple[str, ...], DriftRecord]:
+        """The picture's file in memory, remarks, its drift: a fault of the encoder and one of the disk stay apart."""
         item = ready.item
         form = _FORMATS[PurePosixPath(item.output).suffix.lower()]
         file = io.BytesIO()
@@ -196,10 +197,10 @@ class PictureWriter:
             with given_back(image, ready, form, self._config) as result:
                 settings = picture_metadata(item, self._info)
                 more = save_picture(result.image, file, form, result.quality, settings, result.beside)
-                notes = result.notes + more
+                notes, drift = result.notes + more, result.drift
         except OSError as error:
             raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
-        return file.getbuffer(), notes
+        return file.getbuffer(), notes, drift
 
 
 def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
