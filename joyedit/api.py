@@ -5,8 +5,9 @@ Both go the way of the command line: one checked request, one item builder, one 
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,7 @@ def run(
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
     options["lora"] = _loras(options.get("lora"))
     options |= {name: str(options[name]) for name in _AS_TEXT if options.get(name) is not None}
+    options |= _matrix(options)
     values = tuple(f"{name}={value}" for name, value in (recipe_values or {}).items())
     given = [source] if isinstance(source, (str, os.PathLike)) else source
     sources = tuple(os.fspath(one) for one in given)
@@ -136,6 +138,20 @@ def _loras(given: Any) -> tuple[str, ...]:
         else:
             made.append(os.fspath(one))
     return tuple(made)
+
+
+def _matrix(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`seeds` and `sweep` as the flags take them: a number or a list, and a dict of lists."""
+    made: dict[str, Any] = {}
+    seeds, sweep = given.get("seeds"), given.get("sweep")
+    if isinstance(sweep, Mapping):
+        made["sweep"] = tuple(f"{key}={json.dumps(list(values))}" for key, values in sweep.items())
+    if isinstance(seeds, (list, tuple, range)):
+        made["seeds"] = None  # a list of one seed would be a number of seeds there
+        made["sweep"] = (*made.get("sweep", ()), f"seed={json.dumps(list(seeds))}")
+    elif seeds is not None:
+        made["seeds"] = str(seeds)
+    return made
 
 
 def _as_list(image: Picture | Sequence[Picture] | None) -> list[Picture]:

@@ -15,12 +15,15 @@ from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
-from joyedit.job.source.columns import Columns
+from joyedit.job.source.columns import ALL, Columns
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
+from joyedit.job.source.matrix import Matrix
+from joyedit.job.source.matrix_reader import flag_matrix
+from joyedit.job.source.name_template import FIELDS, UNIQUE, NameTemplate, read_template
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
-from joyedit.job.source.problems import Record
+from joyedit.job.source.problems import Record, shown
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.source_options import RunDefaults
@@ -81,11 +84,17 @@ def build_request(options: RunOptions) -> Request:
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(Wanted.of(options))
+    values = _recipe_values(options.values)
+    columns = Columns.of(options.map, options.ignore_columns, options.keep_columns)
+    matrix = flag_matrix(options.seeds, options.sweep, recipe, given, values)
+    template = _template(options, config.format, recipe, columns, matrix)
+    if picture is not None and (matrix.size > 1 or template is not None):
+        raise UsageError(_one_name(picture.path, matrix))
     source_options = SourceOptions(
         prompt=without_file_marks(options.prompt),
         flags=given,
         recipe=recipe,
-        recipe_values=_recipe_values(options.values),
+        recipe_values=values,
         checkpoint=checkpoint,
         format=config.format,
         output=options.output,
@@ -95,13 +104,41 @@ def build_request(options: RunOptions) -> Request:
         look=not has_records(options.output),
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
-        columns=Columns.of(options.map, options.ignore_columns, options.keep_columns),
+        columns=columns,
+        matrix=matrix,
+        template=template,
         lora=options.lora,
         shelf=LoraShelf(lora_facts),
     )
     stdin = _stdin() if options.source == ("-",) else None
     source = open_source(options.source, source_options, stdin)
     return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint, picture=picture)
+
+
+def _template(
+    options: RunOptions, format: str, recipe: Recipe | None, columns: Columns, matrix: Matrix
+) -> NameTemplate | None:
+    """What `--name` says, if it is given. Raises UsageError, also where all edits of an item would get one name."""
+    if options.name is None:
+        return None
+    parameters = None if recipe is None else recipe.parameters
+    template = read_template(options.name, format=format, recipe=parameters, columns=columns.kept - {ALL})
+    lacking = sorted(matrix.keys - template.fields) if not template.fields & UNIQUE else []
+    several = [axis for key in lacking if (axis := matrix.axis(key)) is not None and len(axis) > 1]
+    if several:
+        known = {*FIELDS, *(parameters or ())}
+        fields = "".join(f"{{{axis.key}}}, " for axis in several if axis.key in known)
+        raise UsageError(
+            f"--name {shown(options.name)} gives several edits of an item one name, because each item is edited with "
+            f"{matrix.text} (add {fields}{{id}} or {{index}})"
+        )
+    return template
+
+
+def _one_name(path: Path, matrix: Matrix) -> str:
+    if matrix.size > 1:
+        return f"-o {path} names one picture, and each item is edited with {matrix.text} (name a folder)"
+    return f"-o {path} and --name both name the picture (leave one of them out)"
 
 
 def _with_home(options: RunOptions) -> RunOptions:
@@ -163,7 +200,8 @@ def build_item(
     line |= {"id": "edit", "instruction": instruction}
     if pictures:
         line["images"] = [f"picture {number}" for number in range(1, pictures + 1)]
-    item, problems = builder.build(Record(0, line))
+    items, problems = builder.build(Record(0, line))
+    item = items[0] if items else None
     if not isinstance(item, EditItem):
         message = (one.message + (f" ({one.remedy})" if one.remedy else "") for one in problems)
         raise UsageError("\n".join(message))

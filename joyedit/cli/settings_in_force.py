@@ -29,6 +29,9 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     settings = summary.settings.over(BUILT_IN)
     for name in _SHOWN:
         value = getattr(settings, name)
+        axis = summary.matrix.axis(name)
+        if axis is not None and axis.values:
+            continue  # told below
         own = _own(summary, name)
         if value is None and own is None:
             continue
@@ -37,6 +40,8 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
         if name == "negative_prompt" and value and not _is_guided(settings, summary):
             origin = "not used, because guidance is off"
         rows.append((name.replace("_", " "), _text(summary, name, shown, origin)))
+    if summary.matrix:
+        rows.append(("edits of each item", f"{summary.matrix.size} ({summary.matrix.text})"))
     if summary.lines is not None and not summary.lines.lines:  # standard input, which nobody has read yet
         rows.append(("lines", "what a line says itself comes before these settings"))
     return rows

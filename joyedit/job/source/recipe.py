@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from joyedit.errors import ManifestError, Problem
 from joyedit.job.source.loras import LoraWish
+from joyedit.job.source.matrix import Matrix
 from joyedit.job.source.problems import nearest, one_of, shown
 from joyedit.job.spec import Settings
 
@@ -40,6 +41,7 @@ class Recipe:
     instruction: str | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    matrix: Matrix = field(default_factory=Matrix)
     lora: tuple[LoraWish, ...] | None = None
     file: str = ""
     parts: tuple[tuple[str, str | None], ...] = ()

@@ -13,6 +13,8 @@ from pathlib import Path
 from joyedit.errors import Problem, UsageError
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
+from joyedit.job.source.matrix import Matrix
+from joyedit.job.source.name_template import NameTemplate
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.problems import Record, Table, shown
 from joyedit.job.source.recipe import Recipe
@@ -59,10 +61,19 @@ class SourceOptions:
     text_to_image: bool = False
     """Whether an item whose picture is left empty is text to image. If not, that is a fault."""
     columns: Columns = field(default_factory=Columns)
+    matrix: Matrix = field(default_factory=Matrix)
+    """What multiplies every item."""
+    template: NameTemplate | None = None
+    """What names the edited pictures (`--name`)."""
     lora: tuple[str, ...] = ()
     """The LoRAs of the command line."""
     shelf: LoraShelf = field(default_factory=LoraShelf, compare=False)
     """What finds LoRAs."""
+
+    @property
+    def first_values(self) -> dict[str, str]:
+        """The values of the recipe for the first edit of an item: those of the command, and of the matrix."""
+        return {**self.recipe_values, **self.matrix.first_values}
 
     def check(self) -> None:
         """Raises UsageError for options that cannot work with any source."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 WORKERS = 4
 DEPTH = 2
+KEPT = 16
+"""So many fitted pictures are kept: the same one may be edited with other steps, or other seeds, soon."""
 _POLL = 0.1
 
 
@@ -69,10 +71,14 @@ _Key = tuple[Reference, Size]
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """A batch whose pictures are with the threads. What several items share is read once."""
+    """A batch whose pictures are with the threads. What several items share is read once.
+
+    `again` are those of an earlier batch.
+    """
 
     batch: Batch
     pictures: dict[_Key, Task[ReadPicture]]
+    again: frozenset[_Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,7 @@ class ReadAhead:
         self._queue: queue.Queue[FailedItem | _Reading | _Stop] = queue.Queue(maxsize=depth)
         self._left = threading.Event()
         self._stopped = stopped
+        self._kept: OrderedDict[_Key, Task[ReadPicture]] = OrderedDict()  # those that were used last are at the end
         self._workers = Workers(workers, "joyedit-read", timeout=timeout, stopped=stopped)
         self._planner = threading.Thread(target=self._feed, name="joyedit-plan", daemon=True)
 
@@ -147,11 +154,7 @@ class ReadAhead:
         """The planner's thread."""
         try:
             for entry in self._planned:
-                if isinstance(entry, Batch):
-                    going_on = self._put(_Reading(entry, self._submit(entry)))
-                else:
-                    going_on = self._put(entry)
-                if not going_on:
+                if not self._put(self._submit(entry) if isinstance(entry, Batch) else entry):
                     return
         except StoppedError:
             return
@@ -160,10 +163,17 @@ class ReadAhead:
         else:
             self._put(_Stop())
 
-    def _submit(self, batch: Batch) -> dict[_Key, Task[ReadPicture]]:
+    def _submit(self, batch: Batch) -> _Reading:
+        """Give the pictures to the threads, but for those that an earlier batch has."""
         self._on_batch(batch)
         keys = dict.fromkeys(key for sized in batch.items for key in _keys(sized))
-        return {key: self._workers.submit(partial(self._read, *key)) for key in keys}
+        known = {key: self._kept.pop(key) for key in keys if key in self._kept}
+        known = {key: task for key, task in known.items() if _is_good(task)}
+        tasks = {key: known[key] if key in known else self._workers.submit(partial(self._read, *key)) for key in keys}
+        self._kept.update(tasks)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return _Reading(batch, tasks, frozenset(known))
 
     def _put(self, entry: FailedItem | _Reading | _Stop) -> bool:
         """Wait for room; False when the run has stopped in the meantime."""
@@ -177,6 +187,8 @@ class ReadAhead:
 
     def _gather(self, reading: _Reading) -> list[UnreadItem | ReadyBatch]:
         """Wait for the pictures of one batch. Items that share a picture share its seconds."""
+        # Their seconds are in the records of the batches that were the first to have them.
+        share = {key: 0.0 for key in reading.again}
         uses = Counter(key for sized in reading.batch.items for key in _keys(sized))
         ready: list[ReadyItem] = []
         unread: list[UnreadItem | ReadyBatch] = []
@@ -191,7 +203,9 @@ class ReadAhead:
                     raise
                 unread.append(UnreadItem(sized=sized, error=error))
                 continue
-            seconds = sum(picture.seconds / uses[key] for key, picture in zip(keys, pictures, strict=True))
+            seconds = sum(
+                share.get(key, picture.seconds / uses[key]) for key, picture in zip(keys, pictures, strict=True)
+            )
             ready.append(_ready_item(sized, pictures, seconds))
         batch = ReadyBatch(index=reading.batch.index, items=tuple(ready))
         return [*unread, batch] if ready else unread
@@ -211,6 +225,11 @@ def _ready_item(sized: SizedItem, pictures: list[ReadPicture], seconds: float) -
         seconds=seconds,
         seen=tuple(picture.seen for picture in pictures),
     )
+
+
+def _is_good(task: Task[ReadPicture]) -> bool:
+    """Whether this may still become a picture: what failed is tried again for the next item."""
+    return task.error is None and not task.lost
 
 
 def _keys(sized: SizedItem) -> list[_Key]:
