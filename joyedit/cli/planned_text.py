@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.errors import ItemError
+from joyedit.job.boxes import box_numbers, box_text
 from joyedit.job.data_picture import Reference
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.results.records import loras_of
@@ -56,6 +57,7 @@ def record_of(entry: Batch | FailedItem, folder: Path, max_pixels: int) -> dict[
                 "id": sized.item.id,
                 "instruction": sized.item.instruction,
                 "seed": sized.item.sampling.seed,
+                **({} if sized.item.box is None else {"box": box_numbers(sized.item.box)}),
                 "output_path": str((folder / sized.item.output).absolute()),
                 "inputs": [
                     {"path": str(path), "size": size, "cropped": cropped(size, bucket)}
@@ -83,6 +85,7 @@ def _item(sized: SizedItem, folder: Path, max_pixels: int) -> str:
     item = sized.item
     pictures = [_picture(path, bucket, max_pixels) for path, bucket in zip(item.images, sized.references, strict=True)]
     source = f"from {' + '.join(pictures)}" if pictures else "from the instruction alone"
+    source += "" if item.box is None else f", red box {box_text(item.box)}"
     output = printable(str(folder / item.output))
     return f"{output}: {brief(repr(item.instruction), _TEXT)}, seed {item.sampling.seed}, {source}"
 

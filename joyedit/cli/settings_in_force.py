@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from joyedit.job.source.line_settings import OwnValues
 from joyedit.job.source.loras import LoraSet
+from joyedit.job.source.matrix import SWEPT
 from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import Settings
@@ -23,7 +24,8 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     rows = []
     if summary.instruction is not None or _own(summary, "instruction") is not None:
         shown = None if summary.instruction is None else _shown(summary.instruction)
-        rows.append(("instruction", _text(summary, "instruction", shown, None)))
+        is_swept = any(axis.key not in SWEPT for axis in summary.matrix.axes)
+        rows.append(("instruction", _text(summary, "instruction", shown, "the first of them" if is_swept else None)))
     if summary.loras.loras or _own(summary, "lora") is not None:
         rows.append(("lora", _text(summary, "lora", summary.loras.text, None)))
     settings = summary.settings.over(BUILT_IN)

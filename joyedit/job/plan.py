@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from joyedit.errors import ItemError, JoyeditError
+from joyedit.job.boxes import box_fault
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.data_picture import MOST_HELD, Reference, held_by
 from joyedit.job.pictures.decode import header_size
@@ -146,9 +147,13 @@ def size_item(item: EditItem, size_of: Callable[[Reference], Size] = header_size
     target, because the model was trained on edits of one shape.
     """
     try:
-        references = tuple(choose_bucket(size_of(path), item.basesize) for path in item.images)
+        sizes = [size_of(path) for path in item.images]
+        references = tuple(choose_bucket(size, item.basesize) for size in sizes)
     except ItemError as error:
         return failed(item, error.code, str(error))
+    fault = None if item.box is None or not sizes else box_fault(item.box, sizes[0])
+    if fault is not None:
+        return failed(item, "bad_box", f"{item.images[0]}: {fault}")
     if item.size is not None:
         target = choose_bucket(item.size, item.basesize)
         if len(references) == 1:

@@ -17,6 +17,9 @@ from joyedit.job.data_picture import Reference
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom: in pixels, or in fractions of the sides if none of them is larger than 1."""
+
 AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"]
 """`flash` is the first of fa4, fa3, fa2 and varlen that is installed and works."""
 
@@ -133,6 +136,7 @@ class EditItem:
     `images` are the references in order (none: text to image). `output` is relative to the output folder,
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
     before the choice of a bucket; with None the last reference decides. `loras` change the DiT for this item.
+    `box` is drawn in red on the only reference.
     `has_default_id`: the id comes from the
     path of the first reference. `other_ids` are default ids that the item had if other lines were there: its picture
     may be finished under one of them. `owns` says which records under these ids are of this item: none, those of the
@@ -149,6 +153,7 @@ class EditItem:
     output: str
     origin: Origin
     loras: tuple[Lora, ...] = ()
+    box: Box | None = None
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
     owns: Owns = field(default="none", compare=False)

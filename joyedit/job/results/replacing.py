@@ -179,6 +179,7 @@ class Replacing:
         found = {}
         width, height = now.pop("width"), now.pop("height")
         loras = now.pop("lora", [])
+        now.setdefault("box", None)
         if (then.get("lora") or []) != loras:
             found["lora"] = f"lora {_loras(then.get('lora'))} -> {_loras(loras)}"
         if record.get("instruction") != item.instruction:

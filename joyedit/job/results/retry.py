@@ -62,6 +62,8 @@ def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
     line |= {key: settings[key] for key in _SETTINGS}
     if settings.get("width") is not None and settings.get("height") is not None:
         line |= {"width": settings["width"], "height": settings["height"]}
+    if settings.get("box") is not None:
+        line["box"] = settings["box"]
     loras = _loras(record.get("loras"), settings.get("lora"))
     if loras is None:
         return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
+from joyedit.job.boxes import box_text, read_box
 from joyedit.job.data_picture import DataPicture, Reference
 from joyedit.job.plan import failed
 from joyedit.job.source.columns import kept_columns
@@ -25,6 +26,7 @@ from joyedit.job.source.loras import LoraSet, wishes_of
 from joyedit.job.source.matrix import SWEPT
 from joyedit.job.source.output_names import Facts
 from joyedit.job.source.output_tree import OutputTree
+from joyedit.job.source.parameter import BOX
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
 from joyedit.job.source.problems import Record, Table, cut, one_message, shown
 from joyedit.job.source.schema import PICTURE_KEYS, Line
@@ -189,6 +191,8 @@ class ItemBuilder:
         if sum(map(len, (edits[0].instruction, line.negative_prompt or "", *values.values()))) > MAX_ITEM:
             problems.append(_TOO_LONG)
         pictures, missing = self._find_pictures(line, in_line, problems)
+        if edits[0].box is not None and len(pictures) != 1:
+            problems.append(Problem(f"a box is drawn on one picture, and this item has {len(pictures)}", key=BOX))
         if not pictures:
             _add(problems, self._left_empty(record.data))
         columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
@@ -209,6 +213,7 @@ class ItemBuilder:
                 instruction=edit.instruction,
                 sampling=edit.sampling,
                 basesize=edit.basesize,
+                box=edit.box,
                 size=size,
                 output=name.output,
                 origin=Origin(file=self._file, line=record.line or None),
@@ -244,6 +249,9 @@ class ItemBuilder:
         if matrix:
             matrix = matrix.without({key for key in SWEPT if getattr(line, key) is not None} | values.keys())
             _add(problems, matrix.seed_problem(sampling.seed))
+        if line.box is not None:
+            values = {**values, BOX: box_text(read_box(line.box) or (0, 0, 1, 1))}
+        boxed = {**self._values, **values}
         found: list[Problem] | None = None
 
         def instruct(swept: Mapping[str, str]) -> str:
@@ -259,10 +267,11 @@ class ItemBuilder:
             return text
 
         basesize = line.basesize or settings.basesize or 0
-        edits = cell_edits(matrix.cells(sampling.seed), sampling, basesize, instruct)
+        box = read_box(boxed[BOX]) if BOX in boxed else self._options.default_box
+        edits = cell_edits(matrix.cells(sampling.seed), sampling, basesize, instruct, box)
         problems.extend(found or ())
         if values and self._recipe is not None:
-            problems.extend(self._recipe.choice_problems(values))
+            problems.extend(self._recipe.value_problems(values))
         return edits
 
     def _find_pictures(

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import NamedTuple
 
+from joyedit.job.boxes import read_box
 from joyedit.job.source.matrix import ALONE, Cell
-from joyedit.job.spec import Sampling
+from joyedit.job.source.parameter import BOX
+from joyedit.job.spec import Box, Sampling
 
 _SAMPLING = frozenset(one.name for one in fields(Sampling))
 
@@ -19,16 +21,22 @@ class CellEdit(NamedTuple):
     sampling: Sampling
     basesize: int
     instruction: str
+    box: Box | None = None
 
 
 def cell_edits(
-    cells: Sequence[Cell], sampling: Sampling, basesize: int, instruct: Callable[[Mapping[str, str]], str]
+    cells: Sequence[Cell],
+    sampling: Sampling,
+    basesize: int,
+    instruct: Callable[[Mapping[str, str]], str],
+    box: Box | None = None,
 ) -> list[CellEdit]:
-    """The edits of an item with these settings. `instruct` gives the instruction with the values of a cell; it is asked
-    once for each set of values.
+    """The edits of an item with these settings and this box.
+
+    `instruct` gives the instruction with the values of a cell; it is asked once for each set of values.
     """
     if cells is ALONE:
-        return [CellEdit(ALONE[0], sampling, basesize, instruct({}))]
+        return [CellEdit(ALONE[0], sampling, basesize, instruct({}), box)]
     texts: dict[tuple[tuple[str, str], ...], str] = {}
     made = []
     for cell in cells:
@@ -37,5 +45,6 @@ def cell_edits(
             texts[values] = instruct(cell.values)
         changed = {key: value for key, value in cell.settings.items() if key in _SAMPLING}
         own = replace(sampling, **changed) if changed else sampling
-        made.append(CellEdit(cell, own, cell.settings.get("basesize", basesize), texts[values]))
+        drawn = read_box(cell.values[BOX]) if BOX in cell.values else box
+        made.append(CellEdit(cell, own, cell.settings.get("basesize", basesize), texts[values], drawn))
     return made

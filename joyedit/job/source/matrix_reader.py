@@ -123,13 +123,16 @@ def _setting(key: str, value: object, place: str, problems: list[Problem]) -> Va
 
 def _parameter(key: str, value: object, recipe: Recipe | None, place: str, problems: list[Problem]) -> str | None:
     assert recipe is not None, "only a recipe has parameters"
-    text = parameter_text(value)
+    parameter = recipe.parameters[key]
+    text = parameter_text(value, parameter.kind)
     if text is None:
-        problems.append(Problem(f"{place}: a value must be text or a number, not {shown(value)}", _ONE_VALUE))
+        problems.append(Problem(f"{place}: a value must be {parameter.rule}, not {shown(value)}"))
         return None
-    faults = recipe.choice_problems({key: text})
-    problems += [replace(fault, message=f"{place}: {fault.message}", key=None) for fault in faults]
-    return None if faults else text
+    fault = parameter.problem(key, text)
+    if fault is not None:
+        problems.append(replace(fault, message=f"{place}: {fault.message}", key=None))
+        return None
+    return parameter.read(text)
 
 
 def _doubles(axes: Iterable[Axis], said: set[str]) -> list[Problem]:

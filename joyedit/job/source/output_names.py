@@ -86,7 +86,8 @@ class OutputNames:
         if field in Sampling.__slots__:
             return getattr(facts.sampling, field)
         if self._recipe is not None and field in self._recipe.parameters:
-            text = facts.values.get(field)
-            return self._recipe.parameters[field].default if text is None else text
+            parameter = self._recipe.parameters[field]
+            text = facts.values.get(field, parameter.default)
+            return None if text is None else parameter.read(text) or text
         value = facts.columns.get(field)
         return None if value is None or value == "" else value

@@ -23,7 +23,7 @@ from joyedit.job.source.picture_folder import Entry, FolderWalk
 from joyedit.job.source.problems import Problems, Record, cut, one_message, utf8_safe
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import PAIR, RunDefaults, SourceOptions, compose_instruction
-from joyedit.job.spec import EditItem, FailedItem, Origin, Owns, Sampling, Settings, Size
+from joyedit.job.spec import Box, EditItem, FailedItem, Origin, Owns, Sampling, Settings, Size
 
 _SHOWN_PATH = 1000
 
@@ -71,10 +71,11 @@ class _Shared:
     edits: Sequence[CellEdit]
     size: Size | None
     loras: LoraSet
+    box: Box | None
 
     def edits_of(self, instruct: Callable[[Mapping[str, str]], str]) -> Sequence[CellEdit]:
         """The edits of a picture with an instruction of its own: one for each cell."""
-        return cell_edits(self.cells, self.sampling, self.settings.basesize or 0, instruct)
+        return cell_edits(self.cells, self.sampling, self.settings.basesize or 0, instruct, self.box)
 
 
 class FolderSource(Source):
@@ -147,7 +148,14 @@ class FolderSource(Source):
             raise ManifestError(problem.at(self.name) for problem in problems)
         size = None if height is None or width is None else (height, width)
         shared = _Shared(
-            settings=settings, instruction=text, sampling=sampling, cells=cells, edits=(), size=size, loras=loras
+            settings=settings,
+            instruction=text,
+            sampling=sampling,
+            cells=cells,
+            edits=(),
+            size=size,
+            loras=loras,
+            box=self.options.default_box,
         )
         return shared if text is None else replace(shared, edits=shared.edits_of(lambda v: self._composed(None, v)[0]))
 
@@ -218,6 +226,7 @@ class FolderSource(Source):
             instruction=edit.instruction,
             sampling=edit.sampling,
             basesize=edit.basesize,
+            box=edit.box,
             size=shared.size,
             output=name.output,
             origin=Origin(file=self.name),

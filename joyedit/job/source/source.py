@@ -172,4 +172,14 @@ class Source(ABC):
 def _without_paths(recipe: Recipe) -> dict[str, Any]:
     """A recipe as JSON, wherever it lies. Its LoRAs are told by their content elsewhere, its matrix by ids."""
     left_out = ("lora", "matrix")
-    return {name: value for name, value in asdict(recipe).items() if name not in left_out} | {"file": "", "name": ""}
+    made = {name: value for name, value in asdict(recipe).items() if name not in left_out}
+    made["parameters"] = {
+        name: {key: value for key, value in parameter.items() if key in _ALWAYS or value not in _UNSAID}
+        for name, parameter in made["parameters"].items()
+    }
+    return made | {"file": "", "name": ""}
+
+
+_ALWAYS = ("description", "default", "choices")
+_UNSAID = (None, "", "text", "choice")
+"""What records of earlier releases do not say of a parameter."""

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job import failpoints
+from joyedit.job.boxes import fractions_of
 from joyedit.job.data_picture import Reference
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.budget import Reading, shared_budget
-from joyedit.job.pictures.decode import fit, load_picture
-from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, FailedItem, Seen, Size, SizedItem
+from joyedit.job.pictures.decode import fit, header_size, load_picture
+from joyedit.job.pictures.red_box import with_red_box
+from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, Box, FailedItem, Seen, Size, SizedItem
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.threads import StoppedError, Task, Workers, running_call
 from joyedit.runtime.protocol import ReadyBatch, ReadyItem
@@ -55,18 +57,31 @@ class ReadPicture:
 
 
 def read_picture(
-    path: Reference, bucket: Size, clock: StageClock, hashes: HashCache, max_pixels: int = MAX_PIXELS
+    path: Reference,
+    bucket: Size,
+    box: Box | None = None,
+    *,
+    clock: StageClock,
+    hashes: HashCache,
+    max_pixels: int = MAX_PIXELS,
 ) -> ReadPicture:
-    """Hash, decode, orient and fit one picture. Raises `ItemError`, and `StoppedError` where it waits for memory."""
+    """Hash, decode, orient and fit one picture, with a red box on it where there is one.
+
+    Raises `ItemError`, and `StoppedError` where it waits for memory.
+    """
     with clock.stage("read") as lap, Reading(shared_budget(), running_call(), bucket) as reading:
         failpoints.reached("read")
         picture = load_picture(path, max_pixels, hashes, reading)
-        image = fit(picture.image, bucket)
+        image = picture.image
+        if box is not None:  # in a picture of the size in the header: a large JPEG is decoded smaller
+            image = with_red_box(image, fractions_of(box, header_size(path, max_pixels)))
+        image = fit(image, bucket)
     assert picture.seen is not None  # it was asked for
     return ReadPicture(image=image, notes=picture.notes, seconds=lap.seconds, seen=picture.seen)
 
 
-_Key = tuple[Reference, Size]
+_Key = tuple[Reference, Size, Box | None]
+"""A picture, its bucket, and the box on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +114,7 @@ class ReadAhead:
     def __init__(
         self,
         planned: Iterator[Batch | FailedItem],
-        read: Callable[[Reference, Size], ReadPicture],
+        read: Callable[..., ReadPicture],
         *,
         depth: int = DEPTH,
         workers: int = WORKERS,
@@ -107,7 +122,10 @@ class ReadAhead:
         stopped: Callable[[], bool] = lambda: False,
         on_batch: Callable[[Batch], None] = lambda batch: None,
     ) -> None:
-        """`on_batch` hears of each batch before one of its pictures is read."""
+        """`read` takes a picture, its bucket, and the box if there is one.
+
+        `on_batch` hears of each batch before one of its pictures is read.
+        """
         self.finished = False
         self._on_batch = on_batch
         self._planned = planned
@@ -169,11 +187,15 @@ class ReadAhead:
         keys = dict.fromkeys(key for sized in batch.items for key in _keys(sized))
         known = {key: self._kept.pop(key) for key in keys if key in self._kept}
         known = {key: task for key, task in known.items() if _is_good(task)}
-        tasks = {key: known[key] if key in known else self._workers.submit(partial(self._read, *key)) for key in keys}
+        tasks = {key: known[key] if key in known else self._workers.submit(self._call(key)) for key in keys}
         self._kept.update(tasks)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return _Reading(batch, tasks, frozenset(known))
+
+    def _call(self, key: _Key) -> Callable[[], ReadPicture]:
+        path, bucket, box = key
+        return partial(self._read, path, bucket) if box is None else partial(self._read, path, bucket, box)
 
     def _put(self, entry: FailedItem | _Reading | _Stop) -> bool:
         """Wait for room; False when the run has stopped in the meantime."""
@@ -233,4 +255,5 @@ def _is_good(task: Task[ReadPicture]) -> bool:
 
 
 def _keys(sized: SizedItem) -> list[_Key]:
-    return list(zip(sized.item.images, sized.references, strict=True))
+    box = sized.item.box
+    return [(path, bucket, box) for path, bucket in zip(sized.item.images, sized.references, strict=True)]

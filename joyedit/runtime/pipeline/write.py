@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from joyedit.errors import ItemError, OutputError
+from joyedit.job.boxes import box_text
 from joyedit.job.own_files import is_made_by_joyedit
 from joyedit.job.pictures.encode import save_picture
 from joyedit.job.results.fingerprint import Fingerprinter
@@ -206,6 +207,7 @@ def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
         "steps": str(item.sampling.steps),
         "guidance_scale": str(item.sampling.guidance_scale),
         "basesize": str(item.basesize),
+        **({} if item.box is None else {"box": box_text(item.box)}),
         **({"lora": json.dumps(loras_of(item))} if item.loras else {}),
         "schedule": info.schedule,
         "model": local.resolve().name if os.path.exists(local) else info.model,
