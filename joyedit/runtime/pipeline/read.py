@@ -59,11 +59,11 @@ class ReadPicture:
 def read_picture(
     path: Reference,
     bucket: Size,
-    box: Box | None = None,
-    *,
     clock: StageClock,
     hashes: HashCache,
     max_pixels: int = MAX_PIXELS,
+    *,
+    box: Box | None = None,
 ) -> ReadPicture:
     """Hash, decode, orient and fit one picture, with a red box on it where there is one.
 
@@ -195,7 +195,7 @@ class ReadAhead:
 
     def _call(self, key: _Key) -> Callable[[], ReadPicture]:
         path, bucket, box = key
-        return partial(self._read, path, bucket) if box is None else partial(self._read, path, bucket, box)
+        return partial(self._read, path, bucket) if box is None else partial(self._read, path, bucket, box=box)
 
     def _put(self, entry: FailedItem | _Reading | _Stop) -> bool:
         """Wait for room; False when the run has stopped in the meantime."""

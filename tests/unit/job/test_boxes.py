@@ -71,7 +71,7 @@ def test_the_box_is_drawn_on_the_upright_picture_before_it_is_fitted(tmp_path: P
     image.save(tmp_path / "a.png", exif=exif)
     plain = read_picture(tmp_path / "a.png", (256, 256), clock=StageClock(), hashes=HashCache())
     for box in ((0.25, 0.4, 0.75, 0.6), (50.0, 160.0, 150.0, 240.0)):
-        read = read_picture(tmp_path / "a.png", (256, 256), box, clock=StageClock(), hashes=HashCache())
+        read = read_picture(tmp_path / "a.png", (256, 256), box=box, clock=StageClock(), hashes=HashCache())
         made = np.asarray(read.image).astype(int)
         red = (made[..., 0] > 200) & (made[..., 2] < 60)
         rows, columns = np.nonzero(red)
