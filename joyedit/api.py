@@ -112,6 +112,10 @@ def run(
     options["lora"] = _loras(options.get("lora"))
     options |= {name: str(options[name]) for name in _AS_TEXT if options.get(name) is not None}
     options |= _matrix(options)
+    if options.get("input") is not None:
+        named = options["input"]
+        several = [named] if isinstance(named, (str, os.PathLike)) else named
+        options["input"] = tuple(os.fspath(one) for one in several)
     values = tuple(f"{name}={value}" for name, value in (recipe_values or {}).items())
     given = [source] if isinstance(source, (str, os.PathLike)) else source
     sources = tuple(os.fspath(one) for one in given)

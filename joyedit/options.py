@@ -208,8 +208,9 @@ class RunOptions:
         None, "--recipe", metavar="FILE|NAME", help="Settings and an instruction template (see joyedit recipes)."
     )
     values: tuple[str, ...] = option(
-        (), "--set", metavar="NAME=VALUE", help="A parameter of the recipe; may be repeated."
-    )
+        (), "--set", metavar="NAME=VALUE",
+        help="A parameter of the recipe, or a setting of the picture that is made again; may be repeated.",
+    )  # fmt: skip
     name: str | None = option(
         None, "--name", metavar="TEMPLATE",
         help="Names of the edited pictures, such as {stem}_{recipe}_{seed}. [default: {id}]",
@@ -221,6 +222,11 @@ class RunOptions:
     sweep: tuple[str, ...] = option(
         (), "--sweep", metavar="KEY=VALUES",
         help="Edit each item with each value of a setting or a recipe's parameter, such as steps=20,40; may be "
+        "repeated.",
+    )  # fmt: skip
+    input: tuple[str, ...] = option(
+        (), "--input", metavar="FILE",
+        help="With a picture of joyedit as SOURCE: the picture that it was made of, if that lies elsewhere now; may be "
         "repeated.",
     )  # fmt: skip
     map: tuple[str, ...] = option(

@@ -32,6 +32,7 @@ from joyedit.job.source.typed_texts import without_file_marks
 from joyedit.job.spec import BASE_SIZES, MAX_PIXELS, READ_TIMEOUT, EditItem, Lora, RunConfig, Settings
 from joyedit.options import DoctorOptions, RunOptions, faults_of, names_of, option_of
 from joyedit.printable import brief
+from joyedit.replay import open_replay, with_replay
 from joyedit.runtime.model import backend_loader, describe_without_loading, fetch, model_settings, no_model
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.pipeline.progress import Progress
@@ -51,6 +52,8 @@ class Request:
     checkpoint: Settings
     picture: OnePicture | None = None
     """The file that the run is to make, where the user names one in place of an output folder."""
+    notes: tuple[str, ...] = ()
+    """What the user should know before the run."""
 
 
 def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
@@ -72,6 +75,7 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
 def build_request(options: RunOptions) -> Request:
     """Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe."""
     refuse_other_encoding()
+    options, replay = with_replay(options)
     _refuse(options)
     options = _with_home(options)
     picture = _one_picture(options)
@@ -110,9 +114,19 @@ def build_request(options: RunOptions) -> Request:
         lora=options.lora,
         shelf=LoraShelf(lora_facts),
     )
-    stdin = _stdin() if options.source == ("-",) else None
-    source = open_source(options.source, source_options, stdin)
-    return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint, picture=picture)
+    if replay is not None:
+        source: Source = open_replay(replay, source_options)
+    else:
+        source = open_source(options.source, source_options, _stdin() if options.source == ("-",) else None)
+    return Request(
+        source=source,
+        config=config,
+        flags=given,
+        recipe=recipe,
+        checkpoint=checkpoint,
+        picture=picture,
+        notes=() if replay is None else replay.notes,
+    )
 
 
 def _template(

@@ -19,6 +19,7 @@ from joyedit.cli.options import WithBareFlags
 from joyedit.cli.recipes import app as recipes_app
 from joyedit.cli.run import run_command
 from joyedit.cli.schema import schema_command
+from joyedit.cli.show import show_command
 from joyedit.cli.streams import safe_streams
 from joyedit.cli.verify import status_command, verify_command
 from joyedit.errors import (
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", cls=WithBareFlags)(run_command)
+app.command("show")(show_command)
 app.command("verify")(verify_command)
 app.command("status")(status_command)
 app.command("schema")(schema_command)

@@ -93,7 +93,7 @@ def _origin(request: Request, name: str, value: object, loras: LoraSet) -> str |
     if lora is not None:
         lower = getattr(loras.settings, name)
     if value != lower:
-        return "manifest defaults"
+        return request.source.defaults_name
     if lora is not None:
         return f"LoRA {brief(lora, _TEXT)}"
     return "built-in" if checkpoint is None else "checkpoint"

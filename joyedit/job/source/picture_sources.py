@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.plan import failed
@@ -33,13 +34,16 @@ class PictureSource(Source):
 
     def __init__(self, name: str, options: SourceOptions, text: str | None = None) -> None:
         super().__init__(name, "picture", options)
-        data = {"image": os.path.basename(name)}
+        data: dict[str, Any] = {"image": os.path.basename(name)}
         self._has_text = text is not None
         if text is not None:
             data["instruction"] = text  # as a line says it: whoever changes it changes this item
         if options.file_name is not None:
             data |= {"id": options.file_name, "output": options.file_name}
+        if options.item_id is not None:
+            data["id"] = options.item_id
         self._record = Record(0, data)
+        self._base = os.path.dirname(name)
 
     def check(self) -> SourceSummary:
         builder = self._builder(look=True)
@@ -53,8 +57,7 @@ class PictureSource(Source):
         yield from self._builder(look=False).items(self._record)
 
     def _builder(self, *, look: bool) -> ItemBuilder:
-        base = os.path.dirname(self.name)
-        return ItemBuilder(file=self.name, base=base, options=self.options, defaults=RunDefaults(), look=look)
+        return ItemBuilder(file=self.name, base=self._base, options=self.options, defaults=RunDefaults(), look=look)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -60,6 +60,8 @@ class Source(ABC):
         self.options = options
         self.stopped: Callable[[], bool] = _never
         """Asked while somebody waits for the source; once it says so, the wait ends with SourceStoppedError."""
+        self.defaults_name = "manifest defaults"
+        """Who gives the settings that neither flags nor the checkpoint give."""
         self._counted: int | None = None
         self._given = 0
 

@@ -54,6 +54,8 @@ class SourceOptions:
     """Patterns of files and folders that a walk through a folder leaves out."""
     file_name: str | None = None
     """The name of the edited picture, where the source is one picture and the user names its file."""
+    item_id: str | None = None
+    """The id of the item, where the source is one picture and its name does not give the id."""
     keys: tuple[str, ...] = ()
     """Keys that an item may have besides those of joyedit and of the recipe."""
     look: bool = True

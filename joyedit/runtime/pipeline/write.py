@@ -11,7 +11,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Literal
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.boxes import box_text
 from joyedit.job.own_files import is_made_by_joyedit
-from joyedit.job.pictures.encode import save_picture
+from joyedit.job.pictures.encode import DEFAULT_QUALITY, save_picture
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.finished_picture import picture_state
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import loras_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.resume import earlier_picture
-from joyedit.job.spec import EditItem, RunConfig
+from joyedit.job.spec import EditItem, RunConfig, Seen
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import EditedItem
@@ -152,7 +152,7 @@ class PictureWriter:
             image = edited.running.picture(edited.place)
             code = "write_failed"
             with self._clock.stage("write") as lap:
-                data = self._encode(item, image)
+                data = self._encode(item, image, inputs)
                 self._put(item, data)
                 written = Written(
                     fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in inputs]),
@@ -186,19 +186,27 @@ class PictureWriter:
             if not is_gone and picture_state(path, before, trust=False) == "lost" and is_made_by_joyedit(path):
                 self._folder.remove(earlier[0])  # damaged
 
-    def _encode(self, item: EditItem, image: Image.Image) -> memoryview:
+    def _encode(self, item: EditItem, image: Image.Image, inputs: Sequence[Seen]) -> memoryview:
         """The picture's file, in memory: a fault of the encoder and one of the disk stay apart."""
         form = _FORMATS.get(PurePosixPath(item.output).suffix.lower(), self._config.format)
         file = io.BytesIO()
         try:
-            save_picture(image, file, form, self._config.quality, picture_metadata(item, self._info))
+            held = picture_metadata(item, self._info, inputs)
+            if form != "png":
+                held["quality"] = str(self._config.quality or DEFAULT_QUALITY)
+            save_picture(image, file, form, self._config.quality, held)
         except OSError as error:
             raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
         return file.getbuffer()
 
 
-def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
-    """What a finished picture says about how it was made. A local checkpoint gives its folder's name only."""
+def picture_metadata(item: EditItem, info: BackendInfo, inputs: Sequence[Seen] = ()) -> dict[str, str]:
+    """What a finished picture says about how it was made. A local checkpoint gives its folder's name only.
+
+    `inputs` are the references as they were read; of their paths only the last name is told.
+    """
+    height, width = item.size or (None, None)
+    read = [{"name": path.name, "sha256": seen.sha256} for path, seen in zip(item.images, inputs, strict=False)]
     local = Path(info.model)
     return {
         "instruction": item.instruction,
@@ -207,9 +215,12 @@ def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
         "steps": str(item.sampling.steps),
         "guidance_scale": str(item.sampling.guidance_scale),
         "basesize": str(item.basesize),
+        **({} if item.size is None else {"width": str(width), "height": str(height)}),
         **({} if item.box is None else {"box": box_text(item.box)}),
         **({"lora": json.dumps(loras_of(item))} if item.loras else {}),
+        "inputs": json.dumps(read),
         "schedule": info.schedule,
+        "dtype": info.dtype,
         "model": local.resolve().name if os.path.exists(local) else info.model,
         "software": f"joyedit {joyedit_version()}",
     }
