@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from joyedit.errors import ItemError, UsageError
+from joyedit.job.boxes import fractions_of
 from joyedit.job.pictures.decode import fit, load_picture, rgb_picture
+from joyedit.job.pictures.red_box import with_red_box
 from joyedit.job.plan import size_item
 from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
 from joyedit.job.spec import FailedItem, Lora, Settings
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     Picture: TypeAlias = Image.Image | str | os.PathLike[str]
 
-SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height")
+SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "box")
 PATHS = ("dit", "encoder", "vae", "tokenizer")
 LOADING = (*PATHS, "lora", "device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "quiet", "verbose"}
@@ -52,9 +54,9 @@ class Editor:
 
         `image`: a PIL picture, a path or a `data:` URI, a list of them for several references, or None for text to
         image. `settings`: any of steps, guidance_scale, seed, negative_prompt, basesize, width and
-        height (the last two together). Raises UsageError for a setting or an instruction that cannot
-        work. Raises ItemError, with the codes of the command, for a picture that cannot be read
-        ("unreadable_picture" and others), for "out_of_memory" and for "not_finite".
+        height (the last two together), and box, which is drawn in red on the picture. Raises UsageError for a setting
+        or an instruction that cannot work. Raises ItemError, with the codes of the command, for a picture that cannot
+        be read ("unreadable_picture" and others), for "out_of_memory" and for "not_finite".
         """
         _refuse_unknown(settings, SETTINGS)
         given = _as_list(image)
@@ -62,7 +64,10 @@ class Editor:
         pictures = [_read(picture) for picture in given]
         sizes = {path: (p.height, p.width) for path, p in zip(item.images, pictures, strict=True)}
         sized = size_item(item, sizes.__getitem__)
-        assert not isinstance(sized, FailedItem)  # the sizes are known
+        if isinstance(sized, FailedItem):  # the sizes are known, so it is the box
+            raise ItemError(sized.code, sized.message)
+        if item.box is not None:
+            pictures = [with_red_box(p, fractions_of(item.box, (p.height, p.width))) for p in pictures]
         fitted = tuple(fit(p, bucket) for p, bucket in zip(pictures, sized.references, strict=True))
         batch = ReadyBatch.of([sized], [fitted])
         try:

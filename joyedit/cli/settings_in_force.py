@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from joyedit.job.boxes import box_text
 from joyedit.job.source.line_settings import OwnValues
 from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.matrix import SWEPT
@@ -26,6 +27,9 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
         shown = None if summary.instruction is None else _shown(summary.instruction)
         is_swept = any(axis.key not in SWEPT for axis in summary.matrix.axes)
         rows.append(("instruction", _text(summary, "instruction", shown, "the first of them" if is_swept else None)))
+    box = request.source.options.default_box
+    if box is not None:
+        rows.append(("red box", box_text(box)))
     if summary.loras.loras or _own(summary, "lora") is not None:
         rows.append(("lora", _text(summary, "lora", summary.loras.text, None)))
     settings = summary.settings.over(BUILT_IN)

@@ -90,6 +90,7 @@ class ItemBuilder:
         self._own_settings: dict[tuple[Settings, ...], tuple[Settings, Sampling]] = {}
         self.settings = options.settings(defaults.settings, self.loras.settings)
         self._sampling = self.settings.sampling()
+        self._box = options.default_box
         self.counted = 0
         """How many items all records so far make."""
         tree = OutputTree(options.output)
@@ -251,7 +252,6 @@ class ItemBuilder:
             _add(problems, matrix.seed_problem(sampling.seed))
         if line.box is not None:
             values = {**values, BOX: box_text(read_box(line.box) or (0, 0, 1, 1))}
-        boxed = {**self._values, **values}
         found: list[Problem] | None = None
 
         def instruct(swept: Mapping[str, str]) -> str:
@@ -267,7 +267,8 @@ class ItemBuilder:
             return text
 
         basesize = line.basesize or settings.basesize or 0
-        box = read_box(boxed[BOX]) if BOX in boxed else self._options.default_box
+        boxed = values.get(BOX) or self._values.get(BOX)
+        box = self._box if boxed is None else read_box(boxed)
         edits = cell_edits(matrix.cells(sampling.seed), sampling, basesize, instruct, box)
         problems.extend(found or ())
         if values and self._recipe is not None:
