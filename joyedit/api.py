@@ -5,16 +5,19 @@ Both go the way of the command line: one checked request, one item builder, one 
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from joyedit.errors import ItemError, UsageError
+from joyedit.job.boxes import fractions_of
 from joyedit.job.pictures.decode import load_picture, rgb_picture
 from joyedit.job.pictures.fitted import fitted, taken_out
+from joyedit.job.pictures.red_box import with_red_box
 from joyedit.job.plan import size_item
 from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
 from joyedit.job.spec import FailedItem, Lora, Settings
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
     Picture: TypeAlias = Image.Image | str | os.PathLike[str]
 
-SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit")
+SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit", "box")
 PATHS = ("dit", "encoder", "vae", "tokenizer")
 LOADING = (*PATHS, "lora", "device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "quiet", "verbose"}
@@ -52,9 +55,9 @@ class Editor:
 
         `image`: a PIL picture, a path or a `data:` URI, a list of them for several references, or None for text to
         image. `settings`: any of steps, guidance_scale, seed, negative_prompt, basesize, size, fit, width and height
-        (the last two together), as a line of a manifest has them. Raises UsageError for a setting or an instruction
-        that cannot work. Raises ItemError, with the codes of the command, for a picture that cannot be read
-        ("unreadable_picture" and others), for "out_of_memory" and for "not_finite".
+        (the last two together), as a line of a manifest has them, and box, which is drawn in red on the picture. Raises
+        UsageError for a setting or an instruction that cannot work. Raises ItemError, with the codes of the command,
+        for a picture that cannot be read ("unreadable_picture" and others), for "out_of_memory" and for "not_finite".
         """
         _refuse_unknown(settings, SETTINGS)
         given = _as_list(image)
@@ -62,7 +65,10 @@ class Editor:
         pictures = [_read(picture) for picture in given]
         sizes = {path: (p.height, p.width) for path, p in zip(item.images, pictures, strict=True)}
         sized = size_item(item, sizes.__getitem__)
-        assert not isinstance(sized, FailedItem)  # the sizes are known
+        if isinstance(sized, FailedItem):  # the sizes are known, so it is the box
+            raise ItemError(sized.code, sized.message)
+        if item.box is not None:
+            pictures = [with_red_box(p, fractions_of(item.box, (p.height, p.width))) for p in pictures]
         shown = tuple(fitted(picture, fit) for picture, fit in zip(pictures, sized.fits, strict=True))
         batch = ReadyBatch.of([sized], [shown])
         try:
@@ -111,6 +117,11 @@ def run(
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
     options["lora"] = _loras(options.get("lora"))
     options |= {name: str(options[name]) for name in _AS_TEXT if options.get(name) is not None}
+    options |= _matrix(options)
+    if options.get("input") is not None:
+        named = options["input"]
+        several = [named] if isinstance(named, (str, os.PathLike)) else named
+        options["input"] = tuple(os.fspath(one) for one in several)
     values = tuple(f"{name}={value}" for name, value in (recipe_values or {}).items())
     given = [source] if isinstance(source, (str, os.PathLike)) else source
     sources = tuple(os.fspath(one) for one in given)
@@ -137,6 +148,20 @@ def _loras(given: Any) -> tuple[str, ...]:
         else:
             made.append(os.fspath(one))
     return tuple(made)
+
+
+def _matrix(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`seeds` and `sweep` as the flags take them: a number or a list, and a dict of lists."""
+    made: dict[str, Any] = {}
+    seeds, sweep = given.get("seeds"), given.get("sweep")
+    if isinstance(sweep, Mapping):
+        made["sweep"] = tuple(f"{key}={json.dumps(list(values))}" for key, values in sweep.items())
+    if isinstance(seeds, (list, tuple, range)):
+        made["seeds"] = None  # a list of one seed would be a number of seeds there
+        made["sweep"] = (*made.get("sweep", ()), f"seed={json.dumps(list(seeds))}")
+    elif seeds is not None:
+        made["seeds"] = str(seeds)
+    return made
 
 
 def _as_list(image: Picture | Sequence[Picture] | None) -> list[Picture]:

@@ -223,8 +223,27 @@ class RunOptions:
         None, "--recipe", metavar="FILE|NAME", help="Settings and an instruction template (see joyedit recipes)."
     )
     values: tuple[str, ...] = option(
-        (), "--set", metavar="NAME=VALUE", help="A parameter of the recipe; may be repeated."
-    )
+        (), "--set", metavar="NAME=VALUE",
+        help="A parameter of the recipe, or a setting of the picture that is made again; may be repeated.",
+    )  # fmt: skip
+    name: str | None = option(
+        None, "--name", metavar="TEMPLATE",
+        help="Names of the edited pictures, such as {stem}_{recipe}_{seed}. [default: {id}]",
+    )  # fmt: skip
+    seeds: str | None = option(
+        None, "--seeds", metavar="N|LIST",
+        help="Edit each item with N seeds, from its own seed on, or with those of a list such as 1,2,3.",
+    )  # fmt: skip
+    sweep: tuple[str, ...] = option(
+        (), "--sweep", metavar="KEY=VALUES",
+        help="Edit each item with each value of a setting or a recipe's parameter, such as steps=20,40; may be "
+        "repeated.",
+    )  # fmt: skip
+    input: tuple[str, ...] = option(
+        (), "--input", metavar="FILE",
+        help="With a picture of joyedit as SOURCE: the picture that it was made of, if that lies elsewhere now; may be "
+        "repeated.",
+    )  # fmt: skip
     map: tuple[str, ...] = option(
         (), "--map", metavar="KEY=COLUMN",
         help="Read a column of the manifest as this key, for example image=source_img; may be repeated.",

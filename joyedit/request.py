@@ -15,12 +15,15 @@ from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
-from joyedit.job.source.columns import Columns
+from joyedit.job.source.columns import ALL, Columns
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
+from joyedit.job.source.matrix import Matrix
+from joyedit.job.source.matrix_reader import flag_matrix
+from joyedit.job.source.name_template import FIELDS, UNIQUE, NameTemplate, read_template
 from joyedit.job.source.names import EXTENSIONS, SAME
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
-from joyedit.job.source.problems import Record
+from joyedit.job.source.problems import Record, shown
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.source_options import RunDefaults
@@ -29,6 +32,7 @@ from joyedit.job.source.typed_texts import without_file_marks
 from joyedit.job.spec import BASE_SIZES, MAX_PIXELS, READ_TIMEOUT, EditItem, Lora, RunConfig, Settings
 from joyedit.options import DoctorOptions, RunOptions, faults_of, names_of, option_of
 from joyedit.printable import brief
+from joyedit.replay import open_replay, with_replay
 from joyedit.runtime.model import backend_loader, describe_without_loading, fetch, model_settings, no_model
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.pipeline.progress import Progress
@@ -48,6 +52,8 @@ class Request:
     checkpoint: Settings
     picture: OnePicture | None = None
     """The file that the run is to make, where the user names one in place of an output folder."""
+    notes: tuple[str, ...] = ()
+    """What the user should know before the run."""
 
 
 def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
@@ -69,6 +75,7 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
 def build_request(options: RunOptions) -> Request:
     """Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe."""
     refuse_other_encoding()
+    options, replay = with_replay(options)
     _refuse(options)
     options = _with_home(options)
     picture = _one_picture(options)
@@ -81,11 +88,17 @@ def build_request(options: RunOptions) -> Request:
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(Wanted.of(options))
+    values = _recipe_values(options.values)
+    columns = Columns.of(options.map, options.ignore_columns, options.keep_columns)
+    matrix = flag_matrix(options.seeds, options.sweep, recipe, given, values)
+    template = _template(options, config.format, recipe, columns, matrix)
+    if picture is not None and (matrix.size > 1 or template is not None):
+        raise UsageError(_one_name(picture.path, matrix))
     source_options = SourceOptions(
         prompt=without_file_marks(options.prompt),
         flags=given,
         recipe=recipe,
-        recipe_values=_recipe_values(options.values),
+        recipe_values=values,
         checkpoint=checkpoint,
         format=config.format,
         output=options.output,
@@ -95,13 +108,51 @@ def build_request(options: RunOptions) -> Request:
         look=not has_records(options.output),
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
-        columns=Columns.of(options.map, options.ignore_columns, options.keep_columns),
+        columns=columns,
+        matrix=matrix,
+        template=template,
         lora=options.lora,
         shelf=LoraShelf(lora_facts),
     )
-    stdin = _stdin() if options.source == ("-",) else None
-    source = open_source(options.source, source_options, stdin)
-    return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint, picture=picture)
+    if replay is not None:
+        source: Source = open_replay(replay, source_options)
+    else:
+        source = open_source(options.source, source_options, _stdin() if options.source == ("-",) else None)
+    return Request(
+        source=source,
+        config=config,
+        flags=given,
+        recipe=recipe,
+        checkpoint=checkpoint,
+        picture=picture,
+        notes=() if replay is None else replay.notes,
+    )
+
+
+def _template(
+    options: RunOptions, format: str, recipe: Recipe | None, columns: Columns, matrix: Matrix
+) -> NameTemplate | None:
+    """What `--name` says, if it is given. Raises UsageError, also where all edits of an item would get one name."""
+    if options.name is None:
+        return None
+    parameters = None if recipe is None else recipe.parameters
+    template = read_template(options.name, format=format, recipe=parameters, columns=columns.kept - {ALL})
+    lacking = sorted(matrix.keys - template.fields) if not template.fields & UNIQUE else []
+    several = [axis for key in lacking if (axis := matrix.axis(key)) is not None and len(axis) > 1]
+    if several:
+        known = {*FIELDS, *(parameters or ())}
+        fields = "".join(f"{{{axis.key}}}, " for axis in several if axis.key in known)
+        raise UsageError(
+            f"--name {shown(options.name)} gives several edits of an item one name, because each item is edited with "
+            f"{matrix.text} (add {fields}{{id}} or {{index}})"
+        )
+    return template
+
+
+def _one_name(path: Path, matrix: Matrix) -> str:
+    if matrix.size > 1:
+        return f"-o {path} names one picture, and each item is edited with {matrix.text} (name a folder)"
+    return f"-o {path} and --name both name the picture (leave one of them out)"
 
 
 def _with_home(options: RunOptions) -> RunOptions:
@@ -163,7 +214,8 @@ def build_item(
     line |= {"id": "edit", "instruction": instruction}
     if pictures:
         line["images"] = [f"picture {number}" for number in range(1, pictures + 1)]
-    item, problems = builder.build(Record(0, line))
+    items, problems = builder.build(Record(0, line))
+    item = items[0] if items else None
     if not isinstance(item, EditItem):
         message = (one.message + (f" ({one.remedy})" if one.remedy else "") for one in problems)
         raise UsageError("\n".join(message))

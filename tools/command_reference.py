@@ -38,9 +38,13 @@ _ENVIRONMENT = "The environment variable `{}` stands in for it."
 
 
 def commands() -> dict[str, Any]:
-    """Each sub-command by its name, in the order in which the help lists them."""
+    """Each sub-command by its name, in the order in which the help lists them; `recipes show` behind `recipes`."""
     root: Any = typer.main.get_command(app)
-    return dict(root.commands)
+    found: dict[str, Any] = {}
+    for name, command in root.commands.items():
+        found[name] = command
+        found |= {f"{name} {inner}": below for inner, below in getattr(command, "commands", {}).items()}
+    return found
 
 
 def page() -> str:
@@ -54,7 +58,8 @@ def page() -> str:
 def section(name: str, command: Any) -> str:
     """One sub-command: usage, description, arguments and options."""
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    usage = " ".join(["joyedit", name, "[OPTIONS]", *(_value(p) for p in arguments)])
+    below = ["[COMMAND]"] if getattr(command, "commands", None) else []
+    usage = " ".join(["joyedit", name, "[OPTIONS]", *(_value(p) for p in arguments), *below])
     lines = [f"## joyedit {name}", "", "```text", usage, "```", "", inspect.cleandoc(command.help or ""), ""]
     if arguments:
         lines += ["| argument | meaning |", "|---|---|"]

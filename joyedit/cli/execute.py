@@ -15,6 +15,8 @@ from joyedit.request import build_request, run_request
 def execute(options: RunOptions, pump: Pump | None = None) -> int:
     """Do it; gives the exit code. Raises `JoyeditError` for what is refused before anything is written."""
     request = build_request(options)
+    for note in request.notes if not options.quiet else ():
+        console.message(f"note: {note}")
     if options.dry_run:
         return dry_run(request, json=options.json is not None, quiet=options.quiet)
     progress = RunProgress(request, json=options.json, quiet=options.quiet, verbose=options.verbose, pump=pump)

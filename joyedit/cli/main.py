@@ -16,8 +16,10 @@ from joyedit.cli import console
 from joyedit.cli.bench import bench_command
 from joyedit.cli.doctor import doctor_command
 from joyedit.cli.options import WithBareFlags
-from joyedit.cli.recipes import recipes_command
+from joyedit.cli.recipes import app as recipes_app
 from joyedit.cli.run import run_command
+from joyedit.cli.schema import schema_command
+from joyedit.cli.show import show_command
 from joyedit.cli.streams import safe_streams
 from joyedit.cli.verify import status_command, verify_command
 from joyedit.errors import (
@@ -44,9 +46,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", cls=WithBareFlags)(run_command)
+app.command("show")(show_command)
 app.command("verify")(verify_command)
 app.command("status")(status_command)
-app.command("recipes")(recipes_command)
+app.command("schema")(schema_command)
+app.add_typer(recipes_app, name="recipes")
 app.command("bench")(bench_command)
 app.command("doctor")(doctor_command)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from joyedit.job.boxes import box_numbers, box_text
 from joyedit.job.data_picture import Reference
 from joyedit.job.fit import Fit
 from joyedit.job.results.records import loras_of
@@ -55,6 +56,7 @@ def record_of(entry: Batch | FailedItem, folder: Path) -> dict[str, Any]:
                 "id": sized.item.id,
                 "instruction": sized.item.instruction,
                 "seed": sized.item.sampling.seed,
+                **({} if sized.item.box is None else {"box": box_numbers(sized.item.box)}),
                 "output_path": str((folder / sized.item.output).absolute()),
                 "inputs": [
                     {"path": str(path), "size": list(fit.source), "cropped": cropped(fit), "padded": fit.padded}
@@ -79,6 +81,7 @@ def _item(sized: SizedItem, folder: Path) -> str:
     item = sized.item
     pictures = [_picture(path, fit) for path, fit in zip(item.images, sized.fits, strict=True)]
     source = f"from {' + '.join(pictures)}" if pictures else "from the instruction alone"
+    source += "" if item.box is None else f", red box {box_text(item.box)}"
     output = printable(str(folder / item.output))
     size = "" if sized.result is None or sized.result == sized.target else f"{_size(sized.result)}, "
     return f"{output}: {brief(repr(item.instruction), _TEXT)}, {size}seed {item.sampling.seed}, {source}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from joyedit.job.boxes import box_text
 from joyedit.job.source.line_settings import OwnValues
 from joyedit.job.source.loras import LoraSet
+from joyedit.job.source.matrix import SWEPT
 from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import Settings
@@ -24,12 +26,19 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     rows = []
     if summary.instruction is not None or _own(summary, "instruction") is not None:
         shown = None if summary.instruction is None else _shown(summary.instruction)
-        rows.append(("instruction", _text(summary, "instruction", shown, None)))
+        is_swept = any(axis.key not in SWEPT for axis in summary.matrix.axes)
+        rows.append(("instruction", _text(summary, "instruction", shown, "the first of them" if is_swept else None)))
+    box = request.source.options.default_box
+    if box is not None:
+        rows.append(("red box", box_text(box)))
     if summary.loras.loras or _own(summary, "lora") is not None:
         rows.append(("lora", _text(summary, "lora", summary.loras.text, None)))
     settings = summary.settings.over(BUILT_IN)
     for name in _SHOWN:
         value = getattr(settings, name)
+        axis = summary.matrix.axis(name)
+        if axis is not None and axis.values:
+            continue  # told below
         own = _own(summary, name)
         if value is None and own is None:
             continue
@@ -38,6 +47,8 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
         if name == "negative_prompt" and value and not _is_guided(settings, summary):
             origin = "not used, because guidance is off"
         rows.append((name.replace("_", " "), _text(summary, name, shown, origin)))
+    if summary.matrix:
+        rows.append(("edits of each item", f"{summary.matrix.size} ({summary.matrix.text})"))
     if summary.lines is not None and not summary.lines.lines:  # standard input, which nobody has read yet
         rows.append(("lines", "what a line says itself comes before these settings"))
     return rows
@@ -87,7 +98,7 @@ def _origin(request: Request, name: str, value: object, loras: LoraSet) -> str |
     if lora is not None:
         lower = getattr(loras.settings, name)
     if value != lower:
-        return "manifest defaults"
+        return request.source.defaults_name
     if lora is not None:
         return f"LoRA {brief(lora, _TEXT)}"
     return "built-in" if checkpoint is None else "checkpoint"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from joyedit.errors import ItemError, JoyeditError
+from joyedit.job.boxes import box_fault
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.data_picture import MOST_HELD, Reference, held_by
 from joyedit.job.fit import bucket_of_least_loss, fit_to, parse_size, result_size
@@ -152,6 +153,9 @@ def size_item(item: EditItem, size_of: Callable[[Reference], Size] = header_size
         sources = [size_of(path) for path in item.images]
     except ItemError as error:
         return failed(item, error.code, str(error))
+    fault = None if item.box is None or not sources else box_fault(item.box, sources[0])
+    if fault is not None:
+        return failed(item, "bad_box", f"{item.images[0]}: {fault}")
     references = tuple(choose(size, item.basesize) for size in sources)
     if item.size is not None:
         target = choose(item.size, item.basesize)

@@ -16,6 +16,9 @@ from joyedit.job.data_picture import Reference
 from joyedit.job.fit import Fit, PixelBox
 from joyedit.job.sizes import FitName, Size
 
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom: in pixels, or in fractions of the sides if none of them is larger than 1."""
+
 AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-sdpa", "flash", "sdpa"]
 """`flash` is the first of fa4, fa3, fa2 and varlen that is installed and works."""
 
@@ -141,10 +144,10 @@ class EditItem:
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
     before the choice of a bucket; with None the last reference decides. `result_size` is the size of the picture that
     is written, as `fit.parse_size` reads it, and `fit` says how references are put into buckets. `loras` change the DiT
-    for this item. `has_default_id`: the id comes from the path of the first reference. `other_ids` are default ids that
-    the item had if other lines were there: its picture may be finished under one of them. `owns` says which records
-    under these ids are of this item: none, those of the same line, or all of the same pictures. `columns` are what its
-    record carries from the source; they change no picture.
+    for this item. `box` is drawn in red on the only reference. `has_default_id`: the id comes from the path of the
+    first reference. `other_ids` are default ids that the item had if other lines were there: its picture may be
+    finished under one of them. `owns` says which records under these ids are of this item: none, those of the same
+    line, or all of the same pictures. `columns` are what its record carries from the source; they change no picture.
     """
 
     id: str
@@ -158,6 +161,7 @@ class EditItem:
     result_size: str = "bucket"
     fit: FitName = "crop"
     loras: tuple[Lora, ...] = ()
+    box: Box | None = None
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
     owns: Owns = field(default="none", compare=False)

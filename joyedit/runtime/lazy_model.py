@@ -123,7 +123,8 @@ def with_outlook(config: RunConfig, summary: SourceSummary) -> RunConfig:
 
 def _largest(summary: SourceSummary) -> int | None:
     """The largest base size of an item; None if lines are still to come."""
-    basesize = summary.settings.over(BUILT_IN).basesize
+    swept = summary.matrix.axis("basesize")
+    basesize = summary.settings.over(BUILT_IN).basesize if swept is None else max(map(int, swept.values))
     if summary.items is None or basesize is None:
         return None
     own = None if summary.lines is None else summary.lines.values().get("basesize")
@@ -143,4 +144,5 @@ def _expected_steps(summary: SourceSummary) -> float | None:
     settings = summary.settings.over(BUILT_IN)
     if summary.items is None or settings.steps is None or settings.basesize is None:
         return None
-    return summary.items * settings.steps * (settings.basesize / 1024) ** 2
+    steps = summary.matrix.mean("steps", settings.steps)
+    return summary.items * steps * (summary.matrix.mean("basesize", settings.basesize) / 1024) ** 2

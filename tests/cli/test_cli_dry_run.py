@@ -214,6 +214,7 @@ def test_the_recipes_are_listed(joyedit: Command) -> None:
     ended = joyedit("recipes")
     assert ended.code == 0
     assert [line.split(":")[0] for line in ended.out.splitlines() if not line.startswith(" ")] == [
-        "camera", "draft", "object-rotate",
+        "background-replace", "camera", "camera-orbit", "draft", "object-move", "object-rotate", "product-white",
+        "quality", "restore", "style", "text-replace", "turnaround",
     ]  # fmt: skip
     assert "  --set yaw=VALUE  " in ended.out

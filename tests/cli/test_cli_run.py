@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -131,6 +132,9 @@ def test_pictures_say_how_they_were_made(joyedit: Command, pictures: Path, form:
         assert image.format == kind
     metadata = read_metadata(path)
     assert metadata.pop("software").startswith("joyedit ")
+    (read,) = json.loads(metadata.pop("inputs"))
+    assert read == {"name": "a.png", "sha256": hashlib.sha256((pictures / "a.png").read_bytes()).hexdigest()}
+    assert metadata.pop("quality", "none") == ("none" if form == "png" else "90")
     assert metadata == {
         "instruction": "把天空变成夜晚",
         "negative_prompt": "blur",
@@ -139,6 +143,7 @@ def test_pictures_say_how_they_were_made(joyedit: Command, pictures: Path, form:
         "guidance_scale": "2.5",
         "basesize": "256",
         "schedule": "diffusers",
+        "dtype": "fp32",
         "model": "fake",
     }
 

@@ -169,7 +169,8 @@ def test_flags_exist(block: Block) -> None:
 def options() -> set[str]:
     """Every option of every command of joyedit."""
     root: Any = typer.main.get_command(app)
-    return {name for command in [root, *root.commands.values()] for p in command.params for name in p.opts}
+    below = [inner for command in root.commands.values() for inner in getattr(command, "commands", {}).values()]
+    return {name for command in [root, *root.commands.values(), *below] for p in command.params for name in p.opts}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -144,3 +144,36 @@ def test_four_instructions_for_one_picture_open_once(ours: JoyImageBackend, monk
     image = picture(256, 320, seed=99)
     ours.encode(batch_of([Edit(text=text or "Nothing.", images=[image]) for text in TEXTS]))
     assert calls == ["see", "read_together"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_other_seeds_and_steps_read_nothing_again(
+    ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The pictures are those of single runs, bit for bit where the batches are alike."""
+    shown = picture(256, 320, seed=5)
+    edits = [Edit(text="Red.", images=[shown], seed=seed, steps=2) for seed in range(4)]
+    calls: list[str] = []
+
+    def counted(owner: object, name: str) -> None:
+        call = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, **k: calls.append(name) or call(*a, **k))
+
+    counted(ours.conditioner, "see")
+    counted(ours.conditioner, "read_together")
+    counted(ours._encoder, "_vae_encode")
+    plain = []
+    for edit in edits:
+        ours.cache.clear()
+        plain += run(ours, edit)
+    assert sorted(set(calls)) == ["_vae_encode", "read_together", "see"]
+    ours.cache.clear()
+    calls.clear()
+    made = [image for start in range(0, 4, size) for image in run(ours, *edits[start : start + size])]
+    other_steps = run(ours, Edit(text="Red.", images=[shown], seed=0, steps=3))[0]
+    assert calls.count("see") == calls.count("_vae_encode") == 1
+    assert calls.count("read_together") <= 2  # what all prompts begin with may be read by itself
+    for mine, alone in zip(made, plain, strict=True):
+        assert levels_apart(mine, alone) <= (0 if size == 1 else 1)
+    ours.cache.clear()
+    assert levels_apart(other_steps, run(ours, Edit(text="Red.", images=[shown], seed=0, steps=3))[0]) == 0

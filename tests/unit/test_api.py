@@ -11,9 +11,11 @@ from PIL import Image
 
 import joyedit
 from joyedit import errors
-from joyedit.errors import UsageError
+from joyedit.api import Editor
+from joyedit.errors import ItemError, UsageError
 from joyedit.job.spec import RunConfig, Settings
-from joyedit.runtime.fake import FakeBackend
+from joyedit.runtime.fake import FakeBackend, FakeLatents
+from joyedit.runtime.protocol import ReadyBatch
 from support.editing import levels_apart, picture
 
 
@@ -164,3 +166,23 @@ def test_importing_joyedit_loads_nothing_heavy() -> None:
     code = "import sys, joyedit; print([m for m in ('torch', 'transformers', 'PIL') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_red_box(tmp_path: Path) -> None:
+    seen: list[Image.Image] = []
+
+    class Looking(FakeBackend):
+        def encode(self, batch: ReadyBatch) -> FakeLatents:
+            seen.extend(batch.items[0].pictures)
+            return super().encode(batch)
+
+    editor = Editor(Looking(RunConfig(output=tmp_path)), Settings())
+    shown = Image.new("RGB", (256, 256), "white")
+    editor.edit(shown, "Move it into the red box.", basesize=256, box=[64, 64, 192, 192])
+    assert seen[0].getpixel((66, 128)) == (255, 0, 0)
+    assert shown.getpixel((66, 128)) == (255, 255, 255)
+    with pytest.raises(ItemError, match="leads out of the picture") as failed:
+        editor.edit(shown, "x", basesize=256, box=[64, 64, 300, 192])
+    assert failed.value.code == "bad_box"
+    with pytest.raises(UsageError, match="box must be four numbers"):
+        editor.edit(shown, "x", basesize=256, box=[64, 64])

@@ -21,6 +21,7 @@ FLOORS = (
     {"weights"},
     {"runtime"},
     {"options"},
+    {"replay"},
     {"request"},
     {"api", "cli"},
     {"__init__"},
@@ -41,6 +42,7 @@ PACKAGES = {
     "weights": {"torch", "safetensors", "huggingface_hub", "tqdm", "numpy", "gguf"},
     "runtime": {"torch", "PIL", "numpy", "transformers", "triton"},
     "options": set(),
+    "replay": set(),
     "request": set(),
     "api": {"PIL"},
     "cli": {"typer", "rich", "tqdm"},
@@ -50,7 +52,8 @@ PACKAGES = {
 """Installed packages that a room may import."""
 
 NO_TORCH = (
-    "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options.py", "request.py", "api.py",
+    "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options.py", "replay.py", "request.py",
+    "api.py",
     "job", "cli", "runtime/pipeline",
     "runtime/doctor/__init__.py", "runtime/doctor/findings.py", "runtime/doctor/nvidia.py", "runtime/doctor/host.py",
     "runtime/doctor/software.py", "runtime/doctor/checkpoint.py", "runtime/doctor/diagnose.py",

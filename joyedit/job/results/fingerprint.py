@@ -10,6 +10,7 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     basesize, size
     result        the size of the result, as asked for, how pictures are fitted, what metadata it keeps,
                   and "keep unedited" and "register" where these are on
+    box           the red box that is drawn; only where there is one
     quality       of JPEG and WebP; null for PNG, "source" where it is that of the picture
     inputs        the sha256 of each reference's file, in order
     loras         the sha256 and the scale of each LoRA, in order, and its noise levels; only where there are some
@@ -72,9 +73,10 @@ class Fingerprinter:
         if item.loras:
             loras = f'"loras": {text([[lora.sha256, lora.scale, lora.sigmas] for lora in item.loras])}, '
         size = "null" if item.size is None else f"[{item.size[0]}, {item.size[1]}]"
+        box = "" if item.box is None else f'"box": {text(list(item.box))}, '
         # This JSON is written by hand, with sorted keys, because a resume makes one for each item.
         message = (
-            f'{{"basesize": {item.basesize}, "dtype": {text(self.dtype)}, '
+            f'{{"basesize": {item.basesize}, {box}"dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
             f'"instruction": {text(item.instruction)}, {loras}"model": {text(self.model)}, "quality": {quality}, '
             f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more}], '

@@ -15,8 +15,8 @@ A record is one JSON object on one line:
                   reference, and zoom; only where both have enough in common
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
                   or null), size and fit (as asked for), schedule, model, dtype, attention, joyedit (its version);
-                  lora where the item has some:
-                  file (its name), sha256 and scale of each; empty for a line of the manifest that is no item
+                  lora where the item has some: file (its name), sha256 and scale of each; box where one is drawn;
+                  empty for a line of the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write
     notes         unusual steps that the pictures needed, as texts
     error         null, or {"code": a stable word, "message": one line}
@@ -44,6 +44,7 @@ from typing import Any, BinaryIO
 
 from pydantic_core import from_json
 
+from joyedit.job.boxes import box_numbers
 from joyedit.job.clock import utc_now
 from joyedit.job.results.safe_open import open_to_read
 from joyedit.job.spec import EditItem, ItemResult
@@ -107,6 +108,7 @@ def settings_of(item: EditItem) -> dict[str, Any]:
         "size": item.result_size,
         "fit": item.fit,
         **({"lora": loras_of(item)} if item.loras else {}),
+        **({} if item.box is None else {"box": box_numbers(item.box)}),
     }
 
 

@@ -153,13 +153,19 @@ class Replacing:
             return False
         if self._shared.is_in(record.get("shared")) and not _is_of_another_picture(item, record):
             return False
-        if _ending(output) != _ending(item.output):
+        if _ending(output) != _ending(item.output) or self._has_other_name(item, record):
             return True
         try:
             inputs = input_hashes(item, record, self._hashes, trust=True)
         except (OSError, ValueError):  # unreadable: the item will fail
             return False
         return record.get("fingerprint") != self._fingerprints.of(item, inputs)
+
+    def _has_other_name(self, item: EditItem, record: dict[str, Any]) -> bool:
+        """Whether flags (`--name`) give the picture another name than it has."""
+        if record["id"] != item.id or output_of(record) == item.output:
+            return False
+        return self._shared.has_other_settings(record.get("shared"))
 
     def _reasons(self, item: EditItem, record: dict[str, Any]) -> dict[str, str]:
         """What differs: name, and how it was and is."""
@@ -173,6 +179,7 @@ class Replacing:
         found = {}
         width, height = now.pop("width"), now.pop("height")
         loras = now.pop("lora", [])
+        now.setdefault("box", None)
         if (then.get("lora") or []) != loras:
             found["lora"] = f"lora {_loras(then.get('lora'))} -> {_loras(loras)}"
         if record.get("instruction") != item.instruction:
@@ -186,6 +193,8 @@ class Replacing:
             found["size"] = f"size {was} -> " + (f"{width} x {height}" if width else "that of the picture")
         if _ending(record["output"]) != _ending(item.output):
             found["format"] = _change("format", _ending(record["output"]), _ending(item.output))
+        if not found and self._has_other_name(item, record):
+            found["name"] = _change("name", record["output"], item.output)
         if record.get("inputs") != [address_of(one) for one in item.images]:
             found["pictures"] = f"from another source, {_source(record)}"
         elif self._has_other_pictures(item, record):

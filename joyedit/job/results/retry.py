@@ -64,6 +64,8 @@ def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
     has_sides = settings.get("width") is not None and settings.get("height") is not None
     if has_sides and line.get("size", "bucket") == "bucket":  # else the size says the same
         line |= {"width": settings["width"], "height": settings["height"]}
+    if settings.get("box") is not None:
+        line["box"] = settings["box"]
     loras = _loras(record.get("loras"), settings.get("lora"))
     if loras is None:
         return None

@@ -58,6 +58,11 @@ class Shared(NamedTuple):
             return False
         return other.path == self.path or other.from_output == self.from_output
 
+    def has_other_settings(self, record_shared: object) -> bool:
+        """Whether a record of this text is of a run with other flags, another recipe or another model."""
+        other = Shared.read(record_shared)
+        return other is not None and other.settings != self.settings
+
 
 def shared_by_all(source: Source, output: Path, fingerprints: Fingerprinter) -> Shared:
     """What all items of a run share. A retry has that of the run whose failed items it edits.

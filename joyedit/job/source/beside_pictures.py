@@ -43,7 +43,7 @@ def needs_texts(options: SourceOptions) -> bool:
 def _lacks(options: SourceOptions, own: str | None) -> bool:
     """Whether an item with this text of its own lacks something that its instruction needs."""
     return bool(
-        compose_instruction(options.recipe, options.recipe_values, own=own, prompt=options.prompt, default=None)[1]
+        compose_instruction(options.recipe, options.first_values, own=own, prompt=options.prompt, default=None)[1]
     )
 
 

@@ -28,6 +28,7 @@ from joyedit.job.source.written_paths import (
 from joyedit.job.spec import Owns
 
 _MARK = 10
+_SAID = sorted((*DEFAULTS_KEYS, "box"))
 _ADDRESS = re.compile("data:[a-z/]*;sha256=([0-9a-f]{64})")
 _BROKEN_DATA = 100
 _SHORT_DATA = len("data-") + 12
@@ -277,11 +278,15 @@ def _without_data(value: Any) -> Any:
 def _content(line: Line, values: Mapping[str, str]) -> tuple[tuple[str, ...], object, object, str | None]:
     """What a line says: everything but its id, as it is written."""
     images = (line.image,) if line.image is not None else tuple(line.images or ())
-    given = ((key, getattr(line, key)) for key in sorted(DEFAULTS_KEYS))
-    settings = tuple(
-        [(key, tuple(wishes_of(value)) if key == "lora" else value) for key, value in given if value is not None]
-    )
+    given = ((key, getattr(line, key)) for key in _SAID)
+    settings = tuple([(key, _hashable(key, value)) for key, value in given if value is not None])
     return images, settings, tuple(sorted(values.items())) if values else (), line.output
+
+
+def _hashable(key: str, value: Any) -> object:
+    if key == "lora":
+        return tuple(wishes_of(value))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _mark(content: tuple[object, ...]) -> str:

@@ -6,31 +6,35 @@ so that every pass gives the same names.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
+from joyedit.job.boxes import box_text, read_box
 from joyedit.job.data_picture import DataPicture, Reference
 from joyedit.job.plan import failed
 from joyedit.job.source.columns import kept_columns
 from joyedit.job.source.data_uris import is_data
-from joyedit.job.source.default_ids import DefaultIds, PictureIds, Uses
+from joyedit.job.source.default_ids import Uses
+from joyedit.job.source.item_cells import CellEdit, cell_edits
+from joyedit.job.source.item_names import ItemNames
 from joyedit.job.source.line_pictures import SHOWN_DATA, images_of, take_pictures
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet, wishes_of
-from joyedit.job.source.names import default_ending, endings_of, name_problem
+from joyedit.job.source.matrix import SWEPT
+from joyedit.job.source.output_names import Facts
 from joyedit.job.source.output_tree import OutputTree
+from joyedit.job.source.parameter import BOX
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
 from joyedit.job.source.problems import Record, Table, cut, one_message, shown
 from joyedit.job.source.result_sizes import asked_size
 from joyedit.job.source.schema import PICTURE_KEYS, Line
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
-from joyedit.job.source.taken_names import TakenNames
 from joyedit.job.source.text import MAX_ITEM
 from joyedit.job.source.written_paths import is_plain
-from joyedit.job.spec import EditItem, FailedItem, Origin, Owns, Sampling, Settings
+from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
 
 _SHOWN_TEXT = 2000
 _SHOWN_PATH = 1000
@@ -39,9 +43,9 @@ _SHOWN_IMAGES = 20
 
 
 class _Built(NamedTuple):
-    """What became of one record: the item or its problems, and as much of the record as could be read."""
+    """What became of one record: its items or its problems, and as much of the record as could be read."""
 
-    item: EditItem | None
+    items: list[EditItem]
     problems: list[Problem]
     line: Line | None = None
     name: str | None = None
@@ -51,17 +55,8 @@ class _Built(NamedTuple):
     loras: LoraSet = LoraSet()
 
 
-class _Names(NamedTuple):
-    """The names of an item; the id is None if the item cannot have it. The other fields are as in `EditItem`."""
-
-    id: str | None
-    output: str = ""
-    other_ids: Iterable[str] = ()
-    owns: Owns = "none"
-
-
 class ItemBuilder:
-    """Makes the items of one pass over a source.
+    """Makes the items of one pass over a source. A matrix makes several items of one record, else there is one.
 
     `file` names the source in messages; relative paths are relative to the folder `base` ("" for the current one, None
     for the current one where ids must not depend on it). With `look`, a picture that does not exist is a problem; with
@@ -89,8 +84,6 @@ class ItemBuilder:
         self._prompt = options.prompt
         self._default_instruction = defaults.instruction
         self._values = {**defaults.values, **options.recipe_values}
-        self._extensions = endings_of(options.format)
-        self._format = options.format
         self._schema = options.item_schema()
         self._schema.unmet -= defaults.names
         self.loras = options.run_loras()[0] or defaults.loras or LoraSet()
@@ -98,23 +91,23 @@ class ItemBuilder:
         self._own_settings: dict[tuple[Settings, ...], tuple[Settings, Sampling]] = {}
         self.settings = options.settings(defaults.settings, self.loras.settings)
         self._sampling = self.settings.sampling()
+        self._box = options.default_box
+        self.counted = 0
+        """How many items all records so far make."""
         tree = OutputTree(options.output)
-        self._taken = TakenNames(default_ending(options.format, None), tree.place)
-        if uses is not None:
-            self._taken.reserve(uses.given_ids, uses.given_outputs)
         self._base = base or ""
         self._pictures = PictureFinder(base or "", tree, look=look)
-        self._default_ids = DefaultIds(PictureIds(base), uses)
+        self._names = ItemNames(options, base, tree, uses)
 
-    def build(self, record: Record) -> tuple[EditItem | FailedItem | None, list[Problem]]:
-        """The item, or the problems of the record. The builder gives out its names in both cases."""
+    def build(self, record: Record) -> tuple[list[EditItem | FailedItem], list[Problem]]:
+        """The items, or the problems of the record. The builder gives out its names in both cases."""
         built = self._build(record)
-        if built.item is None:
-            return None, self._placed(record, built)
-        return self._with_pictures(record, built.item, built.missing), []
+        if not built.items:
+            return [], self._placed(record, built)
+        return self._with_pictures(record, built), []
 
     def problems(self, record: Record, lines: LineSettings | None = None) -> list[Problem]:
-        """The problems of the record; the item itself is not made. `lines` counts what it says."""
+        """The problems of the record; the items themselves are not made. `lines` counts what it says."""
         built = self._build(record, make=False)
         if lines is not None and built.line is not None and not built.problems:
             lines.add(built.line, built.instruction, built.loras)
@@ -123,8 +116,9 @@ class ItemBuilder:
     @property
     def instruction(self) -> str | None:
         """The instruction of an item that gives neither its own nor a value of the recipe; None if there is none."""
+        values = {**self._values, **self._options.matrix.first_values}
         text, problems = compose_instruction(
-            self._recipe, self._values, own=None, prompt=self._prompt, default=self._default_instruction
+            self._recipe, values, own=None, prompt=self._prompt, default=self._default_instruction
         )
         return None if problems else text
 
@@ -143,33 +137,29 @@ class ItemBuilder:
             problems.append(Problem(f"{told}, and --skip-missing skips only some: {self._first_missing}"))
         return problems
 
-    def item(self, record: Record) -> EditItem | FailedItem:
-        """The item; or a failed one ("bad_line") whose message tells the problems of the record."""
+    def items(self, record: Record) -> Sequence[EditItem | FailedItem]:
+        """The items; or a failed one ("bad_line") whose message tells the problems of the record."""
         built = self._build(record)
-        if built.item is not None:
-            return built.item if built.missing is None else self._with_pictures(record, built.item, built.missing)
-        return self._failed(record.line, one_message(self._placed(record, built)), built)
+        if built.items:
+            return self._with_pictures(record, built)
+        return [self._failed(record.line, one_message(self._placed(record, built)), built)]
 
-    def _with_pictures(self, record: Record, item: EditItem, missing: Problem | None) -> EditItem | FailedItem:
-        return item if missing is None else failed(item, "missing_picture", str(record.place(missing, self._file)))
+    def _with_pictures(self, record: Record, built: _Built) -> list[EditItem | FailedItem]:
+        if built.missing is None:
+            return [*built.items]
+        message = str(record.place(built.missing, self._file))
+        return [failed(item, "missing_picture", message) for item in built.items]
 
     def failed(self, problem: Problem) -> FailedItem:
         """The failed item for a part of the source that cannot be read."""
-        return self._failed(problem.line or 0, one_message([problem]), _Built(None, []))
+        return self._failed(problem.line or 0, one_message([problem]), _Built([], []))
 
     def _placed(self, record: Record, built: _Built) -> list[Problem]:
         return [record.place(problem, self._file) for problem in built.problems]
 
     def _failed(self, number: int, message: str, built: _Built) -> FailedItem:
-        line, name = built.line, built.name
-        if name is None:
-            wish = f"line-{number}"
-            if line is not None and line.id is not None and name_problem(line.id) is None:
-                wish = line.id
-            elif self._taken.is_reserved(wish, with_output=True):
-                wish += "-broken"
-            name = self._taken.default_id(wish, with_output=True)
-            self._taken.take_id(name, max(number, 1))
+        line = built.line
+        name = built.name or self._names.failed(None if line is None else line.id, number)
         return FailedItem(
             id=name,
             images=() if line is None else self._shown_paths(line),
@@ -189,61 +179,106 @@ class ItemBuilder:
         return Path(cut(self._pictures.find(image).path, _SHOWN_PATH))
 
     def _build(self, record: Record, *, make: bool = True) -> _Built:
-        """Checks the record and takes its names; makes the item if `make` is set and there is no problem."""
+        """Checks the record and takes its names; makes the items if `make` is set and there is no problem."""
         if not isinstance(record.data, dict):
             message = f"an item is a mapping of keys, not {shown(record.data)}"
-            return _Built(None, [Problem(message, "for example image and instruction")])
+            return _Built([], [Problem(message, "for example image and instruction")])
         line, values, problems = self._schema.read(Line, record.data)
         if line is None:
-            return _Built(None, problems)
-        instruction = self._instruction(line, values, problems)
+            return _Built([], problems)
+        wrong_loras: list[Problem] = []
+        loras = self._own_loras(line, wrong_loras)
+        edits = self._edits(line, values, loras, problems)
         in_line = take_pictures(line, problems)
-        if sum(map(len, (instruction, line.negative_prompt or "", *values.values()))) > MAX_ITEM:
+        if sum(map(len, (edits[0].instruction, line.negative_prompt or "", *values.values()))) > MAX_ITEM:
             problems.append(_TOO_LONG)
         pictures, missing = self._find_pictures(line, in_line, problems)
+        if edits[0].box is not None and len(pictures) != 1:
+            problems.append(Problem(f"a box is drawn on one picture, and this item has {len(pictures)}", key=BOX))
         if not pictures:
             _add(problems, self._left_empty(record.data))
         columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
-        loras = self._own_loras(line, problems)
-        settings, given = self._settings_with(loras)
-        sampling = self._own_sampling(line, given)
+        problems += wrong_loras
+        settings, _ = self._settings_with(loras)
         asked = asked_size(settings, problems, line)
-        names = self._names(line, values, pictures, max(record.line, 1), problems)
+        fit = line.fit or settings.fit or "crop"
+        facts = partial(self._facts, pictures[0].path if pictures else "", record.line, values, columns)
+        named = [(edit.cell, partial(facts, edit)) for edit in edits]
+        names = self._names.give(line, values, pictures, max(record.line, 1), named, problems=problems)
+        self.counted += len(names.cells)
+        built = _Built([], problems, line, names.id, edits[0].instruction, missing, loras)
         if problems or not make:
-            return _Built(None, problems, line, names.id, instruction, missing, loras)
-        item = EditItem(
-            id=names.id or "",
-            images=tuple([in_line[found.path] if found.path in in_line else Path(found.path) for found in pictures]),
-            instruction=instruction,
-            sampling=sampling,
-            basesize=line.basesize or settings.basesize or 0,
-            size=asked.size,
-            result_size=asked.result,
-            fit=line.fit or settings.fit or "crop",
-            output=names.output,
-            origin=Origin(file=self._file, line=record.line or None),
-            loras=loras.loras,
-            has_default_id=line.id is None,
-            other_ids=names.other_ids,
-            owns=names.owns,
-            columns=columns,
-        )
-        return _Built(item, problems, line, names.id, instruction, missing, loras)
+            return built
+        images = tuple([in_line[found.path] if found.path in in_line else Path(found.path) for found in pictures])
+        items = [
+            EditItem(
+                id=name.id,
+                images=images,
+                instruction=edit.instruction,
+                sampling=edit.sampling,
+                basesize=edit.basesize,
+                box=edit.box,
+                size=asked.size,
+                result_size=asked.result,
+                fit=fit,
+                output=name.output,
+                origin=Origin(file=self._file, line=record.line or None),
+                loras=loras.loras,
+                has_default_id=line.id is None,
+                other_ids=name.other_ids,
+                owns=names.owns,
+                columns=columns,
+            )
+            for name, edit in zip(names.cells, edits, strict=True)
+        ]
+        return built._replace(items=items)
+
+    def _facts(
+        self,
+        picture: str,
+        line: int,
+        values: Mapping[str, str],
+        columns: Mapping[str, object] | None,
+        edit: CellEdit,
+    ) -> Facts:
+        """What `--name` may put into a name."""
+        said = {**self._values, **values, **edit.cell.values}
+        return Facts(picture, line or None, edit.sampling, edit.basesize, said, columns or {})
 
     # Each of the following reads one part of an item, and adds what is wrong with it to `problems`.
 
-    def _instruction(self, line: Line, values: Mapping[str, str], problems: list[Problem]) -> str:
-        text, more = compose_instruction(
-            self._recipe,
-            {**self._values, **values} if values else self._values,
-            own=line.instruction,
-            prompt=self._prompt,
-            default=self._default_instruction,
-        )
-        problems.extend(more)
+    def _edits(self, line: Line, values: Mapping[str, str], loras: LoraSet, problems: list[Problem]) -> list[CellEdit]:
+        """One edit for each cell of the matrix; of the problems of their instructions those of the first."""
+        settings, given = self._settings_with(loras)
+        sampling = self._own_sampling(line, given)
+        matrix = self._options.matrix
+        if matrix:
+            matrix = matrix.without({key for key in SWEPT if getattr(line, key) is not None} | values.keys())
+            _add(problems, matrix.seed_problem(sampling.seed))
+        if line.box is not None:
+            values = {**values, BOX: box_text(read_box(line.box) or (0, 0, 1, 1))}
+        found: list[Problem] | None = None
+
+        def instruct(swept: Mapping[str, str]) -> str:
+            nonlocal found
+            text, more = compose_instruction(
+                self._recipe,
+                {**self._values, **values, **swept} if values or swept else self._values,
+                own=line.instruction,
+                prompt=self._prompt,
+                default=self._default_instruction,
+            )
+            found = more if found is None else found
+            return text
+
+        basesize = line.basesize or settings.basesize or 0
+        boxed = values.get(BOX) or self._values.get(BOX)
+        box = self._box if boxed is None else read_box(boxed)
+        edits = cell_edits(matrix.cells(sampling.seed), sampling, basesize, instruct, box)
+        problems.extend(found or ())
         if values and self._recipe is not None:
-            problems.extend(self._recipe.choice_problems(values))
-        return text
+            problems.extend(self._recipe.value_problems(values))
+        return edits
 
     def _find_pictures(
         self, line: Line, in_line: Mapping[str, DataPicture], problems: list[Problem]
@@ -317,64 +352,6 @@ class ItemBuilder:
             seed=given.seed if line.seed is None else line.seed,
             negative_prompt=given.negative_prompt if line.negative_prompt is None else line.negative_prompt,
         )
-
-    def _names(
-        self,
-        line: Line,
-        values: Mapping[str, str],
-        pictures: list[FoundPicture],
-        number: int,
-        problems: list[Problem],
-    ) -> _Names:
-        """The id and the output; both are taken from now on."""
-        self._taken.extension = default_ending(self._format, pictures[-1].path if pictures else None)
-        for found in pictures:
-            for name_in_output in found.names_in_output:
-                _add(problems, self._taken.note_input(name_in_output))
-        wrong_output = None if line.output is None else self._wrong_output(line.output)
-        _add(problems, wrong_output)
-        others: Iterable[str] = ()
-        owns: Owns = "none"
-        if line.id is None:
-            # Only lines of the same content get numbers, which depend on the order of the lines.
-            name, others, short, owns = self._default_ids.of(line, values)
-            has_output = line.output is not None
-            if short is not None and self._taken.is_reserved(short, with_output=False):
-                message = f"another line gives the id or output of {shown(short)}, which may be this picture's too"
-                problems.append(Problem(message, "give this line an id of its own"))
-            if not self._taken.is_reserved(name, with_output=has_output):  # else the two lines are told of each other
-                wish, name = name, self._taken.default_id(name, with_output=has_output)
-                others = others if name == wish else ()
-        else:
-            name = line.id
-        if not self._takes_id(name, number, problems):
-            return _Names(None)
-        if wrong_output is not None:
-            return _Names(name)
-        output = name + self._taken.extension if line.output is None else line.output
-        _add(problems, self._taken.take_output(output, number))
-        return _Names(name, output, others, owns)
-
-    def _takes_id(self, name: str, number: int, problems: list[Problem]) -> bool:
-        """Take an id. Says whether the item can have it."""
-        reason = name_problem(name)
-        if reason is not None:
-            problems.append(Problem(f"the id {shown(name)} {reason}", "it becomes the name of a file", key="id"))
-            return False
-        problem = self._taken.take_id(name, number)
-        _add(problems, problem)
-        return problem is None
-
-    def _wrong_output(self, output: str) -> Problem | None:
-        root, ending = os.path.splitext(output)
-        reason = name_problem(root)
-        if reason is not None:
-            remedy = "it is a path below the output folder, with / between its parts"
-            return Problem(f"the output {shown(output)} {reason}", remedy, key="output")
-        if ending.lower() not in self._extensions:
-            message = f"the output {shown(output)} does not fit the format {self._format}"
-            return Problem(message, f"it ends with {' or '.join(self._extensions)}", key="output")
-        return None
 
 
 def _add(problems: list[Problem], problem: Problem | None) -> None:

@@ -65,14 +65,16 @@ class ManifestSource(Source):
             count += 1
             if isinstance(got, Problem):
                 builder.has_seen(got.key)
-            is_taken = limit is None or count <= limit
+            is_taken = limit is None or builder.counted < limit
             problems.add([got] if isinstance(got, Problem) else builder.problems(got, lines if is_taken else None))
         if not count and not problems.total:
             problems.add([Problem("this manifest has no items").at(self.name)])
         elif count:
             problems.add(problem.at(self.name) for problem in builder.of_all_items(count))
         problems.raise_any()
-        return self._summary(count, builder.settings, instruction=builder.instruction, loras=builder.loras, lines=lines)
+        return self._summary(
+            builder.counted, builder.settings, instruction=builder.instruction, loras=builder.loras, lines=lines
+        )
 
     def outline(self) -> SourceSummary:
         builder = self._checked_builder()
@@ -83,7 +85,10 @@ class ManifestSource(Source):
     def _items(self) -> Iterator[EditItem | FailedItem]:
         builder = self._checked_builder()
         for got in self._records():
-            yield builder.failed(got) if isinstance(got, Problem) else builder.item(got)
+            if isinstance(got, Problem):
+                yield builder.failed(got)
+            else:
+                yield from builder.items(got)
 
     def _checked_builder(self) -> ItemBuilder:
         """A builder that does not look at pictures: whoever reads a picture will. Raises ManifestError."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 from joyedit.errors import ManifestError, Problem
 from joyedit.job.source.loras import LoraWish
-from joyedit.job.source.problems import nearest, one_of, shown
+from joyedit.job.source.matrix import Matrix
+from joyedit.job.source.parameter import BOX, Parameter
+from joyedit.job.source.problems import nearest, shown
 from joyedit.job.spec import Settings
 
 OWN_TEXT = "instruction"
@@ -20,19 +22,11 @@ OWN_TEXT = "instruction"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parameter:
-    """One named place of a template. Without a default it needs a value; without choices it takes any value."""
-
-    description: str = ""
-    default: str | None = None
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """A recipe as read from `file`. `parts` is its template in pieces: (literal text, place or None).
+    """A recipe as read from `file`.
 
-    The paths of `lora` are relative to the folder of the file.
+    `parts` is its template in pieces: (literal text, place or None). `matrix` multiplies every item. The paths of
+    `lora` are relative to the folder of the file.
     """
 
     name: str
@@ -40,9 +34,15 @@ class Recipe:
     instruction: str | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    matrix: Matrix = field(default_factory=Matrix)
     lora: tuple[LoraWish, ...] | None = None
     file: str = ""
     parts: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def takes_box(self) -> bool:
+        """Whether a red box is drawn on the picture."""
+        return BOX in self.parameters
 
     @property
     def takes_own_text(self) -> bool:
@@ -61,13 +61,10 @@ class Recipe:
             if name not in self.parameters
         ]
 
-    def choice_problems(self, values: Mapping[str, str]) -> list[Problem]:
-        """One problem for each value that is not among the choices of its parameter."""
-        return [
-            Problem(f"{name} must be {one_of(choices)}, not {shown(value)}", nearest(value, choices), key=name)
-            for name, value in values.items()
-            if name in self.parameters and (choices := self.parameters[name].choices) and value not in choices
-        ]
+    def value_problems(self, values: Mapping[str, str]) -> list[Problem]:
+        """One problem for each value that its parameter cannot have."""
+        found = [self.parameters[name].problem(name, text) for name, text in values.items() if name in self.parameters]
+        return [problem for problem in found if problem is not None]
 
     def missing_problems(self, values: Mapping[str, str], own: str | None) -> list[Problem]:
         """One problem for each place of the template that nothing fills."""
@@ -78,16 +75,21 @@ class Recipe:
                     message = f"the recipe '{self.name}' needs an instruction from each item"
                     problems.append(Problem(message, "give it with -p, or as 'instruction'"))
             elif place not in values and self.parameters[place].default is None:
-                message = f"the recipe '{self.name}' needs a value for '{place}'"
-                problems.append(Problem(message, f"give it with --set {place}=..., or as a key of the item"))
+                problems.append(self._needs(place))
+        if self.takes_box and BOX not in values and self.parameters[BOX].default is None:
+            problems.append(self._needs(BOX))
         return problems
+
+    def _needs(self, name: str) -> Problem:
+        message = f"the recipe '{self.name}' needs a value for '{name}'"
+        return Problem(message, f"give it with --set {name}=..., or as a key of the item")
 
     def render(self, values: Mapping[str, str], instruction: str | None) -> str:
         """The finished instruction; `instruction` is the item's own text, and the result if there is no template.
 
         Raises ManifestError for an unknown or missing parameter and for a value that is no choice.
         """
-        problems = self.unknown_problems(values) + self.choice_problems(values)
+        problems = self.unknown_problems(values) + self.value_problems(values)
         problems += self.missing_problems(values, instruction)
         if self.instruction is None and instruction is None:
             problems.append(Problem(f"the recipe '{self.name}' has no instruction, and none was given"))
@@ -105,5 +107,6 @@ class Recipe:
             if place == OWN_TEXT:
                 made.append(own or "")
             elif place is not None:
-                made.append(values[place] if place in values else self.parameters[place].default or "")
+                parameter = self.parameters[place]
+                made.append(parameter.put(values.get(place, parameter.default or "")))
         return "".join(made)

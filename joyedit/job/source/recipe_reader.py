@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.source.loras import LoraWish, wishes_of
+from joyedit.job.source.matrix_reader import recipe_matrix
+from joyedit.job.source.parameter import BOX, KINDS, Kind, Parameter
 from joyedit.job.source.problems import FewProblems, Problems, Table, cut, nearest, one_of, repeated_key, shown
-from joyedit.job.source.recipe import OWN_TEXT, Parameter, Recipe
+from joyedit.job.source.recipe import OWN_TEXT, Recipe
 from joyedit.job.source.schema import (
     ALIASES,
     DEFAULTS_KEYS,
@@ -27,8 +32,16 @@ from joyedit.job.source.text import BrokenFileError
 from joyedit.job.source.yaml_reader import read_document
 from joyedit.job.spec import Settings
 
-_KEYS = ("name", "description", "instruction", "parameters", "settings")
-_PARAMETER_KEYS = ("description", "default", "choices")
+_KEYS = ("name", "description", "instruction", "parameters", "settings", "matrix")
+_PARAMETER_KEYS = ("description", "type", "default", "choices", "minimum", "maximum", "if_true", "if_false")
+_OF_KINDS = {
+    "choices": ("text", "choice", "number", "integer"),
+    "minimum": ("number", "integer"),
+    "maximum": ("number", "integer"),
+    "if_true": ("boolean",),
+    "if_false": ("boolean",),
+}
+"""The keys that only parameters of some kinds may have."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _TAKEN = frozenset((*ITEM_KEYS, *DEFAULTS_KEYS, *ALIASES))
 _PLACE = "a place is {name}; braces are written {{ and }}"
@@ -40,12 +53,24 @@ def load_recipe(name_or_file: str) -> Recipe:
     Raises UsageError if there is none, ManifestError with all problems of the recipe.
     """
     text = os.fspath(name_or_file)
-    if text.lower().endswith((".yaml", ".yml")) or "/" in text or os.sep in text:
-        return _read(Path(text), text)
+    return _read(Path(text), text) if _is_path(text) else _read(_packaged_file(text), text + ".yaml")
+
+
+def _is_path(text: str) -> bool:
+    return text.lower().endswith((".yaml", ".yml")) or "/" in text or os.sep in text
+
+
+def _packaged_file(name: str) -> Path:
     names = _packaged()
-    if text not in names:
-        raise UsageError(f"no recipe is named {shown(text)} ({nearest(text, names)}; a recipe file ends in .yaml)")
-    return _read(names[text], text + ".yaml")
+    if name not in names:
+        raise UsageError(f"no recipe is named {shown(name)} ({nearest(name, names)}; a recipe file ends in .yaml)")
+    return names[name]
+
+
+def file_of(name_or_file: str) -> Path:
+    """The file of a recipe, by its name or path. Raises UsageError for a name that no recipe has."""
+    text = os.fspath(name_or_file)
+    return Path(text) if _is_path(text) else _packaged_file(text)
 
 
 def list_recipes() -> list[Recipe]:
@@ -58,7 +83,7 @@ def _packaged() -> dict[str, Path]:
     package = Path(__file__).resolve().parents[2]
     inside, beside = package / "recipes", package.parent / "recipes"
     folder = inside if inside.is_dir() else beside
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"), key=lambda file: file.stem)}
 
 
 def _read(path: Path, label: str) -> Recipe:
@@ -106,8 +131,15 @@ class _Reader:
             file=self.file,
             parts=parts,
         )
+        inner = self._inner(value, "matrix")
+        for key in inner.doubled:
+            self._add(inner.lines.get(key), repeated_key(key))
+        self.problems.raise_any()  # the values of a matrix are told by what their parameters are
+        matrix, wrong = recipe_matrix(inner, recipe)
+        for problem in wrong:
+            self._add(inner.lines.get(problem.key or ""), problem)
         self.problems.raise_any()
-        return recipe
+        return replace(recipe, matrix=matrix)
 
     def _add(self, line: int | None, problem: Problem) -> None:
         self.problems.add([problem.at(self.file, line)])
@@ -155,7 +187,7 @@ class _Reader:
             if not _NAME.fullmatch(name):
                 message = f"{shown(name)} cannot be the name of a parameter"
                 self._add(line, Problem(message, "it can have letters, digits, _ and -"))
-            elif name in _TAKEN:
+            elif name in _TAKEN and name != BOX:
                 self._add(
                     line, Problem(f"a parameter cannot have the name '{name}'", "manifests have a key of that name")
                 )
@@ -167,24 +199,88 @@ class _Reader:
 
     def _parameter(self, name: str, table: Table) -> Parameter:
         self._keys(table, _PARAMETER_KEYS)
-        default = self._value(table, "default", table.get("default"))
-        held = table.get("choices")
-        choices: tuple[str, ...] = ()
-        if isinstance(held, list) and held:
-            made = [self._value(table, "choices", choice) for choice in held]
-            choices = tuple(choice for choice in made if choice is not None)
-        elif held is not None:
-            self._add(table.lines.get("choices"), Problem(f"choices must be a list, not {shown(held)}"))
-        if default is not None and choices and default not in choices:
-            message = f"the default of '{name}' must be {one_of(choices)}, not {shown(default)}"
-            self._add(table.lines.get("default"), Problem(message, nearest(default, choices)))
-        return Parameter(description=self._text(table, "description") or "", default=default, choices=choices)
+        kind = self._kind(name, table)
+        for key, kinds in _OF_KINDS.items():
+            if table.get(key) is not None and kind not in kinds:
+                message = f"'{name}' is of the type {kind} and has no {key}"
+                self._add(table.lines.get(key), Problem(message, f"for the types {', '.join(kinds)}"))
+        bare = Parameter(
+            description=self._text(table, "description") or "",
+            kind=kind,
+            minimum=self._number(table, "minimum"),
+            maximum=self._number(table, "maximum"),
+            if_true=self._plain_text(table, "if_true"),
+            if_false=self._plain_text(table, "if_false"),
+        )
+        if bare.minimum is not None and bare.maximum is not None and bare.minimum > bare.maximum:
+            self._add(table.lines.get("minimum"), Problem(f"the minimum of '{name}' is more than its maximum"))
+            bare = replace(bare, minimum=None, maximum=None)
+        if kind == "choice" and table.get("choices") is None:
+            self._add(table.lines.get("type"), Problem(f"'{name}' is of the type choice and has no choices"))
+        choices = tuple(self._choices(name, table, bare))
+        chosen = replace(bare, choices=choices)
+        default = self._value(table, "default", table.get("default"), kind)
+        wrong = None if default is None else chosen.problem(f"the default of '{name}'", default)
+        if wrong is not None:
+            self._add(table.lines.get("default"), wrong)
+            return chosen
+        return replace(chosen, default=None if default is None else chosen.read(default))
 
-    def _value(self, table: Table, key: str, value: object) -> str | None:
-        text = parameter_text(value)
+    def _kind(self, name: str, table: Table) -> Kind:
+        """The type of a parameter, as it is said or as its choices say it."""
+        written = table.get("type")
+        if written is None:
+            kind: Kind = "box" if name == BOX else "text" if table.get("choices") is None else "choice"
+        elif isinstance(written, str) and written in KINDS:
+            kind = cast("Kind", written)
+        else:
+            message = f"the type of '{name}' must be {one_of(KINDS)}, not {shown(written)}"
+            near = nearest(written, KINDS) if isinstance(written, str) else ""
+            self._add(table.lines.get("type"), Problem(message, near))
+            return "box" if name == BOX else "text"
+        if (kind == "box") != (name == BOX):
+            message = "a box is always the parameter 'box', and 'box' is always a box"
+            self._add(table.lines.get("type"), Problem(message, "give this parameter another name or type"))
+        return kind
+
+    def _number(self, table: Table, key: str) -> float | None:
+        value = table.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            self._add(table.lines.get(key), Problem(f"{key} must be a number, not {shown(value)}"))
+            return None
+        return float(value)
+
+    def _plain_text(self, table: Table, key: str) -> str:
+        """A text that may be empty, and may begin with a space."""
+        value = table.get(key)
+        if value is None or isinstance(value, str):
+            return value or ""
+        self._add(table.lines.get(key), Problem(f"{key} must be text, not {shown(value)}", "write it in quotes"))
+        return ""
+
+    def _choices(self, name: str, table: Table, parameter: Parameter) -> Iterator[str]:
+        held = table.get("choices")
+        if held is None:
+            return
+        if not isinstance(held, list) or not held:
+            self._add(table.lines.get("choices"), Problem(f"choices must be a list, not {shown(held)}"))
+            return
+        for choice in held:
+            text = self._value(table, "choices", choice, parameter.kind)
+            wrong = None if text is None else parameter.problem(f"a choice of '{name}'", text)
+            if wrong is not None:
+                self._add(table.lines.get("choices"), wrong)
+            elif text is not None:
+                yield parameter.read(text) or text
+
+    def _value(self, table: Table, key: str, value: object, kind: Kind) -> str | None:
+        text = parameter_text(value, kind)
         if text is None and (value is not None or key == "choices"):
-            message = f"{key} must be text or a number, not {shown(value)}"
-            self._add(table.lines.get(key), Problem(message, "write it in quotes"))
+            what = {"box": "a list of four numbers", "boolean": "true or false"}.get(kind, "text or a number")
+            message = f"{key} must be {what}, not {shown(value)}"
+            self._add(table.lines.get(key), Problem(message, "write it in quotes" if what[:4] == "text" else ""))
         return text
 
     def _template(
@@ -211,7 +307,9 @@ class _Reader:
         used = {place for _, place in parts}
         inner = self._inner(table, "parameters") if isinstance(table.get("parameters"), Table) else Table()
         for name in parameters:
-            if name not in used:
+            if name == BOX and template is None:
+                self._add(inner.lines.get(name), Problem("a recipe with a box needs an instruction that names it"))
+            elif name not in used and name != BOX:
                 message = f"the instruction has no place for the parameter '{name}'"
                 self._add(inner.lines.get(name), Problem(message, f"write {{{name}}} where it belongs"))
         return tuple(parts)

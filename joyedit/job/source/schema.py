@@ -14,11 +14,14 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from joyedit.errors import Problem
+from joyedit.job.boxes import RULE as BOX_RULE
+from joyedit.job.boxes import box_text, read_box
 from joyedit.job.fit import SIZE_RULE, parse_size
 from joyedit.job.sizes import MAX_SIDE, FitName
 from joyedit.job.source.columns import ALL, Columns, as_value
 from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.loras import MOST_SCALE, RULE
+from joyedit.job.source.parameter import Kind
 from joyedit.job.source.problems import FewProblems, Table, nearest, repeated_key, shown
 from joyedit.job.spec import BASE_SIZES, MAX_GUIDANCE, MAX_STEPS, Settings
 
@@ -33,7 +36,7 @@ ALIASES: Mapping[str, str] = {
 
 ITEM_KEYS = (
     "image", "images", "instruction", "id", "negative_prompt", "seed",
-    "steps", "guidance_scale", "basesize", "width", "height", "size", "fit", "output", "lora",
+    "steps", "guidance_scale", "basesize", "width", "height", "size", "fit", "output", "lora", "box",
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
 RECIPE_KEYS = (*SETTINGS_KEYS, "lora")
@@ -48,7 +51,11 @@ MAX_IMAGES = 64
 _Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 _Filled = Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
 _Side = Annotated[int, Field(ge=16, le=MAX_SIDE)]
-_Size = Annotated[str, AfterValidator(lambda text: str(parse_size(text)))]
+_Size = Annotated[
+    str,
+    AfterValidator(lambda text: str(parse_size(text))),
+    Field(json_schema_extra={"pattern": "^(input|bucket|[0-9]{2,5}[xX][0-9]{2,5}|long=[0-9]{2,5})$"}),
+]
 
 RULES: Mapping[str, str] = {
     "image": "the path of one picture",
@@ -66,6 +73,7 @@ RULES: Mapping[str, str] = {
     "fit": "auto, crop, pad or stretch",
     "output": "text",
     "lora": RULE,
+    "box": BOX_RULE,
 }
 """What each key must be, in the words of the messages. The models below check the same rules."""
 
@@ -102,6 +110,7 @@ class Line(_Strict):
     images: list[_Filled] | None = None
     id: str | None = None
     output: str | None = None
+    box: list[float] | str | None = None
 
 
 class Defaults(_Strict):
@@ -118,6 +127,7 @@ Model = TypeVar("Model", Line, Defaults)
 class Schema:
     """The keys that one kind of table may have: joyedit's own, their aliases, and the parameters of a recipe.
 
+    `parameters` has the kind of each parameter; None for one that takes any value.
     `columns` is what the user says about the names in a file. With `is_item` messages name the flags for that.
     `unmet` are the names that the user maps or keeps and that no table had so far.
     """
@@ -125,13 +135,13 @@ class Schema:
     def __init__(
         self,
         keys: Iterable[str],
-        parameters: Iterable[str] = (),
+        parameters: Mapping[str, Kind | None] | None = None,
         columns: Columns | None = None,
         *,
         is_item: bool = False,
     ) -> None:
         self.keys = tuple(keys)
-        self.parameters = frozenset(parameters)
+        self.parameters = parameters or {}
         self._is_item = is_item
         self._columns = columns or Columns()
         self._names = {key: key for key in (*self.keys, *sorted(self.parameters))}
@@ -220,7 +230,7 @@ class Schema:
             if value is None:
                 continue
             if key in self.parameters:
-                text = parameter_text(value)
+                text = parameter_text(value, self.parameters[key])
                 if text is None:
                     few.add(partial(_no_text, name, value))
                 else:
@@ -263,6 +273,11 @@ def _check(
     if checked.basesize is not None and checked.basesize not in BASE_SIZES:
         message = f"{written.get('basesize', 'basesize')} must be {RULES['basesize']}, not {checked.basesize}"
         return None, [Problem(message, key="basesize")]
+    box = getattr(checked, "box", None)
+    if box is not None and read_box(box) is None:
+        name = written.get("box", "box")
+        message = f"{name} must be {RULES['box']}, not {shown(box if isinstance(box, str) else str(box))}"
+        return None, [Problem(message, "left is less than right, top is less than bottom", key=name)]
     return checked, []
 
 
@@ -281,10 +296,16 @@ def _remedy(key: str, value: object) -> str:
     return ""
 
 
-def parameter_text(value: object) -> str | None:
-    """A recipe's value as text; None if it is neither text nor a plain number."""
+def parameter_text(value: object, kind: Kind | None = "text") -> str | None:
+    """A recipe's value as text; None if it is neither text nor a plain number.
+
+    A boolean may be true or false, and a box a list of numbers; so may a value of a `kind` that is not known.
+    """
     if isinstance(value, bool):
-        return None
+        return str(value).lower() if kind in ("boolean", None) else None
+    if isinstance(value, list) and kind in ("box", None):
+        box = read_box(value)
+        return None if box is None else box_text(box)
     if isinstance(value, int):
         return str(value) if abs(value) < 10**18 else None
     if isinstance(value, float):
@@ -319,6 +340,8 @@ def from_cell(key: str, cell: str) -> object:
             return cell
     if key == "lora" and cell.lstrip()[:1] not in ("[", "{"):
         return [path.strip() for path in cell.split(";")]
+    if key == "box":
+        return cell.strip()
     if key in ("images", "lora"):
         if cell.lstrip()[:1] in ("[", "{" if key == "lora" else "["):
             try:

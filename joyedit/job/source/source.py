@@ -12,6 +12,7 @@ from typing import Any
 from joyedit.errors import EXIT_OUT_OF_TIME, JoyeditError
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet
+from joyedit.job.source.matrix import Matrix
 from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.source_options import SourceOptions
@@ -26,7 +27,8 @@ class SourceSummary:
     folder that are no pictures to edit, `settings` those in force for items without any of their own, and `instruction`
     the one of such items (None: each must have its own). `lines` counts what the lines of a manifest
     say themselves: none of them as long as they are to come; None where there are no lines. `loras` are those of items
-    that name none themselves, `lora_sets` the sets that items have; None as long as nobody has read them.
+    that name none themselves, `lora_sets` the sets that items have; None as long as nobody has read them. `matrix` is
+    what multiplies the items; `items` counts them all.
     """
 
     items: int | None
@@ -36,6 +38,7 @@ class SourceSummary:
     passed: PassedOver = field(default_factory=PassedOver)
     loras: LoraSet = field(default_factory=LoraSet)
     lora_sets: tuple[tuple[Lora, ...], ...] | None = None
+    matrix: Matrix = field(default_factory=Matrix)
 
 
 class SourceStoppedError(JoyeditError):
@@ -57,6 +60,8 @@ class Source(ABC):
         self.options = options
         self.stopped: Callable[[], bool] = _never
         """Asked while somebody waits for the source; once it says so, the wait ends with SourceStoppedError."""
+        self.defaults_name = "manifest defaults"
+        """Who gives the settings that neither flags nor the checkpoint give."""
         self._counted: int | None = None
         self._given = 0
 
@@ -78,6 +83,7 @@ class Source(ABC):
             "keys": [] if recipe is None else sorted(recipe.parameters),
             "exclude": list(self.options.exclude),
             **self._of_columns(self.options.columns.as_json()),
+            **self._of_names(),
         }
 
     def shared(self) -> dict[str, Any]:
@@ -94,7 +100,17 @@ class Source(ABC):
             "format": options.format,
             **self._of_columns(columns),  # those that are kept change no item
             **self._of_loras(),
+            **({} if options.template is None else {"name": options.template.text}),
         }
+
+    def _of_names(self) -> dict[str, Any]:
+        """What gives the items other ids than their lines or pictures do; nothing without such flags."""
+        options = self.options
+        named = {} if options.template is None else {"named": True}
+        if not options.matrix:
+            return named
+        first = options.flags if options.recipe is None else options.flags.over(options.recipe.settings)
+        return named | {"matrix": options.matrix.as_json(), "seeds": [first.seed, options.checkpoint.seed]}
 
     def _of_loras(self) -> dict[str, Any]:
         """The LoRAs that are not written in the source, by their content; nothing without any."""
@@ -150,10 +166,22 @@ class Source(ABC):
             lines=lines,
             passed=passed or PassedOver(),
             loras=loras,
+            matrix=self.options.matrix,
             lora_sets=None if has_own_loras else tuple(lines.lora_sets) if lines is not None else (loras.loras,),
         )
 
 
 def _without_paths(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as JSON, wherever it lies. Its LoRAs are told by their content elsewhere."""
-    return {name: value for name, value in asdict(recipe).items() if name != "lora"} | {"file": "", "name": ""}
+    """A recipe as JSON, wherever it lies. Its LoRAs are told by their content elsewhere, its matrix by ids."""
+    left_out = ("lora", "matrix")
+    made = {name: value for name, value in asdict(recipe).items() if name not in left_out}
+    made["parameters"] = {
+        name: {key: value for key, value in parameter.items() if key in _ALWAYS or value not in _UNSAID}
+        for name, parameter in made["parameters"].items()
+    }
+    return made | {"file": "", "name": ""}
+
+
+_ALWAYS = ("description", "default", "choices")
+_UNSAID = (None, "", "text", "choice")
+"""What records of earlier releases do not say of a parameter."""

@@ -11,14 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from joyedit.errors import Problem, UsageError
+from joyedit.job.boxes import read_box
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
+from joyedit.job.source.matrix import Matrix
+from joyedit.job.source.name_template import NameTemplate
 from joyedit.job.source.names import EXTENSIONS, SAME
+from joyedit.job.source.parameter import BOX, Kind
 from joyedit.job.source.problems import Record, Table, shown
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.schema import DEFAULTS_KEYS, ITEM_KEYS, SETTINGS_KEYS, Defaults, Schema
 from joyedit.job.source.typed_texts import text_faults
-from joyedit.job.spec import Sampling, Settings
+from joyedit.job.spec import Box, Sampling, Settings
 
 BUILT_IN = Settings(
     steps=Sampling().steps,
@@ -52,6 +56,8 @@ class SourceOptions:
     """Patterns of files and folders that a walk through a folder leaves out."""
     file_name: str | None = None
     """The name of the edited picture, where the source is one picture and the user names its file."""
+    item_id: str | None = None
+    """The id of the item, where the source is one picture and its name does not give the id."""
     keys: tuple[str, ...] = ()
     """Keys that an item may have besides those of joyedit and of the recipe."""
     look: bool = True
@@ -61,10 +67,26 @@ class SourceOptions:
     text_to_image: bool = False
     """Whether an item whose picture is left empty is text to image. If not, that is a fault."""
     columns: Columns = field(default_factory=Columns)
+    matrix: Matrix = field(default_factory=Matrix)
+    """What multiplies every item."""
+    template: NameTemplate | None = None
+    """What names the edited pictures (`--name`)."""
     lora: tuple[str, ...] = ()
     """The LoRAs of the command line."""
     shelf: LoraShelf = field(default_factory=LoraShelf, compare=False)
     """What finds LoRAs."""
+
+    @property
+    def first_values(self) -> dict[str, str]:
+        """The values of the recipe for the first edit of an item: those of the command, and of the matrix."""
+        return {**self.recipe_values, **self.matrix.first_values}
+
+    @property
+    def default_box(self) -> Box | None:
+        """The box of an item that says nothing about it."""
+        if self.recipe is None or not self.recipe.takes_box:
+            return None
+        return read_box(self.recipe_values.get(BOX, self.recipe.parameters[BOX].default))
 
     def check(self) -> None:
         """Raises UsageError for options that cannot work with any source."""
@@ -80,7 +102,9 @@ class SourceOptions:
         problems += [Problem(fault) for fault in self.item_schema().wrong_map()]
         if self.recipe is not None:
             problems += self.recipe.unknown_problems(self.recipe_values)
-            problems += self.recipe.choice_problems(self.recipe_values)
+            wrong = self.recipe.value_problems(self.recipe_values)
+            problems += [replace(problem, message=f"--set {problem.message}") for problem in wrong]
+            problems += self._prompt_problems(self.recipe)
         elif self.recipe_values:
             problems.append(Problem(f"--set {next(iter(self.recipe_values))} needs a recipe", "give it with --recipe"))
         problems += self.run_loras()[1]
@@ -108,6 +132,13 @@ class SourceOptions:
         found, problems = self.shelf.find(self.recipe.lora, os.path.dirname(self.recipe.file))
         return found, [replace(problem, message=f"{self.recipe.file}: {problem.message}") for problem in problems]
 
+    def _prompt_problems(self, recipe: Recipe) -> list[Problem]:
+        """The problem of an instruction that would take the place of the recipe's."""
+        if self.prompt is None or recipe.instruction is None or recipe.takes_own_text:
+            return []
+        message = f"the recipe '{recipe.name}' has its own instruction and takes none with -p"
+        return [Problem(message, "leave -p out, or leave --recipe out")]
+
     def _text_faults(self) -> list[str]:
         negative = "the text given with --neg-prompt"
         texts = {"the instruction given with -p": self.prompt, negative: self.flags.negative_prompt}
@@ -116,13 +147,19 @@ class SourceOptions:
 
     def item_schema(self) -> Schema:
         """The keys that an item may have, those of the recipe included."""
-        parameters = () if self.recipe is None else tuple(self.recipe.parameters)
-        return Schema(ITEM_KEYS, (*parameters, *self.keys), self.columns, is_item=True)
+        parameters = {name: kind for name, kind in self._parameters().items() if name not in ITEM_KEYS}
+        return Schema(ITEM_KEYS, parameters, self.columns, is_item=True)
 
     def defaults_schema(self) -> Schema:
         """The keys that the `defaults:` of a manifest may have."""
-        parameters = () if self.recipe is None else tuple(self.recipe.parameters)
-        return Schema(DEFAULTS_KEYS, (*parameters, *self.keys), self.columns)
+        return Schema(DEFAULTS_KEYS, self._parameters(), self.columns)
+
+    def _parameters(self) -> dict[str, Kind | None]:
+        """The kinds of the recipe's parameters by their names."""
+        known: dict[str, Kind | None] = {name: None for name in self.keys}
+        if self.recipe is not None:
+            known |= {name: parameter.kind for name, parameter in self.recipe.parameters.items()}
+        return known
 
     def settings(self, defaults: Settings, lora: Settings | None = None) -> Settings:
         """The settings in force for an item without any of its own.
@@ -160,7 +197,7 @@ def read_defaults(record: Record | None, options: SourceOptions, file: str) -> t
         return RunDefaults(), [Problem(message).at(file, record.line)]
     checked, values, problems = options.defaults_schema().read(Defaults, record.data)
     if options.recipe is not None:
-        problems += options.recipe.choice_problems(values)
+        problems += options.recipe.value_problems(values)
     loras = None
     if checked is not None and checked.lora is not None:
         loras, more = options.shelf.find(wishes_of(checked.lora), os.path.dirname(file))

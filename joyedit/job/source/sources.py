@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError
 from joyedit.job.source.beside_pictures import list_of, text_of_one
@@ -18,12 +18,15 @@ from joyedit.job.source.columns import Columns
 from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.manifests import KINDS, LIST, ManifestSource
 from joyedit.job.source.many_sources import ManySource, expand
+from joyedit.job.source.matrix import MOST_SEED, Matrix
+from joyedit.job.source.name_template import BY_ID
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
 from joyedit.job.source.picture_sources import FolderSource, PictureSource
 from joyedit.job.source.problems import nearest, shown
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.standard_input import StdinSource
+from joyedit.job.spec import Settings
 
 __all__ = ["Source", "SourceOptions", "SourceSummary", "open_source", "reopen"]
 
@@ -120,6 +123,13 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
     raise UsageError(f"{source}: no manifest and no picture ends like this ({near}; @{source} reads a list of paths)")
 
 
+def _seed(given: dict[str, Any], place: int) -> int | None:
+    """The seed from which a matrix counts: what flags and recipe say, or what the checkpoint says."""
+    seeds = given.get("seeds")
+    seed = seeds[place] if isinstance(seeds, list) and len(seeds) > place else None
+    return seed if isinstance(seed, int) and 0 <= seed <= MOST_SEED else None
+
+
 def reopen(asked: object, output: Path) -> Source:
     """A source with the same ids, from what `Source.asked` gave; for nothing else than these ids.
 
@@ -141,6 +151,11 @@ def reopen(asked: object, output: Path) -> Source:
         keys=tuple(str(key) for key in keys) if isinstance(keys, list) else (),
         columns=Columns.read(given.get("columns")),
         text_to_image=given.get("text_to_image") is True,
+        matrix=Matrix.read(given.get("matrix")),
+        item_id=given["id"] if isinstance(given.get("id"), str) else None,
+        template=BY_ID if given.get("named") is True else None,
+        flags=Settings(seed=_seed(given, 0)),
+        checkpoint=Settings(seed=_seed(given, 1)),
         look=False,
     )
     options.check()

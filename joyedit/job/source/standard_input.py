@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from itertools import chain
 from typing import BinaryIO, Literal
 
 from joyedit.errors import ManifestError, Problem
@@ -36,11 +35,11 @@ class StdinSource(Source):
         )
         self._form: Form = "paths"
         self._records: Records = iter(())
-        self._first: EditItem | FailedItem | None = None
+        self._first: list[EditItem | FailedItem] = []
 
     def check(self) -> SourceSummary:
         """Reads the first item. Raises ManifestError, and SourceStoppedError when `stopped` says so."""
-        if self._first is None:
+        if not self._first:
             self._records = self._open()
             got = next(self._records, None)
             if got is None:
@@ -48,10 +47,10 @@ class StdinSource(Source):
                 raise ManifestError([Problem("standard input " + ("is empty" if is_empty else "has no items")).at("-")])
             if isinstance(got, Problem):
                 raise ManifestError([got])
-            item, problems = self._builder.build(got)  # only once: it takes the names of the item
-            if item is None:
+            items, problems = self._builder.build(got)  # only once: it takes the names of the item
+            if not items:
                 raise ManifestError(problems)
-            self._first = item
+            self._first = items
         builder = self._builder
         has_lines = not self._form.startswith("paths")
         lines = LineSettings(builder.settings, builder.instruction, builder.loras) if has_lines else None
@@ -66,10 +65,12 @@ class StdinSource(Source):
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         self.check()
-        assert self._first is not None
-        rest = self._records
-        made = (self._builder.failed(got) if isinstance(got, Problem) else self._builder.item(got) for got in rest)
-        return chain([self._first], made)
+        yield from self._first
+        for got in self._records:
+            if isinstance(got, Problem):
+                yield self._builder.failed(got)
+            else:
+                yield from self._builder.items(got)
 
     def _open(self) -> Records:
         schema = self.options.item_schema()

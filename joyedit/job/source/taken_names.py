@@ -23,6 +23,7 @@ class TakenNames:
         self.extension = extension
         self._place = place
         self._ids: dict[str, int] = {}
+        self._cells: dict[str, int] = {}  # the ids of items that a matrix multiplies
         self._outputs: dict[str, int] = {}  # these and the next two are folded: case does not count
         self._inputs: set[str] = set()
         self._folders: dict[str, int] = {}
@@ -75,6 +76,15 @@ class TakenNames:
             message = f"the id {shown(name)} is taken by line {taken}"
             return Problem(message, "give each item an id of its own", key="id")
         self._ids[name] = number
+        return None
+
+    def take_cell(self, name: str, number: int) -> Problem | None:
+        """Takes the id of a cell of a matrix, or says which line has it. Ids of `take_id` are others."""
+        taken = self._cells.get(name)
+        if taken is not None:
+            message = f"the id {shown(name)}, which a matrix gives, is taken by line {taken}"
+            return Problem(message, "give each item an id of its own", key="id")
+        self._cells[name] = number
         return None
 
     def take_output(self, name: str, number: int) -> Problem | None:

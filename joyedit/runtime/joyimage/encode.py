@@ -1,7 +1,8 @@
 """A batch becomes conditioning: text features, reference latents and noise. What pictures alone decide is kept.
 
 Latents and prompt prefixes are stored by the content of their pictures, so both guidance branches, all
-instructions for a picture and all items that show it share them.
+instructions for a picture and all items that show it share them. So are the features of its texts: items that differ
+in nothing but seed, steps or guidance read them once.
 """
 
 from __future__ import annotations
@@ -140,7 +141,9 @@ class BatchEncoder:
             for key, one in _wanted(batch, self._keys(batch)).items():
                 wanted.setdefault(key, one).texts.update(one.texts)
         found: dict[Company, dict[tuple[ContentKey, str], Tensor]] = {_company(batch): {} for batch in batches}
-        whole = list(wanted.items())
+        for key, one in wanted.items():
+            self._take_read(key, one, found)
+        whole = [(key, one) for key, one in wanted.items() if one.texts]
         size = self._together or max(1, len(whole))
         for part in (whole[start : start + size] for start in range(0, len(whole), size)):
             prompts = [self._prompts(key, one) for key, one in part]
@@ -149,7 +152,23 @@ class BatchEncoder:
             for (key, one), read in zip(part, prompts, strict=True):
                 for (company, texts), features in zip(one.texts.items(), read.features, strict=True):
                     found[company] |= {(key, text): f for text, f in zip(texts, features, strict=True)}
+                    name = ("texts", key, tuple(texts))
+                    if self._cache.find(name) is None:
+                        self._cache.put(name, _Texts(tuple(features)))
         return found
+
+    def _take_read(
+        self, key: ContentKey, wanted: _Wanted, found: dict[Company, dict[tuple[ContentKey, str], Tensor]]
+    ) -> None:
+        """Take what an earlier batch has read behind these pictures out of `wanted`, and put it into `found`.
+
+        Only the same texts together count: with others beside them they would have other roundings.
+        """
+        for company, texts in list(wanted.texts.items()):
+            known: _Texts | None = self._cache.find(("texts", key, tuple(texts)))
+            if known is not None:
+                found[company] |= {(key, text): f for text, f in zip(texts, known.features, strict=True)}
+                del wanted.texts[company]
 
     def _prompts(self, key: ContentKey, wanted: _Wanted) -> Prompts:
         prompts = Prompts(
@@ -211,6 +230,17 @@ class BatchEncoder:
     def _vae_encode(self, picture: Image.Image) -> Tensor:
         self.operations += flops.vae_encode(self._vae.cfg, picture.height, picture.width)
         return self._vae.encode(scaled(self._streams.to_device(levels_of(picture))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What was read of some texts together behind the same pictures: (L, D) for each."""
+
+    features: tuple[Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(one.nbytes for one in self.features)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

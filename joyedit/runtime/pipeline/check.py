@@ -124,7 +124,8 @@ class Checker:
     def _look_at(self, items: Sequence[Entry]) -> _Chunk:
         """What a worker does."""
         start = time.perf_counter()
-        looked = [self._look(item) for item in items]
+        known: dict[Reference, Size] = {}
+        looked = [self._look(item, known) for item in items]
         return _Chunk(looked, time.perf_counter() - start)
 
     def _is_alone(self, waiting: Sized) -> bool:
@@ -141,7 +142,8 @@ class Checker:
         self._chunk = self._ahead if quick else min(CHUNK, self._ahead)
         self._under_way = 1 if quick else max(1, self._ahead // CHUNK)
 
-    def _look(self, item: Entry) -> _Looked:
+    def _look(self, item: Entry, known: dict[Reference, Size]) -> _Looked:
+        """`known` are the sizes of pictures of the items before: items that a matrix multiplies follow each other."""
         if isinstance(item, FailedItem):
             return _Looked("edit", {})
         decision = self._resume.decide(item)
@@ -151,7 +153,10 @@ class Checker:
             if not self._admit(item):
                 return _Looked(decision, {})
             failpoints.reached("header")
-            return _Looked(decision, {path: header_size(path, self._max_pixels) for path in item.images})
+            for path in item.images:
+                if path not in known:
+                    known[path] = header_size(path, self._max_pixels)
+            return _Looked(decision, {path: known[path] for path in item.images})
         except ItemError as error:
             return _Looked(decision, {}, error)
         except OSError as error:

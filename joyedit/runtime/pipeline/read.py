@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job import failpoints
+from joyedit.job.boxes import fractions_of
 from joyedit.job.data_picture import Reference
 from joyedit.job.fit import Fit
 from joyedit.job.hashing import HashCache
@@ -24,7 +25,8 @@ from joyedit.job.pictures.budget import Reading, shared_budget
 from joyedit.job.pictures.decode import load_picture
 from joyedit.job.pictures.fitted import fitted
 from joyedit.job.pictures.properties import PictureProperties
-from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, FailedItem, Seen, SizedItem
+from joyedit.job.pictures.red_box import with_red_box
+from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, Box, FailedItem, Seen, SizedItem
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.threads import StoppedError, Task, Workers, running_call
 from joyedit.runtime.protocol import ReadyBatch, ReadyItem
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 WORKERS = 4
 DEPTH = 2
+KEPT = 16
+"""So many fitted pictures are kept: the same one may be edited with other steps, or other seeds, soon."""
 _POLL = 0.1
 
 
@@ -57,31 +61,47 @@ class ReadPicture:
 
 
 def read_picture(
-    path: Reference, fit: Fit, clock: StageClock, hashes: HashCache, max_pixels: int = MAX_PIXELS
+    path: Reference,
+    fit: Fit,
+    clock: StageClock,
+    hashes: HashCache,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    box: Box | None = None,
 ) -> ReadPicture:
-    """Hash, decode, orient and fit one picture. Raises `ItemError`, and `StoppedError` where it waits for memory."""
+    """Hash, decode, orient and fit one picture, with a red box on it where there is one.
+
+    Raises `ItemError`, and `StoppedError` where it waits for memory.
+    """
     with clock.stage("read") as lap, Reading(shared_budget(), running_call(), fit.bucket) as reading:
         failpoints.reached("read")
         picture = load_picture(path, max_pixels, hashes, reading)
-        size = picture.image.height, picture.image.width
-        if size != fit.source:
+        image = picture.image
+        if (image.height, image.width) != fit.source:
             raise ItemError("picture_changed", f"{path}: it has another size than before")
-        image = fitted(picture.image, fit)
+        if box is not None:
+            image = with_red_box(image, fractions_of(box, fit.source))
+        image = fitted(image, fit)
     assert picture.seen is not None  # it was asked for
     return ReadPicture(
         image=image, properties=picture.properties, notes=picture.notes, seconds=lap.seconds, seen=picture.seen
     )
 
 
-_Key = tuple[Reference, Fit]
+_Key = tuple[Reference, Fit, Box | None]
+"""A picture, its place in the bucket, and the box on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """A batch whose pictures are with the threads. What several items share is read once."""
+    """A batch whose pictures are with the threads. What several items share is read once.
+
+    `again` are those of an earlier batch.
+    """
 
     batch: Batch
     pictures: dict[_Key, Task[ReadPicture]]
+    again: frozenset[_Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +122,7 @@ class ReadAhead:
     def __init__(
         self,
         planned: Iterator[Batch | FailedItem],
-        read: Callable[[Reference, Fit], ReadPicture],
+        read: Callable[..., ReadPicture],
         *,
         depth: int = DEPTH,
         workers: int = WORKERS,
@@ -110,7 +130,10 @@ class ReadAhead:
         stopped: Callable[[], bool] = lambda: False,
         on_batch: Callable[[Batch], None] = lambda batch: None,
     ) -> None:
-        """`on_batch` hears of each batch before one of its pictures is read."""
+        """`read` takes a picture, its bucket, and the box if there is one.
+
+        `on_batch` hears of each batch before one of its pictures is read.
+        """
         self.finished = False
         self._on_batch = on_batch
         self._planned = planned
@@ -118,6 +141,7 @@ class ReadAhead:
         self._queue: queue.Queue[FailedItem | _Reading | _Stop] = queue.Queue(maxsize=depth)
         self._left = threading.Event()
         self._stopped = stopped
+        self._kept: OrderedDict[_Key, Task[ReadPicture]] = OrderedDict()  # those that were used last are at the end
         self._workers = Workers(workers, "joyedit-read", timeout=timeout, stopped=stopped)
         self._planner = threading.Thread(target=self._feed, name="joyedit-plan", daemon=True)
 
@@ -156,11 +180,7 @@ class ReadAhead:
         """The planner's thread."""
         try:
             for entry in self._planned:
-                if isinstance(entry, Batch):
-                    going_on = self._put(_Reading(entry, self._submit(entry)))
-                else:
-                    going_on = self._put(entry)
-                if not going_on:
+                if not self._put(self._submit(entry) if isinstance(entry, Batch) else entry):
                     return
         except StoppedError:
             return
@@ -169,10 +189,21 @@ class ReadAhead:
         else:
             self._put(_Stop())
 
-    def _submit(self, batch: Batch) -> dict[_Key, Task[ReadPicture]]:
+    def _submit(self, batch: Batch) -> _Reading:
+        """Give the pictures to the threads, but for those that an earlier batch has."""
         self._on_batch(batch)
         keys = dict.fromkeys(key for sized in batch.items for key in _keys(sized))
-        return {key: self._workers.submit(partial(self._read, *key)) for key in keys}
+        known = {key: self._kept.pop(key) for key in keys if key in self._kept}
+        known = {key: task for key, task in known.items() if _is_good(task)}
+        tasks = {key: known[key] if key in known else self._workers.submit(self._call(key)) for key in keys}
+        self._kept.update(tasks)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return _Reading(batch, tasks, frozenset(known))
+
+    def _call(self, key: _Key) -> Callable[[], ReadPicture]:
+        path, bucket, box = key
+        return partial(self._read, path, bucket) if box is None else partial(self._read, path, bucket, box=box)
 
     def _put(self, entry: FailedItem | _Reading | _Stop) -> bool:
         """Wait for room; False when the run has stopped in the meantime."""
@@ -186,6 +217,8 @@ class ReadAhead:
 
     def _gather(self, reading: _Reading) -> list[UnreadItem | ReadyBatch]:
         """Wait for the pictures of one batch. Items that share a picture share its seconds."""
+        # Their seconds are in the records of the batches that were the first to have them.
+        share = {key: 0.0 for key in reading.again}
         uses = Counter(key for sized in reading.batch.items for key in _keys(sized))
         ready: list[ReadyItem] = []
         unread: list[UnreadItem | ReadyBatch] = []
@@ -200,7 +233,9 @@ class ReadAhead:
                     raise
                 unread.append(UnreadItem(sized=sized, error=error))
                 continue
-            seconds = sum(picture.seconds / uses[key] for key, picture in zip(keys, pictures, strict=True))
+            seconds = sum(
+                share.get(key, picture.seconds / uses[key]) for key, picture in zip(keys, pictures, strict=True)
+            )
             ready.append(_ready_item(sized, pictures, seconds))
         batch = ReadyBatch(index=reading.batch.index, items=tuple(ready))
         return [*unread, batch] if ready else unread
@@ -223,5 +258,11 @@ def _ready_item(sized: SizedItem, pictures: list[ReadPicture], seconds: float) -
     )
 
 
+def _is_good(task: Task[ReadPicture]) -> bool:
+    """Whether this may still become a picture: what failed is tried again for the next item."""
+    return task.error is None and not task.lost
+
+
 def _keys(sized: SizedItem) -> list[_Key]:
-    return list(zip(sized.item.images, sized.fits, strict=True))
+    box = sized.item.box
+    return [(path, fit, box) for path, fit in zip(sized.item.images, sized.fits, strict=True)]

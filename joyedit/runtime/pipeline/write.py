@@ -11,7 +11,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -20,19 +20,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from joyedit.errors import ItemError, OutputError
+from joyedit.job.boxes import box_text
 from joyedit.job.own_files import is_made_by_joyedit
-from joyedit.job.pictures.encode import save_picture
+from joyedit.job.pictures.encode import DEFAULT_QUALITY, save_picture
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.finished_picture import picture_state
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import loras_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.resume import earlier_picture
-from joyedit.job.spec import EditItem, RunConfig
+from joyedit.job.spec import EditItem, RunConfig, Seen
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import EditedItem
-from joyedit.runtime.pipeline.give_back import DriftRecord, given_back
+from joyedit.runtime.pipeline.give_back import DriftRecord, Result, given_back
 from joyedit.runtime.pipeline.record import Recorder, Written
 from joyedit.runtime.protocol import BackendInfo, ReadyItem
 
@@ -195,16 +196,31 @@ class PictureWriter:
         file = io.BytesIO()
         try:
             with given_back(image, ready, form, self._config) as result:
-                settings = picture_metadata(item, self._info)
+                settings = picture_metadata(item, self._info, ready.seen) | self._of_run(form, result)
                 more = save_picture(result.image, file, form, result.quality, settings, result.beside)
                 notes, drift = result.notes + more, result.drift
         except OSError as error:
             raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
         return file.getbuffer(), notes, drift
 
+    def _of_run(self, form: str, result: Result) -> dict[str, str]:
+        """What a picture says about how its file was made."""
+        config = self._config
+        told = {"metadata": config.metadata} if config.metadata != "keep" else {}
+        told |= {name: "yes" for name in ("keep_unedited", "register") if getattr(config, name)}
+        if form != "png":
+            is_source_quality = config.quality is None and result.quality is not None
+            told["quality"] = "source" if is_source_quality else str(config.quality or DEFAULT_QUALITY)
+        return told
 
-def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
-    """What a finished picture says about how it was made. A local checkpoint gives its folder's name only."""
+
+def picture_metadata(item: EditItem, info: BackendInfo, inputs: Sequence[Seen] = ()) -> dict[str, str]:
+    """What a finished picture says about how it was made. A local checkpoint gives its folder's name only.
+
+    `inputs` are the references as they were read; of their paths only the last name is told.
+    """
+    height, width = item.size or (None, None)
+    read = [{"name": path.name, "sha256": seen.sha256} for path, seen in zip(item.images, inputs, strict=False)]
     local = Path(info.model)
     return {
         "instruction": item.instruction,
@@ -213,8 +229,14 @@ def picture_metadata(item: EditItem, info: BackendInfo) -> dict[str, str]:
         "steps": str(item.sampling.steps),
         "guidance_scale": str(item.sampling.guidance_scale),
         "basesize": str(item.basesize),
+        **({} if item.size is None else {"width": str(width), "height": str(height)}),
+        "size": item.result_size,
+        "fit": item.fit,
+        **({} if item.box is None else {"box": box_text(item.box)}),
         **({"lora": json.dumps(loras_of(item))} if item.loras else {}),
+        "inputs": json.dumps(read),
         "schedule": info.schedule,
+        "dtype": info.dtype,
         "model": local.resolve().name if os.path.exists(local) else info.model,
         "software": f"joyedit {joyedit_version()}",
     }

@@ -16,6 +16,7 @@ from PIL import Image
 from joyedit.errors import DeviceError, ManifestError, OutputError, Problem, UsageError
 from joyedit.job.results import output_folder as output_module
 from joyedit.job.results.records import read_journal
+from joyedit.job.source.matrix import Matrix
 from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Origin, RunConfig, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents
@@ -34,6 +35,7 @@ class Summary:
         self.settings = Settings(steps=2)
         self.lines = None
         self.lora_sets = ((),)
+        self.matrix = Matrix()
 
 
 class Items:
@@ -481,7 +483,7 @@ def test_pictures_are_read_ahead_while_the_device_works_and_not_without_bound(
     assert 2 <= high <= 2 * (reading.DEPTH + 2)
 
 
-def test_a_picture_that_batch_mates_share_is_read_once(
+def test_a_picture_that_items_share_is_read_once(
     harness: Harness, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load, read = reading.load_picture, []
@@ -499,7 +501,7 @@ def test_a_picture_that_batch_mates_share_is_read_once(
 
     monkeypatch.setattr(reading, "load_picture", counted)
     harness(Items(item("a", picture), item("b", picture), item("c", picture)), backend=Looking, batch_size=2)
-    assert len(read) == 2
+    assert len(read) == 1
     assert shared == [True, True]
     assert set(harness.records()) == {"a", "b", "c"}
 

@@ -86,7 +86,7 @@ def test_colons_in_names(place: Path) -> None:
 
 
 def test_precedence_and_recommended_settings(place: Path) -> None:
-    Path("r.yaml").write_text(f"instruction: y\nsettings:\n  lora: [{B}]\n")
+    Path("r.yaml").write_text(f"instruction: 'y {{instruction}}'\nsettings:\n  lora: [{B}]\n")
     Path("m.yaml").write_text(
         f"defaults: {{lora: '{C}:2'}}\nitems:\n- image: p.png\n- {{image: p.png, lora: {A}}}\n"
         f"- {{image: p.png, lora: [{A}, {B}], steps: 3}}\n- {{image: p.png, lora: [{A}, {B}, {C}]}}\n"

@@ -274,13 +274,14 @@ def test_a_recipe_fills_its_template_from_the_line_the_command_line_and_the_defa
     assert got == ["3 b2 c1 d0 mine", "a2 b2 c1 d0 typed"]
 
 
-def test_an_instruction_of_the_line_or_the_command_line_stands_above_a_template_without_a_place_for_it() -> None:
+def test_an_instruction_of_the_line_stands_above_a_template_without_a_place_for_it() -> None:
     recipe = load_recipe("camera")
     source = jsonl({"image": "a.png", "yaw": 90}, LINE)
     first, second = (item.instruction for item in items(source, recipe=recipe, recipe_values={"pitch": "5"}))
     assert "Yaw 90°, Pitch 5°." in first
     assert second == "make it red"
-    assert [i.instruction for i in items(source, recipe=recipe, prompt="typed")] == ["typed", "make it red"]
+    with pytest.raises(UsageError, match="has its own instruction and takes none with -p"):
+        items(source, recipe=recipe, prompt="typed")
 
 
 def test_recipe_faults_of_a_line() -> None:
@@ -320,7 +321,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     (
         {"qqqqqq": 3},
         "unknown key 'qqqqqq' (valid: image, images, instruction, id, negative_prompt, seed, steps, guidance_scale, "
-        "basesize, width, height, size, fit, output, lora, prompt, edit_prompt, file_name, input_image, source; "
+        "basesize, width, height, size, fit, output, lora, box, prompt, edit_prompt, file_name, input_image, source; "
         "or --map KEY=qqqqqq, or --ignore-columns qqqqqq)",
     ),
     ({"prompt": "x"}, "'instruction' and 'prompt' mean the same key (keep one of them)"),
@@ -886,7 +887,7 @@ def test_set_is_checked_against_the_recipe() -> None:
         open_source(jsonl(LINE), options(recipe=load_recipe("camera"), recipe_values={"yow": "3", "zoom": "inn"}))
     assert str(error.value).split("\n") == [
         "the recipe 'camera' has no parameter 'yow' (did you mean 'yaw'?)",
-        "zoom must be one of 'in', 'out', 'unchanged', not 'inn' (did you mean 'in'?)",
+        "--set zoom must be one of 'in', 'out', 'unchanged', not 'inn' (did you mean 'in'?)",
     ]
 
 

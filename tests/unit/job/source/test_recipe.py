@@ -40,8 +40,14 @@ def paint(folder: Path) -> Recipe:
     return load_recipe(write(folder, GOOD.replace(", prompt: ", "")))
 
 
+NAMES = [
+    "background-replace", "camera", "camera-orbit", "draft", "object-move", "object-rotate", "product-white", "quality",
+    "restore", "style", "text-replace", "turnaround",
+]  # fmt: skip
+
+
 def test_the_packaged_recipes() -> None:
-    assert [recipe.name for recipe in list_recipes()] == ["camera", "draft", "object-rotate"]
+    assert [recipe.name for recipe in list_recipes()] == NAMES
     assert all(recipe.description for recipe in list_recipes())
 
 
@@ -105,7 +111,7 @@ def test_values_are_checked_all_at_once(tmp_path: Path) -> None:
         ),
         (
             "zzz",
-            "no recipe is named 'zzz' (valid: camera, draft, object-rotate; a recipe file ends in .yaml)",
+            f"no recipe is named 'zzz' (valid: {', '.join(NAMES)}; a recipe file ends in .yaml)",
         ),
         ("no/such.yaml", "no/such.yaml: cannot read this recipe: No such file or directory"),
         ("a\0.yaml", "'a\\x00.yaml': cannot read this recipe: embedded null byte"),
@@ -117,7 +123,8 @@ def test_a_recipe_that_is_not_there(name: str, message: str) -> None:
     assert str(error.value) == message
 
 
-KEYS = "its keys: name, description, instruction, parameters, settings"
+KEYS = "its keys: name, description, instruction, parameters, settings, matrix"
+PARAMETER_KEYS = "description, type, default, choices, minimum, maximum, if_true, if_false"
 PLACE = "a place is {name}; braces are written {{ and }}"
 
 
@@ -178,7 +185,7 @@ PLACE = "a place is {name}; braces are written {{ and }}"
         (
             "instruction: '{a} {b}'\nparameters:\n  a: 3\n  b:\n    defalt: 4\n  c d: {}\n",
             [
-                "r.yaml:3: a parameter is a mapping, not 3 (its keys: description, default, choices)",
+                f"r.yaml:3: a parameter is a mapping, not 3 (its keys: {PARAMETER_KEYS})",
                 "r.yaml:5: unknown key 'defalt' (did you mean 'default'?)",
                 "r.yaml:6: 'c d' cannot be the name of a parameter (it can have letters, digits, _ and -)",
                 "r.yaml:6: the instruction has no place for the parameter 'c d' (write {c d} where it belongs)",

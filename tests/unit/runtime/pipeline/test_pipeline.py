@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from joyedit.job.results.records import read_journal
+from joyedit.job.source.matrix import Matrix
 from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents, FakePending
@@ -141,6 +142,7 @@ class Items:
             settings = Settings()
             lines = None
             lora_sets = ((),)
+            matrix = Matrix()
 
         return Summary
 

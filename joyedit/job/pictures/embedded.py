@@ -1,0 +1,53 @@
+"""What joyedit writes into its pictures, read back: how each of them was made. No pixel is decoded."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import warnings
+
+from PIL import ExifTags, Image, PngImagePlugin
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_COMMENT = b"ASCII\0\0\0"
+_MOST = 8 << 20
+"""The most characters of one value."""
+CUT = "…"
+"""How a value ends that was too long for the metadata of JPEG and WebP."""
+_LONG = 4000
+
+
+def read_embedded(path: str) -> dict[str, str]:
+    """The settings that joyedit embedded in this picture; empty if it holds none, or is no picture. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # waits for no pipe
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return {}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # whoever reads the pixels tells them
+                with Image.open(file, formats=_FORMATS) as image:
+                    held = _held_by(image)
+        except Exception:  # a picture from anywhere may be broken in any way
+            return {}
+    kept = {key: value for key, value in held.items() if len(value) <= _MOST}
+    return kept if kept.get("software", "").startswith("joyedit ") and "instruction" in kept else {}
+
+
+def _held_by(image: Image.Image) -> dict[str, str]:
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        # joyedit's chunks stand in front of the pixels; those behind them would need the pixels to be read.
+        return {key: str(value) for key, value in image.info.items() if isinstance(key, str) and isinstance(value, str)}
+    comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    if isinstance(comment, str):  # some releases of Pillow decode it
+        comment = comment.encode("utf-8", "replace")
+    if not isinstance(comment, bytes):
+        return {}
+    read = json.loads(comment.removeprefix(_COMMENT))
+    return {key: value for key, value in read.items() if isinstance(key, str) and isinstance(value, str)}
+
+
+def is_cut(text: str) -> bool:
+    """Whether a value may be only the beginning of what it was."""
+    return len(text) >= _LONG and text.endswith(CUT)
