@@ -19,6 +19,7 @@ from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.picture_folder import PICTURE_SUFFIXES
 from joyedit.job.source.replay import Replay, ReplaySource, replay_of
 from joyedit.job.source.source_options import SourceOptions
+from joyedit.job.source.sources import refuse_line_field
 from joyedit.job.spec import Settings
 from joyedit.options import RunOptions
 from joyedit.printable import printable
@@ -63,6 +64,7 @@ def open_replay(replay: Replay, options: SourceOptions) -> ReplaySource:
     if options.exclude:
         raise UsageError(f"--exclude is for folders and patterns, and {name} is none (leave it out)")
     options.refuse_line_flags(name)
+    refuse_line_field(name, options)
     return ReplaySource(name, options, replay)
 
 

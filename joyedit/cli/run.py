@@ -10,7 +10,8 @@ from joyedit.options import RunOptions
 _SOURCE = typer.Argument(
     metavar="SOURCE...",
     help="A manifest (.jsonl, .yaml, .json, .csv, .tsv); pictures, folders of pictures and patterns such as "
-    "'in/*.jpg'; or - for standard input (JSONL lines, or picture paths one a line).",
+    "'in/*.jpg'; - for standard input (JSONL lines, or picture paths one a line); or, without an instruction, a "
+    "picture that joyedit made, to make it again.",
     show_default=False,
 )
 

@@ -90,6 +90,15 @@ def test_a_name_that_tells_edits_apart(joyedit: Command, pictures: Path) -> None
     assert made() == ["a-0042.png", "a-0043.png", "b-0042.png", "b-0043.png", "deep/c-0042.png", "deep/c-0043.png"]
 
 
+@pytest.mark.parametrize("source", [("pictures",), ("pictures/a.png",), ("pictures/a.png", "pictures/b.jpg")])
+def test_a_line_where_there_is_none(joyedit: Command, pictures: Path, source: tuple[str, ...]) -> None:
+    refused = joyedit("run", *source, "-p", "x", *FAKE, "--name", "{line}_{stem}", "-n")
+    name = source[0] if len(source) == 1 else "SOURCE"
+    assert refused.err == (
+        f"joyedit: error: --name: {{line}} is a line of a manifest, and {name} has none (try {{index}} or {{id}})\n"
+    )
+
+
 def test_two_pictures_of_one_name_are_told_before_the_model_loads(joyedit: Command, pictures: Path) -> None:
     Image.new("RGB", (64, 64), "red").save(pictures / "deep" / "a.png")
     for more in ((), ("-n",)):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from joyedit.job.spec import SizedItem
 from joyedit.models import qwen
 from joyedit.models.attention import TextLengths
 from joyedit.models.qwen_prompts import Prefix
@@ -177,3 +180,33 @@ def test_other_seeds_and_steps_read_nothing_again(
         assert levels_apart(mine, alone) <= (0 if size == 1 else 1)
     ours.cache.clear()
     assert levels_apart(other_steps, run(ours, Edit(text="Red.", images=[shown], seed=0, steps=3))[0]) == 0
+
+
+def test_batches_that_are_read_ahead_share_their_texts(ours: JoyImageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of one picture and text, prepared side by side: the text is read once, and the features are the same."""
+    shown = picture(256, 320, seed=6)
+    batches = [batch_of([Edit(text="Blue.", images=[shown], seed=seed)]) for seed in range(3)]
+    batches = [
+        replace(batch, items=(replace(batch.items[0], sized=named_as(batch.items[0].sized, str(number))),))
+        for number, batch in enumerate(batches)
+    ]
+    ours.cache.clear()
+    alone = [ours.encode(batch).conditioning for batch in batches]
+    ours.cache.clear()
+    read: list[int] = []
+    together = ours.conditioner.read_together
+    monkeypatch.setattr(
+        ours.conditioner,
+        "read_together",
+        lambda prompts: read.append(sum(len(one.instructions) for one in prompts)) or together(prompts),
+    )
+    ours.prepare(batches)
+    prepared = [ours.encode(batch).conditioning for batch in batches]
+    assert sum(read) == 1
+    for mine, plain in zip(prepared, alone, strict=True):
+        for one, other in zip((*mine.positive, *mine.negative), (*plain.positive, *plain.negative), strict=True):
+            assert torch.equal(one, other)
+
+
+def named_as(sized: SizedItem, name: str) -> SizedItem:
+    return replace(sized, item=replace(sized.item, id=name))

@@ -179,8 +179,8 @@ def test_a_red_box(tmp_path: Path) -> None:
     editor = Editor(Looking(RunConfig(output=tmp_path)), Settings())
     shown = Image.new("RGB", (256, 256), "white")
     editor.edit(shown, "Move it into the red box.", basesize=256, box=[64, 64, 192, 192])
-    assert seen[0].getpixel((66, 128)) == (255, 0, 0)
-    assert shown.getpixel((66, 128)) == (255, 255, 255)
+    assert seen[0].getpixel((65, 128)) == (255, 0, 0)
+    assert shown.getpixel((65, 128)) == (255, 255, 255)
     with pytest.raises(ItemError, match="leads out of the picture") as failed:
         editor.edit(shown, "x", basesize=256, box=[64, 64, 300, 192])
     assert failed.value.code == "bad_box"

@@ -56,16 +56,25 @@ def open_source(sources: str | Sequence[str], options: SourceOptions, stdin: Bin
         passed += left
     if len(names) == 1 and not passed:
         source = _open_one(names[0], options, stdin)
+        if source.kind in ("folder", "picture"):
+            refuse_line_field(source.name, options)
         if options.exclude and not isinstance(source, FolderSource):
             raise UsageError(f"--exclude is for folders and patterns, and {source.name} is none (leave it out)")
         if source.kind in ("folder", "picture", LIST):
             options.refuse_line_flags(source.name if source.kind != LIST else f"@{source.name}")
         return source
     options.refuse_line_flags("SOURCE")
+    refuse_line_field("SOURCE", options)
     skip_missing = options.skip_missing and any(map(os.path.lexists, names))
     for name in names:
         _refuse_among_others(name, skip_missing=skip_missing)
     return ManySource(names, options, passed)
+
+
+def refuse_line_field(source: str, options: SourceOptions) -> None:
+    """Raises UsageError for `{line}` in `--name`, where `source` has no lines."""
+    if options.template is not None and "line" in options.template.fields:
+        raise UsageError(f"--name: {{line}} is a line of a manifest, and {source} has none (try {{index}} or {{id}})")
 
 
 def _refuse_among_others(name: str, *, skip_missing: bool) -> None:

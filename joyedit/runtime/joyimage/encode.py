@@ -141,8 +141,14 @@ class BatchEncoder:
             for key, one in _wanted(batch, self._keys(batch)).items():
                 wanted.setdefault(key, one).texts.update(one.texts)
         found: dict[Company, dict[tuple[ContentKey, str], Tensor]] = {_company(batch): {} for batch in batches}
+        alike: dict[tuple[ContentKey, tuple[str, ...]], list[Company]] = {}
         for key, one in wanted.items():
             self._take_read(key, one, found)
+            for company, texts in list(one.texts.items()):
+                others = alike.setdefault((key, tuple(texts)), [])
+                others.append(company)
+                if len(others) > 1:  # the first of them is read for all
+                    del one.texts[company]
         whole = [(key, one) for key, one in wanted.items() if one.texts]
         size = self._together or max(1, len(whole))
         for part in (whole[start : start + size] for start in range(0, len(whole), size)):
@@ -150,11 +156,10 @@ class BatchEncoder:
             self._all_seen()
             self._read_together(prompts, [key for key, _ in part])
             for (key, one), read in zip(part, prompts, strict=True):
-                for (company, texts), features in zip(one.texts.items(), read.features, strict=True):
-                    found[company] |= {(key, text): f for text, f in zip(texts, features, strict=True)}
-                    name = ("texts", key, tuple(texts))
-                    if self._cache.find(name) is None:
-                        self._cache.put(name, _Texts(tuple(features)))
+                for texts, features in zip(one.texts.values(), read.features, strict=True):
+                    for each in alike[key, tuple(texts)]:
+                        found[each] |= {(key, text): f for text, f in zip(texts, features, strict=True)}
+                    self._cache.put(("texts", key, tuple(texts)), _Texts(tuple(features)))
         return found
 
     def _take_read(

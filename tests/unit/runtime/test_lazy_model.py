@@ -11,10 +11,13 @@ from PIL import Image
 
 from joyedit.errors import DeviceError, ManifestError
 from joyedit.job.results.records import read_journal
+from joyedit.job.source.matrix import Axis, Matrix
+from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.sources import open_source
-from joyedit.job.spec import ItemResult, RunConfig
+from joyedit.job.spec import ItemResult, RunConfig, Settings
 from joyedit.runtime.fake import FakeBackend
+from joyedit.runtime.lazy_model import with_outlook
 from joyedit.runtime.model import describe_without_loading, model_identity
 from joyedit.runtime.pipeline.progress import NoProgress
 from joyedit.runtime.run import RunOutcome, run
@@ -179,6 +182,18 @@ def test_the_end_of_the_time_between_two_that_are_done(place: Place) -> None:
     assert (outcome.exit_code, outcome.report.state, place.loaded) == (10, "out_of_time", 0)
     assert place.told.events == ["checking", "out_of_time"]
     assert (place().exit_code, place.loaded) == (0, 0)
+
+
+def test_the_outlook_of_a_matrix() -> None:
+    """Whoever plans memory and time hears of all edits, with the mean of their steps and the largest of their sizes."""
+    axes = (Axis(key="steps", values=(10, 30)), Axis(key="basesize", values=(512, 1024)), Axis(key="seed", count=2))
+    settings = Settings(steps=99, basesize=256)
+    summary = SourceSummary(items=80, settings=settings, matrix=Matrix(axes=axes))
+    seen = with_outlook(RunConfig(output=Path("unused")), summary)
+    assert seen.largest == 1024
+    assert seen.expected_steps == pytest.approx(80 * 20 * (768 / 1024) ** 2)
+    plain = with_outlook(RunConfig(output=Path("unused")), SourceSummary(items=80, settings=settings))
+    assert (plain.largest, plain.expected_steps) == (256, 80 * 99 / 16)
 
 
 @pytest.fixture(params=["diffusers", "no scheduler", "original"])
