@@ -38,9 +38,9 @@ class MadePicture:
     """A picture, and how it was made.
 
     `settings` has the values of `SETTINGS` that are known, `run` those of the whole run: model, schedule, dtype,
-    quality, metadata, keep_unedited and register ("yes"), software. `loras` are paths (None where only the name is known) with name, sha256 and scale. `inputs` is
-    None where nobody knows them. `embedded` and `record` are what was read; `folder` is the output folder of the
-    record.
+    quality, metadata, keep_unedited and register ("yes"), software. `loras` are paths (None where only the name is
+    known) with name, sha256 and scale. `inputs` is None where nobody knows them. `embedded` and `record` are what was
+    read; `folder` is the output folder of the record.
     """
 
     path: Path

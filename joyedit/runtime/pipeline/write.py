@@ -206,7 +206,7 @@ class PictureWriter:
     def _of_run(self, form: str, result: Result) -> dict[str, str]:
         """What a picture says about how its file was made."""
         config = self._config
-        told = {"metadata": config.metadata} if config.metadata != "keep" else {}
+        told: dict[str, str] = {} if config.metadata == "keep" else {"metadata": config.metadata}
         told |= {name: "yes" for name in ("keep_unedited", "register") if getattr(config, name)}
         if form != "png":
             is_source_quality = config.quality is None and result.quality is not None
