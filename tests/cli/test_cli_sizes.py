@@ -11,8 +11,10 @@ import pytest
 from cli_command import Command
 from PIL import ExifTags, Image
 
-from joyedit.job.pictures import icc
+from joyedit.job.pictures import decode, icc
+from joyedit.job.pictures.budget import DecodeBudget
 from joyedit.job.results.records import final_records
+from joyedit.runtime.pipeline import give_back, read
 
 FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1", "-p", "blue")
 P3 = icc.profile(icc.PRIMARIES[12][1], icc.srgb_curve(np.linspace(0, 1, icc.ENTRIES)), name="Display P3")
@@ -173,3 +175,19 @@ def test_failed_items_keep_their_size(joyedit: Command, photos: Path) -> None:
     [failed] = [json.loads(text) for text in Path("edited/failed.jsonl").read_text().splitlines()]
     assert (failed["size"], failed["fit"]) == ("100x50", "pad")
     assert "width" not in failed
+
+
+def test_results_and_originals_share_little_memory(
+    joyedit: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several writers each need the picture once more: none of them waits for room while it holds some."""
+    budget = DecodeBudget(2_500_000)  # one result, or one picture
+    for module in (decode, read, give_back):
+        monkeypatch.setattr(module, "shared_budget", lambda: budget)
+    for number in range(12):
+        (photos / f"more{number}.jpg").write_bytes((photos / "wide.jpg").read_bytes())
+    assert joyedit("run", "photos", *FAKE, "--keep-unedited", "--register").code == 0
+    assert len(list(Path("edited").glob("*.png"))) == 17
+    assert budget.used == 0
+    with Image.open("edited/panorama.png") as image:
+        assert image.size == (1000, 100)

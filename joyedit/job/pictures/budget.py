@@ -77,31 +77,31 @@ class DecodeBudget:
         """Bytes that are given out."""
         return self._used
 
-    def admit(self, name: str, need: int, caller: Caller) -> Callable[[], None]:
-        """Wait until there is room for `need` bytes; gives the call that gives them back.
+    def admit(self, name: str, need: int, caller: Caller, *, work: str = "decoding") -> Callable[[], None]:
+        """Wait until there is room for `need` bytes; gives the call that gives them back. `work` is what they are for.
 
         Raises `ItemError("picture_too_large")` if the machine does not have them, and `NobodyWaits`.
         """
         ticket = object()
         caller.check()
         with self._changed:
-            if self._queue or not self._is_room(name, need):
+            if self._queue or not self._is_room(name, need, work):
                 self._queue.append(ticket)
                 try:
-                    self._wait(ticket, name, need, caller)
+                    self._wait(ticket, name, need, work, caller=caller)
                 finally:
                     self._queue.remove(ticket)
                     self._changed.notify_all()
             self._used += need
         return self._give_back_once(need)
 
-    def _wait(self, ticket: object, name: str, need: int, caller: Caller) -> None:
+    def _wait(self, ticket: object, name: str, need: int, work: str, *, caller: Caller) -> None:
         with caller.waiting():
-            while self._queue[0] is not ticket or not self._is_room(name, need):
+            while self._queue[0] is not ticket or not self._is_room(name, need, work):
                 self._changed.wait(_POLL)
                 caller.check()
 
-    def _is_room(self, name: str, need: int) -> bool:
+    def _is_room(self, name: str, need: int, work: str) -> bool:
         """Raises ItemError if the picture has everything to itself, and it is not enough."""
         if self._used and self._used + need > self.total:
             return False
@@ -109,7 +109,7 @@ class DecodeBudget:
         if available is None or need <= available:
             return True
         if not self._used:
-            raise ItemError("picture_too_large", f"{name}: {_too_large(need, available)}")
+            raise ItemError("picture_too_large", f"{name}: {_too_large(work, need, available)}")
         return False
 
     def _give_back_once(self, need: int) -> Callable[[], None]:
@@ -124,9 +124,9 @@ class DecodeBudget:
         return give_back
 
 
-def _too_large(need: int, available: int) -> str:
+def _too_large(work: str, need: int, available: int) -> str:
     return (
-        f"decoding it takes {need:,} bytes of memory, and {available:,} are available"
+        f"{work} it takes {need:,} bytes of memory, and {available:,} are available"
         " (make it smaller, or give this machine, container or process more memory)"
     )
 

@@ -21,6 +21,7 @@ from joyedit.job.pictures.unedited import changed_mask, with_unedited
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.protocol import ReadyItem
 
+_RGB = 4
 _WORKING = 16
 """Bytes for one pixel of a result: it is there in three forms at most while it is made, and as a file."""
 
@@ -49,19 +50,23 @@ def given_back(image: Image.Image, ready: ReadyItem, format: str, config: RunCon
     """
     sized, properties = ready.sized, ready.properties
     height, width = sized.result or (image.height, image.width)
-    give_back = shared_budget().admit(ready.item.output, height * width * _WORKING, PlainCaller())
+    is_compared = bool(sized.fits) and sized.fits[-1].bucket == sized.target
+    # It is read before there is room for the result: who waits for room must hold none.
+    original = _original(ready, config) if config.keep_unedited and is_compared else None
+    need = height * width * _WORKING + (0 if original is None else original.width * original.height * _RGB)
+    give_back = shared_budget().admit(ready.item.output, need, PlainCaller(), work="making")
     try:
         if properties is None or not sized.fits:
             yield Result(taken_out(image, sized.shown, sized.result), Beside(), config.quality)
             return
         fit = sized.fits[-1]
-        drift = measure_drift(image, ready.pictures[-1]) if fit.bucket == sized.target else None
+        drift = measure_drift(image, ready.pictures[-1]) if is_compared else None
         if config.register and drift is not None and drift.reach(image.width, image.height) > SMALL_SHIFT:
             image = without_drift(image, drift)
         result = taken_out(image, sized.shown, sized.result)
-        if config.keep_unedited and fit.bucket == sized.target:
+        if original is not None:
             mask = changed_mask(image, ready.pictures[-1])
-            result = with_unedited(result, _original(ready, config), mask, fit, sized.shown)
+            result = with_unedited(result, original, mask, fit, sized.shown)
         given = as_given(result, properties, fit.box, format=format)
         notes = list(given.notes)
         metadata = metadata_of(properties, config.metadata, (height, width), notes)
