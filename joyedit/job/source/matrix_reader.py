@@ -67,7 +67,7 @@ def _count_axis(count: int, first: int | None, name: str, problems: list[Problem
         remedy = f"one seed is --seed {count}" if name.startswith("-") else "one seed is 'seed' under settings"
         problems.append(Problem(f"{name} is from 1 to {MOST_CELLS} seeds, not {count}", remedy))
         return []
-    if first is not None and first + count > 2**64:
+    if isinstance(first, int) and first + count > 2**64:  # Python gives any value, and the flag is checked later
         problems.append(Problem(f"{name} {count} from the seed {first} on leads beyond the largest seed"))
         return []
     return [Axis(key=SEED, count=count)]
