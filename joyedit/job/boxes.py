@@ -12,6 +12,7 @@ from joyedit.job.spec import Box, Size
 
 RULE = "four numbers [left, top, right, bottom], in pixels or in fractions from 0 to 1"
 _MOST = 1_000_000
+_NEARLY = 0.005
 
 
 def read_box(value: object) -> Box | None:
@@ -56,3 +57,12 @@ def box_fault(box: Box, size: Size) -> str | None:
         return None
     height, width = size
     return f"the box {box_text(box)} leads out of the picture, which is {width} x {height} pixels"
+
+
+def is_cropped(box: Box, size: Size, bucket: Size) -> bool:
+    """Whether the crop to `bucket` cuts something off a box, in fractions of a picture of (height, width) `size`."""
+    (height, width), (tall, wide) = size, bucket
+    scale = max(tall / height, wide / width)
+    broad, high = (1 - wide / (width * scale)) / 2, (1 - tall / (height * scale)) / 2  # what goes at either side
+    inside = (broad <= box[0] + _NEARLY, high <= box[1] + _NEARLY, box[2] <= 1 - broad + _NEARLY)
+    return not (all(inside) and box[3] <= 1 - high + _NEARLY)

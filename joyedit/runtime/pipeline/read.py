@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job import failpoints
-from joyedit.job.boxes import fractions_of
+from joyedit.job.boxes import fractions_of, is_cropped
 from joyedit.job.data_picture import Reference
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.budget import Reading, shared_budget
@@ -35,6 +35,7 @@ WORKERS = 4
 DEPTH = 2
 KEPT = 16
 """So many fitted pictures are kept: the same one may be edited with other steps, or other seeds, soon."""
+CUT_BOX = "the crop to the bucket cuts off a part of the red box"
 _POLL = 0.1
 
 
@@ -72,12 +73,14 @@ def read_picture(
     with clock.stage("read") as lap, Reading(shared_budget(), running_call(), bucket) as reading:
         failpoints.reached("read")
         picture = load_picture(path, max_pixels, hashes, reading)
-        image = picture.image
+        image, notes = picture.image, picture.notes
         if box is not None:  # in a picture of the size in the header: a large JPEG is decoded smaller
-            image = with_red_box(image, fractions_of(box, header_size(path, max_pixels)))
+            drawn = fractions_of(box, header_size(path, max_pixels))
+            notes += (CUT_BOX,) if is_cropped(drawn, (image.height, image.width), bucket) else ()
+            image = with_red_box(image, drawn)
         image = fit(image, bucket)
     assert picture.seen is not None  # it was asked for
-    return ReadPicture(image=image, notes=picture.notes, seconds=lap.seconds, seen=picture.seen)
+    return ReadPicture(image=image, notes=notes, seconds=lap.seconds, seen=picture.seen)
 
 
 _Key = tuple[Reference, Size, Box | None]
