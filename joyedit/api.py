@@ -154,11 +154,13 @@ def _matrix(given: Mapping[str, Any]) -> dict[str, Any]:
     """`seeds` and `sweep` as the flags take them: a number or a list, and a dict of lists."""
     made: dict[str, Any] = {}
     seeds, sweep = given.get("seeds"), given.get("sweep")
+    if isinstance(sweep, list):
+        made["sweep"] = tuple(map(str, sweep))
     if isinstance(sweep, Mapping):
         made["sweep"] = tuple(f"{key}={json.dumps(list(values))}" for key, values in sweep.items())
     if isinstance(seeds, (list, tuple, range)):
         made["seeds"] = None  # a list of one seed would be a number of seeds there
-        made["sweep"] = (*made.get("sweep", ()), f"seed={json.dumps(list(seeds))}")
+        made["sweep"] = (*made.get("sweep", sweep or ()), f"seed={json.dumps(list(seeds))}")
     elif seeds is not None:
         made["seeds"] = str(seeds)
     return made

@@ -92,7 +92,7 @@ def build_request(options: RunOptions) -> Request:
     columns = Columns.of(options.map, options.ignore_columns, options.keep_columns)
     matrix = flag_matrix(options.seeds, options.sweep, recipe, given, values)
     template = _template(options, config.format, recipe, columns, matrix)
-    if picture is not None and (matrix.size > 1 or template is not None):
+    if picture is not None and (matrix or template is not None):
         raise UsageError(_one_name(picture.path, matrix))
     source_options = SourceOptions(
         prompt=without_file_marks(options.prompt),
@@ -150,7 +150,7 @@ def _template(
 
 
 def _one_name(path: Path, matrix: Matrix) -> str:
-    if matrix.size > 1:
+    if matrix:
         return f"-o {path} names one picture, and each item is edited with {matrix.text} (name a folder)"
     return f"-o {path} and --name both name the picture (leave one of them out)"
 

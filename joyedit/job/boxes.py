@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import math
 
+from joyedit.job.fit import Fit
 from joyedit.job.sizes import Size
 from joyedit.job.spec import Box
 
 RULE = "four numbers [left, top, right, bottom], in pixels or in fractions from 0 to 1"
 _MOST = 1_000_000
+_NEARLY = 0.005
 
 
 def read_box(value: object) -> Box | None:
@@ -57,3 +59,12 @@ def box_fault(box: Box, size: Size) -> str | None:
         return None
     height, width = size
     return f"the box {box_text(box)} leads out of the picture, which is {width} x {height} pixels"
+
+
+def is_cropped(box: Box, fit: Fit) -> bool:
+    """Whether the crop of a picture cuts something off a box, which is in fractions of the picture."""
+    height, width = fit.source
+    left, top, right, bottom = fit.box
+    near = _NEARLY * max(height, width)
+    is_across = left <= box[0] * width + near and box[2] * width <= right + near
+    return not (is_across and top <= box[1] * height + near and box[3] * height <= bottom + near)

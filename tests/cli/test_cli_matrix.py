@@ -73,6 +73,9 @@ def test_one_file_is_no_place_for_several_pictures(joyedit: Command, pictures: P
     assert joyedit(*run, "--seeds", "2").err == (
         "joyedit: error: -o b.png names one picture, and each item is edited with 2 seeds (name a folder)\n"
     )
+    assert joyedit(*run, "--sweep", "steps=5").err == (
+        "joyedit: error: -o b.png names one picture, and each item is edited with steps 5 (name a folder)\n"
+    )
     assert joyedit(*run, "--name", "{stem}").err == (
         "joyedit: error: -o b.png and --name both name the picture (leave one of them out)\n"
     )
@@ -194,3 +197,8 @@ def test_the_python_interface_takes_a_matrix(pictures: Path) -> None:
     assert made()[:2] == ["a_steps-1_seed-7.png", "a_steps-2_seed-7.png"]
     outcome = joyedit.run("pictures", model="fake", prompt="x", basesize=256, steps=1, seeds=2, output="two")
     assert len(made("two")) == 6
+    flags = {"model": "fake", "prompt": "x", "basesize": 256, "output": "three"}
+    joyedit.run("pictures/a.png", seeds=range(2), sweep=["steps=1,2"], **flags)
+    assert len(made("three")) == 4
+    with pytest.raises(joyedit.UsageError, match="--seed must be a whole number"):
+        joyedit.run("pictures/a.png", seeds=2, seed="x", **flags)

@@ -91,6 +91,7 @@ class ItemBuilder:
         self._own_settings: dict[tuple[Settings, ...], tuple[Settings, Sampling]] = {}
         self.settings = options.settings(defaults.settings, self.loras.settings)
         self._sampling = self.settings.sampling()
+        self.matrix = options.matrix
         self._box = options.default_box
         self.counted = 0
         """How many items all records so far make."""
@@ -251,7 +252,7 @@ class ItemBuilder:
         """One edit for each cell of the matrix; of the problems of their instructions those of the first."""
         settings, given = self._settings_with(loras)
         sampling = self._own_sampling(line, given)
-        matrix = self._options.matrix
+        matrix = self.matrix
         if matrix:
             matrix = matrix.without({key for key in SWEPT if getattr(line, key) is not None} | values.keys())
             _add(problems, matrix.seed_problem(sampling.seed))

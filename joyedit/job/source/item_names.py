@@ -50,6 +50,7 @@ class ItemNames:
             self._taken.reserve(uses.given_ids, uses.given_outputs)
         self._default_ids = DefaultIds(PictureIds(base), uses)
         self._has_matrix = bool(options.matrix)
+        self._of_line: set[str] = set()
         self.outputs = OutputNames(options)
 
     def failed(self, wish: str | None, number: int) -> str:
@@ -98,6 +99,7 @@ class ItemNames:
             return Names(None)
         if wrong_output is not None:
             return Names(name)
+        self._of_line = set()
         made = [self._cell(name, others, line, number, problems, at=one) for one in cells]
         return Names(name, [one for one in made if one is not None], owns)
 
@@ -117,7 +119,14 @@ class ItemNames:
         if self._has_matrix and not self._takes_cell(name, number, problems):
             return None
         output = self.outputs.output(name, cell, line.output, facts() if self.outputs.has_template else None)
-        problem = output if isinstance(output, Problem) else self._taken.take_output(output, number)
+        if isinstance(output, Problem):
+            problem: Problem | None = output
+        elif output in self._of_line:
+            message = f"--name gives several edits of this item the name {shown(output)}"
+            problem = Problem(message, "add {id} or {index} to the template", once="one name for several edits")
+        else:
+            self._of_line.add(output)
+            problem = self._taken.take_output(output, number)
         if problem is not None or isinstance(output, Problem):
             _add(problems, problem)
             return None

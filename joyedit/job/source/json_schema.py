@@ -54,7 +54,7 @@ def manifest_schema(recipe: Recipe | None = None) -> dict[str, Any]:
     }
     boxes = {BOX: _value_of(parameters[BOX])} if BOX in parameters else {}
     aliases = {name: defaults["properties"][key] for name, key in ALIASES.items() if key in DEFAULTS_KEYS}
-    defaults["properties"] |= aliases | more | boxes
+    defaults["properties"] |= aliases | more | boxes | {"matrix": _matrix(_table(Defaults, RECIPE_KEYS))}
     items = {"type": "array", "items": {"$ref": "#/$defs/item"}, "minItems": 1}
     whole = {
         "type": "object",
@@ -77,15 +77,6 @@ def recipe_schema() -> dict[str, Any]:
     """The schema of a recipe file."""
     settings = _table(Defaults, RECIPE_KEYS) | {"description": "Settings for all items; flags and lines are stronger."}
     settings["properties"]["lora"]["description"] = "LoRAs; paths are relative to the recipe."
-    swept = {key: {"type": "array", "items": settings["properties"][key], "minItems": 1} for key in SWEPT}
-    seeds = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_CELLS}, swept["seed"]]}
-    matrix = {
-        "type": "object",
-        "description": "Several edits of each item: one for each combination of these values.",
-        "properties": swept
-        | {"seeds": seeds | {"description": "A number of seeds from the item's own on, or a list."}},
-        "additionalProperties": {"type": "array", "minItems": 1},
-    }
     loras = Defaults.model_json_schema()["$defs"]
     return {
         "$schema": DRAFT,
@@ -103,10 +94,23 @@ def recipe_schema() -> dict[str, Any]:
                 "additionalProperties": {"$ref": "#/$defs/parameter"},
             },
             "settings": settings,
-            "matrix": matrix,
+            "matrix": _matrix(settings),
         },
         "additionalProperties": False,
         "$defs": {"parameter": _parameter()} | {name: _untitled(one) for name, one in loras.items()},
+    }
+
+
+def _matrix(settings: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a `matrix:`."""
+    swept = {key: {"type": "array", "items": settings["properties"][key], "minItems": 1} for key in SWEPT}
+    seeds = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_CELLS}, swept["seed"]]}
+    return {
+        "type": "object",
+        "description": "Several edits of each item: one for each combination of these values.",
+        "properties": swept
+        | {"seeds": seeds | {"description": "A number of seeds from the item's own on, or a list."}},
+        "additionalProperties": {"type": "array", "minItems": 1},
     }
 
 

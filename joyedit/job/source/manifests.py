@@ -52,7 +52,10 @@ class ManifestSource(Source):
 
     def asked(self) -> dict[str, Any]:
         """Everything that the ids of the items depend on."""
-        return super().asked() | ({LIST: True} if self.kind == LIST else {})
+        made = super().asked() | ({LIST: True} if self.kind == LIST else {})
+        if self.kind != "yaml":  # the only kind with `defaults:`, which may have a matrix
+            return made
+        return {"seeds": self._seeds(), **made, "said": sorted(self.options.said())}
 
     def check(self) -> SourceSummary:
         problems = Problems()
@@ -73,13 +76,23 @@ class ManifestSource(Source):
             problems.add(problem.at(self.name) for problem in builder.of_all_items(count))
         problems.raise_any()
         return self._summary(
-            builder.counted, builder.settings, instruction=builder.instruction, loras=builder.loras, lines=lines
+            builder.counted,
+            builder.settings,
+            instruction=builder.instruction,
+            loras=builder.loras,
+            matrix=builder.matrix,
+            lines=lines,
         )
 
     def outline(self) -> SourceSummary:
         builder = self._checked_builder()
         return self._summary(
-            None, builder.settings, instruction=builder.instruction, loras=builder.loras, has_own_loras=True
+            None,
+            builder.settings,
+            instruction=builder.instruction,
+            loras=builder.loras,
+            matrix=builder.matrix,
+            has_own_loras=True,
         )
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
@@ -101,7 +114,7 @@ class ManifestSource(Source):
         return ItemBuilder(
             file=self.name,
             base=self._base,
-            options=self.options,
+            options=self.options.with_matrix(defaults.matrix),
             defaults=defaults,
             look=look,
             skip_missing=self.options.skip_missing,

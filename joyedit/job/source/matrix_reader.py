@@ -9,10 +9,13 @@ from typing import Any
 
 from joyedit.errors import Problem, UsageError
 from joyedit.job.source.matrix import MOST_CELLS, SEED, SWEPT, Axis, Matrix, Value
+from joyedit.job.source.parameter import Parameter
 from joyedit.job.source.problems import nearest, shown
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.schema import Defaults, Schema, from_cell, parameter_text
 from joyedit.job.spec import Settings
+
+Parameters = Mapping[str, Parameter]
 
 SEEDS = "seeds"
 _MANY = f"and {MOST_CELLS:,} edits of one item are the most"
@@ -29,10 +32,11 @@ def flag_matrix(
     """
     problems: list[Problem] = []
     axes: list[Axis] = []
+    parameters = {} if recipe is None else recipe.parameters
     if seeds is not None:
         axes += _seeds_axis(seeds, flags, problems)
     for text in sweeps:
-        axes += _sweep_axis(text, recipe, problems)
+        axes += _sweep_axis(text, parameters, problems)
     said = {name for name in SWEPT if getattr(flags, name) is not None} | set(values)
     problems += _doubles(axes, said)
     lower = Matrix() if recipe is None else recipe.matrix.without(said)
@@ -54,7 +58,7 @@ def _seeds_axis(text: str, flags: Settings, problems: list[Problem]) -> list[Axi
         if flags.seed is not None:
             problems.append(Problem("--seed and a list of --seeds exclude each other", "leave --seed out"))
             return []
-        return _axis(SEED, [int(part) for part in parts], None, "--seeds", problems)
+        return _axis(SEED, [int(part) for part in parts], {}, "--seeds", problems)
     return _count_axis(int(parts[0]), flags.seed, "--seeds", problems)
 
 
@@ -63,13 +67,13 @@ def _count_axis(count: int, first: int | None, name: str, problems: list[Problem
         remedy = f"one seed is --seed {count}" if name.startswith("-") else "one seed is 'seed' under settings"
         problems.append(Problem(f"{name} is from 1 to {MOST_CELLS} seeds, not {count}", remedy))
         return []
-    if first is not None and first + count > 2**64:
+    if isinstance(first, int) and first + count > 2**64:  # Python gives any value, and the flag is checked later
         problems.append(Problem(f"{name} {count} from the seed {first} on leads beyond the largest seed"))
         return []
     return [Axis(key=SEED, count=count)]
 
 
-def _sweep_axis(text: str, recipe: Recipe | None, problems: list[Problem]) -> list[Axis]:
+def _sweep_axis(text: str, parameters: Parameters, problems: list[Problem]) -> list[Axis]:
     key, sign, rest = text.partition("=")
     key = key.strip()
     if not sign or not key:
@@ -84,13 +88,12 @@ def _sweep_axis(text: str, recipe: Recipe | None, problems: list[Problem]) -> li
             return []
     else:
         values = [from_cell(key, value.strip()) if key in SWEPT else value.strip() for value in values]
-    return _axis(key, values, recipe, "--sweep", problems)
+    return _axis(key, values, parameters, "--sweep", problems)
 
 
-def _axis(key: str, values: Sequence[Any], recipe: Recipe | None, name: str, problems: list[Problem]) -> list[Axis]:
+def _axis(key: str, values: Sequence[Any], parameters: Parameters, name: str, problems: list[Problem]) -> list[Axis]:
     """The axis of these values; none, and a problem each, for values that cannot be."""
     place = name if name == f"--{SEEDS}" else f"{name} {key}"
-    parameters = {} if recipe is None else recipe.parameters
     if key not in SWEPT and key not in parameters:
         known = [*SWEPT, *parameters]
         problems.append(Problem(f"{name} cannot change {shown(key)}", nearest(key, known)))
@@ -99,7 +102,9 @@ def _axis(key: str, values: Sequence[Any], recipe: Recipe | None, name: str, pro
     before = len(problems)
     for value in values:
         checked = (
-            _setting(key, value, place, problems) if key in SWEPT else _parameter(key, value, recipe, place, problems)
+            _setting(key, value, place, problems)
+            if key in SWEPT
+            else _parameter(key, value, parameters[key], place, problems)
         )
         if checked is None:
             continue
@@ -121,9 +126,7 @@ def _setting(key: str, value: object, place: str, problems: list[Problem]) -> Va
     return made
 
 
-def _parameter(key: str, value: object, recipe: Recipe | None, place: str, problems: list[Problem]) -> str | None:
-    assert recipe is not None, "only a recipe has parameters"
-    parameter = recipe.parameters[key]
+def _parameter(key: str, value: object, parameter: Parameter, place: str, problems: list[Problem]) -> str | None:
     text = parameter_text(value, parameter.kind)
     if text is None:
         problems.append(Problem(f"{place}: a value must be {parameter.rule}, not {shown(value)}"))
@@ -149,16 +152,19 @@ def _doubles(axes: Iterable[Axis], said: set[str]) -> list[Problem]:
     return problems
 
 
-def recipe_matrix(table: Mapping[str, Any], recipe: Recipe) -> tuple[Matrix, list[Problem]]:
-    """The `matrix:` of a recipe whose parameters are known, and what is wrong with it."""
+def matrix_of(table: Mapping[str, Any], parameters: Parameters, seed: int | None) -> tuple[Matrix, list[Problem]]:
+    """The `matrix:` of a recipe with these parameters, or of the `defaults:` of a manifest; and what is wrong with it.
+
+    `seed` is the first of a number of seeds, if it is known.
+    """
     problems: list[Problem] = []
     axes: list[Axis] = []
     for key, given in table.items():
         before = len(problems)
         if key == SEEDS and isinstance(given, int) and not isinstance(given, bool):
-            axes += _count_axis(given, recipe.settings.seed, "matrix: seeds", problems)
+            axes += _count_axis(given, seed, "matrix: seeds", problems)
         elif isinstance(given, list):
-            axes += _axis(SEED if key == SEEDS else key, given, recipe, "matrix:", problems)
+            axes += _axis(SEED if key == SEEDS else key, given, parameters, "matrix:", problems)
         else:
             message = f"matrix: {key} must be a list of values, not {shown(given)}"
             problems.append(Problem(message, f"{key}: [first, second]"))

@@ -42,6 +42,15 @@ class Table(dict[str, Any]):
         self.doubled = doubled
         self.empty = empty
 
+    def without(self, key: str) -> Table:
+        """The same table without one of its keys."""
+        if key not in self:
+            return self
+        rest = {name: value for name, value in self.items() if name != key}
+        made = Table(rest, doubled=self.doubled, empty=self.empty)
+        made.lines = self.lines
+        return made
+
 
 class Record(NamedTuple):
     """One item of a source before it is checked. `data` is whatever the file holds; it should be a mapping."""

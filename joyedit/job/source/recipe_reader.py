@@ -15,7 +15,7 @@ from typing import cast
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.source.loras import LoraWish, wishes_of
-from joyedit.job.source.matrix_reader import recipe_matrix
+from joyedit.job.source.matrix_reader import matrix_of
 from joyedit.job.source.parameter import BOX, KINDS, Kind, Parameter
 from joyedit.job.source.problems import FewProblems, Problems, Table, cut, nearest, one_of, repeated_key, shown
 from joyedit.job.source.recipe import OWN_TEXT, Recipe
@@ -135,7 +135,7 @@ class _Reader:
         for key in inner.doubled:
             self._add(inner.lines.get(key), repeated_key(key))
         self.problems.raise_any()  # the values of a matrix are told by what their parameters are
-        matrix, wrong = recipe_matrix(inner, recipe)
+        matrix, wrong = matrix_of(inner, parameters, settings.seed)
         for problem in wrong:
             self._add(inner.lines.get(problem.key or ""), problem)
         self.problems.raise_any()

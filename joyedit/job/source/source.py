@@ -109,8 +109,13 @@ class Source(ABC):
         named = {} if options.template is None else {"named": True}
         if not options.matrix:
             return named
+        return named | {"matrix": options.matrix.as_json(), "seeds": self._seeds()}
+
+    def _seeds(self) -> list[int | None]:
+        """The seeds from which a matrix counts: that of flags and recipe, and that of the checkpoint."""
+        options = self.options
         first = options.flags if options.recipe is None else options.flags.over(options.recipe.settings)
-        return named | {"matrix": options.matrix.as_json(), "seeds": [first.seed, options.checkpoint.seed]}
+        return [first.seed, options.checkpoint.seed]
 
     def _of_loras(self) -> dict[str, Any]:
         """The LoRAs that are not written in the source, by their content; nothing without any."""
@@ -150,6 +155,7 @@ class Source(ABC):
         instruction: str | None,
         loras: LoraSet,
         passed: PassedOver | None = None,
+        matrix: Matrix | None = None,
         lines: LineSettings | None = None,
         has_own_loras: bool = False,
     ) -> SourceSummary:
@@ -166,7 +172,7 @@ class Source(ABC):
             lines=lines,
             passed=passed or PassedOver(),
             loras=loras,
-            matrix=self.options.matrix,
+            matrix=self.options.matrix if matrix is None else matrix,
             lora_sets=None if has_own_loras else tuple(lines.lora_sets) if lines is not None else (loras.loras,),
         )
 

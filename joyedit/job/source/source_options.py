@@ -14,10 +14,11 @@ from joyedit.errors import Problem, UsageError
 from joyedit.job.boxes import read_box
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
-from joyedit.job.source.matrix import Matrix
+from joyedit.job.source.matrix import MOST_CELLS, Matrix
+from joyedit.job.source.matrix_reader import matrix_of
 from joyedit.job.source.name_template import NameTemplate
 from joyedit.job.source.names import EXTENSIONS, SAME
-from joyedit.job.source.parameter import BOX, Kind
+from joyedit.job.source.parameter import BOX, Kind, Parameter
 from joyedit.job.source.problems import Record, Table, shown
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.schema import DEFAULTS_KEYS, ITEM_KEYS, SETTINGS_KEYS, Defaults, Schema
@@ -35,6 +36,8 @@ BUILT_IN = Settings(
 )
 """The settings that hold if nobody gives any."""
 
+MATRIX = "matrix"
+"""The key under `defaults:` for the matrix of all items."""
 _NO_TEXT = Problem("no instruction", "give it with -p, or as 'instruction' of the item")
 PAIR = Problem("width and height go together", "give both or none")
 
@@ -69,6 +72,8 @@ class SourceOptions:
     columns: Columns = field(default_factory=Columns)
     matrix: Matrix = field(default_factory=Matrix)
     """What multiplies every item."""
+    also_said: frozenset[str] = frozenset()
+    """Keys that the command line of an earlier run gave one value for."""
     template: NameTemplate | None = None
     """What names the edited pictures (`--name`)."""
     lora: tuple[str, ...] = ()
@@ -154,6 +159,20 @@ class SourceOptions:
         """The keys that the `defaults:` of a manifest may have."""
         return Schema(DEFAULTS_KEYS, self._parameters(), self.columns)
 
+    def known_parameters(self) -> Mapping[str, Parameter]:
+        """The parameters of the recipe; any value is one of those that are only known by name."""
+        return {name: Parameter() for name in self.keys} | ({} if self.recipe is None else dict(self.recipe.parameters))
+
+    def said(self) -> set[str]:
+        """What the command line and the recipe give one value for: the matrix of a manifest leaves that."""
+        settings = self.flags if self.recipe is None else self.flags.over(self.recipe.settings)
+        given = {key for key in SETTINGS_KEYS if getattr(settings, key) is not None}
+        return given | set(self.recipe_values) | self.also_said
+
+    def with_matrix(self, lower: Matrix) -> SourceOptions:
+        """The same options with the matrix of a manifest below that of the command line and the recipe."""
+        return replace(self, matrix=self.matrix.over(lower)) if lower else self
+
     def _parameters(self) -> dict[str, Kind | None]:
         """The kinds of the recipe's parameters by their names."""
         known: dict[str, Kind | None] = {name: None for name in self.keys}
@@ -186,6 +205,7 @@ class RunDefaults:
     values: Mapping[str, str] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
     loras: LoraSet | None = None
+    matrix: Matrix = field(default_factory=Matrix)
 
 
 def read_defaults(record: Record | None, options: SourceOptions, file: str) -> tuple[RunDefaults, list[Problem]]:
@@ -195,7 +215,19 @@ def read_defaults(record: Record | None, options: SourceOptions, file: str) -> t
     if not isinstance(record.data, Table):
         message = f"defaults must be a mapping, not {shown(record.data)}"
         return RunDefaults(), [Problem(message).at(file, record.line)]
-    checked, values, problems = options.defaults_schema().read(Defaults, record.data)
+    held = record.data.get(MATRIX)
+    rest = record.data.without(MATRIX)
+    checked, values, problems = options.defaults_schema().read(Defaults, rest)
+    matrix = Matrix()
+    if isinstance(held, Table):
+        matrix, more = matrix_of(held, options.known_parameters(), None)
+        matrix = matrix.without(options.said())
+        size = options.with_matrix(matrix).matrix.size
+        if size > MOST_CELLS and not more:
+            more = [Problem(f"matrix: with that of the command or the recipe it has {size:,} edits of each item")]
+        problems += [replace(problem, key=MATRIX) for problem in more]
+    elif held is not None:
+        problems.append(Problem(f"matrix must be a mapping, not {shown(held)}", "steps: [20, 40]", key=MATRIX))
     if options.recipe is not None:
         problems += options.recipe.value_problems(values)
     loras = None
@@ -208,7 +240,12 @@ def read_defaults(record: Record | None, options: SourceOptions, file: str) -> t
     names = frozenset(record.data)
     return (
         RunDefaults(
-            settings=checked.settings(), instruction=checked.instruction, values=values, names=names, loras=loras
+            settings=checked.settings(),
+            instruction=checked.instruction,
+            values=values,
+            names=names,
+            loras=loras,
+            matrix=matrix,
         ),
         placed,
     )

@@ -161,6 +161,7 @@ def reopen(asked: object, output: Path) -> Source:
         columns=Columns.read(given.get("columns")),
         text_to_image=given.get("text_to_image") is True,
         matrix=Matrix.read(given.get("matrix")),
+        also_said=frozenset(map(str, said)) if isinstance(said := given.get("said"), list) else frozenset(),
         item_id=given["id"] if isinstance(given.get("id"), str) else None,
         template=BY_ID if given.get("named") is True else None,
         flags=Settings(seed=_seed(given, 0)),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job import failpoints
-from joyedit.job.boxes import fractions_of
+from joyedit.job.boxes import fractions_of, is_cropped
 from joyedit.job.data_picture import Reference
 from joyedit.job.fit import Fit
 from joyedit.job.hashing import HashCache
@@ -38,6 +38,7 @@ WORKERS = 4
 DEPTH = 2
 KEPT = 16
 """So many fitted pictures are kept: the same one may be edited with other steps, or other seeds, soon."""
+CUT_BOX = "the crop to the bucket cuts off a part of the red box"
 _POLL = 0.1
 
 
@@ -76,16 +77,16 @@ def read_picture(
     with clock.stage("read") as lap, Reading(shared_budget(), running_call(), fit.bucket) as reading:
         failpoints.reached("read")
         picture = load_picture(path, max_pixels, hashes, reading)
-        image = picture.image
+        image, notes = picture.image, picture.notes
         if (image.height, image.width) != fit.source:
             raise ItemError("picture_changed", f"{path}: it has another size than before")
         if box is not None:
-            image = with_red_box(image, fractions_of(box, fit.source))
+            drawn = fractions_of(box, fit.source)
+            notes += (CUT_BOX,) if is_cropped(drawn, fit) else ()
+            image = with_red_box(image, drawn)
         image = fitted(image, fit)
     assert picture.seen is not None  # it was asked for
-    return ReadPicture(
-        image=image, properties=picture.properties, notes=picture.notes, seconds=lap.seconds, seen=picture.seen
-    )
+    return ReadPicture(image=image, properties=picture.properties, notes=notes, seconds=lap.seconds, seen=picture.seen)
 
 
 _Key = tuple[Reference, Fit, Box | None]

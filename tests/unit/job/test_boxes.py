@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from joyedit.job.boxes import box_fault, box_numbers, box_text, fractions_of, read_box
+from joyedit.job.boxes import box_fault, box_numbers, box_text, fractions_of, is_cropped, read_box
+from joyedit.job.fit import fit_to
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.red_box import with_red_box
 from joyedit.job.plan import size_item
@@ -16,7 +17,7 @@ from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.records import settings_of
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling
 from joyedit.runtime.pipeline.clock import StageClock
-from joyedit.runtime.pipeline.read import read_picture
+from joyedit.runtime.pipeline.read import CUT_BOX, read_picture
 
 RED = (255, 0, 0)
 
@@ -71,7 +72,8 @@ def test_the_box_is_drawn_on_the_upright_picture_before_it_is_fitted(tmp_path: P
     image.save(tmp_path / "a.png", exif=exif)
     plain = read_picture(tmp_path / "a.png", (256, 256), clock=StageClock(), hashes=HashCache())
     for box in ((0.25, 0.4, 0.75, 0.6), (50.0, 160.0, 150.0, 240.0)):
-        read = read_picture(tmp_path / "a.png", (256, 256), box=box, clock=StageClock(), hashes=HashCache())
+        fit = fit_to((200, 400), (256, 256), "crop", is_undone=False)
+        read = read_picture(tmp_path / "a.png", fit, box=box, clock=StageClock(), hashes=HashCache())
         made = np.asarray(read.image).astype(int)
         red = (made[..., 0] > 200) & (made[..., 2] < 60)
         rows, columns = np.nonzero(red)
@@ -81,6 +83,31 @@ def test_the_box_is_drawn_on_the_upright_picture_before_it_is_fitted(tmp_path: P
         assert abs(rows.min() - 77) <= 1
         assert abs(rows.max() - 179) <= 1
         assert read.seen == plain.seen
+
+
+@pytest.mark.parametrize(
+    ("box", "bucket", "cut"),
+    [
+        ((0, 0, 1, 1), (100, 200), False),
+        ((0, 0, 1, 1), (100, 100), True),
+        ((0.25, 0, 0.75, 1), (100, 100), False),
+        ((0.2, 0, 0.75, 1), (50, 50), True),
+        ((0.25, 0, 0.8, 1), (50, 50), True),
+        ((0, 0.25, 1, 0.75), (256, 1024), False),
+        ((0, 0.2, 1, 0.75), (256, 1024), True),
+        ((0, 0.25, 1, 0.8), (256, 1024), True),
+    ],
+)
+def test_a_box_that_the_crop_cuts(box: tuple[float, float, float, float], bucket: tuple[int, int], cut: bool) -> None:
+    assert is_cropped(box, fit_to((100, 200), bucket, "crop", is_undone=False)) == cut
+    assert not is_cropped(box, fit_to((100, 200), bucket, "pad", is_undone=True))
+
+
+def test_the_record_hears_of_a_box_that_the_crop_cuts(tmp_path: Path) -> None:
+    Image.new("RGB", (400, 200)).save(tmp_path / "a.png")
+    for box, notes in (((0.4, 0.4, 0.6, 0.6), ()), ((0.0, 0.4, 0.6, 0.6), (CUT_BOX,))):
+        read = read_picture(tmp_path / "a.png", (256, 256), box=box, clock=StageClock(), hashes=HashCache())
+        assert read.notes == notes
 
 
 def item(box: tuple[float, float, float, float] | None, *images: Path) -> EditItem:

@@ -36,6 +36,7 @@ def test_every_key_has_a_description() -> None:
     assert all(key["description"] for key in recipe_keys)
 
 
+MORE = {"steps": 3, "matrix": {"steps": [1, 2], "seeds": 3}}
 GOOD = [
     {"image": "a.jpg", "instruction": "x", "seed": 7, "steps": 30},
     {"file_name": "a.jpg", "prompt": "x", "guidance_scale": 2.5, "basesize": 512, "output": None},
@@ -64,7 +65,7 @@ BAD = [
 
 @pytest.mark.parametrize("item", GOOD)
 def test_good_items(item: dict[str, Any]) -> None:
-    for manifest in (item, [item], {"items": [item]}, {"items": [item], "defaults": {"steps": 3}, "x-a": [1]}):
+    for manifest in (item, [item], {"items": [item]}, {"items": [item], "defaults": MORE, "x-a": [1]}):
         assert fits(MANIFEST, manifest), manifest
 
 
@@ -76,7 +77,10 @@ def test_bad_items(item: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "manifest",
-    [[], {"items": []}, {"defaults": {}}, {"items": [{}], "more": 1}, {"items": [{}], "defaults": {"id": "x"}}, 3],
+    [
+        [], 3, {"items": []}, {"defaults": {}}, {"items": [{}], "more": 1}, {"items": [{}], "defaults": {"id": "x"}},
+        {"items": [{}], "defaults": {"matrix": {"seeds": 0}}},
+    ],
 )  # fmt: skip
 def test_bad_manifests(manifest: object) -> None:
     assert not fits(MANIFEST, manifest)

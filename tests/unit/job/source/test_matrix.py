@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from joyedit.errors import ManifestError, UsageError
 from joyedit.job.source.matrix import Axis, Matrix, slug
 from joyedit.job.source.matrix_reader import flag_matrix
+from joyedit.job.source.name_template import read_template
 from joyedit.job.source.names import name_problem
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.recipe_reader import load_recipe
@@ -248,3 +249,76 @@ def test_a_folder_is_multiplied(tmp_path: Path) -> None:
     assert "a.png_seed-1" in list(found[0].other_ids)
     for one, other in itertools.combinations(found, 2):
         assert not {one.id, *one.other_ids} & {other.id, *other.other_ids}
+
+
+YAML = """\
+defaults:
+  steps: 7
+  matrix:
+    guidance_scale: [3, 4]
+    seeds: 2
+items:
+- {image: a.png, id: x}
+- {image: a.png, id: y, guidance_scale: 9}
+"""
+
+
+def test_a_matrix_under_defaults(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "m.yaml").write_text(YAML)
+    found = items(str(tmp_path / "m.yaml"), tmp_path, Matrix(), checkpoint=Settings(seed=5))
+    assert [item.id for item in found] == [
+        "x_guidance_scale-3_seed-5",
+        "x_guidance_scale-3_seed-6",
+        "x_guidance_scale-4_seed-5",
+        "x_guidance_scale-4_seed-6",
+        "y_seed-5",
+        "y_seed-6",
+    ]
+    assert found[-1].sampling.guidance_scale == 9
+    # Flags end the part that they name; what they sweep comes behind.
+    flags = Settings(guidance_scale=2)
+    options = SourceOptions(output=tmp_path / "out", matrix=matrix("steps=1,2"), prompt="x", flags=flags)
+    opened = open_source(str(tmp_path / "m.yaml"), options)
+    assert opened.check().items == 8
+    assert opened.outline().matrix.text == "2 seeds x steps 1, 2"
+    names = [item.id for item in opened.items()]
+    assert names[:2] == ["x_seed-42_steps-1", "x_seed-42_steps-2"]
+    assert [item.id for item in reopen(opened.asked(), tmp_path / "out").items()] == names
+
+
+def test_one_name_for_several_edits_under_defaults(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "m.yaml").write_text(YAML)
+    template = read_template("{id}-{stem}", format="png", recipe=None, columns=())
+    assert len(items(str(tmp_path / "m.yaml"), tmp_path, Matrix(), template=template)) == 6
+    template = read_template("{stem}", format="png", recipe=None, columns=())
+    options = SourceOptions(output=tmp_path / "out", prompt="x", template=template)
+    with pytest.raises(ManifestError) as refused:
+        open_source(str(tmp_path / "m.yaml"), options).check()
+    first, *_ = str(refused.value).split("\n")
+    assert first == (
+        f"{tmp_path}/m.yaml:7: --name gives several edits of this item the name 'a.png', also in 3 more items "
+        "(add {id} or {index} to the template)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("  matrix: [1]", "matrix must be a mapping, not a list (steps: [20, 40])"),
+        ("  matrix: {steps: 4}", "matrix: steps must be a list of values, not 4 (steps: [first, second])"),
+        (
+            "  matrix: {view: [a]}",
+            "matrix: cannot change 'view' (valid: seed, steps, guidance_scale, basesize, negative_prompt)",
+        ),
+        ("  matrix: {seeds: 9000}", "matrix: with that of the command or the recipe it has 18,000 edits of each item"),
+    ],
+)
+def test_faults_under_defaults(tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "m.yaml").write_text(f"defaults:\n{line}\nitems:\n- image: a.png\n")
+    options = SourceOptions(output=tmp_path / "out", matrix=matrix("steps=1,2"), prompt="x")
+    with pytest.raises(ManifestError) as refused:
+        open_source(str(tmp_path / "m.yaml"), options).check()
+    assert str(refused.value) == f"{tmp_path}/m.yaml:2: {told}"
