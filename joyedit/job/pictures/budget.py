@@ -77,7 +77,7 @@ class DecodeBudget:
         """Bytes that are given out."""
         return self._used
 
-    def admit(self, name: str, need: int, caller: Caller, *, work: str = "decoding") -> Callable[[], None]:
+    def admit(self, name: str, need: int, caller: Caller, *, work: str = "decoding it takes") -> Callable[[], None]:
         """Wait until there is room for `need` bytes; gives the call that gives them back. `work` is what they are for.
 
         Raises `ItemError("picture_too_large")` if the machine does not have them, and `NobodyWaits`.
@@ -126,7 +126,7 @@ class DecodeBudget:
 
 def _too_large(work: str, need: int, available: int) -> str:
     return (
-        f"{work} it takes {need:,} bytes of memory, and {available:,} are available"
+        f"{work} {need:,} bytes of memory, and {available:,} are available"
         " (make it smaller, or give this machine, container or process more memory)"
     )
 

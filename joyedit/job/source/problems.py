@@ -18,7 +18,7 @@ MAX_MESSAGE = 2000
 """The most characters of a message about one item."""
 _CUT = " [cut]"
 _SHOWN = 60
-_SHOWN_NAMES = 20
+_SHOWN_NAMES = 30
 _MAX_TYPED = 100
 """No typing error makes a longer name, and comparing it would take long."""
 

@@ -54,7 +54,7 @@ def given_back(image: Image.Image, ready: ReadyItem, format: str, config: RunCon
     # It is read before there is room for the result: who waits for room must hold none.
     original = _original(ready, config) if config.keep_unedited and is_compared else None
     need = height * width * _WORKING + (0 if original is None else original.width * original.height * _RGB)
-    give_back = shared_budget().admit(ready.item.output, need, PlainCaller(), work="making")
+    give_back = shared_budget().admit(ready.item.output, need, PlainCaller(), work="making it takes")
     try:
         if properties is None or not sized.fits:
             yield Result(taken_out(image, sized.shown, sized.result), Beside(), config.quality)

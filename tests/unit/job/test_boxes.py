@@ -70,9 +70,9 @@ def test_the_box_is_drawn_on_the_upright_picture_before_it_is_fitted(tmp_path: P
     exif = Image.Exif()
     exif[0x0112] = 6  # the upright picture is 200 wide and 400 high
     image.save(tmp_path / "a.png", exif=exif)
-    plain = read_picture(tmp_path / "a.png", (256, 256), clock=StageClock(), hashes=HashCache())
+    fit = fit_to((400, 200), (256, 256), "crop", is_undone=False)
+    plain = read_picture(tmp_path / "a.png", fit, clock=StageClock(), hashes=HashCache())
     for box in ((0.25, 0.4, 0.75, 0.6), (50.0, 160.0, 150.0, 240.0)):
-        fit = fit_to((200, 400), (256, 256), "crop", is_undone=False)
         read = read_picture(tmp_path / "a.png", fit, box=box, clock=StageClock(), hashes=HashCache())
         made = np.asarray(read.image).astype(int)
         red = (made[..., 0] > 200) & (made[..., 2] < 60)
@@ -106,7 +106,8 @@ def test_a_box_that_the_crop_cuts(box: tuple[float, float, float, float], bucket
 def test_the_record_hears_of_a_box_that_the_crop_cuts(tmp_path: Path) -> None:
     Image.new("RGB", (400, 200)).save(tmp_path / "a.png")
     for box, notes in (((0.4, 0.4, 0.6, 0.6), ()), ((0.0, 0.4, 0.6, 0.6), (CUT_BOX,))):
-        read = read_picture(tmp_path / "a.png", (256, 256), box=box, clock=StageClock(), hashes=HashCache())
+        fit = fit_to((200, 400), (256, 256), "crop", is_undone=False)
+        read = read_picture(tmp_path / "a.png", fit, box=box, clock=StageClock(), hashes=HashCache())
         assert read.notes == notes
 
 
@@ -128,7 +129,7 @@ def test_a_box_outside_of_its_picture_fails_the_item() -> None:
 
 
 def test_the_fingerprint_and_the_record_have_the_box() -> None:
-    prints = Fingerprinter(model="m", schedule="s", dtype="d", quality=95)
+    prints = Fingerprinter(model="m", schedule="s", dtype="d", quality=95, metadata="keep")
     boxes = [None, (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 0.5)]
     assert len({prints.of(item(box), []) for box in boxes}) == 3
     assert settings_of(item((0.0, 0.0, 10.0, 20.0)))["box"] == [0, 0, 10, 20]
