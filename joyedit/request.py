@@ -31,6 +31,7 @@ from joyedit.options import DoctorOptions, RunOptions, faults_of, names_of, opti
 from joyedit.printable import brief
 from joyedit.runtime.model import backend_loader, describe_without_loading, fetch, model_settings, no_model
 from joyedit.runtime.one_picture import OnePicture
+from joyedit.runtime.page_of_run import with_page
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.run import RunOutcome, run
 from joyedit.weights.lora_facts import lora_facts
@@ -48,6 +49,8 @@ class Request:
     checkpoint: Settings
     picture: OnePicture | None = None
     """The file that the run is to make, where the user names one in place of an output folder."""
+    page: bool = False
+    """Whether the run ends with a page of the output folder."""
 
 
 def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
@@ -63,7 +66,9 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
             progress=progress,
         )
 
-    return start() if request.picture is None else request.picture.run(start)
+    if request.picture is not None:
+        return request.picture.run(start)
+    return with_page(start(), request.config.output, progress) if request.page else start()
 
 
 def build_request(options: RunOptions) -> Request:
@@ -101,7 +106,15 @@ def build_request(options: RunOptions) -> Request:
     )
     stdin = _stdin() if options.source == ("-",) else None
     source = open_source(options.source, source_options, stdin)
-    return Request(source=source, config=config, flags=given, recipe=recipe, checkpoint=checkpoint, picture=picture)
+    return Request(
+        source=source,
+        config=config,
+        flags=given,
+        recipe=recipe,
+        checkpoint=checkpoint,
+        picture=picture,
+        page=picture is None and not options.no_page,
+    )
 
 
 def _with_home(options: RunOptions) -> RunOptions:

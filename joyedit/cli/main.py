@@ -20,6 +20,7 @@ from joyedit.cli.recipes import recipes_command
 from joyedit.cli.run import run_command
 from joyedit.cli.streams import safe_streams
 from joyedit.cli.verify import status_command, verify_command
+from joyedit.cli.view import view_command
 from joyedit.errors import (
     EXIT_FATAL,
     EXIT_INTERRUPTED,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command("run", cls=WithBareFlags)(run_command)
 app.command("verify")(verify_command)
 app.command("status")(status_command)
+app.command("view")(view_command)
 app.command("recipes")(recipes_command)
 app.command("bench")(bench_command)
 app.command("doctor")(doctor_command)

@@ -21,7 +21,8 @@ from joyedit.job.results.verify import Counts, verify
 from support.figures import FIGURES
 
 ROOT = Path(__file__).resolve().parents[2]
-FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1", "-q")
+FAKE = ("-m", "fake", "--basesize", "256", "--steps", "1", "-q", "--no-page")
+"""Without the page, which has kills of its own (test_page.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
