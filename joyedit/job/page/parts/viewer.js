@@ -73,7 +73,11 @@ joyedit.viewer = (() => {
       const button = make('button', 'input', `${number + 1}. ${one.name}`);
       button.type = 'button';
       button.setAttribute('aria-pressed', number === (input < 0 ? all.length - 1 : input));
-      button.onclick = () => { input = number; compareWith(more); inputs(more); };
+      button.onclick = () => {
+        input = number;
+        compareWith(more);
+        [...box.children].forEach((other, at) => other.setAttribute('aria-pressed', at === number));
+      };
       box.append(button);
     });
   }

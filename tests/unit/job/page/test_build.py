@@ -318,7 +318,8 @@ def test_journals_that_are_not_whole(made: MadeFolder, kind: str) -> None:
         "torn": b'{"id": "b", "status": "o',
         "foreign": b'not json\n[1, 2]\n{"id": 3, "status": "ok"}\n',
         "version": b'{"id": "b", "status": "ok", "output": 3, "inputs": {}, "settings": [], "seconds": 4, '
-        b'"error": "x", "bucket": "large", "drift": {"dx": "a"}, "source": 7, "notes": 5, "inputs_seen": 1, "columns": [1]}\n',
+        b'"error": "x", "bucket": "large", "drift": {"dx": "a"}, "source": 7, "notes": 5, "inputs_seen": 1, '
+        b'"columns": [1]}\n',
     }[kind]
     with (out / RESULTS).open("ab") as file:
         file.write(more)
