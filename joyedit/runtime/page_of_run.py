@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from joyedit.errors import EXIT_INTERRUPTED, first_line
+from joyedit.errors import first_line
 from joyedit.job.own_files import RESULTS
 from joyedit.job.page.build import Building, BuiltPage, StoppedPage, build_page
 from joyedit.runtime.pipeline.progress import NoProgress, Progress
@@ -66,25 +65,16 @@ def _build(output: Path, until: float, progress: Progress) -> BuiltPage:
 
 @contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Signals that would end the process end the making of the page first; the second one ends the process.
+    """Signals that would end the process end the making of the page instead, which takes a moment.
 
-    The run is done, so its exit code stays. Another thread than the main one gets no signals.
+    The run is done and its report is written: no signal changes how it ends. Only the main thread gets signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    seen = 0
-
-    def handle(number: int, frame: object) -> None:
-        nonlocal seen
-        seen += 1
-        stop()
-        if seen > 1:
-            os._exit(EXIT_INTERRUPTED)
-
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     taken = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    before = {number: signal.signal(number, handle) for number in taken}
+    before = {number: signal.signal(number, lambda *_: stop()) for number in taken}
     try:
         yield
     finally:

@@ -117,7 +117,12 @@ class _Builder:
     def build(self) -> BuiltPage:
         page = {kind: self._write_parts(kind) for kind in ("css", "js")}
         pictures = Pictures(
-            self._folder, self._place.files, link_to, hurry=self._no_more_pictures, workers=self._building.workers
+            self._folder,
+            self._place.files,
+            link_to,
+            hurry=self._building.hurry,
+            stopped=self._building.stopped,
+            workers=self._building.workers,
         )
         report = read_report(self._folder.path)
         try:
@@ -132,9 +137,9 @@ class _Builder:
                 self._add(record, look)
         finally:
             pictures.close()
+        self._check()
         self._data.end_file()
         run = self._data.run(self._figures(report))
-        self._check()
         self._write_html(run, page)
         self._prune({*page.values(), *self._data.names})
         items = sum(self._data.counts)

@@ -79,7 +79,8 @@ class Pictures:
     """Looks at the pictures of records, in threads. Close it at the end.
 
     `folder` is the output folder, `files` the folder of the copies below it. Where `hurry` says so, no copy is made
-    any more. Each thread holds one decoded picture, within the memory that joyedit allows for decoding.
+    any more; where `stopped` does, nothing is waited for. Each thread holds one decoded picture, within the memory that
+    joyedit allows for decoding.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Pictures:
         link_to: Callable[[str], str],
         *,
         hurry: Callable[[], bool],
+        stopped: Callable[[], bool] = lambda: False,
         workers: int | None = None,
     ) -> None:
         self.made = 0
@@ -99,6 +101,7 @@ class Pictures:
         self._files = files
         self._link_to = link_to
         self._hurry = hurry
+        self._stopped = stopped
         self._hurried_at: float | None = None
         self._views: set[str] = set()
         self._data: dict[str, DataPicture] = {}
@@ -130,7 +133,9 @@ class Pictures:
             try:
                 return found.result(_POLL if self._hurried_at is None else max(0.0, self._patience()))
             except NotYet:
-                if self._hurried_at is None and self._hurry():
+                if self._stopped():
+                    return Look(left=1)
+                if self._hurried_at is None and self.is_over():
                     self._hurried_at = time.monotonic()
                 elif self._hurried_at is not None and self._patience() <= 0:
                     return Look(off="not looked at", left=1)
@@ -243,7 +248,7 @@ class Pictures:
 
     def is_over(self) -> bool:
         """Whether no more copies are made."""
-        return self.error is not None or self._hurry()
+        return self.error is not None or self._hurry() or self._stopped()
 
     def write(self, name: str, image: Image.Image, side: int) -> bool:
         """Write a copy; says whether it is there now."""

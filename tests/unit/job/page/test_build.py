@@ -472,9 +472,12 @@ def test_a_picture_that_never_comes_holds_nothing_up(made: MadeFolder, monkeypat
         made.add(name)
     asked: list[int] = []
     built = build_page(made.write(), Building(hurry=lambda: bool(asked.append(1) or len(asked) > 40), workers=1))
-    waiting.set()
     assert built.items == 3
     assert ReadPage(made.path).row("a")["off"] == "not looked at"
+    asked.clear()
+    with pytest.raises(StoppedPage):
+        build_page(made.path, Building(stopped=lambda: bool(asked.append(1) or len(asked) > 8), workers=1))
+    waiting.set()
 
 
 def test_an_unreadable_look_is_one_item(made: MadeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
