@@ -16,6 +16,14 @@ from joyedit.job.spec import EditItem
 from support.pages import HOSTILE_NAMES, HOSTILE_TEXTS, MadeFolder, seen, settings
 
 Show = Callable[..., Any]
+WIDTH = "(one) => one.decode().then(() => one.naturalWidth)"
+LOADED = """async () => {
+  const images = () => [...document.querySelectorAll('.card img[src]')];
+  while (images().length < 21) await new Promise((resolve) => setTimeout(resolve, 20));
+  const found = await Promise.all(images().map((one) => one.decode().then(() => one.naturalWidth)));
+  return found.filter(Boolean).length;
+}"""
+"""How many pictures of the grid are there, once it has asked for some."""
 
 
 def many(made: MadeFolder, count: int) -> MadeFolder:
@@ -51,9 +59,7 @@ def test_two_thousand_items(made: MadeFolder, show: Show) -> None:
     assert tab.page.evaluate("document.querySelectorAll('*').length") < 2000
     tab.page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
     tab.page.locator("text=item-1000").first.wait_for()
-    loaded = "[...document.querySelectorAll('.card img[src]')].filter((one) => one.complete && one.naturalWidth).length"
-    tab.page.wait_for_timeout(300)
-    assert tab.page.evaluate(loaded) > 20
+    assert tab.page.evaluate(LOADED) > 20
     tab.page.fill("#query", "hurt")
     tab.page.locator("#count", has_text="6 of 2,000 items").wait_for()
 
@@ -92,7 +98,7 @@ def test_every_name_leads_to_its_picture(made: MadeFolder, show: Show) -> None:
         for kind in ("after", "before"):
             image = tab.page.locator(f"#compare-{kind}")
             assert image.is_visible()
-            assert image.evaluate("(one) => one.decode().then(() => one.naturalWidth)") == 64
+            assert image.evaluate(WIDTH) == 64
         tab.keys("ArrowRight")
 
 
@@ -217,10 +223,9 @@ def test_filters(made: MadeFolder, show: Show) -> None:
     assert tab.count() == "2 of 400 items"
     tab.page.click("#states [data-state=done]")
     assert tab.count() == "396 of 400 items"
-    tab.page.fill("#query", "EDIT 3  item-1")
-    tab.page.locator("#count", has_text="of 400 items").wait_for()
-    tab.page.wait_for_timeout(300)
-    assert all("item-1" in name for name in tab.ids())
+    tab.page.fill("#query", "EDIT  item-12")
+    tab.page.locator("#count", has_text="11 of 400 items").wait_for()
+    assert tab.ids() == [f"item-{number}" for number in (12, *range(120, 130))]
     tab.page.fill("#query", "nothing has this")
     tab.page.locator("#clear").click()
     assert tab.count() == "400 items"
@@ -351,10 +356,9 @@ def test_several_references(made: MadeFolder, show: Show) -> None:
     buttons = tab.page.locator("#inputs button")
     buttons.first.wait_for()
     assert buttons.all_inner_texts() == ["1. in0.png", "2. in1.png"]
-    width = "(one) => new Promise((done) => setTimeout(() => done(one.naturalWidth), 200))"
-    assert tab.page.locator("#compare-before").evaluate(width) == 90
+    assert tab.page.locator("#compare-before").evaluate(WIDTH) == 90
     buttons.first.click()
-    assert tab.page.locator("#compare-before").evaluate(width) == 60
+    assert tab.page.locator("#compare-before").evaluate(WIDTH) == 60
     assert buttons.first.get_attribute("aria-pressed") == "true"
     tab.keys("ArrowRight")
     assert tab.text("#viewer-id") == "x"
@@ -375,6 +379,19 @@ def test_what_is_gone_is_said(made: MadeFolder, show: Show) -> None:
     tab.keys("Enter")
     tab.page.locator("#stage-message").wait_for()
     tab.faults = [fault for fault in tab.faults if "ERR_FILE_NOT_FOUND" not in fault]
+
+
+def test_a_failed_item(made: MadeFolder, show: Show) -> None:
+    path = made.inputs / "broken.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    made.fail("a", inputs=[str(path)], error={"code": "truncated_picture", "message": f"{path}: it ends too early"})
+    tab = show(made)
+    assert tab.text(".card-text") == "broken.png: it ends too early"
+    assert tab.text(".badge") == "truncated_picture"
+    tab.keys("Enter")
+    tab.page.locator("#details dl").first.wait_for()
+    assert tab.text("#stage-message") == "There is no picture to show."
+    assert "it cannot be shown (truncated_picture)" in tab.text("#details")
 
 
 def test_items_come_in_files(made: MadeFolder, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,8 +430,7 @@ def test_the_page_moves_with_its_folder(made: MadeFolder, show: Show) -> None:
     tab.keys("Enter")
     tab.page.locator("#details dl").first.wait_for()
     for kind in ("after", "before"):
-        width = tab.page.locator(f"#compare-{kind}").evaluate("(one) => one.decode().then(() => one.naturalWidth)")
-        assert width == 48
+        assert tab.page.locator(f"#compare-{kind}").evaluate(WIDTH) == 48
 
 
 def test_what_a_reader_of_screens_hears(made: MadeFolder, show: Show) -> None:

@@ -18,7 +18,7 @@ joyedit.details = (() => {
     if (more.seconds && more.seconds.length) times(box, more.seconds);
     section(box, 'Notes', (more.notes || []).map((note) => ['', note]));
     section(box, 'Columns', more.columns || []);
-    section(box, 'From', [...(more.inputs || []).map((one) => [one.off || 'input', one]), ...(more.from ? [['source', more.from]] : []), ...(more.at ? [['at', more.at.replace('T', ' ')]] : [])]);
+    section(box, 'From', [...(more.inputs || []).flatMap((one) => [['input', one], ...(one.off ? [['', one.off]] : [])]), ...(more.from ? [['source', more.from]] : []), ...(more.at ? [['at', more.at.replace('T', ' ')]] : [])]);
   }
 
   function textOf(item, more) {

@@ -58,7 +58,7 @@ joyedit.viewer = (() => {
     const all = (more && more.inputs) || [];
     const chosen = all[input < 0 ? all.length - 1 : input];
     const small = item.before && input < 0 ? joyedit.path(item.before) : '';
-    const link = chosen ? (chosen.view ? joyedit.path(chosen.view) : small || chosen.link || '') : small;
+    const link = chosen ? (chosen.view ? joyedit.path(chosen.view) : small || (chosen.off ? '' : chosen.link) || '') : small;
     joyedit.compare.show(item.out || '', link, item.size);
   }
 

@@ -238,6 +238,7 @@ def test_results_that_went_or_changed(made: MadeFolder) -> None:
 def test_every_kind_of_picture_has_a_copy(made: MadeFolder) -> None:
     import numpy as np
 
+    pytest.importorskip("pillow_heif")
     deep = Image.fromarray(np.linspace(0, 65535, 64 * 64, dtype=np.uint16).reshape(64, 64))
     kinds = {"deep.png": deep, "alpha.webp": Image.new("RGBA", (40, 40), (0, 0, 255, 128))}
     kinds |= {"plain.tif": Image.new("CMYK", (40, 40)), "photo.heic": Image.new("RGB", (40, 40), "red")}
