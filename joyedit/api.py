@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit", "box")
 PATHS = ("dit", "encoder", "vae", "tokenizer")
 LOADING = (*PATHS, "lora", "device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
-_ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "quiet", "verbose"}
+_ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "no_page", "quiet", "verbose"}
 _AS_TEXT = ("batch_size", "memory", "max_duration", "read_timeout")
 
 
@@ -105,13 +105,15 @@ def run(
     model: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] = "edited",
     recipe_values: dict[str, str] | None = None,
+    page: bool = True,
     **options: Any,
 ) -> RunOutcome:
     """What `joyedit run SOURCE ...` does, without its messages. `source` is one, or several pictures and folders.
 
     `options` are the long flags of the command with underscores (prompt, steps, guidance_scale, seed,
-    negative_prompt, basesize, batch_size, limit, recipe, format, quality, ...), `lora` as in `load`. The outcome holds
-    the exit code and the report. Raises what the command refuses before it writes anything.
+    negative_prompt, basesize, batch_size, limit, recipe, format, quality, ...), `lora` as in `load`. `page`: whether
+    the run ends with a page that shows it. The outcome holds the exit code, the report and the path of the page. Raises
+    what the command refuses before it writes anything.
     """
     _refuse_unknown(options, [name for name in names_of(RunOptions) if name not in _ONLY_COMMAND])
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
@@ -126,6 +128,7 @@ def run(
     given = [source] if isinstance(source, (str, os.PathLike)) else source
     sources = tuple(os.fspath(one) for one in given)
     name = None if model is None else os.fspath(model)
+    options["no_page"] = not page
     request = build_request(RunOptions(source=sources, output=Path(output), model=name, values=values, **options))
     return run_request(request)
 

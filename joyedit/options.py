@@ -301,6 +301,9 @@ class RunOptions:
         None, "--json", metavar="[=all]", bare="new",
         help="Print records as JSON lines on stdout; =all also those of items that were done before.",
     )  # fmt: skip
+    no_page: bool = option(
+        False, "--no-page", help="Make no page (index.html) of the run; joyedit view makes it later."
+    )
     quiet: bool = option(False, "-q", "--quiet", help="Print nothing but errors.")
     verbose: bool = option(False, "-v", "--verbose", help="Print each finished item, and tracebacks of errors.")
 

@@ -35,6 +35,7 @@ from joyedit.printable import brief
 from joyedit.replay import open_replay, with_replay
 from joyedit.runtime.model import backend_loader, describe_without_loading, fetch, model_settings, no_model
 from joyedit.runtime.one_picture import OnePicture
+from joyedit.runtime.page_of_run import with_page
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.run import RunOutcome, run
 from joyedit.weights.lora_facts import lora_facts
@@ -54,6 +55,8 @@ class Request:
     """The file that the run is to make, where the user names one in place of an output folder."""
     notes: tuple[str, ...] = ()
     """What the user should know before the run."""
+    page: bool = False
+    """Whether the run ends with a page of the output folder."""
 
 
 def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
@@ -69,7 +72,9 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
             progress=progress,
         )
 
-    return start() if request.picture is None else request.picture.run(start)
+    if request.picture is not None:
+        return request.picture.run(start)
+    return with_page(start(), request.config.output, progress) if request.page else start()
 
 
 def build_request(options: RunOptions) -> Request:
@@ -126,6 +131,7 @@ def build_request(options: RunOptions) -> Request:
         checkpoint=checkpoint,
         picture=picture,
         notes=() if replay is None else replay.notes,
+        page=picture is None and not options.no_page,
     )
 
 

@@ -9,6 +9,7 @@ from joyedit.cli.streams import Pump
 from joyedit.job.own_files import FAILED, LOG, RESULTS
 from joyedit.job.results.report import Report, seconds_text
 from joyedit.options import RunOptions
+from joyedit.printable import printable
 from joyedit.request import build_request, run_request
 
 
@@ -41,10 +42,13 @@ def execute(options: RunOptions, pump: Pump | None = None) -> int:
         progress.tell_picture()
     if options.quiet or options.json:
         return outcome.exit_code
+    page = [] if outcome.page is None else [("page", printable(str(outcome.page)))]
     if is_one:
         _tell_one(report)
+        for label, path in page:
+            console.message(f"{label}: {path}")
     else:
-        console.table(report.rows())
+        console.table([*report.rows(), *page])
     return outcome.exit_code
 
 

@@ -22,6 +22,7 @@ from joyedit.cli.schema import schema_command
 from joyedit.cli.show import show_command
 from joyedit.cli.streams import safe_streams
 from joyedit.cli.verify import status_command, verify_command
+from joyedit.cli.view import view_command
 from joyedit.errors import (
     EXIT_FATAL,
     EXIT_INTERRUPTED,
@@ -49,6 +50,7 @@ app.command("run", cls=WithBareFlags)(run_command)
 app.command("show")(show_command)
 app.command("verify")(verify_command)
 app.command("status")(status_command)
+app.command("view")(view_command)
 app.command("schema")(schema_command)
 app.add_typer(recipes_app, name="recipes")
 app.command("bench")(bench_command)

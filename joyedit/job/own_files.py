@@ -17,10 +17,16 @@ FAILED = "failed.jsonl"
 LOG = "joyedit.log"
 LOCK = ".joyedit.lock"
 UNFINISHED = ".joyedit.unfinished"
+PAGE = "index.html"
+PAGE_FILES = "index.files"
 
-OWN_NAMES = frozenset((RESULTS, CUT, RESCUED, REPORT, FAILED, LOG, LOCK, UNFINISHED, "index.html", "overview.html"))
-"""Names in the output folder itself; in a folder below it they are names like any other. The last two are kept free
-for pages that show the results."""
+OWN_NAMES = frozenset((RESULTS, CUT, RESCUED, REPORT, FAILED, LOG, LOCK, UNFINISHED, PAGE, PAGE_FILES, "overview.html"))
+"""Names in the output folder itself; in a folder below it they are names like any other. `PAGE_FILES` is a folder. The
+last name is kept free for another page."""
+
+PAGE_MARK = "about.txt"
+"""The file that marks a folder as that of a page."""
+PAGE_MARK_BEGIN = b"joyedit made this folder"
 
 TEMPORARY_SUFFIX = ".joyedit-tmp"
 """How the name of every unfinished file ends."""
@@ -36,6 +42,20 @@ def is_own_file(folded: str) -> bool:
 def is_temporary(name: str) -> bool:
     """Whether a name, in any folder, is that of an unfinished file of joyedit."""
     return _TEMPORARY.fullmatch(name) is not None
+
+
+def is_page_folder(folder: str | os.PathLike[str]) -> bool:
+    """Whether this folder holds the files of a page of joyedit: its scripts, and small copies of pictures."""
+    return _begins(os.path.join(folder, PAGE_MARK), PAGE_MARK_BEGIN)
+
+
+def _begins(path: str, begin: bytes) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(handle, "rb") as file:
+            return stat.S_ISREG(os.fstat(handle).st_mode) and file.read(len(begin)) == begin
+    except (OSError, ValueError):
+        return False
 
 
 def is_made_by_joyedit(path: str) -> bool:

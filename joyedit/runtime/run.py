@@ -10,6 +10,7 @@ earlier run has finished leave the flow at the check. No torch here: the network
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from joyedit.errors import JoyeditError, OutputError, system_limit
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOutcome:
-    """How a run ended. `error` is what stopped it, if something did; the report holds in any case."""
+    """How a run ended. `error` is what stopped it, if something did; the report holds in any case.
+
+    `page` is the HTML file that shows the run; None if there is none.
+    """
 
     exit_code: int
     report: Report
     error: JoyeditError | None = None
+    page: Path | None = None
 
 
 def run(

@@ -110,12 +110,18 @@ class OutputFolder:
         return self._root
 
     def write(
-        self, relative: str, fill: Callable[[BinaryIO], None], *, may_replace: Callable[[], bool] | None = None
+        self,
+        relative: str,
+        fill: Callable[[BinaryIO], None],
+        *,
+        may_replace: Callable[[], bool] | None = None,
+        flush: bool = True,
     ) -> Path:
         """Write one complete file: `fill` gets the open temporary file. Returns the final path.
 
         `relative` has `/` between its parts; their folders are created. A file that is already there is replaced if
         its content is the same, or if `may_replace` says so (None: always). After an error there is no new file.
+        Without `flush` it may be empty after a power cut: that is for files that can be made anew.
 
         Raises `ItemError`: "output_outside" if the name leads out of the folder or through a link, "output_name" if
         the file system refuses the name, "output_taken" if a file is there that stays,
@@ -135,7 +141,8 @@ class OutputFolder:
                         fill(file)
                         file.flush()
                         failpoints.reached("file.fsync")
-                        os.fsync(handle)
+                        if flush:
+                            os.fsync(handle)
                         failpoints.reached("file.synced")
                     failpoints.reached("file.rename")
                     _put(folder, temporary, parts[-1], may_replace)
@@ -145,7 +152,8 @@ class OutputFolder:
                         os.unlink(temporary, dir_fd=folder)
                     raise
                 failpoints.reached("file.folder")
-                self._sync(folder)
+                if flush:
+                    self._sync(folder)
                 failpoints.reached("file.done")
         except FileExistsError as error:
             message = f"the file {relative!r} is there already, and no record of joyedit names it"
@@ -155,7 +163,12 @@ class OutputFolder:
         return self.path.joinpath(*parts)
 
     def write_bytes(
-        self, relative: str, data: bytes | memoryview, *, may_replace: Callable[[], bool] | None = None
+        self,
+        relative: str,
+        data: bytes | memoryview,
+        *,
+        may_replace: Callable[[], bool] | None = None,
+        flush: bool = True,
     ) -> Path:
         """Write one complete file. Errors as in `write`."""
 
@@ -168,7 +181,7 @@ class OutputFolder:
                 rest = rest[len(rest) // 2 :]
             file.write(rest)
 
-        return self.write(relative, fill, may_replace=may_replace)
+        return self.write(relative, fill, may_replace=may_replace, flush=flush)
 
     def write_text(self, relative: str, text: str) -> Path:
         """Write one complete text file in UTF-8. Errors as in `write`."""

@@ -58,7 +58,7 @@ def status(folder: Path) -> Status:
         times.append(record.get("at"))
     expected = expected_items(report)
     return Status(
-        state=_state(report, who),
+        state=state_of(report, who),
         holder=who,
         done=done,
         failed=failed.total(),
@@ -68,7 +68,8 @@ def status(folder: Path) -> Status:
     )
 
 
-def _state(report: dict[str, Any], who: dict[str, object] | None) -> str:
+def state_of(report: dict[str, Any], who: dict[str, object] | None) -> str:
+    """The state of a run, by its report and by who writes to its folder now (see `Status`)."""
     if who is not None:
         return "running"
     state = str(report.get("state", "killed"))

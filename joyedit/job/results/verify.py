@@ -17,7 +17,7 @@ from typing import Any
 
 from joyedit.errors import ItemError, OutputError, UsageError, first_line, os_reason, place
 from joyedit.job.hashing import sha256_of
-from joyedit.job.own_files import FAILED, OWN_NAMES, REPORT, RESULTS, is_temporary
+from joyedit.job.own_files import FAILED, OWN_NAMES, REPORT, RESULTS, is_page_folder, is_temporary
 from joyedit.job.pictures.decode import load_picture
 from joyedit.job.results.records import damaged_lines, error_code, final_records, output_of, read_journal
 from joyedit.job.results.safe_open import open_to_read, read_own
@@ -253,7 +253,7 @@ def _files(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
     root = os.path.abspath(folder)
     earlier: dict[str, str] | None = None  # read when the first file is found that no last record names
     for parent, folders, files in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_page_folder(os.path.join(parent, name)))
         for name in sorted(files):
             path = os.path.join(parent, name)
             relative = os.path.relpath(path, root).replace(os.sep, "/")

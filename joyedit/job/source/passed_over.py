@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from joyedit.job.own_files import RESULTS
+from joyedit.job.own_files import RESULTS, is_page_folder
 from joyedit.job.pictures.headers import HEAD, holds_picture
 from joyedit.job.source.names import fold
 
@@ -60,7 +60,9 @@ class PassedOver:
 
 
 def is_output_folder(folder: str) -> bool:
-    """Whether this folder holds the records of a run of joyedit."""
+    """Whether this folder holds the records of a run of joyedit, or the files of a page that shows one."""
+    if is_page_folder(folder):
+        return True
     try:
         with open(os.open(os.path.join(folder, RESULTS), _READ), "rb") as file:
             begin = file.read(4096) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
