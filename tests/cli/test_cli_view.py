@@ -44,7 +44,7 @@ def test_a_run_leaves_a_page(joyedit: Command, pictures: Path) -> None:
 def test_one_picture_in_a_folder(joyedit: Command, pictures: Path) -> None:
     ended = joyedit("run", pictures / "a.png", *FAKE)
     assert ended.out == "edited/a.png\n"
-    assert ended.messages[-1] == f"page: edited/{PAGE}"
+    assert Path("edited", PAGE).is_file()
 
 
 @pytest.mark.parametrize("more", [("-q",), ("--json",)])

@@ -23,7 +23,7 @@ from typing import Any
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.clock import utc_now
-from joyedit.job.own_files import RESULTS
+from joyedit.job.own_files import RESULTS, is_temporary
 from joyedit.job.page.data_files import DataFiles
 from joyedit.job.page.entries import details_of, group_key, link_to, row_of, text_of
 from joyedit.job.page.figures import counts_of, figures_of
@@ -229,15 +229,15 @@ class _Builder:
         self._folder.write_bytes(self._place.name, data, may_replace=lambda: is_own_page(path))
 
     def _prune(self, kept: set[str]) -> None:
-        """Remove what older pages left in the folder. Files of other names stay."""
+        """Remove what older pages and killed builders left in the folder. Files of other names stay."""
         root = os.path.join(self._out, self._place.files)
         with contextlib.suppress(OSError):
             for name in os.listdir(root):
-                if _OWN.fullmatch(name) and name not in kept:
+                if is_temporary(name) or (_OWN.fullmatch(name) and name not in kept):
                     self._folder.remove(f"{self._place.files}/{name}")
         with contextlib.suppress(OSError):
             for name in os.listdir(os.path.join(root, "pictures")):
-                if _OWN.fullmatch(name) and _key_in(name) not in self._pictures_kept:
+                if is_temporary(name) or (_OWN.fullmatch(name) and _key_in(name) not in self._pictures_kept):
                     self._folder.remove(f"{self._place.files}/pictures/{name}")
 
 

@@ -186,6 +186,29 @@ def test_pictures_that_nobody_shows_go(made: MadeFolder) -> None:
     assert strange.read_bytes() == b"mine"
 
 
+def test_what_a_killed_builder_left_goes(made: MadeFolder) -> None:
+    made.add("a")
+    build_page(made.write())
+    left = [f"{PAGE_FILES}/{place}.0123456789abcdef.joyedit-tmp" for place in ("", "pictures/")]
+    for name in left:
+        (made.path / name).write_bytes(b"half")
+    build_page(made.path)
+    assert not any((made.path / name).exists() for name in left)
+
+
+def test_the_size_and_the_fit_of_a_result(made: MadeFolder) -> None:
+    made.add("a", size=(60, 40), **{"bucket": [32, 48]})
+    made.records[-1] |= {"size": [40, 60], "fit": {"mode": "stretch", "lost": 0.0}}
+    made.records[-1]["settings"] |= {"size": "source", "fit": "stretch"}
+    made.add("b")
+    build_page(made.write())
+    page = ReadPage(made.path)
+    assert (page.row("a")["size"], page.row("a")["fit"]) == ([60, 40], "fill")
+    assert page.more("a")["fit"][0] == ["mode", "stretch"]
+    assert ["size", "source"] in page.more("a")["settings"]
+    assert "fit" not in page.row("b")
+
+
 def test_inputs_that_went_or_changed(made: MadeFolder) -> None:
     paths = [Path(made.add(name)["inputs"][0]) for name in ("gone", "changed", "copied")]
     build_page(made.write())
