@@ -23,7 +23,7 @@ from typing import Any
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.clock import utc_now
-from joyedit.job.own_files import RESULTS, is_temporary
+from joyedit.job.own_files import RESULTS, is_page_folder, is_temporary
 from joyedit.job.page.data_files import DataFiles
 from joyedit.job.page.entries import details_of, group_key, link_to, row_of, text_of
 from joyedit.job.page.figures import counts_of, figures_of
@@ -43,6 +43,9 @@ _AT_ONCE = 10
 """So many files of items come with the HTML file; a script loads the others when the page is there."""
 _TELL_SECONDS = 10.0
 _SCRIPTS = ("data", "choice", "marks", "sweeps", "grid", "compare", "details", "viewer", "figures", "filters", "main")
+_STYLES = ("page.css", "viewer.css")
+_HTML = "page.html"
+_HEAD = 4096
 _OWN = re.compile(r"(?:items|more|run)-[0-9a-f]{12}-\d+\.js|page-[0-9a-f]{12}\.(?:js|css)|[tsv]-[0-9a-f]{24}\.jpg")
 
 
@@ -99,6 +102,26 @@ def build_page(out: Path, building: Building | None = None) -> BuiltPage:
         folder.close()
 
 
+def is_current(out: Path, place: PagePlace | None = None) -> bool:
+    """Whether the page of `out` is whole and shows the records as they are, so that nothing is to be built."""
+    place = place or PagePlace()
+    path = out / place.name
+    if not is_own_page(path) or not is_page_folder(out / place.files):
+        return False
+    try:
+        head = path.read_bytes()[:_HEAD]
+        return b'content="%s"' % _state_of(out).encode() in head
+    except OSError:
+        return False
+
+
+def _state_of(out: Path) -> str:
+    """What a page depends on besides the pictures: the records, and the scripts. Raises OSError."""
+    status = os.stat(out / RESULTS)
+    parts = hashlib.sha256(b"".join(map(_part, (*_script_names(), *_STYLES, _HTML)))).hexdigest()[:12]
+    return f"{status.st_size}-{status.st_mtime_ns}-{parts}"
+
+
 class _Builder:
     def __init__(self, folder: OutputFolder, building: Building) -> None:
         self._folder = folder
@@ -106,6 +129,7 @@ class _Builder:
         self._place = building.place
         self._out = os.path.abspath(folder.path)
         self._private = Private(self._out)
+        self._state = _state_of(folder.path)  # before the records are read: more of them make it an older one
         self._mark = secrets.token_hex(6)
         self._data = DataFiles(folder, self._place.files, self._mark)
         self._groups: dict[bytes, int] = {}
@@ -140,7 +164,7 @@ class _Builder:
         self._check()
         self._data.end_file()
         run = self._data.run(self._figures(report))
-        self._write_html(run, page)
+        self._write_html(run, page, "" if self._left or pictures.error else self._state)
         self._prune({*page.values(), *self._data.names})
         items = sum(self._data.counts)
         path = self._folder.path / self._place.name
@@ -205,23 +229,24 @@ class _Builder:
 
     def _write_parts(self, kind: str) -> str:
         """The script or the style of the page, under a name of its content; gives the name."""
-        names = [f"{part}.js" for part in _SCRIPTS] if kind == "js" else ["page.css", "viewer.css"]
+        names = _script_names() if kind == "js" else _STYLES
         data = b"\n".join(_part(name) for name in names)
         name = f"page-{hashlib.sha256(data).hexdigest()[:12]}.{kind}"
         self._folder.write_bytes(f"{self._place.files}/{name}", data)
         return name
 
-    def _write_html(self, run: str, page: Mapping[str, str]) -> None:
+    def _write_html(self, run: str, page: Mapping[str, str], state: str) -> None:
         files = link_to(self._place.files)
         first = [name for name in self._data.names if name.startswith("items-")][:_AT_ONCE]
         scripts = [page["js"], run, *first]
         tags = "\n".join(f'<script src="{files}/{name}" defer></script>' for name in scripts)
         values = {
             "{{title}}": html.escape(brief(os.path.basename(self._out) or "/", 200)),
+            "{{state}}": state,
             "{{style}}": f"{files}/{page['css']}",
             "{{scripts}}": tags,
         }
-        text = _part("page.html").decode()
+        text = _part(_HTML).decode()
         pattern = re.compile("|".join(map(re.escape, values)))
         text = pattern.sub(lambda found: values[found[0]], text)
         data = PAGE_BEGIN + text.encode("utf-8", "backslashreplace")
@@ -244,6 +269,10 @@ class _Builder:
 def _key_in(name: str) -> bytes:
     """The picture that a copy is of: 12 bytes, the same for all its sizes."""
     return bytes.fromhex(os.path.basename(name)[2:26])
+
+
+def _script_names() -> list[str]:
+    return [f"{part}.js" for part in _SCRIPTS]
 
 
 def _part(name: str) -> bytes:

@@ -174,6 +174,28 @@ def test_what_is_there_is_not_made_again(made: MadeFolder) -> None:
     assert len(list(page.files.glob("run-*.js"))) == 1
 
 
+def test_a_page_that_shows_everything_is_current(made: MadeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.add("a")
+    out = made.write()
+    assert not building.is_current(out)
+    build_page(out, Building(hurry=lambda: True))
+    assert not building.is_current(out)  # it lacks small pictures
+    build_page(out)
+    assert building.is_current(out)
+    plain = building._part
+    monkeypatch.setattr(building, "_part", lambda name: plain(name) + b" ")
+    assert not building.is_current(out)  # of another version
+    monkeypatch.undo()
+    with (out / RESULTS).open("ab") as file:
+        file.write(b"\n")
+    assert not building.is_current(out)
+    build_page(out)
+    (out / PAGE_FILES).rename(out / "away")
+    assert not building.is_current(out)
+    (out / PAGE).write_text("mine")
+    assert not building.is_current(out)
+
+
 def test_pictures_that_nobody_shows_go(made: MadeFolder) -> None:
     made.add("a")
     made.add("b")
@@ -571,7 +593,7 @@ def test_views_are_bounded(made: MadeFolder, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_parts_are_in_one_script(made: MadeFolder) -> None:
     parts = {path.name for path in (Path(building.__file__).parent / "parts").iterdir()}
-    named = {f"{name}.js" for name in building._SCRIPTS} | {"page.css", "viewer.css", "page.html"}
+    named = {*building._script_names(), *building._STYLES, building._HTML}
     assert parts == named
 
 
