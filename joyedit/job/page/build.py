@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from importlib.resources import files as resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from joyedit.job.results.status import state_of
 from joyedit.job.results.verify import expected_items, read_report, require_journal
 from joyedit.printable import brief
 
-_AHEAD = 64
+_GROUP, _AHEAD = 8, 16
+"""Records that a thread looks at in one go, and groups of them that are looked at ahead."""
 _AT_ONCE = 10
 """So many files of items come with the HTML file; a script loads the others when the page is there."""
 _TELL_SECONDS = 10.0
@@ -179,23 +181,21 @@ class _Builder:
 
     def _looks(self, pictures: Pictures) -> Iterator[tuple[dict[str, Any], Look]]:
         """Each final record with what can be shown of it, in the order of the file; some are looked at ahead."""
-        waiting: deque[tuple[dict[str, Any], Future[Look]]] = deque()
+        waiting: deque[tuple[list[dict[str, Any]], Future[list[Look]]]] = deque()
         told = time.monotonic()
         done = 0
-        for record in final_records(self._folder.path / RESULTS):
+        records = final_records(self._folder.path / RESULTS)
+        while (group := list(islice(records, _GROUP))) or waiting:
             self._check()
-            waiting.append((record, pictures.look(record)))
-            if len(waiting) >= _AHEAD:
+            if group:
+                waiting.append((group, pictures.look(group)))
+            if not group or len(waiting) >= _AHEAD:
                 first, found = waiting.popleft()
-                yield first, pictures.result(found)
-                done += 1
-                if time.monotonic() - told >= _TELL_SECONDS:
-                    told = time.monotonic()
-                    self._building.told(done)
-        while waiting:
-            self._check()
-            first, found = waiting.popleft()
-            yield first, pictures.result(found)
+                yield from zip(first, pictures.result(found, len(first)), strict=True)
+                done += len(first)
+            if time.monotonic() - told >= _TELL_SECONDS:
+                told = time.monotonic()
+                self._building.told(done)
 
     def _add(self, record: dict[str, Any], look: Look) -> None:
         code = error_code(record)

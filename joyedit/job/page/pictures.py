@@ -14,7 +14,7 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
@@ -108,7 +108,8 @@ class Pictures:
         self._views: set[str] = set()
         self._data: dict[str, DataPicture] = {}
         self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[tuple[Mapping[str, Any], Future[Look]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Sequence[Mapping[str, Any]], Future[list[Look]]] | None]
+        self._jobs = queue.SimpleQueue()
         self._is_closed = False
         # Daemons: one that hangs in a disk that does not answer must not keep the process.
         self._threads = [
@@ -131,24 +132,24 @@ class Pictures:
         """Pictures that stand in lines of the source, by sha256: no record holds these."""
         self._data = dict(pictures)
 
-    def look(self, record: Mapping[str, Any]) -> Future[Look]:
-        """Look at the pictures of a record. Ask `result` for what comes of it."""
-        found: Future[Look] = Future()
-        self._jobs.put((record, found))
+    def look(self, records: Sequence[Mapping[str, Any]]) -> Future[list[Look]]:
+        """Look at the pictures of some records, one after the other. Ask `result` for what comes of it."""
+        found: Future[list[Look]] = Future()
+        self._jobs.put((records, found))
         return found
 
-    def result(self, found: Future[Look]) -> Look:
-        """What was found; an empty look where a picture does not come in time."""
+    def result(self, found: Future[list[Look]], count: int) -> list[Look]:
+        """What was found for the `count` records; empty looks where a picture does not come in time."""
         while True:
             try:
                 return found.result(_POLL if self._hurried_at is None else max(0.0, self._patience()))
             except NotYet:
                 if self._stopped():
-                    return Look(left=1)
+                    return [Look(left=1)] * count
                 if self._hurried_at is None and self.is_over():
                     self._hurried_at = time.monotonic()
                 elif self._hurried_at is not None and self._patience() <= 0:
-                    return Look(off="not looked at", left=1)
+                    return [Look(off="not looked at", left=1)] * count
 
     def _patience(self) -> float:
         assert self._hurried_at is not None
@@ -156,18 +157,17 @@ class Pictures:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            record, found = job
-            if self._is_closed:
-                continue
-            try:
-                found.set_result(self._look(record))
-            except BaseException as error:  # the page goes on without the pictures of this item
-                found.set_result(Look(off=f"not shown: {first_line(error)}"))
+            records, found = job
+            if not self._is_closed:
+                found.set_result([self._look(record) for record in records])
 
     def _look(self, record: Mapping[str, Any]) -> Look:
         copies = _Copies(self)
-        inputs = self._inputs(record, copies)
-        link, after, off = self._output(record, copies)
+        try:
+            inputs = self._inputs(record, copies)
+            link, after, off = self._output(record, copies)
+        except BaseException as error:  # the page goes on without the pictures of this item
+            return Look(off=f"not shown: {first_line(error)}")
         before = copies.small_of_last
         return Look(link=link, after=after, before=before, inputs=inputs, off=off, left=copies.left)
 
