@@ -45,8 +45,6 @@ def execute(options: RunOptions, pump: Pump | None = None) -> int:
     page = [] if outcome.page is None else [("page", printable(str(outcome.page)))]
     if is_one:
         _tell_one(report)
-        for label, path in page:
-            console.message(f"{label}: {path}")
     else:
         console.table([*report.rows(), *page])
     return outcome.exit_code

@@ -11,25 +11,30 @@ from dataclasses import replace
 from pathlib import Path
 
 from joyedit.errors import first_line
-from joyedit.job.own_files import RESULTS
-from joyedit.job.page.build import Building, BuiltPage, StoppedPage, build_page
+from joyedit.job.own_files import PAGE, RESULTS
+from joyedit.job.page.build import Building, BuiltPage, StoppedPage, build_page, is_current
 from joyedit.runtime.pipeline.progress import NoProgress, Progress
 from joyedit.runtime.run import RunOutcome
 
 LEAST_SECONDS = 30.0
 SHARE = 0.02
 """Small pictures for the page are made for so many seconds, or for this share of the run's time if that is more."""
+REST_SECONDS = 120.0
+"""After these seconds more, a page that is not done is given up: records of a million items take their time too."""
 
 
 def with_page(outcome: RunOutcome, output: Path, progress: Progress | None) -> RunOutcome:
     """Make the page of a run that has ended; gives the outcome, with the page if there is one.
 
     A run that was interrupted or stopped gets none: nobody waits for it, or the disk is full. One that is out of time
-    gets a page without new small pictures. Whatever goes wrong is told to `progress` as a note.
+    gets a page without new small pictures. A page that shows all records already stays as it is. Whatever goes wrong
+    is told to `progress` as a note.
     """
     report = outcome.report
     if report.state not in ("complete", "out_of_time") or not (output / RESULTS).is_file():
         return outcome
+    if not report.batches and is_current(output):
+        return replace(outcome, page=output / PAGE)
     progress = progress or NoProgress()
     least = 0.0 if report.state == "out_of_time" else max(LEAST_SECONDS, SHARE * report.seconds)
     again = f"joyedit view {output} makes it"
@@ -57,7 +62,7 @@ def _build(output: Path, until: float, progress: Progress) -> BuiltPage:
     with _signals(stopped.set):
         building = Building(
             hurry=lambda: time.monotonic() >= until,
-            stopped=stopped.is_set,
+            stopped=lambda: stopped.is_set() or time.monotonic() >= until + REST_SECONDS,
             told=lambda done: progress.note(f"making the page: {done} items so far"),
         )
         return build_page(output, building)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from joyedit.job.own_files import PAGE_FILES
 from joyedit.job.source.sources import SourceOptions, open_source
@@ -16,6 +20,7 @@ from joyedit.job.spec import EditItem
 from support.pages import HOSTILE_NAMES, HOSTILE_TEXTS, MadeFolder, seen, settings
 
 Show = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH = "(one) => one.decode().then(() => one.naturalWidth)"
 LOADED = """async () => {
   const images = () => [...document.querySelectorAll('.card img[src]')];
@@ -468,3 +473,25 @@ def test_a_page_that_goes_on_while_the_run_does(made: MadeFolder, show: Show) ->
     assert "ended early" in tab.text("#summary")
     assert "9 left" in tab.text("#summary")
     assert seen(made.inputs / "in0.png")[1] > 0
+
+
+def test_from_twenty_photos_to_the_page_in_one_command(made: MadeFolder, show: Show, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(20):
+        Image.new("RGB", (96, 64), (number * 12, 90, 120)).save(photos / f"photo {number}.jpg")
+    command = ["run", "photos", "-p", "Make it night.", "-m", "fake", "--basesize", "256", "-o", "edited"]
+    environment = {**os.environ, "JOYEDIT_FAKE": "1", "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-m", "joyedit", *command]
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made.add("first")
+    tab = show(made)
+    tab.out = tmp_path / "edited"
+    tab.open()
+    assert tab.count() == "20 items"
+    assert tab.page.title() == "edited"
+    assert "20 done" in tab.text("#summary")
+    assert tab.page.evaluate(LOADED) == 40
+    tab.keys("i")
+    assert tab.page.locator("#figures svg").count() == 2

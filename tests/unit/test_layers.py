@@ -71,6 +71,7 @@ LIGHT = (
     "cli/run.py",
     "cli/recipes.py",
     "cli/verify.py",
+    "cli/view.py",
     "cli/console.py",
     "errors.py",
     "runtime/pipeline/interrupts.py",

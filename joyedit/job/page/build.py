@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from importlib.resources import files as resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.clock import utc_now
-from joyedit.job.own_files import RESULTS
+from joyedit.job.own_files import RESULTS, is_page_folder, is_temporary
 from joyedit.job.page.data_files import DataFiles
 from joyedit.job.page.entries import details_of, group_key, link_to, row_of, text_of
 from joyedit.job.page.figures import counts_of, figures_of
@@ -38,11 +39,15 @@ from joyedit.job.results.status import state_of
 from joyedit.job.results.verify import expected_items, read_report, require_journal
 from joyedit.printable import brief
 
-_AHEAD = 64
+_GROUP, _AHEAD = 8, 16
+"""Records that a thread looks at in one go, and groups of them that are looked at ahead."""
 _AT_ONCE = 10
 """So many files of items come with the HTML file; a script loads the others when the page is there."""
 _TELL_SECONDS = 10.0
 _SCRIPTS = ("data", "choice", "marks", "sweeps", "grid", "compare", "details", "viewer", "figures", "filters", "main")
+_STYLES = ("page.css", "viewer.css")
+_HTML = "page.html"
+_HEAD = 4096
 _OWN = re.compile(r"(?:items|more|run)-[0-9a-f]{12}-\d+\.js|page-[0-9a-f]{12}\.(?:js|css)|[tsv]-[0-9a-f]{24}\.jpg")
 
 
@@ -99,6 +104,26 @@ def build_page(out: Path, building: Building | None = None) -> BuiltPage:
         folder.close()
 
 
+def is_current(out: Path, place: PagePlace | None = None) -> bool:
+    """Whether the page of `out` is whole and shows the records as they are, so that nothing is to be built."""
+    place = place or PagePlace()
+    path = out / place.name
+    if not is_own_page(path) or not is_page_folder(out / place.files):
+        return False
+    try:
+        head = path.read_bytes()[:_HEAD]
+        return b'content="%s"' % _state_of(out).encode() in head
+    except OSError:
+        return False
+
+
+def _state_of(out: Path) -> str:
+    """What a page depends on besides the pictures: the records, and the scripts. Raises OSError."""
+    status = os.stat(out / RESULTS)
+    parts = hashlib.sha256(b"".join(map(_part, (*_script_names(), *_STYLES, _HTML)))).hexdigest()[:12]
+    return f"{status.st_size}-{status.st_mtime_ns}-{parts}"
+
+
 class _Builder:
     def __init__(self, folder: OutputFolder, building: Building) -> None:
         self._folder = folder
@@ -106,6 +131,7 @@ class _Builder:
         self._place = building.place
         self._out = os.path.abspath(folder.path)
         self._private = Private(self._out)
+        self._state = _state_of(folder.path)  # before the records are read: more of them make it an older one
         self._mark = secrets.token_hex(6)
         self._data = DataFiles(folder, self._place.files, self._mark)
         self._groups: dict[bytes, int] = {}
@@ -140,7 +166,7 @@ class _Builder:
         self._check()
         self._data.end_file()
         run = self._data.run(self._figures(report))
-        self._write_html(run, page)
+        self._write_html(run, page, "" if self._left or pictures.error else self._state)
         self._prune({*page.values(), *self._data.names})
         items = sum(self._data.counts)
         path = self._folder.path / self._place.name
@@ -155,23 +181,21 @@ class _Builder:
 
     def _looks(self, pictures: Pictures) -> Iterator[tuple[dict[str, Any], Look]]:
         """Each final record with what can be shown of it, in the order of the file; some are looked at ahead."""
-        waiting: deque[tuple[dict[str, Any], Future[Look]]] = deque()
+        waiting: deque[tuple[list[dict[str, Any]], Future[list[Look]]]] = deque()
         told = time.monotonic()
         done = 0
-        for record in final_records(self._folder.path / RESULTS):
+        records = final_records(self._folder.path / RESULTS)
+        while (group := list(islice(records, _GROUP))) or waiting:
             self._check()
-            waiting.append((record, pictures.look(record)))
-            if len(waiting) >= _AHEAD:
+            if group:
+                waiting.append((group, pictures.look(group)))
+            if not group or len(waiting) >= _AHEAD:
                 first, found = waiting.popleft()
-                yield first, pictures.result(found)
-                done += 1
-                if time.monotonic() - told >= _TELL_SECONDS:
-                    told = time.monotonic()
-                    self._building.told(done)
-        while waiting:
-            self._check()
-            first, found = waiting.popleft()
-            yield first, pictures.result(found)
+                yield from zip(first, pictures.result(found, len(first)), strict=True)
+                done += len(first)
+            if time.monotonic() - told >= _TELL_SECONDS:
+                told = time.monotonic()
+                self._building.told(done)
 
     def _add(self, record: dict[str, Any], look: Look) -> None:
         code = error_code(record)
@@ -205,23 +229,24 @@ class _Builder:
 
     def _write_parts(self, kind: str) -> str:
         """The script or the style of the page, under a name of its content; gives the name."""
-        names = [f"{part}.js" for part in _SCRIPTS] if kind == "js" else ["page.css", "viewer.css"]
+        names = _script_names() if kind == "js" else _STYLES
         data = b"\n".join(_part(name) for name in names)
         name = f"page-{hashlib.sha256(data).hexdigest()[:12]}.{kind}"
         self._folder.write_bytes(f"{self._place.files}/{name}", data)
         return name
 
-    def _write_html(self, run: str, page: Mapping[str, str]) -> None:
+    def _write_html(self, run: str, page: Mapping[str, str], state: str) -> None:
         files = link_to(self._place.files)
         first = [name for name in self._data.names if name.startswith("items-")][:_AT_ONCE]
         scripts = [page["js"], run, *first]
         tags = "\n".join(f'<script src="{files}/{name}" defer></script>' for name in scripts)
         values = {
             "{{title}}": html.escape(brief(os.path.basename(self._out) or "/", 200)),
+            "{{state}}": state,
             "{{style}}": f"{files}/{page['css']}",
             "{{scripts}}": tags,
         }
-        text = _part("page.html").decode()
+        text = _part(_HTML).decode()
         pattern = re.compile("|".join(map(re.escape, values)))
         text = pattern.sub(lambda found: values[found[0]], text)
         data = PAGE_BEGIN + text.encode("utf-8", "backslashreplace")
@@ -229,21 +254,25 @@ class _Builder:
         self._folder.write_bytes(self._place.name, data, may_replace=lambda: is_own_page(path))
 
     def _prune(self, kept: set[str]) -> None:
-        """Remove what older pages left in the folder. Files of other names stay."""
+        """Remove what older pages and killed builders left in the folder. Files of other names stay."""
         root = os.path.join(self._out, self._place.files)
         with contextlib.suppress(OSError):
             for name in os.listdir(root):
-                if _OWN.fullmatch(name) and name not in kept:
+                if is_temporary(name) or (_OWN.fullmatch(name) and name not in kept):
                     self._folder.remove(f"{self._place.files}/{name}")
         with contextlib.suppress(OSError):
             for name in os.listdir(os.path.join(root, "pictures")):
-                if _OWN.fullmatch(name) and _key_in(name) not in self._pictures_kept:
+                if is_temporary(name) or (_OWN.fullmatch(name) and _key_in(name) not in self._pictures_kept):
                     self._folder.remove(f"{self._place.files}/pictures/{name}")
 
 
 def _key_in(name: str) -> bytes:
     """The picture that a copy is of: 12 bytes, the same for all its sizes."""
     return bytes.fromhex(os.path.basename(name)[2:26])
+
+
+def _script_names() -> list[str]:
+    return [f"{part}.js" for part in _SCRIPTS]
 
 
 def _part(name: str) -> bytes:

@@ -27,19 +27,33 @@ _LONG_TEXT = 20_000
 _MOST_ID = 2000
 _NAME = 120
 _MOST_PAIRS = 200
+_FITS = {"stretch": "fill", "pad": "contain"}
 _AXES = ("seed", "steps", "guidance_scale", "basesize")
-_WORK = ("steps", "basesize", "width", "height")
+_WORK = ("steps", "basesize", "width", "height", "size")
 """What decides how much work an item is: a reader may leave it to flags when he edits the item again."""
-_SETTINGS = (*_AXES, "width", "height", "negative_prompt", "schedule", "model", "dtype", "attention", "joyedit")
+_SETTINGS = (
+    *_AXES,
+    "width",
+    "height",
+    "size",
+    "fit",
+    "box",
+    "negative_prompt",
+    "schedule",
+    "model",
+    "dtype",
+    "attention",
+    "joyedit",
+)
 
 
 def row_of(record: Mapping[str, Any], look: Look, group: int, private: Private) -> dict[str, Any]:
     """The row of an item: only the keys that it has a value for. `group`: items of one sweep have the same.
 
     id, show (the id as it can be shown, where that differs), bad (1: failed), out (link), after, before (names of
-    small pictures), size [width, height], sec (seconds), code, why, seed, steps, guide, base, neg, lora, drift [dx, dy,
-    zoom], recipe, in (name of the picture), axes (of a sweep), off (what is not as recorded), note (1: there are
-    notes), group.
+    small pictures), size [width, height], fit (how CSS lays the input into that), sec (seconds), code, why, seed,
+    steps, guide, base, neg, lora, drift [dx, dy, zoom], recipe, in (name of the picture), axes (of a sweep), off (what
+    is not as recorded), note (1: there are notes), group.
     """
     settings = loose.table(record.get("settings"))
     seconds = sum(loose.number(value) or 0.0 for value in loose.table(record.get("seconds")).values())
@@ -53,7 +67,8 @@ def row_of(record: Mapping[str, Any], look: Look, group: int, private: Private) 
         "out": look.link,
         "after": look.after,
         "before": look.before,
-        "size": _size(record.get("bucket")),
+        "size": _size(record.get("size")) or _size(record.get("bucket")),
+        "fit": _FITS.get(loose.text(loose.table(record.get("fit")).get("mode"))),
         "sec": round(seconds, 3) or None,
         "code": None if code is None else brief(code, 60),
         "why": brief(_message(record, private), _SHORT_ERROR),

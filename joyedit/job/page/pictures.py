@@ -14,7 +14,7 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
@@ -47,6 +47,8 @@ _COMMENT = b"software: joyedit page"
 GRACE = 5.0
 """Seconds in all for pictures that are being read when the page may not wait any longer."""
 _POLL = 0.1
+_LAST = 1.0
+"""Seconds for threads that are still at work when the page ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,39 +108,48 @@ class Pictures:
         self._views: set[str] = set()
         self._data: dict[str, DataPicture] = {}
         self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[tuple[Mapping[str, Any], Future[Look]] | None] = queue.SimpleQueue()
-        self._threads = workers or max(2, min(16, os.cpu_count() or 2))
-        for _ in range(self._threads):
-            # Daemons: one that hangs in a disk that does not answer must not keep the process.
-            threading.Thread(target=self._work, name="joyedit-page", daemon=True).start()
+        self._jobs: queue.SimpleQueue[tuple[Sequence[Mapping[str, Any]], Future[list[Look]]] | None]
+        self._jobs = queue.SimpleQueue()
+        self._is_closed = False
+        # Daemons: one that hangs in a disk that does not answer must not keep the process.
+        self._threads = [
+            threading.Thread(target=self._work, name="joyedit-page", daemon=True)
+            for _ in range(workers or max(2, min(16, os.cpu_count() or 2)))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """End the threads."""
-        for _ in range(self._threads):
+        """End the threads. One that hangs in a disk that does not answer is left alone, and writes nothing more."""
+        self._is_closed = True
+        for _ in self._threads:
             self._jobs.put(None)
+        until = time.monotonic() + _LAST
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def give(self, pictures: Mapping[str, DataPicture]) -> None:
         """Pictures that stand in lines of the source, by sha256: no record holds these."""
         self._data = dict(pictures)
 
-    def look(self, record: Mapping[str, Any]) -> Future[Look]:
-        """Look at the pictures of a record. Ask `result` for what comes of it."""
-        found: Future[Look] = Future()
-        self._jobs.put((record, found))
+    def look(self, records: Sequence[Mapping[str, Any]]) -> Future[list[Look]]:
+        """Look at the pictures of some records, one after the other. Ask `result` for what comes of it."""
+        found: Future[list[Look]] = Future()
+        self._jobs.put((records, found))
         return found
 
-    def result(self, found: Future[Look]) -> Look:
-        """What was found; an empty look where a picture does not come in time."""
+    def result(self, found: Future[list[Look]], count: int) -> list[Look]:
+        """What was found for the `count` records; empty looks where a picture does not come in time."""
         while True:
             try:
                 return found.result(_POLL if self._hurried_at is None else max(0.0, self._patience()))
             except NotYet:
                 if self._stopped():
-                    return Look(left=1)
+                    return [Look(left=1)] * count
                 if self._hurried_at is None and self.is_over():
                     self._hurried_at = time.monotonic()
                 elif self._hurried_at is not None and self._patience() <= 0:
-                    return Look(off="not looked at", left=1)
+                    return [Look(off="not looked at", left=1)] * count
 
     def _patience(self) -> float:
         assert self._hurried_at is not None
@@ -146,16 +157,17 @@ class Pictures:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            record, found = job
-            try:
-                found.set_result(self._look(record))
-            except BaseException as error:  # the page goes on without the pictures of this item
-                found.set_result(Look(off=f"not shown: {first_line(error)}"))
+            records, found = job
+            if not self._is_closed:
+                found.set_result([self._look(record) for record in records])
 
     def _look(self, record: Mapping[str, Any]) -> Look:
         copies = _Copies(self)
-        inputs = self._inputs(record, copies)
-        link, after, off = self._output(record, copies)
+        try:
+            inputs = self._inputs(record, copies)
+            link, after, off = self._output(record, copies)
+        except BaseException as error:  # the page goes on without the pictures of this item
+            return Look(off=f"not shown: {first_line(error)}")
         before = copies.small_of_last
         return Look(link=link, after=after, before=before, inputs=inputs, off=off, left=copies.left)
 
@@ -248,12 +260,14 @@ class Pictures:
 
     def is_over(self) -> bool:
         """Whether no more copies are made."""
-        return self.error is not None or self._hurry() or self._stopped()
+        return self._is_closed or self.error is not None or self._hurry() or self._stopped()
 
     def write(self, name: str, image: Image.Image, side: int) -> bool:
         """Write a copy; says whether it is there now."""
         file = io.BytesIO()
         image.save(file, "JPEG", quality=_QUALITY[side], comment=_COMMENT)
+        if self._is_closed:
+            return False
         try:
             self._folder.write_bytes(f"{self._files}/{name}", file.getbuffer(), flush=False)
         except (OutputError, ItemError) as error:
@@ -287,7 +301,9 @@ class _Copies:
                 self.left += len(missing)
             else:
                 try:
-                    there |= self._make(picture, {side: wanted[side] for side in missing})
+                    made = self._make(picture, {side: wanted[side] for side in missing})
+                    self.left += len(missing) - len(made)
+                    there |= made
                 except ItemError as error:
                     fault = f"it cannot be shown ({error.code})"
         if view and small:

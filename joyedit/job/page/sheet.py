@@ -17,6 +17,7 @@ from joyedit.errors import ItemError, OutputError, UsageError
 from joyedit.job.data_picture import is_in_a_line
 from joyedit.job.own_files import RESULTS
 from joyedit.job.page import loose
+from joyedit.job.page.private import Private
 from joyedit.job.pictures.decode import load_picture
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import error_code, final_records, output_of
@@ -100,7 +101,7 @@ def _entry(out: Path, record: dict[str, Any]) -> _Entry:
     output = output_of(record)
     relative = PurePosixPath(output or "")
     is_inside = output is not None and not relative.is_absolute() and ".." not in relative.parts and "\0" not in output
-    why = loose.text(loose.table(record.get("error")).get("message"))
+    why = Private(os.path.abspath(out)).text(loose.text(loose.table(record.get("error")).get("message")), inputs)
     code = error_code(record)
     return _Entry(
         name=brief(record["id"], 60),

@@ -103,6 +103,20 @@ def test_pictures_that_cannot_be_written_are_a_note(out: Path, notes: Notes, mon
     assert notes.said == ["the page lacks 1 small picture: No space left on device"]
 
 
+def test_a_page_that_takes_too_long_is_given_up(out: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(page_of_run.time, "monotonic", lambda: now[0])
+
+    def look(folder: Path, building: Building) -> BuiltPage:
+        assert not building.stopped()
+        now[0] += 151
+        return build_page(folder, building)
+
+    monkeypatch.setattr(page_of_run, "build_page", look)
+    assert with_page(outcome(), out, notes) == outcome()
+    assert notes.said == [f"no page was made: joyedit view {out} makes it"]
+
+
 @pytest.mark.parametrize(("seconds", "least", "most"), [(10.0, 29, 30), (36_000.0, 719, 720)])
 def test_the_time_is_bounded(
     out: Path, notes: Notes, seconds: float, least: float, most: float, monkeypatch: pytest.MonkeyPatch

@@ -38,7 +38,8 @@ joyedit.compare = (() => {
   }
 
   // Show these; either link may be empty. `size` is [width, height] of the finished picture.
-  function show(after, before, size) {
+  function show(after, before, size, fit) {
+    box().style.setProperty('--fit', fit || 'cover');
     shape = size || [4, 3];
     let hasShape = Boolean(size);
     const links = { after, before };

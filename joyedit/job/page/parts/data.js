@@ -6,7 +6,6 @@ const joyedit = (() => {
   const waiting = new Map(); // what is being loaded -> [promise, resolve]
   const details = new Map(); // number of a file -> its details; only the last few
   const MOST_DETAILS = 4;
-  const listeners = [];
 
   function take(kind, number, text) {
     const data = JSON.parse(text);
@@ -27,7 +26,6 @@ const joyedit = (() => {
       row.at = at;
       items.push(row);
     });
-    listeners.forEach((listen) => listen());
   }
 
   function load(kind, number) {
@@ -57,7 +55,7 @@ const joyedit = (() => {
 
   const path = (name) => `${joyedit.run.files}/${name}`;
 
-  return { run: null, loaded: 0, items, take, load, detailsOf, path, onItems: (listen) => listeners.push(listen) };
+  return { run: null, loaded: 0, items, take, load, detailsOf, path };
 })();
 
 // Small helpers. All text goes through textContent: nothing that came from a run is ever read as HTML.

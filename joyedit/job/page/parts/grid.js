@@ -230,6 +230,7 @@ joyedit.grid = (() => {
     const scale = Math.min(size.card / width, size.frame / height);
     pair.style.width = `${Math.max(8, Math.floor(width * scale))}px`;
     pair.style.height = `${Math.max(8, Math.floor(height * scale))}px`;
+    pair.style.setProperty('--fit', item.fit || 'cover');
   }
 
   function badges(item) {

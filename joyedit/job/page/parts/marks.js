@@ -41,7 +41,7 @@ joyedit.marks = (() => {
   // The line of a manifest. It is put together as text: a seed has more digits than a number here holds.
   function lineOf(more, withWork) {
     let line = more.line.slice(0, -1);
-    for (const [key, value] of withWork ? Object.entries(more.work || {}) : []) line += `, ${JSON.stringify(key)}: ${value}`;
+    for (const [key, value] of withWork ? Object.entries(more.work || {}) : []) line += `, ${JSON.stringify(key)}: ${JSON.stringify(value)}`;
     const images = (more.images || []).map(pathOf);
     if (images.length === 1) line += `, "image": ${JSON.stringify(images[0])}`;
     if (images.length > 1) line += `, "images": ${JSON.stringify(images)}`;

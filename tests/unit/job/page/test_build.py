@@ -174,6 +174,28 @@ def test_what_is_there_is_not_made_again(made: MadeFolder) -> None:
     assert len(list(page.files.glob("run-*.js"))) == 1
 
 
+def test_a_page_that_shows_everything_is_current(made: MadeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.add("a")
+    out = made.write()
+    assert not building.is_current(out)
+    build_page(out, Building(hurry=lambda: True))
+    assert not building.is_current(out)  # it lacks small pictures
+    build_page(out)
+    assert building.is_current(out)
+    plain = building._part
+    monkeypatch.setattr(building, "_part", lambda name: plain(name) + b" ")
+    assert not building.is_current(out)  # of another version
+    monkeypatch.undo()
+    with (out / RESULTS).open("ab") as file:
+        file.write(b"\n")
+    assert not building.is_current(out)
+    build_page(out)
+    (out / PAGE_FILES).rename(out / "away")
+    assert not building.is_current(out)
+    (out / PAGE).write_text("mine")
+    assert not building.is_current(out)
+
+
 def test_pictures_that_nobody_shows_go(made: MadeFolder) -> None:
     made.add("a")
     made.add("b")
@@ -184,6 +206,29 @@ def test_pictures_that_nobody_shows_go(made: MadeFolder) -> None:
     build_page(made.write())
     assert len(ReadPage(made.path).pictures()) == 5
     assert strange.read_bytes() == b"mine"
+
+
+def test_what_a_killed_builder_left_goes(made: MadeFolder) -> None:
+    made.add("a")
+    build_page(made.write())
+    left = [f"{PAGE_FILES}/{place}.0123456789abcdef.joyedit-tmp" for place in ("", "pictures/")]
+    for name in left:
+        (made.path / name).write_bytes(b"half")
+    build_page(made.path)
+    assert not any((made.path / name).exists() for name in left)
+
+
+def test_the_size_and_the_fit_of_a_result(made: MadeFolder) -> None:
+    made.add("a", size=(60, 40), **{"bucket": [32, 48]})
+    made.records[-1] |= {"size": [40, 60], "fit": {"mode": "stretch", "lost": 0.0}}
+    made.records[-1]["settings"] |= {"size": "source", "fit": "stretch"}
+    made.add("b")
+    build_page(made.write())
+    page = ReadPage(made.path)
+    assert (page.row("a")["size"], page.row("a")["fit"]) == ([60, 40], "fill")
+    assert page.more("a")["fit"][0] == ["mode", "stretch"]
+    assert ["size", "source"] in page.more("a")["settings"]
+    assert "fit" not in page.row("b")
 
 
 def test_inputs_that_went_or_changed(made: MadeFolder) -> None:
@@ -548,7 +593,7 @@ def test_views_are_bounded(made: MadeFolder, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_parts_are_in_one_script(made: MadeFolder) -> None:
     parts = {path.name for path in (Path(building.__file__).parent / "parts").iterdir()}
-    named = {f"{name}.js" for name in building._SCRIPTS} | {"page.css", "viewer.css", "page.html"}
+    named = {*building._script_names(), *building._STYLES, building._HTML}
     assert parts == named
 
 
