@@ -145,6 +145,8 @@ def test_pictures_say_how_they_were_made(joyedit: Command, pictures: Path, form:
         "steps": "3",
         "guidance_scale": "2.5",
         "basesize": "256",
+        "size": "input",
+        "fit": "auto",
         "schedule": "diffusers",
         "dtype": "fp32",
         "model": "fake",

@@ -31,7 +31,7 @@ def test_each_format_gives_it_back(tmp_path: Path, form: str) -> None:
     made = how_made(path)
     assert (made.instruction, made.settings, made.inputs) == (
         "Make it réd.",
-        {"steps": 3, "guidance_scale": 2.5, "seed": 7},
+        {"steps": 3, "guidance_scale": 2.5, "seed": 7, "size": "bucket", "fit": "crop"},
         None,
     )
 
@@ -81,7 +81,7 @@ def test_comments_of_strangers(tmp_path: Path, comment: bytes) -> None:
 def test_values_that_are_none_are_passed_over(tmp_path: Path) -> None:
     held = HELD | {"seed": "x", "steps": "1.5", "lora": "{", "inputs": json.dumps([3, {"name": "a.png"}]), "box": "1,2"}
     made = how_made(save(tmp_path / "x.png", "png", held))
-    assert made.settings == {"guidance_scale": 2.5}
+    assert made.settings == {"guidance_scale": 2.5, "size": "bucket", "fit": "crop"}
     assert (made.loras, made.box) == ((), None)
     assert made.inputs is not None
     assert [one.name for one in made.inputs] == ["a.png"]

@@ -201,7 +201,7 @@ def test_faults_of_a_recipe_do_not_multiply(compared: list[str]) -> None:
 
 def test_names_of_many_choices_are_cut() -> None:
     assert problems.nearest("zzzz", [f"q{n}" for n in range(5_000)]).endswith("q29, ... and 4970 more")
-    assert problems.one_of([f"q{n}" for n in range(5_000)]).endswith("'q19', ... and 4980 more")
+    assert problems.one_of([f"q{n}" for n in range(5_000)]).endswith("'q29', ... and 4970 more")
 
 
 def test_a_value_is_shown_without_reading_all_of_it() -> None:
