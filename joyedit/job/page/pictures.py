@@ -251,10 +251,10 @@ class Pictures:
         except OSError:
             return False
 
-    def may_view(self, key: str) -> bool:
-        """Whether this input is among those that get a copy to look at."""
+    def may_view(self, key: str, *, is_there: bool) -> bool:
+        """Whether this input is among those that have a copy to look at. One that is there counts."""
         with self._lock:
-            if key not in self._views and len(self._views) < MOST_VIEWS:
+            if is_there or len(self._views) < MOST_VIEWS:
                 self._views.add(key)
             return key in self._views
 
@@ -292,7 +292,7 @@ class _Copies:
         sides = {SMALL: small, VIEW: view, TINY: small and view}
         wanted = {side: all_of.name_of(key, side) for side in sides if key and sides[side]}
         there = {side: name for side, name in wanted.items() if all_of.has(name)}
-        if VIEW in wanted and VIEW not in there and not all_of.may_view(key):
+        if VIEW in wanted and not all_of.may_view(key, is_there=VIEW in there):
             del wanted[VIEW]
         fault = ""
         missing = [side for side in wanted if side not in there]

@@ -589,6 +589,7 @@ def test_views_are_bounded(made: MadeFolder, monkeypatch: pytest.MonkeyPatch) ->
     page = ReadPage(made.path)
     assert [bool(page.more(name)["inputs"][0]["view"]) for name in ("a", "b", "c")] == [True, True, False]
     assert page.more("c")["inputs"][0]["link"] == "../in/in2.png"
+    assert build_page(made.path, Building(workers=1)).made == 0  # those that are there count
 
 
 def test_the_parts_are_in_one_script(made: MadeFolder) -> None:
