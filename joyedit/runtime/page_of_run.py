@@ -59,13 +59,17 @@ def _pictures(count: int) -> str:
 
 def _build(output: Path, until: float, progress: Progress) -> BuiltPage:
     stopped = threading.Event()
-    with _signals(stopped.set):
-        building = Building(
-            hurry=lambda: time.monotonic() >= until,
-            stopped=lambda: stopped.is_set() or time.monotonic() >= until + REST_SECONDS,
-            told=lambda done: progress.note(f"making the page: {done} items so far"),
-        )
-        return build_page(output, building)
+    try:
+        with _signals(stopped.set):
+            building = Building(
+                hurry=lambda: time.monotonic() >= until,
+                stopped=lambda: stopped.is_set() or time.monotonic() >= until + REST_SECONDS,
+                told=lambda done: progress.note(f"making the page: {done} items so far"),
+            )
+            return build_page(output, building)
+    finally:
+        if stopped.is_set():  # the signal was for the process: it waits for no reader of its output either
+            progress.begin(stopped.is_set)
 
 
 @contextmanager

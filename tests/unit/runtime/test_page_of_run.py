@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ class Notes(NoProgress):
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.stopped: Callable[[], bool] = lambda: False
+
+    def begin(self, stopped: Callable[[], bool]) -> None:
+        self.stopped = stopped
 
     def note(self, text: str) -> None:
         self.said.append(text)
@@ -153,6 +158,7 @@ def test_a_signal_ends_the_page_and_not_the_run(
     assert notes.said == [f"no page was made: joyedit view {out} makes it"]
     assert signal.getsignal(number) == before
     assert not (out / PAGE).exists()
+    assert notes.stopped(), "the process waits for no reader of its output either"
 
 
 def test_more_signals_change_no_more(out: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
