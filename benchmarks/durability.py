@@ -196,7 +196,7 @@ def resume(folder: Path) -> dict[str, Any]:
     out.prepare()
     journal = Journal(out.path)
     info = FakeBackend(config).info
-    prints = Fingerprinter(model=info.identity, schedule=info.schedule, dtype=info.dtype, quality=95, metadata="keep")
+    prints = Fingerprinter.for_run(config, info.identity, info.schedule, info.dtype)
     shared = str(Shared.of(prints, source.shared(), source=source.name, output=config.output))
     data = (folder / "in" / "0.png").read_bytes()
     digest = sha256(data).hexdigest()

@@ -35,16 +35,14 @@ class StoredAlpha(NamedTuple):
         return alpha.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
 
 
-def with_alpha(flat: Image.Image, alpha: Image.Image) -> Image.Image:
-    """An RGB picture that was made from one on white -> RGBA: the white that shone through is taken out again."""
-    result = Image.new("RGBA", flat.size)
+def without_white(flat: Image.Image, alpha: Image.Image) -> Image.Image:
+    """An RGB picture that was made from one on white, without the white that shone through where `alpha` (L) let it."""
+    result = Image.new("RGB", flat.size)
     for top in range(0, flat.height, _ROWS):
         band = (0, top, flat.width, min(top + _ROWS, flat.height))
         covers = np.asarray(alpha.crop(band))[..., None]
         seen = np.asarray(flat.crop(band)).astype(np.float32)
         share = np.maximum(covers, 1).astype(np.float32) / 255
         colour = np.clip(np.rint(255 - (255 - seen) / share), 0, 255)
-        colour = np.where(covers == 255, seen, colour)
-        pixels = np.concatenate([colour.astype(np.uint8), covers], axis=-1)
-        result.paste(Image.fromarray(pixels), (0, top))
+        result.paste(Image.fromarray(np.where(covers == 255, seen, colour).astype(np.uint8)), (0, top))
     return result

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from joyedit.job.fit import Box
-from joyedit.job.pictures.alpha import with_alpha
+from joyedit.job.pictures.alpha import without_white
 from joyedit.job.pictures.profiles import PROFILE_ERRORS, Source, source_of, srgb, to_srgb
 from joyedit.job.pictures.properties import PictureProperties
 
@@ -34,7 +34,7 @@ def as_given(image: Image.Image, properties: PictureProperties, box: Box, *, for
     alpha = None
     if properties.alpha is not None and format in ("png", "webp"):
         alpha = properties.alpha.channel(box, (image.height, image.width))
-        image = with_alpha(image, alpha).convert("RGB")
+        image = without_white(image, alpha)
     coloured, profile = _coloured(image, properties, format, notes)
     if alpha is not None and coloured.mode in ("RGB", "L"):
         coloured.putalpha(alpha)

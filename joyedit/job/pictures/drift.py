@@ -7,7 +7,7 @@ changed does not count. Both pictures are brought to equal local contrast before
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +77,8 @@ def measure_drift(edited: Image.Image, picture: Image.Image) -> Drift | None:
             return None
     if alike < _FIRM:
         return None
-    found_drift = Drift(dx * long, dy * long, zoom)
-    return found_drift if _explains(found_drift, fixed, moved, scale) else Drift(0.0, 0.0, 1.0)
+    drift = Drift(dx * long, dy * long, zoom)
+    return drift if _explains(drift, fixed, moved, scale) else Drift(0.0, 0.0, 1.0)
 
 
 def without_drift(edited: Image.Image, drift: Drift) -> Image.Image:
@@ -86,12 +86,14 @@ def without_drift(edited: Image.Image, drift: Drift) -> Image.Image:
     width, height = edited.size
     pad = int(np.ceil(drift.reach(width, height))) + 2
     pixels = np.pad(np.asarray(edited), ((pad, pad), (pad, pad), (0, 0)), mode="edge")
-    zoom = drift.zoom
-    # Pillow asks for the place in the source of each pixel; the centre of the picture is the fixed point of the zoom.
-    left = pad + drift.dx + (1 - zoom) * width / 2
-    top = pad + drift.dy + (1 - zoom) * height / 2
-    way = (zoom, 0.0, left, 0.0, zoom, top)
+    way = _way(drift.zoom, drift.dx, drift.dy, width, height)
+    way = (*way[:2], way[2] + pad, *way[3:5], way[5] + pad)
     return Image.fromarray(pixels).transform((width, height), Image.Transform.AFFINE, way, Image.Resampling.BICUBIC)
+
+
+def _way(zoom: float, dx: float, dy: float, width: int, height: int) -> tuple[float, ...]:
+    """Where Pillow finds each pixel of a picture without its drift; the centre is the fixed point of the zoom."""
+    return zoom, 0.0, dx + (1 - zoom) * width / 2, 0.0, zoom, dy + (1 - zoom) * height / 2
 
 
 def _features(image: Image.Image, size: tuple[int, int]) -> Array:
@@ -104,15 +106,11 @@ def _features(image: Image.Image, size: tuple[int, int]) -> Array:
 
 
 def _blurred(pixels: Array, radius: float) -> Array:
-    blurred: Array = np.asarray(_gaussian(Image.fromarray(pixels), radius), dtype=np.float32)
-    return blurred
-
-
-def _gaussian(image: Image.Image, radius: float) -> Any:
     """Pillow blurs no float pictures, but it scales them: a small one scaled up again is as smooth."""
+    image = Image.fromarray(pixels)
     size = max(2, round(image.width / radius)), max(2, round(image.height / radius))
     small = image.resize(size, Image.Resampling.BILINEAR)
-    return small.resize(image.size, Image.Resampling.BICUBIC)
+    return np.asarray(small.resize(image.size, Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 def _refined(fixed: Array, moved: Array, start: NDArray[np.float64]) -> tuple[tuple[float, float, float], float] | None:
@@ -151,10 +149,10 @@ def _explains(drift: Drift, fixed: Array, moved: Array, scale: float) -> bool:
     picture = Image.fromarray(moved)
     inside = _inside(fixed)
     place = np.array([drift.zoom - 1, drift.dx * scale, drift.dy * scale])
-    rests = [np.abs(fixed - _warped(picture, now))[inside] for now in (np.zeros(3), place)]
-    spread = max(1.4826 * float(np.median(rests[1])), 0.05)
-    still, moved_cost = (float((1 - (1 - np.minimum(rest / (_TUKEY * spread), 1) ** 2) ** 3).mean()) for rest in rests)
-    return moved_cost <= _BETTER * still
+    without, with_it = (np.abs(fixed - _warped(picture, at))[inside] for at in (np.zeros(3), place))
+    spread = max(1.4826 * float(np.median(with_it)), 0.05)
+    costs = [float((1 - (1 - np.minimum(rest / (_TUKEY * spread), 1) ** 2) ** 3).mean()) for rest in (with_it, without)]
+    return costs[0] <= _BETTER * costs[1]
 
 
 def _inside(pixels: Array) -> tuple[slice, slice]:
@@ -164,9 +162,6 @@ def _inside(pixels: Array) -> tuple[slice, slice]:
 
 
 def _warped(picture: Image.Image, now: NDArray[np.float64]) -> Array:
-    zoom, dx, dy = 1 + now[0], now[1], now[2]
-    left = dx + (1 - zoom) * picture.width / 2
-    top = dy + (1 - zoom) * picture.height / 2
-    way = (zoom, 0.0, left, 0.0, zoom, top)
+    way = _way(1 + now[0], now[1], now[2], picture.width, picture.height)
     warped = picture.transform(picture.size, Image.Transform.AFFINE, way, Image.Resampling.BICUBIC)
     return np.asarray(warped, dtype=np.float32)

@@ -133,22 +133,26 @@ class ItemNames:
         return CellName(name, output, cell_ids(name, others, cell))
 
     def _takes_id(self, name: str, number: int, problems: list[Problem]) -> bool:
-        """Take an id. Says whether the item can have it."""
-        reason = name_problem(name)
-        if reason is not None:
-            problems.append(Problem(f"the id {shown(name)} {reason}", "it becomes the name of a file", key="id"))
-            return False
-        problem = self._taken.take_id(name, number)
-        _add(problems, problem)
-        return problem is None
+        """Take the id of an item. Says whether it can have it."""
+        return self._takes(name, number, problems, "it becomes the name of a file", self._taken.take_id)
 
     def _takes_cell(self, name: str, number: int, problems: list[Problem]) -> bool:
         """Take the id of a cell. Says whether it can have it."""
+        return self._takes(name, number, problems, "give the item a shorter id", self._taken.take_cell)
+
+    def _takes(
+        self,
+        name: str,
+        number: int,
+        problems: list[Problem],
+        remedy: str,
+        take: Callable[[str, int], Problem | None],
+    ) -> bool:
         reason = name_problem(name)
         if reason is not None:
-            problems.append(Problem(f"the id {shown(name)} {reason}", "give the item a shorter id", key="id"))
+            problems.append(Problem(f"the id {shown(name)} {reason}", remedy, key="id"))
             return False
-        problem = self._taken.take_cell(name, number)
+        problem = take(name, number)
         _add(problems, problem)
         return problem is None
 

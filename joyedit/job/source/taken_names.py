@@ -71,21 +71,11 @@ class TakenNames:
 
     def take_id(self, name: str, number: int) -> Problem | None:
         """Takes the id `name`, or says which line has it."""
-        taken = self._ids.get(name)
-        if taken is not None:
-            message = f"the id {shown(name)} is taken by line {taken}"
-            return Problem(message, "give each item an id of its own", key="id")
-        self._ids[name] = number
-        return None
+        return _take(self._ids, name, number, f"the id {shown(name)}")
 
     def take_cell(self, name: str, number: int) -> Problem | None:
         """Takes the id of a cell of a matrix, or says which line has it. Ids of `take_id` are others."""
-        taken = self._cells.get(name)
-        if taken is not None:
-            message = f"the id {shown(name)}, which a matrix gives, is taken by line {taken}"
-            return Problem(message, "give each item an id of its own", key="id")
-        self._cells[name] = number
-        return None
+        return _take(self._cells, name, number, f"the id {shown(name)}, which a matrix gives,")
 
     def take_output(self, name: str, number: int) -> Problem | None:
         """Takes the output `name`, or says why it is not free."""
@@ -125,6 +115,15 @@ class TakenNames:
             message = f"the output {shown(name)} is taken by line {self._outputs[folded]}"
             return Problem(message, _OWN_NAMES, key="output")
         return None
+
+
+def _take(table: dict[str, int], name: str, number: int, told: str) -> Problem | None:
+    """Takes `name` in `table`, or says which line has it; `told` is what it is called then."""
+    taken = table.get(name)
+    if taken is not None:
+        return Problem(f"{told} is taken by line {taken}", "give each item an id of its own", key="id")
+    table[name] = number
+    return None
 
 
 def _picture_folders(folded: str) -> list[str]:

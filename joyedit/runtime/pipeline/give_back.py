@@ -22,9 +22,9 @@ from joyedit.job.spec import RunConfig
 from joyedit.runtime.protocol import ReadyItem
 
 _RGB = 4
+"""Bytes for one pixel of a picture that Pillow holds."""
 _WORKING = 16
 """Bytes for one pixel of a result: it is there in three forms at most while it is made, and as a file."""
-
 
 DriftRecord: TypeAlias = "dict[str, float] | None"
 

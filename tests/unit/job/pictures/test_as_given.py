@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageCms
 
 from joyedit.job.fit import Box
 from joyedit.job.pictures import icc
-from joyedit.job.pictures.alpha import StoredAlpha, with_alpha
+from joyedit.job.pictures.alpha import StoredAlpha, without_white
 from joyedit.job.pictures.as_given import AsGiven, as_given, is_grey
 from joyedit.job.pictures.decode import Picture, load_picture
 from joyedit.job.pictures.jpeg_quality import quality_of
@@ -96,8 +97,6 @@ def test_the_profile_of_a_grey_picture(tmp_path: Path) -> None:
 
 def _grey_profile(gamma: float) -> bytes:
     """A profile of version 2 for grey, with one gamma."""
-    import struct
-
     curve = struct.pack(">4sIIH", b"curv", 0, 1, round(gamma * 256)) + b"\0\0"
     white = struct.pack(">4sI3i", b"XYZ ", 0, 63190, 65536, 54061)
     text = struct.pack(">4sII", b"desc", 0, 5) + b"grey\0" + bytes(79)
@@ -148,7 +147,7 @@ def test_alpha_of_a_part_and_of_another_size(tmp_path: Path) -> None:
     assert stored.channel(WHOLE, SIZE).tobytes() == alpha.tobytes()
 
 
-def test_palettes_and_grey_with_alpha(tmp_path: Path) -> None:
+def test_palettes_and_grey_without_white(tmp_path: Path) -> None:
     grey = coloured().convert("LA")
     grey.putalpha(Image.new("L", (80, 60), 200))
     result, _ = given_back(tmp_path / "p.png", grey)
@@ -165,7 +164,7 @@ def test_white_is_taken_out_of_every_cover() -> None:
     covers = np.arange(256, dtype=np.uint8)[None]
     flat = Image.new("RGB", (256, 1), "white")
     flat.paste(Image.fromarray(colour), mask=Image.fromarray(covers))
-    got = np.asarray(with_alpha(flat, Image.fromarray(covers)))
+    got = np.asarray(without_white(flat, Image.fromarray(covers)))
     assert np.abs(got[0, 32:, :3].astype(int) - colour[0, 32:]).max() <= 8
     assert np.array_equal(got[0, 255, :3], colour[0, 255])
 

@@ -111,14 +111,12 @@ def test_a_comment_in_utf_16() -> None:
 
 
 def test_text_beyond_ascii_stays_as_it_is() -> None:
-    name = "Jürgen Müller".encode()
     data = block()
     changed = data.replace(b"Canon\0", b"C\xc3\xb3n\0\0")
     assert changed != data
     upright = ExifBlock(changed)
     upright.set_upright((2, 2))
     assert b"C\xc3\xb3n" in bytes(upright)
-    assert name not in data
 
 
 def test_damage_is_told_or_does_no_harm() -> None:
