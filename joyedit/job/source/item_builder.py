@@ -29,13 +29,14 @@ from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.parameter import BOX
 from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
 from joyedit.job.source.problems import Record, Table, cut, one_message, shown
-from joyedit.job.source.result_sizes import asked_size
+from joyedit.job.source.result_sizes import AskedSize, asked_size
 from joyedit.job.source.schema import PICTURE_KEYS, Line
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.text import MAX_ITEM
 from joyedit.job.source.written_paths import is_plain
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
 
+_UNSAID = (None, None, None)
 _SHOWN_TEXT = 2000
 _SHOWN_PATH = 1000
 _TOO_LONG = Problem(f"this item has more than {MAX_ITEM >> 20} MiB beside its pictures")
@@ -91,6 +92,9 @@ class ItemBuilder:
         self._own_settings: dict[tuple[Settings, ...], tuple[Settings, Sampling]] = {}
         self.settings = options.settings(defaults.settings, self.loras.settings)
         self._sampling = self.settings.sampling()
+        faults: list[Problem] = []
+        size = asked_size(self.settings, faults)
+        self._size = None if faults else size  # else each line is told of them
         self.matrix = options.matrix
         self._box = options.default_box
         self.counted = 0
@@ -201,15 +205,16 @@ class ItemBuilder:
         columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
         problems += wrong_loras
         settings, _ = self._settings_with(loras)
-        asked = asked_size(settings, problems, line)
+        asked = self._asked_size(line, settings, problems)
         fit = line.fit or settings.fit or "crop"
-        facts = partial(self._facts, pictures[0].path if pictures else "", record.line, values, columns)
-        named = [(edit.cell, partial(facts, edit)) for edit in edits]
+        facts = None
+        if self._names.outputs.has_template:
+            facts = partial(self._facts, pictures[0].path if pictures else "", record.line, values, columns)
+        named = [(edit.cell, None if facts is None else partial(facts, edit)) for edit in edits]
         names = self._names.give(line, values, pictures, max(record.line, 1), named, problems=problems)
         self.counted += len(names.cells)
-        built = _Built([], problems, line, names.id, edits[0].instruction, missing, loras)
         if problems or not make:
-            return built
+            return _Built([], problems, line, names.id, edits[0].instruction, missing, loras)
         images = tuple([in_line[found.path] if found.path in in_line else Path(found.path) for found in pictures])
         items = [
             EditItem(
@@ -232,7 +237,13 @@ class ItemBuilder:
             )
             for name, edit in zip(names.cells, edits, strict=True)
         ]
-        return built._replace(items=items)
+        return _Built(items, problems, line, names.id, edits[0].instruction, missing, loras)
+
+    def _asked_size(self, line: Line, settings: Settings, problems: list[Problem]) -> AskedSize:
+        """The size of an item. Most lines say nothing of it, and have that of the run."""
+        if self._size is not None and settings is self.settings and (line.width, line.height, line.size) == _UNSAID:
+            return self._size
+        return asked_size(settings, problems, line)
 
     def _facts(
         self,

@@ -69,7 +69,7 @@ class ItemNames:
         values: Mapping[str, str],
         pictures: Sequence[FoundPicture],
         number: int,
-        cells: Sequence[tuple[Cell, Callable[[], Facts]]],
+        cells: Sequence[tuple[Cell, Callable[[], Facts] | None]],
         *,
         problems: list[Problem],
     ) -> Names:
@@ -111,14 +111,14 @@ class ItemNames:
         number: int,
         problems: list[Problem],
         *,
-        at: tuple[Cell, Callable[[], Facts]],
+        at: tuple[Cell, Callable[[], Facts] | None],
     ) -> CellName | None:
         """The names of one cell; None if it cannot have them."""
         cell, facts = at
         name = cell_id(base, cell)
         if self._has_matrix and not self._takes_cell(name, number, problems):
             return None
-        output = self.outputs.output(name, cell, line.output, facts() if self.outputs.has_template else None)
+        output = self.outputs.output(name, cell, line.output, None if facts is None else facts())
         if isinstance(output, Problem):
             problem: Problem | None = output
         elif output in self._of_line:

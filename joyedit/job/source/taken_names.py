@@ -71,11 +71,11 @@ class TakenNames:
 
     def take_id(self, name: str, number: int) -> Problem | None:
         """Takes the id `name`, or says which line has it."""
-        return _take(self._ids, name, number, f"the id {shown(name)}")
+        return _take(self._ids, name, number)
 
     def take_cell(self, name: str, number: int) -> Problem | None:
         """Takes the id of a cell of a matrix, or says which line has it. Ids of `take_id` are others."""
-        return _take(self._cells, name, number, f"the id {shown(name)}, which a matrix gives,")
+        return _take(self._cells, name, number, ", which a matrix gives,")
 
     def take_output(self, name: str, number: int) -> Problem | None:
         """Takes the output `name`, or says why it is not free."""
@@ -117,11 +117,13 @@ class TakenNames:
         return None
 
 
-def _take(table: dict[str, int], name: str, number: int, told: str) -> Problem | None:
-    """Takes `name` in `table`, or says which line has it; `told` is what it is called then."""
+def _take(table: dict[str, int], name: str, number: int, what: str = "") -> Problem | None:
+    """Takes the id `name` in `table`, or says which line has it; `what` says more of the id."""
     taken = table.get(name)
     if taken is not None:
-        return Problem(f"{told} is taken by line {taken}", "give each item an id of its own", key="id")
+        return Problem(
+            f"the id {shown(name)}{what} is taken by line {taken}", "give each item an id of its own", key="id"
+        )
     table[name] = number
     return None
 
