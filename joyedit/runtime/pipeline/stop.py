@@ -1,7 +1,8 @@
 """When a run is to stop before its end: on a signal, or when its time is over.
 
 The first Ctrl-C, SIGTERM or hang-up lets the running batches finish. The second ends the process at once; only
-the running batches are lost, because the journal is whole at every instant.
+the running batches are lost, because the journal is whole at every instant. What comes after the second changes
+nothing: the last report is written, or its time ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Literal
+from typing import Literal, NoReturn
 
 from joyedit.errors import EXIT_INTERRUPTED
 from joyedit.job.pictures.decoder_messages import stderr_number
@@ -82,8 +83,10 @@ class Stop:
             if not self.started:
                 self.interrupt()
                 INTERRUPTS.interrupt(lambda: not self.started and not self._ended)
-            if seen > 1:
-                self._exit(first=seen == 2)
+            if seen > 2:  # the last words are under way, and end soon
+                return
+            if seen == 2:
+                self._exit()
             self.interrupt()
             # The signal may have come in the middle of a write to the same stream.
             with contextlib.suppress(RuntimeError, OSError):
@@ -101,15 +104,14 @@ class Stop:
                 for number, old in before.items():
                     signal.signal(number, old)
 
-    def _exit(self, *, first: bool) -> None:
+    def _exit(self) -> NoReturn:
         """End the process at once."""
-        if first:
-            _say_at_once(b"\nstopped at once; run the same command again to continue\n")
-            # A disk that does not answer must not keep the process.
-            signal.signal(signal.SIGALRM, lambda *_: os._exit(EXIT_INTERRUPTED))
-            signal.setitimer(signal.ITIMER_REAL, LAST_SECONDS)
-            with contextlib.suppress(Exception):
-                self.before_exit()
+        _say_at_once(b"\nstopped at once; run the same command again to continue\n")
+        # A disk that does not answer must not keep the process.
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(EXIT_INTERRUPTED))
+        signal.setitimer(signal.ITIMER_REAL, LAST_SECONDS)
+        with contextlib.suppress(Exception):
+            self.before_exit()
         os._exit(EXIT_INTERRUPTED)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +65,30 @@ def test_another_thread_takes_no_signals() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+_THREE_SIGNALS = """
+import signal, sys
+from pathlib import Path
+from joyedit.runtime.pipeline.stop import Stop
+
+def last_words():
+    signal.raise_signal(signal.SIGTERM)
+    Path(sys.argv[1]).write_text("written")
+
+stop = Stop()
+stop.before_exit = last_words
+with stop.signals(lambda reason: None):
+    stop.started = True
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_a_third_signal_does_not_cut_the_last_words(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _THREE_SIGNALS, tmp_path / "words"], stderr=subprocess.PIPE, text=True
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert "stopped at once" in ended.stderr
+    assert (tmp_path / "words").read_text() == "written"
