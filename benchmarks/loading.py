@@ -6,13 +6,14 @@
 The weights are random; they are written to the folder first (50 GB for the published size), and lie in the system's
 cache of files then. Each measurement is a process of its own, with an edit of one step: seconds until the backend takes
 its first batch, until the DiT computes, and until the picture. "disk" leaves the host so little memory that a part of
-the blocks is read from the files in each step.
+the blocks is read from the files in each step. `--cold` asks the system to forget the files before each measurement.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,8 @@ def main() -> None:
     rows = []
     for _ in range(args.rounds):
         for budget in ("resident", *args.budgets):
+            if args.cold:
+                forget(args.folder)
             done = subprocess.run(
                 [sys.executable, __file__, *sys.argv[1:], "--one", budget],
                 stdout=subprocess.PIPE,
@@ -69,8 +72,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--budgets", nargs="*", default=["24GB", "8GB"])
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--cold", action="store_true", help="read from the disk, not from the system's cache")
     parser.add_argument("--one", help="measure one budget in this process")
     return parser.parse_args()
+
+
+def forget(folder: Path) -> None:
+    """Ask the system to drop the checkpoint's files from its cache. Dirty pages are written first."""
+    for path in folder.rglob("*.safetensors"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write(args: argparse.Namespace) -> None:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from joyedit.errors import CheckpointError, DeviceError, first_line
 from joyedit.models.transfer import to_device_as
 from joyedit.printable import brief
+from joyedit.weights.device_reader import DeviceReader
 from joyedit.weights.files import TensorFiles
 from joyedit.weights.names import DROP, Fit, Rename
-from joyedit.weights.stored import StoredReader
+from joyedit.weights.stored import Stored, StoredReader
 
 SHOWN = 8
 """How many names of one kind of fault an error lists."""
@@ -117,21 +118,22 @@ def load(
 ) -> None:
     """Fill a checked component's network. `dtype_of` gives each parameter's dtype by its name.
 
-    Files are mapped into memory, and tensors go one at a time from the mapping to the device, where they
-    take their dtype: the host holds no copy but the system's own cache of the file. Raises CheckpointError
-    for a file that cannot be read, DeviceError where the device has no room, and CancelledError
-    when `cancelled` says so between two tensors.
+    Tensors go one at a time to the device, where they take their dtype: the host holds no copy but the system's own
+    cache of the file. On a CUDA device they arrive on the current stream. Raises CheckpointError for a file that cannot
+    be read, DeviceError where the device has no room, and CancelledError when `cancelled` says so between two
+    tensors.
     """
     state: dict[str, Tensor] = {}
-    with told_as_faults_of(component, device, dtype_of):
-        # An Apple GPU lacks some of the dtypes of files, so weights take theirs before they go there.
-        for source, tensor in component.files.read(HOST if device.type == "mps" else device):
-            if cancelled():
-                raise CancelledError
-            target = component.rename(source)
-            if target:
-                state[target] = to_device_as(component.fit(tensor), device, dtype_of(target)).contiguous()
-        component.module.load_state_dict(state, strict=True, assign=True)
+    reader = WeightReader(component, device, dtype_of)
+    try:
+        with told_as_faults_of(component, device, dtype_of):
+            for name, tensor in reader.tensors(list(reader.sources)):
+                if cancelled():
+                    raise CancelledError
+                state[name] = to_device_as(tensor, device, dtype_of(name)).contiguous()
+            component.module.load_state_dict(state, strict=True, assign=True)
+    finally:
+        reader.close()
     component.module.requires_grad_(False).eval()
 
 
@@ -151,17 +153,23 @@ class Destination(Protocol):
         """What `host_view` gave holds the weight now."""
 
     def place(self, name: str, tensor: Tensor) -> None:
-        """Take a weight as it is mapped from its file, in the file's dtype."""
+        """Take a weight in its file's dtype. On a CUDA device it arrives on the current stream."""
 
 
 class WeightReader:
-    """Reads single weights of a checked component, by their names in the network."""
+    """Reads single weights of a checked component, by their names in the network. `device` is where `tensors` go."""
 
-    def __init__(self, component: Component) -> None:
+    def __init__(
+        self, component: Component, device: torch.device = HOST, dtype_of: Callable[[str], torch.dtype] | None = None
+    ) -> None:
         self._component = component
         targets = ((source, component.rename(source)) for source in component.files.shapes())
         self.sources = {target: source for source, target in targets if target}
         self._reader = StoredReader()
+        self._dtype_of = dtype_of
+        # An Apple GPU lacks some of the dtypes of files, so weights take theirs before they go there.
+        self._mapped_to = HOST if device.type == "mps" else device
+        self._to_device = DeviceReader(self._reader, device) if device.type == "cuda" else None
 
     def fill(self, views: Mapping[str, Tensor]) -> None:
         """Read these weights into the host's memory. They take its dtype."""
@@ -176,10 +184,23 @@ class WeightReader:
             others[source].copy_(self._component.fit(tensor))
 
     def tensors(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """These weights as they are mapped from their files."""
-        sources = [self.sources[name] for name in names]
-        for name, (_, tensor) in zip(names, self._component.files.read(HOST, sources), strict=True):
+        """These weights on the device, in the dtype of their files, one at a time."""
+        direct = {name: stored for name in names if (stored := self._direct(name)) is not None}
+        mapped = self._component.files.read(self._mapped_to, [self.sources[n] for n in names if n not in direct])
+        for name in names:
+            if name in direct and self._to_device is not None:
+                tensor = self._to_device.read(direct[name])
+                tensor = tensor.view(self._component.files.shapes()[self.sources[name]])
+            else:
+                _, tensor = next(mapped)
             yield name, self._component.fit(tensor)
+
+    def _direct(self, name: str) -> Stored | None:
+        """Where the elements of a weight lie that can be read straight to the device, as it keeps their dtype."""
+        if self._to_device is None or self._dtype_of is None:
+            return None
+        stored = self._component.files.stored(self.sources[name])
+        return stored if stored is not None and stored.dtype == self._dtype_of(name) else None
 
     def close(self) -> None:
         """Close the files."""
@@ -195,9 +216,9 @@ def load_in_order(
 ) -> None:
     """Bring the weights of a checked component to their destination, in the order that it wishes.
 
-    Raises the same errors as `load`.
+    Those that `place` takes are on the device already, on the current stream. Raises the same errors as `load`.
     """
-    reader = WeightReader(component)
+    reader = WeightReader(component, device, dtype_of)
     names = [name for name in sorted(reader.sources, key=destination.order) if not destination.is_read_later(name)]
     views = {name: view for name in names if (view := destination.host_view(name)) is not None}
     mapped = reader.tensors([name for name in names if name not in views])

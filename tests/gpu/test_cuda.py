@@ -27,6 +27,9 @@ from joyedit.models.dit import DiT
 from joyedit.models.vae import VAE
 from joyedit.runtime.tuning.attention_choice import check, choose_attention, measure
 from joyedit.runtime.tuning.fused_check import fault
+from joyedit.weights import device_reader
+from joyedit.weights.device_reader import DeviceReader
+from joyedit.weights.load import WeightReader
 from joyedit.weights.lora_file import layer_shapes
 from nano.networks import dit_config
 from nano.trainable import TrainableMLP
@@ -303,6 +306,33 @@ def test_a_pipelined_run_gives_the_pictures_of_single_edits(
 
 @pytest.mark.parametrize("fused", ["auto", "off"])
 @pytest.mark.parametrize("offload", ["none", "blocks"])
+def test_weights_read_straight_to_the_device(diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the mapped files, whatever the size of the pinned pieces."""
+
+    def weights(**options: Any) -> dict[str, Tensor]:
+        model = editing.backend(diffusers_checkpoint, device="cuda", dtype="fp32", **options)
+        networks = {"dit": model.dit, "vae": model.vae, "encoder": model.text_encoder}
+        found = {
+            f"{key}.{name}": p.detach().cpu() for key, net in networks.items() for name, p in net.named_parameters()
+        }
+        model.close()
+        return found
+
+    monkeypatch.setattr(WeightReader, "_direct", lambda self, name: None)
+    mapped = weights()
+    monkeypatch.undo()
+    monkeypatch.setenv("JOYEDIT_CACHE", str(diffusers_checkpoint.parent / "cache"))
+    read: list[int] = []
+    plain = DeviceReader.read
+    monkeypatch.setattr(DeviceReader, "read", lambda self, stored: (read.append(stored.nbytes), plain(self, stored))[1])
+    for size in (1 << 12, 1 << 27):
+        monkeypatch.setattr(device_reader, "SLOT_BYTES", size)
+        direct = weights()
+        assert direct.keys() == mapped.keys()
+        assert all(torch.equal(direct[name], mapped[name]) for name in mapped)
+    assert sum(read) > sum(tensor.nbytes for tensor in mapped.values())  # twice most of them
+
+
 def test_loras_merged_for_a_run_or_for_a_batch(
     diffusers_checkpoint: Path, tmp_path: Path, fused: str, offload: str
 ) -> None:

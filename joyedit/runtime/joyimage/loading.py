@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -167,15 +168,21 @@ def _load(part: _Part, wanted: DeviceChoice, cancelled: Callable[[], bool] = lam
     """Load one network to the end: onto the device, or to where its placement says."""
     component, placed, merger = part.component, part.placed, part.merger
     dtype_of = partial(wanted.dtype_of, component.name)
-    if placed is None:
-        load(component, wanted.device, dtype_of, cancelled)
-        if merger is not None:
-            merger.network(component.module)
-    else:
-        destination = placed if merger is None else _MergedOnTheWay(placed, merger)
-        load_in_order(component, destination, wanted.device, dtype_of, cancelled)
+    with _stream_of_its_own(wanted.device):
+        if placed is None:
+            load(component, wanted.device, dtype_of, cancelled)
+            if merger is not None:
+                merger.network(component.module)
+        else:
+            destination = placed if merger is None else _MergedOnTheWay(placed, merger)
+            load_in_order(component, destination, wanted.device, dtype_of, cancelled)
     if wanted.device.type == "cuda":
         torch.cuda.synchronize(wanted.device)
+
+
+def _stream_of_its_own(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which copies wait for nothing that is computed meanwhile."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:

@@ -18,7 +18,6 @@ from joyedit.runtime.placement.plan import FEWEST_SLOTS
 
 REST = -1
 """Stands for the number of a layer: all weights that are in none."""
-HOST = torch.device("cpu")
 
 
 def _nothing() -> None:
@@ -150,6 +149,7 @@ class PlacedNetwork:
         self._device = device
         self._dtype_of = dtype_of
         self._on_host = frozenset(on_host)
+        self._kept: dict[str, Tensor] = {}
         self.groups = [PlacedLayers(network, one, device, dtype_of) for one in passing]
         inside = {name for group in self.groups for name in group.layer_of}
         rest = [name for name, _ in network.named_parameters() if name not in inside]
@@ -170,28 +170,40 @@ class PlacedNetwork:
         return group is not None and layer in group.from_disk
 
     def host_view(self, name: str) -> Tensor | None:
-        """The host's memory for a weight of a layer that waits there, to be filled; None for every other weight."""
+        """The host's memory for a weight that waits or stays there, to be filled; None for every other weight."""
+        if name in self._on_host:
+            if name not in self._kept:
+                shape = self._network.get_parameter(name).shape
+                self._kept[name] = torch.empty(shape, dtype=self._dtype_of(name))
+            return self._kept[name]
         group, layer = self._where(name)
         return group.host.view(layer, name) if group is not None and layer in group.on_host else None
 
     def filled(self, name: str) -> None:
         """What `host_view` gave holds its weight."""
         group, layer = self._where(name)
-        assert group is not None
-        if group.arrivals.arrived(layer):
+        if group is None:
+            assign(self._network, name, self._kept.pop(name))
+            if self._rest.arrived(REST):
+                self._rest.complete(REST)
+        elif group.arrivals.arrived(layer):
             group.host.close(layer)
             group.arrivals.complete(layer)
 
     def place(self, name: str, tensor: Tensor) -> None:
-        """Put a weight where it belongs. It is copied unless it is there already."""
+        """Put a weight where it belongs. It is copied unless it is there already.
+
+        One on a CUDA device may still be arriving on the current stream.
+        """
         view = self.host_view(name)
         if view is not None:
             view.copy_(tensor)
             self.filled(name)
             return
+        if self._copies is not None:
+            self._copies.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
-            where = HOST if name in self._on_host else self._device
-            assign(self._network, name, to_device_as(tensor, where, self._dtype_of(name)).contiguous())
+            assign(self._network, name, to_device_as(tensor, self._device, self._dtype_of(name)).contiguous())
         group, layer = self._where(name)
         arrivals = self._rest if group is None else group.arrivals
         if arrivals.arrived(layer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,8 +33,8 @@ def gated(monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> th
     """The transformer's tensors come when the event is set; `fault` instead of the second one."""
     gate = threading.Event()
 
-    def read(self: SafetensorsFiles, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        for number, entry in enumerate(READ(self, device)):
+    def read(self: SafetensorsFiles, device: torch.device, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        for number, entry in enumerate(READ(self, device, names)):
             if "transformer" in self.where:
                 assert gate.wait(20)
                 if fault is not None and number == 1:

@@ -61,14 +61,15 @@ def test_files_are_read_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file may hold float64, which this device lacks."""
     asked = []
 
-    def read(device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+    def read(device: torch.device, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
         asked.append(device)
+        assert names == ["weight", "bias"]
         yield "weight", torch.ones(2, 3, dtype=torch.float64)
         yield "bias", torch.ones(2, dtype=torch.float16)
 
     monkeypatch.setattr(loading, "to_device_as", lambda tensor, device, dtype: tensor.to(dtype))
     module = torch.nn.Linear(3, 2, device="meta")
-    files: Any = SimpleNamespace(read=read, where="here")
+    files: Any = SimpleNamespace(read=read, where="here", shapes=lambda: {"weight": (2, 3), "bias": (2,)})
     component = Component(name="net", module=module, files=files, rename=lambda name: name, fit=lambda tensor: tensor)
     loading.load(component, MPS, lambda name: torch.float32)
     assert asked == [torch.device("cpu")]

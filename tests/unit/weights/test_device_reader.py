@@ -1,0 +1,66 @@
+"""Weights that go to a CUDA device through pinned memory: the pieces, and that none is overwritten on its way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from joyedit.errors import CheckpointError
+from joyedit.weights import device_reader
+from joyedit.weights.device_reader import SLOTS, DeviceReader
+from joyedit.weights.stored import Stored, StoredReader
+
+
+class Copied:
+    """Stands for an event of CUDA, and notes what happens."""
+
+    calls: list[str]
+
+    def record(self, stream: object) -> None:
+        self.calls.append("copy")
+
+    def synchronize(self) -> None:
+        self.calls.append("wait")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    found: list[str] = []
+    monkeypatch.setattr(Copied, "calls", found, raising=False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(device_reader, "_Slot", lambda memory: Slot(memory))
+    monkeypatch.setattr(device_reader, "_pinned", lambda size: torch.empty(size, dtype=torch.uint8))
+    monkeypatch.setattr(device_reader, "SLOT_BYTES", 16)
+    return found
+
+
+class Slot:
+    def __init__(self, memory: Tensor) -> None:
+        self.memory, self.copied = memory, Copied()
+
+
+def stored(path: Path, tensor: Tensor, offset: int = 0) -> Stored:
+    data = tensor.view(torch.uint8).numpy().tobytes()
+    path.write_bytes(bytes(offset) + data)
+    return Stored(path=path, offset=offset, nbytes=len(data), dtype=tensor.dtype)
+
+
+def test_a_tensor_comes_in_pieces_and_each_slot_is_waited_for(calls: list[str], tmp_path: Path) -> None:
+    expected = torch.arange(45, dtype=torch.bfloat16)  # 90 bytes: five whole pieces and a part
+    reader = StoredReader()
+    got = DeviceReader(reader, torch.device("cpu")).read(stored(tmp_path / "a", expected, offset=7))
+    reader.close()
+    assert torch.equal(got, expected)
+    assert calls == ["copy"] * SLOTS + ["wait", "copy"] * (6 - SLOTS)
+
+
+def test_a_file_that_ends_too_early(calls: list[str], tmp_path: Path) -> None:
+    place = stored(tmp_path / "a", torch.ones(40))
+    (tmp_path / "a").write_bytes(b"short")
+    reader = StoredReader()
+    with pytest.raises(CheckpointError, match="became shorter"):
+        DeviceReader(reader, torch.device("cpu")).read(place)
+    reader.close()
