@@ -26,10 +26,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from joyedit.models.attention import TextLengths
+from joyedit.models.compiled_blocks import CompiledBlocks
 from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.models.qwen_prompts import MergedGrid
 from joyedit.models.schedule import TRAIN_TIMESTEPS, sigmas
-from joyedit.models.strategies import CompiledBlocks, PlainBlocks
+from joyedit.models.strategies import PlainBlocks
 from joyedit.runtime.joyimage.conditioning import PromptBuilder
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise
 from joyedit.runtime.joyimage.pixels import picture_of

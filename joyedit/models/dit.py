@@ -20,7 +20,6 @@ from joyedit.models.blocks import ConditionEmbedder, DoubleBlock, layer_norm
 from joyedit.models.config import DiTConfig
 from joyedit.models.rope import TokenGrid, rope_table
 from joyedit.models.strategies import (
-    CompiledBlocks,
     ForwardPass,
     InPlaceBlocks,
     LayerWeights,
@@ -61,6 +60,8 @@ class DiT(nn.Module):
 
     def compile_blocks(self) -> None:
         """Run compiled blocks. The first forward compiles them."""
+        from joyedit.models.compiled_blocks import CompiledBlocks
+
         self.strategy = CompiledBlocks
 
     def patchify(self, latent: Tensor) -> Tensor:

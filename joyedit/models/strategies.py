@@ -1,7 +1,7 @@
 """How the DiT runs its blocks: strategies of one signature, between which results differ by rounding only.
 
 A strategy takes what all blocks of one forward share and returns a `RunBlock`, which the DiT calls for each block in
-order. `fused_blocks.py` holds the strategy for Triton kernels.
+order. `fused_blocks.py` holds the strategy for Triton kernels, `compiled_blocks.py` the one for torch's compiler.
 
 Legend: B samples, S image tokens a sample, T text tokens of all samples, M hidden channels, L blocks, D channels a
 head.
@@ -9,16 +9,13 @@ head.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
 from torch import Tensor
-from torch.fx.experimental import _config as fx_config
 
-from joyedit.models.attention import AttentionFn, InPlaceSequences, JointSequences, Packed, TextLengths
+from joyedit.models.attention import AttentionFn, InPlaceSequences, JointSequences, TextLengths
 from joyedit.models.blocks import DoubleBlock
 
 
@@ -96,38 +93,3 @@ class InPlaceBlocks(PlainBlocks):
     """Runs `DoubleBlock.forward` and writes query, key and value where the attention reads them. For inference."""
 
     sequences = InPlaceSequences
-
-
-class _InterruptedSequences(JointSequences):
-    """The attention stays out of the compiled code: text lengths and offsets would become part of it."""
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def attend(self, query: Any, key: Any, value: Any, target: int | None = None) -> Packed:
-        return super().attend(query, key, value, target)
-
-
-class CompiledBlocks(PlainBlocks):
-    """Runs what torch makes of `DoubleBlock.forward`: one function before the attention and one after it.
-
-    All blocks share them. All sizes are dynamic, so a new instruction or picture size compiles nothing. Only another
-    number of samples does.
-    """
-
-    sequences: type[JointSequences] = _InterruptedSequences
-
-    def __call__(
-        self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
-    ) -> tuple[Tensor, Tensor]:
-        # Without this, sizes that happen to be equal would count as one size, and the next instruction would compile.
-        with fx_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-            out: tuple[Tensor, Tensor] = compiled_forward()(
-                block, img, txt, self._forward.mods(layer), self._sequences, target
-            )
-        return out
-
-
-@functools.cache
-def compiled_forward() -> Callable[..., tuple[Tensor, Tensor]]:
-    """`DoubleBlock.forward`, compiled once in a process, when it is first called."""
-    compiled: Callable[..., tuple[Tensor, Tensor]] = torch.compile(DoubleBlock.forward, dynamic=True)
-    return compiled

@@ -6,6 +6,8 @@ page by page by one thread, and copied once more by the driver.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,9 +15,9 @@ from torch import Tensor
 
 from joyedit.weights.stored import PIECE, THREADS, Stored, StoredReader
 
-SLOTS = 3
-"""One piece is read, one is copied, and a third one smooths what the bus or the disk does to others."""
-SLOT_BYTES = THREADS * PIECE
+SLOTS = 4
+"""Two pieces are read, one is copied, and another one smooths what the bus or the disk does to others."""
+SLOT_BYTES = THREADS * PIECE // 2
 
 
 @dataclass(slots=True)
@@ -43,15 +45,28 @@ class DeviceReader:
         """
         found = torch.empty(stored.nbytes // stored.dtype.itemsize, dtype=stored.dtype, device=self._device)
         target = found.view(torch.uint8)
+        begun: deque[Callable[[], None]] = deque()
         for start in range(0, stored.nbytes, SLOT_BYTES):
-            count = min(SLOT_BYTES, stored.nbytes - start)
-            slot = self._free_slot()
-            piece = slot.memory[:count]
-            part = Stored(path=stored.path, offset=stored.offset + start, nbytes=count, dtype=torch.uint8)
-            self._reader.read(part, piece)
-            target[start : start + count].copy_(piece, non_blocking=True)
-            slot.copied.record(torch.cuda.current_stream(self._device))
+            begun.append(self._begin(stored, start, target[start : start + SLOT_BYTES]))
+            if len(begun) == SLOTS - 1:
+                begun.popleft()()
+        for copy in begun:
+            copy()
         return found
+
+    def _begin(self, stored: Stored, start: int, target: Tensor) -> Callable[[], None]:
+        """Begin to read a piece. Gives a function that waits for it, and queues its copy."""
+        slot = self._free_slot()
+        piece = slot.memory[: target.numel()]
+        part = Stored(path=stored.path, offset=stored.offset + start, nbytes=piece.numel(), dtype=torch.uint8)
+        wait = self._reader.start(part, piece)
+
+        def copy() -> None:
+            wait()
+            target.copy_(piece, non_blocking=True)
+            slot.copied.record(torch.cuda.current_stream(self._device))
+
+        return copy
 
     def _free_slot(self) -> _Slot:
         """The slot that was filled longest ago, when its copy has ended."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ SHOWN = 8
 """How many names of one kind of fault an error lists."""
 KINDS = ("missing", "unexpected", "misshaped", "not_of_floats")
 MOST_ELEMENTS = 1 << 48
+BEGUN = 4
+"""Weights that are read at once, at most, into memory of the host that keeps them."""
 HOST = torch.device("cpu")
 
 
@@ -173,15 +176,26 @@ class WeightReader:
 
     def fill(self, views: Mapping[str, Tensor]) -> None:
         """Read these weights into the host's memory. They take its dtype."""
-        others = {}
-        for name, view in views.items():
-            stored = self._component.files.stored(self.sources[name])
-            if stored is not None and stored.dtype == view.dtype and stored.nbytes == view.nbytes:
-                self._reader.read(stored, view)
-            else:
-                others[self.sources[name]] = view
+        others = {self.sources[name]: view for name, view in views.items() if self._as_it_lies(name, view) is None}
+        begun = [self.start(name, view) for name, view in views.items() if self.sources[name] not in others]
         for source, tensor in self._component.files.read(HOST, list(others)) if others else ():
             others[source].copy_(self._component.fit(tensor))
+        for wait in begun:
+            wait()
+
+    def start(self, name: str, view: Tensor) -> Callable[[], None]:
+        """Begin to read a weight into the host's memory. Gives a function that waits until it is there."""
+        stored = self._as_it_lies(name, view)
+        if stored is not None:
+            return self._reader.start(stored, view)
+        for _, tensor in self._component.files.read(HOST, [self.sources[name]]):
+            view.copy_(self._component.fit(tensor))
+        return _nothing
+
+    def _as_it_lies(self, name: str, view: Tensor) -> Stored | None:
+        """Where a weight lies in its file, if it can be read into `view` as it is."""
+        stored = self._component.files.stored(self.sources[name])
+        return stored if stored is not None and (stored.dtype, stored.nbytes) == (view.dtype, view.nbytes) else None
 
     def tensors(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """These weights on the device, in the dtype of their files, one at a time."""
@@ -222,20 +236,33 @@ def load_in_order(
     names = [name for name in sorted(reader.sources, key=destination.order) if not destination.is_read_later(name)]
     views = {name: view for name in names if (view := destination.host_view(name)) is not None}
     mapped = reader.tensors([name for name in names if name not in views])
+    begun: deque[tuple[str, Callable[[], None]]] = deque()  # so that no reading thread waits for the others
+
+    def finish(at_most: int) -> None:
+        while len(begun) > at_most:
+            name, wait = begun.popleft()
+            wait()
+            destination.filled(name)
+
     try:
         with told_as_faults_of(component, device, dtype_of):
             for name in names:
                 if cancelled():
                     raise CancelledError
                 if name in views:
-                    reader.fill({name: views.pop(name)})
-                    destination.filled(name)
+                    begun.append((name, reader.start(name, views.pop(name))))
+                    finish(BEGUN)
                 else:
                     destination.place(*next(mapped))
+            finish(0)
     finally:
         mapped.close()  # type: ignore[attr-defined]
         reader.close()
     component.module.eval()
+
+
+def _nothing() -> None:
+    """There is nothing to wait for."""
 
 
 @contextmanager

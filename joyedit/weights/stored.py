@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from joyedit.errors import CheckpointError
 from joyedit.weights.regular_files import open_regular, printable_path
 
-THREADS = 8
+THREADS = 16
 PIECE = 16 << 20
 """Bytes that a thread reads at once."""
 
@@ -45,17 +46,23 @@ class StoredReader:
 
         Raises CheckpointError for a file that has become shorter, OSError for one that cannot be read.
         """
+        self.start(stored, target)()
+
+    def start(self, stored: Stored, target: Tensor) -> Callable[[], None]:
+        """Begin to fill a tensor as `read` does. Gives a function that waits for it, and raises what `read` raises."""
         assert target.is_contiguous()
         assert target.nbytes == stored.nbytes
         assert target.dtype == stored.dtype
         memory = memoryview(target.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         file = self._file(stored.path)
         starts = range(0, stored.nbytes, PIECE)
-        if len(starts) == 1:
-            _read_piece(stored, file, memory, 0)
-            return
-        for done in [self._pool.submit(_read_piece, stored, file, memory, start) for start in starts]:
-            done.result()
+        pieces = [self._pool.submit(_read_piece, stored, file, memory, start) for start in starts]
+
+        def wait() -> None:
+            for piece in pieces:
+                piece.result()
+
+        return wait
 
     def close(self) -> None:
         """Close the files. Nobody may be reading."""

@@ -13,8 +13,8 @@ import torch
 
 from joyedit.errors import CheckpointError, ItemError
 from joyedit.models.attention import TextLengths
+from joyedit.models.compiled_blocks import compiled_forward
 from joyedit.models.lora import LowRank, merge
-from joyedit.models.strategies import compiled_forward
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.denoise import denoise
 from joyedit.weights.lora_file import layer_shapes

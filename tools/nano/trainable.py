@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from joyedit.models.attention import JointSequences, Packed, TextLengths
 from joyedit.models.blocks import MLP, DoubleBlock
+from joyedit.models.compiled_blocks import compiled_forward
 from joyedit.models.rope import apply_rope
-from joyedit.models.strategies import ForwardPass, PlainBlocks, RunBlock, compiled_forward
+from joyedit.models.strategies import ForwardPass, PlainBlocks, RunBlock
 from joyedit.models.vae import NORM_FLOOR, ChannelNorm
 
 

@@ -58,7 +58,6 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     checkpoint = open_checkpoint(locate(model))
     wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
     check(checkpoint.components, checkpoint.layout)
-    conditioner = open_conditioner(checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder)
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     loras = Loras(checkpoint.dit, config)
     beside = loras.device_bytes(DTYPES[wanted.dtype].itemsize)
@@ -72,29 +71,32 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         for c in reversed(checkpoint.components)
         if c not in at_once
     ]
-    for component in at_once:
-        _load(_Part(component=component), wanted)
-    checkpoint.text_encoder.rebuild_rotary(wanted.device)
-    if wanted.device.type == "cuda":
-        torch.cuda.synchronize(wanted.device)
     rates = [rate for part in later if (rate := _read_ahead(part, wanted))]
-    networks = Networks(
-        dit=checkpoint.dit,
-        vae=checkpoint.vae,
-        text_encoder=checkpoint.text_encoder,
-        conditioner=conditioner,
-        schedule=checkpoint.schedule,
-        shift=checkpoint.shift,
-        layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
-        attention=attention,
-        placed=replace(placed, disk_rate=min(rates, default=None)),
-        loras=loras,
-        sigmas=() if checkpoint.folder is None else recommended(checkpoint.folder / DEFAULTS_FILE).sigmas,
-    )
-    loading = Loading(partial(_load_all, later, wanted))
+    first = Loading(partial(_load_all, [_Part(component=component) for component in at_once], wanted))
+    loading = Loading(partial(_load_after, first, later, wanted))
     try:
+        # Importing what reads prompts takes seconds, and reading weights needs no Python meanwhile.
+        conditioner = open_conditioner(
+            checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder
+        )
+        first.wait()
+        checkpoint.text_encoder.rebuild_rotary(wanted.device)
+        networks = Networks(
+            dit=checkpoint.dit,
+            vae=checkpoint.vae,
+            text_encoder=checkpoint.text_encoder,
+            conditioner=conditioner,
+            schedule=checkpoint.schedule,
+            shift=checkpoint.shift,
+            layout=checkpoint.layout + (" (Edit-Plus)" if checkpoint.edit_plus else ""),
+            attention=attention,
+            placed=replace(placed, disk_rate=min(rates, default=None)),
+            loras=loras,
+            sigmas=() if checkpoint.folder is None else recommended(checkpoint.folder / DEFAULTS_FILE).sigmas,
+        )
         return JoyImageBackend(networks, wanted, config, model=model.label, started=started, loading=loading)
     except BaseException:
+        first.cancel()
         loading.cancel()
         raise
 
@@ -158,10 +160,24 @@ def _load_all(parts: Sequence[_Part], wanted: DeviceChoice, cancelled: Callable[
         for part in parts:
             _load(part, wanted, cancelled)
     except BaseException as error:
-        for part in parts:
-            if part.placed is not None:
-                part.placed.fail(error)
+        _fail(parts, error)
         raise
+
+
+def _fail(parts: Sequence[_Part], error: BaseException) -> None:
+    for part in parts:
+        if part.placed is not None:
+            part.placed.fail(error)
+
+
+def _load_after(first: Loading, parts: Sequence[_Part], wanted: DeviceChoice, cancelled: Callable[[], bool]) -> None:
+    """Load networks when others are loaded. Where these fail, nobody gets these either."""
+    try:
+        first.wait()
+    except BaseException as error:
+        _fail(parts, error)
+        raise
+    _load_all(parts, wanted, cancelled)
 
 
 def _load(part: _Part, wanted: DeviceChoice, cancelled: Callable[[], bool] = lambda: False) -> None:

@@ -1,4 +1,4 @@
-"""Tokenizer and image processor of a checkpoint, checked against its text encoder before a weight is read.
+"""Tokenizer and image processor of a checkpoint, checked against its text encoder while its first weights are read.
 
 Their files are somebody else's, and transformers tells faults in them in many ways. All of those become a
 CheckpointError here.

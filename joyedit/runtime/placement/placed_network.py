@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -22,6 +23,16 @@ REST = -1
 
 def _nothing() -> None:
     """There is nothing to close."""
+
+
+def _close(group: PlacedLayers, layer: int) -> None:
+    """All weights of a layer are in the host's memory. Whoever waits for them gets them, or the error."""
+    try:
+        group.host.close(layer)
+    except BaseException as error:
+        group.arrivals.fail(error)
+    else:
+        group.arrivals.complete(layer)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +166,7 @@ class PlacedNetwork:
         rest = [name for name, _ in network.named_parameters() if name not in inside]
         self._rest = Arrivals({REST: len(rest)})
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._pins = ThreadPoolExecutor(1, "joyedit-pin")
         self._close: Callable[[], None] = _nothing
 
     def order(self, name: str) -> tuple[int, int]:
@@ -187,8 +199,10 @@ class PlacedNetwork:
             if self._rest.arrived(REST):
                 self._rest.complete(REST)
         elif group.arrivals.arrived(layer):
-            group.host.close(layer)
-            group.arrivals.complete(layer)
+            if self._copies is None:
+                _close(group, layer)
+            else:  # pinning takes about as long as reading, so the next layer is read meanwhile
+                self._pins.submit(_close, group, layer)
 
     def place(self, name: str, tensor: Tensor) -> None:
         """Put a weight where it belongs. It is copied unless it is there already.
@@ -240,6 +254,7 @@ class PlacedNetwork:
 
     def close(self) -> None:
         """Stop reading ahead."""
+        self._pins.shutdown()
         for group in self.groups:
             if group.disk is not None:
                 group.disk.stop()

@@ -11,9 +11,9 @@ import torch
 from torch._dynamo.utils import counters
 
 from joyedit.models.attention import TextLengths
+from joyedit.models.compiled_blocks import compiled_forward
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
-from joyedit.models.strategies import compiled_forward
 from support.figures import EXHAUSTIVE
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ NAN, INFINITY = float("nan"), float("inf")
 
 @pytest.fixture(autouse=True)
 def _no_weight_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(self: SafetensorsFiles, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    def read(self: SafetensorsFiles, device: torch.device, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         raise AssertionError("a weight was read")
 
     monkeypatch.setattr(SafetensorsFiles, "read", read)

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from joyedit.job.spec import RunConfig
+from joyedit.models.compiled_blocks import compiled_forward
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
-from joyedit.models.strategies import compiled_forward
 from joyedit.runtime.tuning import compile as compiling
 from joyedit.runtime.tuning.compile import compile_dit, keep_compiled_code, worth_compiling
 
