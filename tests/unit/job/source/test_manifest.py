@@ -871,7 +871,7 @@ def test_what_cannot_be_opened(source: str, message: str) -> None:
     [
         ({"prompt": " "}, "the instruction given with -p is empty"),
         ({"limit": 0}, "--limit is a whole number from 1, not 0"),
-        ({"format": "bmp"}, "--format is one of png, jpg, webp, same, not 'bmp'"),
+        ({"format": "bmp"}, "--format is one of png, jpg, webp, tiff, avif, heic, same, not 'bmp'"),
         ({"flags": Settings(steps=0)}, "--steps must be a whole number from 1 to 1000, not 0"),
         ({"recipe_values": {"yaw": "3"}}, "--set yaw needs a recipe (give it with --recipe)"),
     ],
