@@ -59,38 +59,18 @@ def save_picture(
     those of `image`, for PNG and TIFF. Raises ValueError for another format, OSError where it cannot be encoded.
     """
     quality = QUALITIES.get(format, 0) if quality is None else quality
-    metadata, profile, sampling = beside
+    metadata, profile, _ = beside
     notes: list[str] = []
     if metadata.iptc and format not in ("jpg", "tiff"):
         notes.append(f"IPTC left out: {_NAMES.get(format, format)} has no place for it")
-    more: dict[str, Any] = {"icc_profile": profile} if profile else {"icc_profile": None}
     if format == "png":
-        chunks = PngImagePlugin.PngInfo()
-        if metadata.xmp:
-            chunks.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
-        for key, value in settings.items():
-            chunks.add_itxt(key, value.replace("\0", ""))
-        more |= {"exif": metadata.exif} if metadata.exif else {}
-        more |= {"dpi": metadata.dpi} if metadata.dpi else {}
-        if deep is None:
-            image.save(file, "PNG", pnginfo=chunks, **more)
-        else:
-            write_deep_png(deep, file, pnginfo=chunks, **more)
+        _save_png(image, file, settings, beside, deep)
     elif format == "jpg":
-        if len(metadata.xmp) > _SEGMENT:
-            notes.append("XMP left out: it is too large for a JPEG")
-        elif metadata.xmp:
-            more["xmp"] = metadata.xmp
-        more |= {"dpi": _whole(metadata.dpi)} if metadata.dpi else {}
-        segment = segment_of(metadata.iptc) if metadata.iptc else b""
-        if segment is None:
-            notes.append("IPTC left out: it is too large for a JPEG")
-        more |= {"extra": segment} if segment else {}
-        more |= {} if sampling is None else {"subsampling": sampling}
-        image.save(file, "JPEG", quality=quality, exif=_exif(metadata.exif, settings, notes), **more)
+        _save_jpeg(image, file, quality, settings, beside, notes=notes)
     elif format == "webp":
-        more |= {"xmp": metadata.xmp} if metadata.xmp else {}
-        image.save(file, "WEBP", quality=quality, exact=True, exif=_exif(metadata.exif, settings, notes), **more)
+        more = {"xmp": metadata.xmp} if metadata.xmp else {}
+        exif = _exif(metadata.exif, settings, notes)
+        image.save(file, "WEBP", quality=quality, exact=True, icc_profile=profile or None, exif=exif, **more)
     elif format == "tiff":
         pixels = np.asarray(image) if deep is None else deep
         write_tiff(
@@ -114,6 +94,48 @@ def save_picture(
 
 
 _NAMES = {"png": "a PNG", "webp": "a WebP", "avif": "an AVIF", "heic": "a HEIC"}
+
+
+def _save_png(
+    image: Image.Image, file: BinaryIO, settings: Mapping[str, str], beside: Beside, deep: Pixels | None
+) -> None:
+    metadata = beside.metadata
+    chunks = PngImagePlugin.PngInfo()
+    if metadata.xmp:
+        chunks.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
+    for key, value in settings.items():
+        chunks.add_itxt(key, value.replace("\0", ""))
+    more: dict[str, Any] = {"icc_profile": beside.profile or None}
+    more |= {"exif": metadata.exif} if metadata.exif else {}
+    more |= {"dpi": metadata.dpi} if metadata.dpi else {}
+    if deep is None:
+        image.save(file, "PNG", pnginfo=chunks, **more)
+    else:
+        write_deep_png(deep, file, pnginfo=chunks, **more)
+
+
+def _save_jpeg(
+    image: Image.Image,
+    file: BinaryIO,
+    quality: int,
+    settings: Mapping[str, str],
+    beside: Beside,
+    *,
+    notes: list[str],
+) -> None:
+    metadata = beside.metadata
+    more: dict[str, Any] = {"icc_profile": beside.profile or None}
+    if len(metadata.xmp) > _SEGMENT:
+        notes.append("XMP left out: it is too large for a JPEG")
+    elif metadata.xmp:
+        more["xmp"] = metadata.xmp
+    more |= {"dpi": _whole(metadata.dpi)} if metadata.dpi else {}
+    segment = segment_of(metadata.iptc) if metadata.iptc else b""
+    if segment is None:
+        notes.append("IPTC left out: it is too large for a JPEG")
+    more |= {"extra": segment} if segment else {}
+    more |= {} if beside.sampling is None else {"subsampling": beside.sampling}
+    image.save(file, "JPEG", quality=quality, exif=_exif(metadata.exif, settings, notes), **more)
 
 
 def _whole(dpi: tuple[float, float]) -> tuple[int, int]:
