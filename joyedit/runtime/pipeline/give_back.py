@@ -55,7 +55,8 @@ def given_back(image: Image.Image, ready: ReadyItem, format: str, config: RunCon
     height, width = sized.result or (image.height, image.width)
     is_compared = bool(sized.fits) and sized.fits[-1].bucket == sized.target
     # It is read before there is room for the result: who waits for room must hold none.
-    is_deep = properties is not None and properties.depth == 16 and format in DEEP_FORMATS
+    is_deep = properties is not None and (properties.depth, properties.size) == (16, (height, width))
+    is_deep = is_deep and format in DEEP_FORMATS
     original, own = _original(ready, config, is_deep) if config.keep_unedited and is_compared else (None, None)
     need = height * width * (_WORKING if own is None else 2 * _WORKING) + (
         0 if original is None else original.width * original.height * _RGB
