@@ -265,12 +265,13 @@ class RunOptions:
     )  # fmt: skip
     format: FormatName | None = option(
         None, "--format",
-        help="Format of the edited pictures; same is that of each picture. "
+        help="Format of the edited pictures; same is that of each picture. heic needs an extra (joyedit[heif]). "
         "[default: png, or that of the file named with -o]",
     )  # fmt: skip
     quality: int | None = option(
         None, "--quality", least=1, most=100, metavar="N",
-        help="Quality of JPEG and WebP, 1 to 100. [default: that of the picture if it is a JPEG, else 95]",
+        help="Quality of JPEG, WebP, AVIF and HEIC, 1 to 100. [default: that of the picture if both are JPEG, else 95; "
+        "90 for AVIF, 60 for HEIC]",
     )  # fmt: skip
     metadata: MetadataName = option(
         "keep", "--metadata", help="What a result keeps of its picture's EXIF and XMP; no-gps is all but the place."

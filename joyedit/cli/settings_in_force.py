@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from joyedit.job.boxes import box_text
-from joyedit.job.source.line_settings import OwnValues
+from joyedit.job.source.line_settings import EDITS, OwnValues
 from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.matrix import SWEPT
 from joyedit.job.source.source import SourceSummary
@@ -47,8 +47,9 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
         if name == "negative_prompt" and value and not _is_guided(settings, summary):
             origin = "not used, because guidance is off"
         rows.append((name.replace("_", " "), _text(summary, name, shown, origin)))
-    if summary.matrix:
-        rows.append(("edits of each item", f"{summary.matrix.size} ({summary.matrix.text})"))
+    if summary.matrix or _own(summary, EDITS) is not None:
+        shown = f"{summary.matrix.size} ({summary.matrix.text})" if summary.matrix else "1"
+        rows.append(("edits of each item", _text(summary, EDITS, shown, None)))
     if summary.lines is not None and not summary.lines.lines:  # standard input, which nobody has read yet
         rows.append(("lines", "what a line says itself comes before these settings"))
     return rows

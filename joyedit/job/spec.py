@@ -24,7 +24,7 @@ AttentionName = Literal["auto", "fa4", "fa3", "fa2", "varlen", "cudnn", "flash-s
 
 SwitchName = Literal["auto", "on", "off"]
 
-FormatName = Literal["png", "jpg", "webp", "same"]
+FormatName = Literal["png", "jpg", "webp", "tiff", "avif", "heic", "same"]
 """The format of the results; `same` is that of each item's picture, or what comes nearest to it."""
 
 MetadataName = Literal["keep", "no-gps", "strip"]

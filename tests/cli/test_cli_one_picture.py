@@ -159,7 +159,7 @@ def test_what_is_refused_leaves_nothing(joyedit: Command, photo: Path, monkeypat
         (photo.parent / "m.jsonl", "new.png", "-o new.png names one picture, and SOURCE may be many"),
         ("-", "new.png", "-o new.png names one picture, and SOURCE may be many"),
         (photo.parent / "gone.jpg", "new.png", "gone.jpg: no such file or folder"),
-        (photo, "new.bmp", "-o new.bmp: joyedit writes png, jpg, webp, and no bmp"),
+        (photo, "new.bmp", "-o new.bmp: joyedit writes png, jpg, webp, tiff, avif, heic, and no bmp"),
     ):
         ended = joyedit("run", source, *FAKE, "-o", output)
         assert ended.code == 2

@@ -204,7 +204,7 @@ class _Builder:
         else:
             self._codes[code] += 1
         self._left += look.left
-        for name in (look.after, look.before, *(one.view for one in look.inputs)):
+        for name in (look.after, look.view, look.before, *(one.view for one in look.inputs)):
             if name:
                 self._pictures_kept.add(_key_in(name))
         group = self._groups.setdefault(group_key(record), len(self._groups) + 1)

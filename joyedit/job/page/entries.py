@@ -50,8 +50,9 @@ _SETTINGS = (
 def row_of(record: Mapping[str, Any], look: Look, group: int, private: Private) -> dict[str, Any]:
     """The row of an item: only the keys that it has a value for. `group`: items of one sweep have the same.
 
-    id, show (the id as it can be shown, where that differs), bad (1: failed), out (link), after, before (names of
-    small pictures), size [width, height], fit (how CSS lays the input into that), sec (seconds), code, why, seed,
+    id, show (the id as it can be shown, where that differs), bad (1: failed), out (link), raw (1: browsers do not show
+    that file), view (name of a copy to look at in its place), after, before (names of small pictures),
+    size [width, height], fit (how CSS lays the input into that), sec (seconds), code, why, seed,
     steps, guide, base, neg, lora, drift [dx, dy, zoom], recipe, in (name of the picture), axes (of a sweep), off (what
     is not as recorded), note (1: there are notes), group.
     """
@@ -66,6 +67,8 @@ def row_of(record: Mapping[str, Any], look: Look, group: int, private: Private) 
         "bad": int(code is not None),
         "out": look.link,
         "after": look.after,
+        "view": look.view,
+        "raw": int(look.is_unshown),
         "before": look.before,
         "size": _size(record.get("size")) or _size(record.get("bucket")),
         "fit": _FITS.get(loose.text(loose.table(record.get("fit")).get("mode"))),

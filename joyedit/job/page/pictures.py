@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -36,11 +36,13 @@ TINY, SMALL, VIEW = 112, 288, 1280
 """The longer side of the copies in pixels: in a corner of the grid, in the grid, and of an input that is looked at."""
 _LETTER = {TINY: "t", SMALL: "s", VIEW: "v"}
 MOST_VIEWS = 5000
-"""So many inputs get a copy to look at; what comes later is shown from its own place."""
+"""So many pictures get a copy to look at; what comes later is shown from its own place, or by its small copy."""
 _QUALITY = {TINY: 75, SMALL: 80, VIEW: 82}
 _GONE, _CHANGED = "it is gone", "it has changed since"
 _NO_LIMIT = 1 << 62
 _LINK_PATH = 1000
+_UNSHOWN = (".tif", ".tiff", ".heic", ".heif")
+"""Endings of results that browsers do not show."""
 _SHA = re.compile("[0-9a-f]{64}")
 _DATA_SHA = re.compile("sha256=([0-9a-f]{64})$")
 _COMMENT = b"software: joyedit page"
@@ -65,12 +67,15 @@ class InputLook:
 class Look:
     """What of an item can be shown: the link to its picture, small copies of that and of its last input, what is off.
 
-    `before` is the name of the small copy; the tiny one has the same name with another letter (`TINY`). `left` counts
-    the copies that are to be made another time.
+    `before` is the name of the small copy; the tiny one has the same name with another letter (`TINY`). `view` is a
+    copy to look at, of a result that browsers do not show (`is_unshown`). `left` counts the copies that are to be made
+    another time.
     """
 
     link: str = ""
     after: str = ""
+    view: str = ""
+    is_unshown: bool = False
     before: str = ""
     inputs: tuple[InputLook, ...] = ()
     off: str = ""
@@ -165,33 +170,34 @@ class Pictures:
         copies = _Copies(self)
         try:
             inputs = self._inputs(record, copies)
-            link, after, off = self._output(record, copies)
+            look = self._output(record, copies)
         except BaseException as error:  # the page goes on without the pictures of this item
             return Look(off=f"not shown: {first_line(error)}")
-        before = copies.small_of_last
-        return Look(link=link, after=after, before=before, inputs=inputs, off=off, left=copies.left)
+        return replace(look, before=copies.small_of_last, inputs=inputs, left=copies.left)
 
-    def _output(self, record: Mapping[str, Any], copies: _Copies) -> tuple[str, str, str]:
-        """The link to the finished picture, its small copy, and what is off."""
+    def _output(self, record: Mapping[str, Any], copies: _Copies) -> Look:
+        """The link to the finished picture, its copies, and what is off."""
         output = output_of(dict(record))
         if output is None:
-            return "", "", ""
+            return Look()
         relative = PurePosixPath(output)
         if "\0" in output or relative.is_absolute() or ".." in relative.parts or not relative.parts:
-            return "", "", "its record names no file of this folder"
+            return Look(off="its record names no file of this folder")
         path = os.path.join(self._out, *relative.parts)
         try:
             status = os.stat(path, follow_symlinks=False)
         except OSError:
-            return "", "", "its picture is gone"
+            return Look(off="its picture is gone")
         if not stat.S_ISREG(status.st_mode):
-            return "", "", "its picture is no plain file"
+            return Look(off="its picture is no plain file")
         known = record.get("output_sha256")
         is_same = status.st_size == record.get("output_bytes")
         key = known if is_same and isinstance(known, str) and _SHA.fullmatch(known) else _key(path, status)
         off = "" if is_same else "its picture is another one than was recorded"
-        small, _, fault = copies.of(path, key, small=True)
-        return self._link_to(str(relative)), small, off or fault
+        is_unshown = relative.suffix.lower() in _UNSHOWN
+        small, view, fault = copies.of(path, key, small=True, view=is_unshown, is_result=True)
+        link = self._link_to(str(relative))
+        return Look(link=link, after=small, view=view, is_unshown=is_unshown, off=off or fault)
 
     def _inputs(self, record: Mapping[str, Any], copies: _Copies) -> tuple[InputLook, ...]:
         given = record.get("inputs")
@@ -286,10 +292,12 @@ class _Copies:
         self.small_of_last = ""
         self._pictures = pictures
 
-    def of(self, picture: Given | None, key: str, *, small: bool, view: bool = False) -> tuple[str, str, str]:
+    def of(
+        self, picture: Given | None, key: str, *, small: bool, view: bool = False, is_result: bool = False
+    ) -> tuple[str, str, str]:
         """The small copy, that to look at, and what is wrong: each "" if there is none. Makes what is missing."""
         all_of = self._pictures
-        sides = {SMALL: small, VIEW: view, TINY: small and view}
+        sides = {SMALL: small, VIEW: view, TINY: small and view and not is_result}
         wanted = {side: all_of.name_of(key, side) for side in sides if key and sides[side]}
         there = {side: name for side, name in wanted.items() if all_of.has(name)}
         if VIEW in wanted and not all_of.may_view(key, is_there=VIEW in there):
@@ -306,7 +314,7 @@ class _Copies:
                     there |= made
                 except ItemError as error:
                     fault = f"it cannot be shown ({error.code})"
-        if view and small:
+        if view and small and not is_result:
             self.small_of_last = there.get(SMALL, "")
         return there.get(SMALL, ""), there.get(VIEW, ""), fault
 

@@ -18,11 +18,20 @@ _LOOKED_AT = 512
 
 
 class AsGiven(NamedTuple):
-    """A result, the profile of its colours (empty: sRGB), and remarks for its record."""
+    """A result, the profile of its colours (empty: sRGB), and remarks for its record.
+
+    `is_own`: its numbers mean the same as those in the file of its picture.
+    """
 
     image: Image.Image
     profile: bytes
     notes: tuple[str, ...] = ()
+    is_own: bool = False
+
+
+WITH_ALPHA = ("png", "webp", "tiff", "avif", "heic")
+_WITHOUT_GREY = ("webp", "avif", "heic")
+_WITH_CMYK = ("jpg", "tiff")
 
 
 def as_given(image: Image.Image, properties: PictureProperties, box: Box, *, format: str) -> AsGiven:
@@ -32,47 +41,48 @@ def as_given(image: Image.Image, properties: PictureProperties, box: Box, *, for
     """
     notes: list[str] = []
     alpha = None
-    if properties.alpha is not None and format in ("png", "webp"):
+    if properties.alpha is not None and format in WITH_ALPHA:
         alpha = properties.alpha.channel(box, (image.height, image.width))
         image = without_white(image, alpha)
-    coloured, profile = _coloured(image, properties, format, notes)
+    coloured, profile, is_own = _coloured(image, properties, format, notes)
     if alpha is not None and coloured.mode in ("RGB", "L"):
         coloured.putalpha(alpha)
-    if coloured.mode in ("L", "LA") and format == "webp":  # which knows no grey
-        coloured, profile = (image, b"") if alpha is None else (coloured.convert("RGBA"), b"")
-    return AsGiven(coloured, profile, tuple(notes))
+    if coloured.mode in ("L", "LA") and format in _WITHOUT_GREY:
+        coloured, profile, is_own = (image if alpha is None else coloured.convert("RGBA")), b"", False
+    return AsGiven(coloured, profile, tuple(notes), is_own)
 
 
 def _coloured(
     image: Image.Image, properties: PictureProperties, format: str, notes: list[str]
-) -> tuple[Image.Image, bytes]:
+) -> tuple[Image.Image, bytes, bool]:
+    """The picture, its profile, and whether its numbers mean the same as in the file."""
     mode = properties.mode
     if mode == "L" and not is_grey(image):
-        return image, b""  # the edit has given it colours
-    if mode == "CMYK" and format != "jpg":
+        return image, b"", False  # the edit has given it colours
+    if mode == "CMYK" and format not in _WITH_CMYK:
         notes.append("the picture is CMYK, the result RGB")
-        return image, b""
+        return image, b"", False
     embedded = properties.colours.get("icc_profile")
     held = embedded if isinstance(embedded, bytes) else b""
     source = source_of(properties.colours, mode, [])
     if source is None:
         if mode == "CMYK":
             notes.append("the picture is CMYK without a profile, the result RGB")
-            return image, b""
+            return image, b"", False
         plain = image.convert("L") if mode == "L" else image
-        return plain, held if _is_for(held, plain.mode) else b""
+        return plain, held if _is_for(held, plain.mode) else b"", True
     if source.mode != mode:
-        return image, b""
+        return image, b"", False
     if not source.name.startswith("colour profile"):
         # Code points, a gamma and EXIF say it in ways of their own; Adobe RGB alone has a profile that others know.
         if not source.name.startswith("Adobe RGB"):
-            return (image.convert("L") if mode == "L" else image), b""
+            return (image.convert("L") if mode == "L" else image), b"", False
         held = source.profile.tobytes()
     try:
-        return _from_srgb(image, source), held
+        return _from_srgb(image, source), held, True
     except PROFILE_ERRORS as error:
         notes.append(f"{source.name} cannot be written, the result is sRGB: {error}")
-        return image, b""
+        return image, b"", False
 
 
 def is_grey(image: Image.Image) -> bool:

@@ -24,6 +24,7 @@ from joyedit.job.pictures.alpha import StoredAlpha
 from joyedit.job.pictures.budget import PlainCaller, Reading, shared_budget
 from joyedit.job.pictures.colours import to_rgb, to_rgb_and_alpha
 from joyedit.job.pictures.decoder_messages import caught_messages
+from joyedit.job.pictures.deep import scaled_by_pillow
 from joyedit.job.pictures.frames import chosen_frame
 from joyedit.job.pictures.given import Given, open_picture, read_errors, refuse_special_file, unchanged
 from joyedit.job.pictures.headers import open_image, orientation_of
@@ -173,6 +174,7 @@ def _decode(
     reading.admit(name, decoding_need(image, size, is_turned=is_turned))
     notes: list[str] = _wrong_ending(name, image)
     properties = PropertiesReader(image, notes)
+    scaled = scaled_by_pillow(image)
     beside = {key: image.info[key] for key in COLOUR_KEYS if key in image.info}
     _load(image, file, notes, reading)
     first = chosen_frame(image, name, reading.caller, notes)
@@ -181,6 +183,7 @@ def _decode(
         first = image.copy()
         first.info = dict(image.info)
     first.info.update(beside)  # another frame has lost it
+    notes += [scaled] if scaled else []
     rgb, alpha = to_rgb_and_alpha(first, notes)
     if rgb is first:
         rgb = first._new(first.im)  # a plain picture with the same pixels: it holds neither file nor reader

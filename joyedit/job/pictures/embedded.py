@@ -6,15 +6,19 @@ import json
 import os
 import stat
 import warnings
+from typing import BinaryIO
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-_FORMATS = ("PNG", "JPEG", "WEBP")
+from joyedit.job.pictures import heif
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+_HEAD = 64
 _COMMENT = b"ASCII\0\0\0"
 _MOST = 8 << 20
 """The most characters of one value."""
 CUT = "…"
-"""How a value ends that was too long for the metadata of JPEG and WebP."""
+"""How a value ends that was too long for the metadata of JPEG or WebP."""
 _LONG = 4000
 
 
@@ -27,12 +31,18 @@ def read_embedded(path: str) -> dict[str, str]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # whoever reads the pixels tells them
-                with Image.open(file, formats=_FORMATS) as image:
+                with _opened(file, path) as image:
                     held = _held_by(image)
         except Exception:  # a picture from anywhere may be broken in any way
             return {}
     kept = {key: value for key, value in held.items() if len(value) <= _MOST}
     return kept if kept.get("software", "").startswith("joyedit ") and "instruction" in kept else {}
+
+
+def _opened(file: BinaryIO, path: str) -> Image.Image:
+    kind = heif.kind_of(file.read(_HEAD))
+    file.seek(0)
+    return Image.open(file, formats=_FORMATS) if kind is None else heif.open_heif(file, path, kind)
 
 
 def _held_by(image: Image.Image) -> dict[str, str]:

@@ -8,7 +8,7 @@ behind its end. The format is that of TIFF 6.0, with the tags of Exif 2.32.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from joyedit.job.sizes import Size
 
@@ -38,7 +38,7 @@ class ExifBlock:
         self._data = bytearray(data or _PLAIN)
         if bytes(self._data[:4]) not in (b"II*\0", b"MM\0*"):
             raise ValueError("it is no EXIF block")
-        self._order = "<" if self._data[:2] == b"II" else ">"
+        self._order: Literal["<", ">"] = "<" if self._data[:2] == b"II" else ">"
         self._main, self._thumbnail = self._take_table(self._number("I", 4))
         pointer = self._pointer(self._main, _EXIF)
         self._exif: dict[int, _Entry] = {} if pointer is None else self._take_table(pointer)[0]
@@ -86,22 +86,59 @@ class ExifBlock:
         """The user's comment, as ASCII."""
         self._wipe(self._exif.get(_COMMENT))
         held = b"ASCII\0\0\0" + text
-        place = self._append(held)
+        place = self.append(held)
         self._exif[_COMMENT] = _Entry(_COMMENT, _UNDEFINED, len(held), struct.pack(self._order + "I", place))
+
+    @property
+    def order(self) -> Literal["<", ">"]:
+        """The byte order, as `struct` and numpy write it."""
+        return self._order
+
+    def drop(self, tag: int) -> None:
+        """Take out an entry of the main table, if it is there."""
+        self._wipe(self._main.pop(tag, None))
+
+    def drop_orientation(self) -> None:
+        """Take out the orientation: some files say it elsewhere."""
+        self.drop(_ORIENTATION)
+
+    def set(self, tag: int, kind: int, count: int, value: bytes) -> None:
+        """An entry of the main table: `count` values of this type of TIFF, packed in the block's byte order."""
+        self.drop(tag)
+        if len(value) > 4:
+            value = struct.pack(self._order + "I", self.append(value))
+        self._main[tag] = _Entry(tag, kind, count, value.ljust(4, b"\0"))
+
+    def append(self, value: bytes) -> int:
+        """Put bytes behind the end of the block; gives their place."""
+        self._data += bytes(len(self._data) % 2)
+        self._data += value
+        return len(self._data) - len(value)
 
     def __bytes__(self) -> bytes:
         """The block, without a head. It has no bytes if no tag is left."""
+        tables = self._tables()
+        return bytes(self._data + tables) if tables else b""
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the block, which has a tag."""
+        tables = self._tables()
+        file.write(self._data)
+        file.write(tables)
+
+    def _tables(self) -> bytes:
+        """What stands behind the values: the changed tables; nothing if no tag is left."""
         main = dict(self._main)
         main.pop(_EXIF, None)
-        data = bytearray(self._data)
-        data += bytes(len(data) % 2)
+        end = len(self._data)
+        tables = bytearray(end % 2)
         if self._exif:
-            main[_EXIF] = _Entry(_EXIF, _LONG, 1, struct.pack(self._order + "I", len(data)))
-            data += self._table(self._exif)
+            main[_EXIF] = _Entry(_EXIF, _LONG, 1, struct.pack(self._order + "I", end + len(tables)))
+            tables += self._table(self._exif)
         if not main:
             return b""
-        struct.pack_into(self._order + "I", data, 4, len(data))
-        return bytes(data + self._table(main))
+        struct.pack_into(self._order + "I", self._data, 4, end + len(tables))
+        return bytes(tables + self._table(main))
 
     def _table(self, entries: dict[int, _Entry]) -> bytes:
         rows = [struct.pack(self._order + "HHI4s", *entries[tag]) for tag in sorted(entries)]
@@ -147,11 +184,6 @@ class ExifBlock:
         place = None if entry is None else self._place(entry)
         if place is not None:
             self._data[place[0] : place[1]] = bytes(place[1] - place[0])
-
-    def _append(self, value: bytes) -> int:
-        self._data += bytes(len(self._data) % 2)
-        self._data += value
-        return len(self._data) - len(value)
 
     def _numbered(self, tag: int, number: int) -> _Entry:
         kind = _SHORT if number < 0x10000 else _LONG

@@ -6,17 +6,22 @@ import re
 from typing import NamedTuple
 
 from joyedit.job.pictures.exif_block import ExifBlock
+from joyedit.job.pictures.iptc import without_place
 from joyedit.job.pictures.properties import PictureProperties
 from joyedit.job.sizes import Size
 from joyedit.job.spec import MetadataName
 
 
 class Metadata(NamedTuple):
-    """The metadata of a result. `exif` is a block without a head, `xmp` an XML text in UTF-8; either may be empty."""
+    """The metadata of a result: each of it may be empty.
+
+    `exif` is a block without a head, `xmp` an XML text in UTF-8, `iptc` a block of IIM.
+    """
 
     exif: bytes = b""
     xmp: bytes = b""
     dpi: tuple[float, float] | None = None
+    iptc: bytes = b""
 
 
 def metadata_of(properties: PictureProperties, wish: MetadataName, size: Size, notes: list[str]) -> Metadata:
@@ -27,6 +32,7 @@ def metadata_of(properties: PictureProperties, wish: MetadataName, size: Size, n
     return Metadata(
         exif=_exif(properties.exif, size, has_place, notes),
         xmp=_xmp(properties.xmp, size, has_place, notes),
+        iptc=properties.iptc if has_place else without_place(properties.iptc),
         dpi=properties.dpi,
     )
 
@@ -55,8 +61,13 @@ _DEAD_ELEMENTS = re.compile(
     r"(?:Directory|Thumbnails|SpecialTypeID|MicroVideo\w*|MotionPhoto\w*|GainMap\w*))\b[^>]*(?:/>|>.*?</\1>)",
     re.DOTALL,
 )
-_PLACE = re.compile(rf"""\s+{_NAME}:GPS\w*\s*=\s*(?:"[^"]*"|'[^']*')""")
-_PLACE_ELEMENTS = re.compile(rf"<({_NAME}:GPS\w*)\b[^>]*(?:/>|>.*?</\1>)", re.DOTALL)
+_PLACE_NAME = (
+    rf"(?:{_NAME}:GPS\w*|photoshop:(?:City|State|Country)|Iptc4xmpCore:(?:Location|CountryCode)"
+    r"|Iptc4xmpExt:(?:LocationCreated|LocationShown|City|Sublocation|ProvinceState|CountryName|CountryCode|WorldRegion))"
+)
+_PLACE = re.compile(rf"""\s+{_PLACE_NAME}\s*=\s*(?:"[^"]*"|'[^']*')""")
+_PLACE_ELEMENTS = re.compile(rf"<({_PLACE_NAME})\b[^>]*(?:/>|>.*?</\1>)", re.DOTALL)
+"""Where a picture was taken, in numbers and in words: the same as in EXIF and IPTC."""
 
 
 def _xmp(held: bytes, size: Size, has_place: bool, notes: list[str]) -> bytes:

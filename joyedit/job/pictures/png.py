@@ -46,7 +46,7 @@ class PngPicture(PngImagePlugin.PngImageFile):
     """Pillow's PNG reader behind a filter.
 
     `beside` has icc_profile, exif, cicp, srgb, gamma, chromaticity and dpi, as far as they are there.
-    Seeking a frame drops it from `info`. `reading_notes` tells what is damaged.
+    Seeking a frame drops it from `info`. `depth` are the bits of a sample. `reading_notes` tells what is damaged.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -60,7 +60,8 @@ class PngPicture(PngImagePlugin.PngImageFile):
         self._others = [chunk for chunk in chunks if not self._is_for_pixels(chunk) and chunk.kind not in _DATA]
         self._read_beside()
         self._open_pixels(chunks, name)
-        self._scale_transparency(_depth(file))
+        self.depth = _depth(file)
+        self._scale_transparency(self.depth)
         if "transparency" in self.info:
             self.beside["transparency"] = self.info["transparency"]
         self.info.update(self.beside)

@@ -9,19 +9,16 @@ from typing import Any
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
 from joyedit.job.pictures.alpha import StoredAlpha
+from joyedit.job.pictures.deep import depth_of
+from joyedit.job.pictures.iptc import iptc_of
 from joyedit.job.pictures.jpeg_quality import quality_of
 from joyedit.job.pictures.profiles import COLOUR_KEYS
+from joyedit.job.pictures.tiff_layout import STRUCTURE
 from joyedit.job.sizes import Size
 
 _MOST_EXIF = 1 << 20
 _MOST_XMP = 4 << 20
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-_STRUCTURE = frozenset((
-    254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 292, 293, 301, 317, 318, 319,
-    320, 321, 322, 323, 324, 325, 330, 338, 339, 340, 341, 347, 512, 513, 514, 529, 530, 531, 532, 700, 33723, 34377,
-    34665, 34675, 34853, 37724,
-))  # fmt: skip
-"""Tags of a TIFF that say how its pixels are stored, or hold metadata of other kinds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +27,8 @@ class PictureProperties:
 
     `kind` is Pillow's name of the format, `mode` that of its colours: "L", "RGB" or "CMYK". `colours` is what it says
     of them, with the keys of `COLOUR_KEYS`. `exif` is a TIFF structure without a head, `xmp` an XML text in UTF-8; both
-    are as they were found, or empty. `dpi` is (across, down). `quality` and `sampling` are those of a JPEG.
+    are as they were found, or empty; so is `iptc`, a block of IIM. `dpi` is (across, down). `quality` and
+    `sampling` are those of a JPEG, `depth` are the bits of a sample in a PNG or TIFF.
     """
 
     kind: str
@@ -39,10 +37,12 @@ class PictureProperties:
     colours: dict[str, Any]
     exif: bytes = b""
     xmp: bytes = b""
+    iptc: bytes = b""
     dpi: tuple[float, float] | None = None
     alpha: StoredAlpha | None = None
     quality: int | None = None
     sampling: int | None = None
+    depth: int = 8
 
 
 class PropertiesReader:
@@ -54,8 +54,10 @@ class PropertiesReader:
         self._is_tiff = isinstance(opened, TiffImagePlugin.TiffImageFile)
         self._exif = self._collected(opened) if self._is_tiff else b""
         self._xmp = _xmp(opened)
+        self._iptc = iptc_of(opened, notes)
         self._dpi = _tiff_dpi(opened) if self._is_tiff else _dpi(opened)
         self._kind, self._mode = opened.format or "", opened.mode
+        self._depth = depth_of(opened)
 
     def read(
         self, opened: ImageFile.ImageFile, colours: Mapping[Any, Any], size: Size, alpha: StoredAlpha | None
@@ -74,10 +76,12 @@ class PropertiesReader:
             colours={key: value for key, value in colours.items() if key in COLOUR_KEYS},
             exif=self._exif if self._is_tiff else self._held(opened),
             xmp=_xmp(opened) or self._xmp,
+            iptc=self._iptc,
             dpi=self._dpi if self._is_tiff else _dpi(opened),
             alpha=alpha,
             quality=quality_of(tables),
             sampling=sampling if sampling >= 0 else None,
+            depth=self._depth,
         )
 
     def _held(self, opened: ImageFile.ImageFile) -> bytes:
@@ -93,7 +97,7 @@ class PropertiesReader:
         try:
             found, made = opened.getexif(), Image.Exif()
             for tag, value in found.items():
-                if tag not in _STRUCTURE:
+                if tag not in STRUCTURE:
                     made[tag] = value
             for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
                 tags = {tag: value for tag, value in found.get_ifd(ifd).items() if tag != ExifTags.IFD.Interop}

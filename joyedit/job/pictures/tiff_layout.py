@@ -23,6 +23,13 @@ NEEDED = frozenset((
 ))  # fmt: skip
 """Tags that say where the pixels are and what they mean."""
 
+STRUCTURE = frozenset((
+    254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 292, 293, 301, 317, 318, 319,
+    320, 321, 322, 323, 324, 325, 330, 338, 339, 340, 341, 347, 512, 513, 514, 529, 530, 531, 532, 700, 33723, 34377,
+    34665, 34675, 34853, 37724,
+))  # fmt: skip
+"""Tags of a TIFF that say how its pixels are stored, or hold metadata of other kinds than those of EXIF."""
+
 _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3}
 _NAMES = {
     WHITE_IS_ZERO: "WhiteIsZero", BLACK_IS_ZERO: "BlackIsZero", RGB: "RGB", PALETTE: "palette", 4: "mask",

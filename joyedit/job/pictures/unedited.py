@@ -48,11 +48,20 @@ def with_unedited(
     The original is as it was read; `fit` says which part of it the result shows, `shown` which part of the bucket.
     """
     size = result.size
-    part = mask if shown is None else mask.crop(shown)
-    whole: Size = (original.height, original.width)
-    if size != original.size or fit.box != (0.0, 0.0, float(whole[1]), float(whole[0])):
+    if size != original.size or not is_whole(fit, (original.height, original.width)):
         original = original.resize(size, Image.Resampling.LANCZOS, box=fit.box)
-    return Image.composite(result, original, part.resize(size, Image.Resampling.BILINEAR))
+    return Image.composite(result, original, mask_of_result(mask, shown, (result.height, result.width)))
+
+
+def is_whole(fit: Fit, size: Size) -> bool:
+    """Whether the result shows all of a picture of this size."""
+    return fit.box == (0.0, 0.0, float(size[1]), float(size[0]))
+
+
+def mask_of_result(mask: Image.Image, shown: PixelBox | None, size: Size) -> Image.Image:
+    """The mask (L, of the bucket's size) for a result of `size`, which shows the part `shown` of the bucket."""
+    part = mask if shown is None else mask.crop(shown)
+    return part.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
 def _difference(edited: Image.Image, picture: Image.Image) -> NDArray[np.float32]:

@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
 from joyedit.errors import ItemError, OutputError, system_limit
 from joyedit.job.hashing import sha256_of
+from joyedit.job.pictures import heif
 from joyedit.job.pictures.decode import load_picture
+from joyedit.job.pictures.headers import HEAD, open_image
 from joyedit.job.results.safe_open import open_to_read
 
 State = Literal["recorded", "changed", "lost"]
@@ -23,7 +23,7 @@ _NO_LIMIT = 1 << 62
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _TAIL = 64
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-"""What stands at the end of a whole file; WebP says at its beginning how long it is."""
+"""What stands at the end of a whole file. WebP says at its beginning how long it is, AVIF and HEIC in their boxes."""
 
 
 def picture_state(path: str, record: dict[str, Any], *, trust: bool) -> State:
@@ -57,6 +57,11 @@ def _is_whole_picture(path: str) -> bool:
 
 def _has_end(path: str) -> bool:
     """Whether the last bytes of the file are there; a decoder does without them. Raises what Pillow raises."""
-    with open(open_to_read(Path(path)), "rb") as file, Image.open(file) as image:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-        return _ENDS.get(str(image.format), b"") in file.read()
+    with open(open_to_read(Path(path)), "rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        if heif.kind_of(file.read(HEAD)) is not None:
+            return heif.stated_length(file) <= length
+        file.seek(0)
+        kind = str(open_image(file, path, _NO_LIMIT).format)
+        file.seek(max(0, length - _TAIL))
+        return _ENDS.get(kind, b"") in file.read()

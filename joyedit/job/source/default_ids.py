@@ -280,6 +280,8 @@ def _content(line: Line, values: Mapping[str, str]) -> tuple[tuple[str, ...], ob
     images = (line.image,) if line.image is not None else tuple(line.images or ())
     given = ((key, getattr(line, key)) for key in _SAID)
     settings = tuple([(key, _hashable(key, value)) for key, value in given if value is not None])
+    if line.seeds is not None or line.sweep is not None:
+        settings += (("matrix", json.dumps([line.seeds, line.sweep], sort_keys=True)),)
     return images, settings, tuple(sorted(values.items())) if values else (), line.output
 
 

@@ -6,7 +6,7 @@ so that every pass gives the same names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +20,11 @@ from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.default_ids import Uses
 from joyedit.job.source.item_cells import CellEdit, cell_edits
 from joyedit.job.source.item_names import ItemNames
+from joyedit.job.source.line_matrix import matrix_of_line
 from joyedit.job.source.line_pictures import SHOWN_DATA, images_of, take_pictures
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet, wishes_of
-from joyedit.job.source.matrix import SWEPT
+from joyedit.job.source.matrix import SWEPT, Cell, Matrix
 from joyedit.job.source.output_names import Facts
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.parameter import BOX
@@ -54,6 +55,8 @@ class _Built(NamedTuple):
     missing: Problem | None = None
     """A picture that is not there, where that stops only its item."""
     loras: LoraSet = LoraSet()
+    swept: Sequence[Cell] = ()
+    """The cells of a line that has a matrix of its own."""
 
 
 class ItemBuilder:
@@ -115,7 +118,7 @@ class ItemBuilder:
         """The problems of the record; the items themselves are not made. `lines` counts what it says."""
         built = self._build(record, make=False)
         if lines is not None and built.line is not None and not built.problems:
-            lines.add(built.line, built.instruction, built.loras)
+            lines.add(built.line, built.instruction, built.loras, built.swept)
         return self._placed(record, built)
 
     @property
@@ -214,7 +217,8 @@ class ItemBuilder:
         names = self._names.give(line, values, pictures, max(record.line, 1), named, problems=problems)
         self.counted += len(names.cells)
         if problems or not make:
-            return _Built([], problems, line, names.id, edits[0].instruction, missing, loras)
+            swept = () if line.seeds is None and line.sweep is None else [edit.cell for edit in edits]
+            return _Built([], problems, line, names.id, edits[0].instruction, missing, loras, swept)
         images = tuple([in_line[found.path] if found.path in in_line else Path(found.path) for found in pictures])
         items = [
             EditItem(
@@ -264,9 +268,9 @@ class ItemBuilder:
         settings, given = self._settings_with(loras)
         sampling = self._own_sampling(line, given)
         matrix = self.matrix
-        if matrix:
-            matrix = matrix.without({key for key in SWEPT if getattr(line, key) is not None} | values.keys())
-            _add(problems, matrix.seed_problem(sampling.seed))
+        if matrix or line.seeds is not None or line.sweep is not None:
+            said = {key for key in SWEPT if getattr(line, key) is not None} | values.keys()
+            matrix = self._with_own_axes(matrix.without(said), line, sampling.seed, said, problems)
         if line.box is not None:
             values = {**values, BOX: box_text(read_box(line.box) or (0, 0, 1, 1))}
         found: list[Problem] | None = None
@@ -291,6 +295,21 @@ class ItemBuilder:
         if values and self._recipe is not None:
             problems.extend(self._recipe.value_problems(values))
         return edits
+
+    def _with_own_axes(
+        self, run: Matrix, line: Line, seed: int, said: Collection[str], problems: list[Problem]
+    ) -> Matrix:
+        """The matrix of an item, `run` without what its line says itself; that of its line is over it."""
+        if line.seeds is None and line.sweep is None:
+            _add(problems, run.seed_problem(seed))
+            return run
+        parameters = self._options.known_parameters()
+        made, more = matrix_of_line(line.seeds, line.sweep, run, parameters=parameters, said=said)
+        problems.extend(more)
+        problem = made.seed_problem(seed)
+        if not more:
+            _add(problems, problem)
+        return Matrix() if more or problem is not None else made
 
     def _find_pictures(
         self, line: Line, in_line: Mapping[str, DataPicture], problems: list[Problem]

@@ -86,7 +86,7 @@ class ItemNames:
         if line.id is None:
             # Only lines of the same content get numbers, which depend on the order of the lines.
             name, others, short, owns = self._default_ids.of(line, values)
-            has_output = line.output is not None or not self.outputs.is_by_id
+            has_output = line.output is not None or not self.outputs.is_by_id or cells[0][0].suffix != ""
             if short is not None and self._taken.is_reserved(short, with_output=False):
                 message = f"another line gives the id or output of {shown(short)}, which may be this picture's too"
                 problems.append(Problem(message, "give this line an id of its own"))
@@ -116,7 +116,7 @@ class ItemNames:
         """The names of one cell; None if it cannot have them."""
         cell, facts = at
         name = cell_id(base, cell)
-        if self._has_matrix and not self._takes_cell(name, number, problems):
+        if (self._has_matrix or cell.suffix) and not self._takes_cell(name, number, problems):
             return None
         output = self.outputs.output(name, cell, line.output, None if facts is None else facts())
         if isinstance(output, Problem):
@@ -138,7 +138,8 @@ class ItemNames:
 
     def _takes_cell(self, name: str, number: int, problems: list[Problem]) -> bool:
         """Take the id of a cell. Says whether it can have it."""
-        return self._takes(name, number, problems, "give the item a shorter id", self._taken.take_cell)
+        take = self._taken.take_cell if self._has_matrix else self._taken.take_line_cell
+        return self._takes(name, number, problems, "give the item a shorter id", take)
 
     def _takes(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from joyedit.job.source.matrix import MOST_CELLS, SWEPT
+from joyedit.job.source.matrix_cells import SEEDS, SWEEP
 from joyedit.job.source.parameter import BOX, KINDS, Parameter
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.schema import ALIASES, DEFAULTS_KEYS, ITEM_KEYS, MAX_IMAGES, RECIPE_KEYS, Defaults, Line
@@ -33,6 +34,8 @@ ABOUT = {
     "fit": "How a picture is fitted to what the model makes.",
     "output": "The file's name below the output folder.",
     "lora": "LoRAs in place of the run's; an empty list for none.",
+    "seeds": "Several edits of this item: a number of seeds from its own on, or a list of seeds.",
+    "sweep": "Several edits of this item: one for each combination of these values.",
     "box": "A red box that is drawn on the picture: left, top, right, bottom in pixels, or in fractions from 0 to 1.",
 }
 """What each key of an item is, for people who write one."""
@@ -48,13 +51,15 @@ def manifest_schema(recipe: Recipe | None = None) -> dict[str, Any]:
     parameters = {} if recipe is None else recipe.parameters
     more = {name: _value_of(one) for name, one in parameters.items() if name not in ITEM_KEYS}
     item = _table(Line, ITEM_KEYS) | {"description": "One edit."}
+    settings = _table(Defaults, RECIPE_KEYS)
+    item["properties"] |= _matrix_of_line(settings)
     item["properties"] |= {name: item["properties"][key] for name, key in ALIASES.items()} | more
     defaults = _table(Defaults, DEFAULTS_KEYS) | {
         "description": "What holds for each item that does not say it itself."
     }
     boxes = {BOX: _value_of(parameters[BOX])} if BOX in parameters else {}
     aliases = {name: defaults["properties"][key] for name, key in ALIASES.items() if key in DEFAULTS_KEYS}
-    defaults["properties"] |= aliases | more | boxes | {"matrix": _matrix(_table(Defaults, RECIPE_KEYS))}
+    defaults["properties"] |= aliases | more | boxes | {"matrix": _matrix(settings)}
     items = {"type": "array", "items": {"$ref": "#/$defs/item"}, "minItems": 1}
     whole = {
         "type": "object",
@@ -111,6 +116,16 @@ def _matrix(settings: dict[str, Any]) -> dict[str, Any]:
         "properties": swept
         | {"seeds": seeds | {"description": "A number of seeds from the item's own on, or a list."}},
         "additionalProperties": {"type": "array", "minItems": 1},
+    }
+
+
+def _matrix_of_line(settings: dict[str, Any]) -> dict[str, Any]:
+    """The schema of `seeds` and `sweep` of a line."""
+    sweep = _matrix(settings)
+    seeds = sweep["properties"].pop(SEEDS)
+    return {
+        SEEDS: {"anyOf": [*seeds["anyOf"], {"type": "null"}], "description": ABOUT[SEEDS]},
+        SWEEP: sweep | {"type": ["object", "null"], "description": ABOUT[SWEEP]},
     }
 
 

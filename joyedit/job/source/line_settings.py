@@ -5,13 +5,16 @@ People give flags and forget that lines come before them. So the header of a run
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from joyedit.job.source.loras import LoraSet
+from joyedit.job.source.matrix import Cell
 from joyedit.job.source.schema import SETTINGS_KEYS, Line
 from joyedit.job.spec import Lora, Settings
 
+EDITS = "edits"
+"""The name under which it is counted how many edits lines make of their items."""
 MOST_SETS = 64
 """So many sets of LoRAs are known before the first item is edited; others are opened when their items come."""
 
@@ -27,10 +30,10 @@ class OwnValues:
     least: int | float | str | None = None
     most: int | float | str | None = None
 
-    def add(self, value: int | float | str) -> None:
-        """One more line."""
-        self.lines += 1
-        if self.lines == 1:
+    def add(self, value: int | float | str, *, is_same_line: bool = False) -> None:
+        """One more line, or another value of the last one."""
+        self.lines += not is_same_line
+        if self.lines == 1 and not is_same_line:
             self.least = self.most = value
         elif isinstance(value, str) or isinstance(self.least, str):
             if value != self.least:
@@ -51,19 +54,31 @@ class LineSettings:
         self._run = [(key, getattr(settings, key)) for key in SETTINGS_KEYS]
         self._instruction = instruction
 
-    def add(self, line: Line, instruction: str, loras: LoraSet) -> None:
-        """One line, its instruction as the model gets it, and its LoRAs."""
+    def add(self, line: Line, instruction: str, loras: LoraSet, cells: Sequence[Cell] = ()) -> None:
+        """One line, its instruction as the model gets it, its LoRAs, and the cells of a matrix of its own."""
         if len(self.lora_sets) < MOST_SETS:
             self.lora_sets[loras.loras] = None
         if loras != self._loras:
             self._add("lora", loras.text)
         self.lines += 1
+        swept = self._add_cells(cells) if cells else ()
         for key, value in self._run:
             own = getattr(line, key)
-            if own is not None and own != value:
+            if own is not None and own != value and key not in swept:
                 self._add(key, own)
         if instruction != self._instruction:
             self._add("instruction", instruction)
+
+    def _add_cells(self, cells: Sequence[Cell]) -> Collection[str]:
+        """How many edits a line makes, and between which values; gives the settings that it sweeps."""
+        self._add(EDITS, len(cells))
+        swept = cells[0].settings
+        for key in swept:
+            values = list(dict.fromkeys(cell.settings[key] for cell in cells))
+            self._add(key, values[0])
+            for value in values[1:]:
+                self._values[key].add(value, is_same_line=True)
+        return swept
 
     def _add(self, key: str, value: int | float | str) -> None:
         self._values.setdefault(key, OwnValues()).add(value)

@@ -53,9 +53,10 @@ class ManifestSource(Source):
     def asked(self) -> dict[str, Any]:
         """Everything that the ids of the items depend on."""
         made = super().asked() | ({LIST: True} if self.kind == LIST else {})
+        seeds = self._seeds()  # from which a line counts, too, that says how many it has
         if self.kind != "yaml":  # the only kind with `defaults:`, which may have a matrix
-            return made
-        return {"seeds": self._seeds(), **made, "said": sorted(self.options.said())}
+            return made if seeds == [None, None] else {"seeds": seeds, **made}
+        return {"seeds": seeds, **made, "said": sorted(self.options.said())}
 
     def check(self) -> SourceSummary:
         problems = Problems()

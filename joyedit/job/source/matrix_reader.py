@@ -9,6 +9,7 @@ from typing import Any
 
 from joyedit.errors import Problem, UsageError
 from joyedit.job.source.matrix import MOST_CELLS, SEED, SWEPT, Axis, Matrix, Value
+from joyedit.job.source.matrix_cells import SEEDS
 from joyedit.job.source.parameter import Parameter
 from joyedit.job.source.problems import nearest, shown
 from joyedit.job.source.recipe import Recipe
@@ -17,7 +18,6 @@ from joyedit.job.spec import Settings
 
 Parameters = Mapping[str, Parameter]
 
-SEEDS = "seeds"
 _MANY = f"and {MOST_CELLS:,} edits of one item are the most"
 _ONE_VALUE = "give several values, with commas between them, or a JSON list"
 
@@ -65,6 +65,7 @@ def _seeds_axis(text: str, flags: Settings, problems: list[Problem]) -> list[Axi
 def _count_axis(count: int, first: int | None, name: str, problems: list[Problem]) -> list[Axis]:
     if not 1 <= count <= MOST_CELLS:
         remedy = f"one seed is --seed {count}" if name.startswith("-") else "one seed is 'seed' under settings"
+        remedy = "one seed is 'seed'" if name == SEEDS else remedy
         problems.append(Problem(f"{name} is from 1 to {MOST_CELLS} seeds, not {count}", remedy))
         return []
     if isinstance(first, int) and first + count > 2**64:  # Python gives any value, and the flag is checked later
@@ -157,21 +158,38 @@ def matrix_of(table: Mapping[str, Any], parameters: Parameters, seed: int | None
 
     `seed` is the first of a number of seeds, if it is known.
     """
+    axes, problems = axes_of(table, parameters, seed, "matrix:", f"matrix: {SEEDS}")
+    made = Matrix(axes=tuple(replace(axis, is_weak=True) for axis in axes))
+    return made, problems + too_many(made, "matrix: ")
+
+
+def axes_of(
+    table: Mapping[str, Any], parameters: Parameters, seed: int | None, place: str, seeds: str
+) -> tuple[list[Axis], list[Problem]]:
+    """The axes of a mapping of keys to lists of values, and what is wrong with it. A problem has its key.
+
+    `place` begins the messages, `seeds` is what they call a number of seeds; `seed` is the first of these, if it is
+    known.
+    """
     problems: list[Problem] = []
     axes: list[Axis] = []
     for key, given in table.items():
         before = len(problems)
         if key == SEEDS and isinstance(given, int) and not isinstance(given, bool):
-            axes += _count_axis(given, seed, "matrix: seeds", problems)
+            axes += _count_axis(given, seed, seeds, problems)
         elif isinstance(given, list):
-            axes += _axis(SEED if key == SEEDS else key, given, parameters, "matrix:", problems)
+            axes += _axis(SEED if key == SEEDS else key, given, parameters, place, problems)
         else:
-            message = f"matrix: {key} must be a list of values, not {shown(given)}"
+            message = f"{place} {key} must be a list of values, not {shown(given)}"
             problems.append(Problem(message, f"{key}: [first, second]"))
         problems[before:] = [replace(one, key=key) for one in problems[before:]]
     if [axis.key for axis in axes].count(SEED) > 1:
-        problems.append(Problem("matrix: seed and seeds are one axis", "keep one of them", key=SEEDS))
-    made = Matrix(axes=tuple(replace(axis, is_weak=True) for axis in axes))
-    if made.size > MOST_CELLS:
-        problems.append(Problem(f"matrix: it has {made.size:,} edits of each item, {_MANY}"))
-    return made, problems
+        problems.append(Problem(f"{place} seed and seeds are one axis", "keep one of them", key=SEEDS))
+    return axes, problems
+
+
+def too_many(matrix: Matrix, place: str) -> list[Problem]:
+    """The problem of a matrix with more edits than an item may have."""
+    if matrix.size <= MOST_CELLS:
+        return []
+    return [Problem(f"{place}it has {matrix.size:,} edits of each item, {_MANY}")]

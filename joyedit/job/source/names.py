@@ -7,20 +7,34 @@ name on every system to which somebody may copy the pictures.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
 
 from joyedit.job.own_files import is_own_file, is_temporary
+from joyedit.job.pictures.can_write import can_write
 
-EXTENSIONS: Mapping[str, tuple[str, ...]] = {"png": (".png",), "jpg": (".jpg", ".jpeg"), "webp": (".webp",)}
+EXTENSIONS: Mapping[str, tuple[str, ...]] = {
+    "png": (".png",),
+    "jpg": (".jpg", ".jpeg"),
+    "webp": (".webp",),
+    "tiff": (".tif", ".tiff"),
+    "avif": (".avif",),
+    "heic": (".heic", ".heif"),
+}
 """The file endings that fit each picture format; the first is the one given by default."""
 
 SAME = "same"
 """The format of the picture that an item edits."""
-_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".heic", ".heics", ".heif",
-          ".heifs", ".hif", ".avif", ".avifs")  # fmt: skip
-"""Pictures that become JPEG where the format stays the same; WebP stays WebP, and all others become PNG."""
+_KINDS: Mapping[str, str] = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo"), "jpg"),
+    **dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "heic"),
+    **dict.fromkeys((".avif", ".avifs"), "avif"),
+    **dict.fromkeys((".tif", ".tiff"), "tiff"),
+    ".webp": "webp",
+}
+"""What a picture becomes where the format stays the same, by its ending; all others become PNG."""
 
 _MAX_PART = 200
 _MAX_NAME = 1000
@@ -37,7 +51,9 @@ _FOREIGN = re.compile('[<>"|?*]')
 
 def endings_of(format: str) -> tuple[str, ...]:
     """The endings that the outputs of a run in this format may have. Raises KeyError for another format."""
-    return sum(EXTENSIONS.values(), ()) if format == SAME else EXTENSIONS[format]
+    if format != SAME:
+        return EXTENSIONS[format]
+    return sum((endings for name, endings in EXTENSIONS.items() if can_write(name)), ())
 
 
 def default_ending(format: str, picture: str | None) -> str:
@@ -47,9 +63,8 @@ def default_ending(format: str, picture: str | None) -> str:
     name = "" if picture is None else picture.lower()
     if name.startswith("data:"):
         name = name.split(";", 1)[0].replace("data:image/", ".")
-    if name.endswith(".webp"):
-        return ".webp"
-    return ".jpg" if name.endswith(_LOSSY) else ".png"
+    format = _KINDS.get(os.path.splitext(name)[1], "png")
+    return EXTENSIONS[format if can_write(format) else "jpg"][0]
 
 
 def name_problem(name: str) -> str | None:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -21,6 +21,7 @@ from joyedit.job.sizes import MAX_SIDE, FitName
 from joyedit.job.source.columns import ALL, Columns, as_value
 from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.loras import MOST_SCALE, RULE
+from joyedit.job.source.matrix_cells import LINE_MATRIX, from_matrix_cell
 from joyedit.job.source.parameter import Kind
 from joyedit.job.source.problems import FewProblems, Table, nearest, repeated_key, shown
 from joyedit.job.spec import BASE_SIZES, MAX_GUIDANCE, MAX_STEPS, Settings
@@ -36,7 +37,7 @@ ALIASES: Mapping[str, str] = {
 
 ITEM_KEYS = (
     "image", "images", "instruction", "id", "negative_prompt", "seed",
-    "steps", "guidance_scale", "basesize", "width", "height", "size", "fit", "output", "lora", "box",
+    "steps", "guidance_scale", "basesize", "width", "height", "size", "fit", "output", "lora", "box", *LINE_MATRIX,
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
 RECIPE_KEYS = (*SETTINGS_KEYS, "lora")
@@ -111,6 +112,8 @@ class Line(_Strict):
     id: str | None = None
     output: str | None = None
     box: list[float] | str | None = None
+    seeds: Any = None  # these two are checked in `line_matrix.py`
+    sweep: Any = None
 
 
 class Defaults(_Strict):
@@ -342,6 +345,8 @@ def from_cell(key: str, cell: str) -> object:
         return [path.strip() for path in cell.split(";")]
     if key == "box":
         return cell.strip()
+    if key in LINE_MATRIX:
+        return from_matrix_cell(key, cell, from_cell)
     if key in ("images", "lora"):
         if cell.lstrip()[:1] in ("[", "{" if key == "lora" else "["):
             try:

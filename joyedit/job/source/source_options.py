@@ -12,6 +12,7 @@ from pathlib import Path
 
 from joyedit.errors import Problem, UsageError
 from joyedit.job.boxes import read_box
+from joyedit.job.pictures.can_write import NEEDS, can_write
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
 from joyedit.job.source.matrix import MOST_CELLS, Matrix
@@ -97,6 +98,8 @@ class SourceOptions:
         """Raises UsageError for options that cannot work with any source."""
         if self.format not in (*EXTENSIONS, SAME):
             raise UsageError(f"--format is one of {', '.join((*EXTENSIONS, SAME))}, not {shown(self.format)}")
+        if self.format != SAME and not can_write(self.format):
+            raise UsageError(f"--format {self.format}: {NEEDS[self.format]}")
         faults = self._text_faults()
         if faults:
             raise UsageError("\n".join(faults))

@@ -8,6 +8,7 @@ from joyedit.errors import Problem
 from joyedit.job.source.names import fold
 from joyedit.job.source.problems import shown
 
+_OF_MATRIX = ", which a matrix gives,"
 _OWN_NAMES = "give each item an id or output of its own; names that differ only in case count as one"
 
 
@@ -24,6 +25,7 @@ class TakenNames:
         self._place = place
         self._ids: dict[str, int] = {}
         self._cells: dict[str, int] = {}  # the ids of items that a matrix multiplies
+        self._line_cells: dict[str, int] = {}  # those of lines with a matrix of their own, beside lines without
         self._outputs: dict[str, int] = {}  # these and the next two are folded: case does not count
         self._inputs: set[str] = set()
         self._folders: dict[str, int] = {}
@@ -71,11 +73,17 @@ class TakenNames:
 
     def take_id(self, name: str, number: int) -> Problem | None:
         """Takes the id `name`, or says which line has it."""
+        if self._line_cells and name in self._line_cells:
+            return _take(self._line_cells, name, number, _OF_MATRIX)
         return _take(self._ids, name, number)
 
     def take_cell(self, name: str, number: int) -> Problem | None:
         """Takes the id of a cell of a matrix, or says which line has it. Ids of `take_id` are others."""
-        return _take(self._cells, name, number, ", which a matrix gives,")
+        return _take(self._cells, name, number, _OF_MATRIX)
+
+    def take_line_cell(self, name: str, number: int) -> Problem | None:
+        """The same where only some lines have a matrix: the ids of `take_id` are those of other items."""
+        return _take(self._ids if name in self._ids else self._line_cells, name, number, _OF_MATRIX)
 
     def take_output(self, name: str, number: int) -> Problem | None:
         """Takes the output `name`, or says why it is not free."""

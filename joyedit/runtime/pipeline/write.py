@@ -17,18 +17,19 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.boxes import box_text
 from joyedit.job.own_files import is_made_by_joyedit
-from joyedit.job.pictures.encode import DEFAULT_QUALITY, save_picture
+from joyedit.job.pictures.encode import QUALITIES, save_picture
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.finished_picture import picture_state
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import loras_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.resume import earlier_picture
+from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.spec import EditItem, RunConfig, Seen
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
@@ -44,12 +45,7 @@ WORKERS = 4
 PENDING = 32
 """Two batches of eight on the device, and as many that the disk is behind with."""
 
-_FORMATS: dict[str, Literal["png", "jpg", "webp"]] = {
-    ".png": "png",
-    ".jpg": "jpg",
-    ".jpeg": "jpg",
-    ".webp": "webp",
-}
+_FORMATS = {ending: name for name, endings in EXTENSIONS.items() for ending in endings}
 
 
 class Writers:
@@ -197,7 +193,7 @@ class PictureWriter:
         try:
             with given_back(image, ready, form, self._config) as result:
                 settings = picture_metadata(item, self._info, ready.seen) | self._of_run(form, result)
-                more = save_picture(result.image, file, form, result.quality, settings, result.beside)
+                more = save_picture(result.image, file, form, result.quality, settings, result.beside, deep=result.deep)
                 notes, drift = result.notes + more, result.drift
         except OSError as error:
             raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
@@ -208,9 +204,9 @@ class PictureWriter:
         config = self._config
         told: dict[str, str] = {} if config.metadata == "keep" else {"metadata": config.metadata}
         told |= {name: "yes" for name in ("keep_unedited", "register") if getattr(config, name)}
-        if form != "png":
+        if form in QUALITIES:
             is_source_quality = config.quality is None and result.quality is not None
-            told["quality"] = "source" if is_source_quality else str(config.quality or DEFAULT_QUALITY)
+            told["quality"] = "source" if is_source_quality else str(config.quality or QUALITIES[form])
         return told
 
 

@@ -344,10 +344,12 @@ def test_a_picture_that_cannot_be_encoded_fails_alone(
 ) -> None:
     save = writing.save_picture
 
-    def fail(image: Image.Image, file: Any, form: Any, quality: Any, settings: dict[str, str], *more: Any) -> Any:
+    def fail(
+        image: Image.Image, file: Any, form: Any, quality: Any, settings: dict[str, str], *more: Any, **named: Any
+    ) -> Any:
         if settings["instruction"] == "huge":
             raise ValueError("too wide for this format")
-        return save(image, file, form, quality, settings, *more)
+        return save(image, file, form, quality, settings, *more, **named)
 
     monkeypatch.setattr(writing, "save_picture", fail)
     outcome = harness(Items(item("a", picture, instruction="huge"), item("b", picture)))

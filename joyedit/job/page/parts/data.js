@@ -55,7 +55,13 @@ const joyedit = (() => {
 
   const path = (name) => `${joyedit.run.files}/${name}`;
 
-  return { run: null, loaded: 0, items, take, load, detailsOf, path };
+  // What a browser can show of the finished picture, as large as there is; empty if there is nothing.
+  function picture(item) {
+    if (!item.raw) return item.out || '';
+    return item.view || item.after ? path(item.view || item.after) : '';
+  }
+
+  return { run: null, loaded: 0, items, take, load, detailsOf, path, picture };
 })();
 
 // Small helpers. All text goes through textContent: nothing that came from a run is ever read as HTML.

@@ -43,7 +43,7 @@ joyedit.details = (() => {
     if (more.bytes) rows.push(['file', `${(more.bytes / 1e6).toFixed(2)} MB`]);
     if (item.drift) rows.push(['drift', `${item.drift[0].toFixed(1)}, ${item.drift[1].toFixed(1)}, zoom ${item.drift[2].toFixed(3)}`]);
     rows.push(...(more.fit || []));
-    if (item.out) rows.push(['result', { name: 'open', link: item.out }]);
+    if (item.out) rows.push(['result', { name: item.raw ? 'the file (no browser shows this format)' : 'open', link: item.out }]);
     return rows;
   }
 

@@ -185,7 +185,7 @@ joyedit.grid = (() => {
     const [pair, badge] = frame.children;
     fit(pair, item);
     const [after, before, nothing] = pair.children;
-    after.hidden = !item.after && !item.out;
+    after.hidden = !item.after && !joyedit.picture(item);
     before.hidden = !item.before;
     nothing.hidden = !after.hidden || !before.hidden;
     nothing.textContent = item.in ? 'no preview' : 'no picture';
@@ -216,7 +216,7 @@ joyedit.grid = (() => {
   function fillCard(card, item) {
     const [after, before] = card.querySelector('.pair').children;
     // Until its small copy is made, the browser scales the finished picture itself.
-    link(after, item.after ? joyedit.path(item.after) : item.out);
+    link(after, item.after ? joyedit.path(item.after) : joyedit.picture(item));
     const isLarge = after.hidden || document.body.classList.contains('show-before') || card.querySelector('.scrub');
     link(before, item.before && joyedit.path(isLarge ? item.before : item.before.replace('/s-', '/t-')));
   }

@@ -43,7 +43,7 @@ joyedit.viewer = (() => {
     by('viewer-next').disabled = at + 1 >= count;
     paintStar();
     by('inputs').hidden = true;
-    joyedit.compare.show(one.out || '', one.before ? joyedit.path(one.before) : '', one.size, one.fit);
+    joyedit.compare.show(joyedit.picture(one), one.before ? joyedit.path(one.before) : '', one.size, one.fit);
     joyedit.details.show(one, null);
     joyedit.detailsOf(one).then((more) => {
       if (item !== one) return;
@@ -59,7 +59,7 @@ joyedit.viewer = (() => {
     const chosen = all[input < 0 ? all.length - 1 : input];
     const small = item.before && input < 0 ? joyedit.path(item.before) : '';
     const link = chosen ? (chosen.view ? joyedit.path(chosen.view) : small || (chosen.off ? '' : chosen.link) || '') : small;
-    joyedit.compare.show(item.out || '', link, item.size, item.fit);
+    joyedit.compare.show(joyedit.picture(item), link, item.size, item.fit);
   }
 
   // Several pictures before: one of them is compared.
@@ -84,7 +84,8 @@ joyedit.viewer = (() => {
 
   function prefetch(at) {
     const next = joyedit.grid.order()[at];
-    if (next && next.out) new Image().src = next.out;
+    const link = next && joyedit.picture(next);
+    if (link) new Image().src = link;
   }
 
   function step(by) {

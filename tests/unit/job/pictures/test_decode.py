@@ -143,7 +143,7 @@ def test_16_bit_grey_with_alpha(tmp_path: Path) -> None:
     png_16_bit(tmp_path / "p.png", np.array([[[0, 0], [0, 65535]]], dtype=np.uint16), 4)
     picture = load_picture(tmp_path / "p.png")
     assert [picture.image.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 0)]
-    assert picture.notes == ("alpha flattened on white",)
+    assert picture.notes == ("16 bits scaled to 8", "alpha flattened on white")
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ def test_an_instruction_too_long_for_exif_is_shortened(tmp_path: Path, kind: str
 
 
 def test_unknown_formats_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^format is png, jpg or webp, not 'bmp'$"):
+    with pytest.raises(ValueError, match=r"^format is one of png, jpg, webp, tiff, avif and heic, not 'bmp'$"):
         save_picture(four_corners(), io.BytesIO(), "bmp", None, {})
 
 

@@ -24,8 +24,10 @@ def save(path: Path, form: str, held: dict[str, str], size: tuple[int, int] = (8
     return path
 
 
-@pytest.mark.parametrize("form", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("form", ["png", "jpg", "webp", "tiff", "avif", "heic"])
 def test_each_format_gives_it_back(tmp_path: Path, form: str) -> None:
+    if form == "heic":
+        pytest.importorskip("pillow_heif")
     path = save(tmp_path / f"x.{form}", form, HELD)
     assert read_embedded(str(path)) == HELD
     made = how_made(path)
@@ -41,7 +43,8 @@ def test_a_text_that_was_cut_is_known_as_cut(tmp_path: Path) -> None:
     made = how_made(path)
     assert is_cut(made.instruction)
     assert not is_whole(made)
-    assert is_whole(how_made(save(tmp_path / "x.png", "png", HELD | {"instruction": "a" * 80_000})))
+    for form in ("png", "tiff", "avif"):
+        assert is_whole(how_made(save(tmp_path / f"x.{form}", form, HELD | {"instruction": "a" * 80_000})))
     assert not is_cut("And so on…")
 
 

@@ -43,6 +43,9 @@ GOOD = [
     {"images": ["a.jpg", "b.jpg"], "instruction": "x", "id": "deep/x", "width": 512, "height": 512},
     {"image": "a.jpg", "box": [0.1, 0.2, 0.5, 1], "lora": [{"file": "l.safetensors", "scale": 0.5}, "m:2"]},
     {"image": "a.jpg", "box": "1,2,3,4", "lora": "l.safetensors", "negative_prompt": ""},
+    {"image": "a.jpg", "seeds": 3, "sweep": {"steps": [20, 40], "guidance_scale": [3, 4.5]}},
+    {"image": "a.jpg", "seeds": [7, 8], "sweep": {"negative_prompt": ["", "x"], "colour": ["red"]}},
+    {"image": "a.jpg", "seeds": None, "sweep": None},
 ]
 BAD = [
     {"image": "a.jpg", "promt": "x"},
@@ -60,6 +63,12 @@ BAD = [
     {"box": [1, 2, 3]},
     {"lora": {"file": "x", "size": 2}},
     {"instruction": "  "},
+    {"seeds": "many"},
+    {"seeds": 0},
+    {"seeds": [-1]},
+    {"sweep": [20]},
+    {"sweep": {"steps": 20}},
+    {"sweep": {"steps": [0]}},
 ]
 
 

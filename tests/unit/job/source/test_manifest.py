@@ -321,7 +321,8 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     (
         {"qqqqqq": 3},
         "unknown key 'qqqqqq' (valid: image, images, instruction, id, negative_prompt, seed, steps, guidance_scale, "
-        "basesize, width, height, size, fit, output, lora, box, prompt, edit_prompt, file_name, input_image, source; "
+        "basesize, width, height, size, fit, output, lora, box, seeds, sweep, prompt, edit_prompt, file_name, "
+        "input_image, source; "
         "or --map KEY=qqqqqq, or --ignore-columns qqqqqq)",
     ),
     ({"prompt": "x"}, "'instruction' and 'prompt' mean the same key (keep one of them)"),
@@ -871,7 +872,7 @@ def test_what_cannot_be_opened(source: str, message: str) -> None:
     [
         ({"prompt": " "}, "the instruction given with -p is empty"),
         ({"limit": 0}, "--limit is a whole number from 1, not 0"),
-        ({"format": "bmp"}, "--format is one of png, jpg, webp, same, not 'bmp'"),
+        ({"format": "bmp"}, "--format is one of png, jpg, webp, tiff, avif, heic, same, not 'bmp'"),
         ({"flags": Settings(steps=0)}, "--steps must be a whole number from 1 to 1000, not 0"),
         ({"recipe_values": {"yaw": "3"}}, "--set yaw needs a recipe (give it with --recipe)"),
     ],

@@ -268,7 +268,8 @@ def test_all_columns_are_ignored_or_kept(write: Any) -> None:
 def test_an_unknown_column_is_one_message() -> None:
     header = "image,instruction,task,edit prompt\n"
     known = "(valid: image, images, instruction, id, negative_prompt, seed, steps, guidance_scale, basesize, "
-    known += "width, height, size, fit, output, lora, box, prompt, edit_prompt, file_name, input_image, source; "
+    known += "width, height, size, fit, output, lora, box, seeds, sweep, prompt, edit_prompt, file_name, input_image, "
+    known += "source; "
     assert refused(manifest(header + "a.png,x,1,2\n" * 300)) == [
         f"m.csv:1: unknown key 'task' {known}or --map KEY=task, or --ignore-columns task)",
         "m.csv:1: unknown key 'edit prompt' (did you mean 'edit_prompt'?; "
