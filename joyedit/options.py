@@ -182,6 +182,11 @@ class RunOptions:
         help="Lay the picture's own pixels where the edit changed nothing, so that a large photo stays sharp there.",
     )  # fmt: skip
     register: bool = option(False, "--register", help="Undo a small shift or zoom of the result against its picture.")
+    mask: str | None = option(
+        None, "--mask", metavar="FILE",
+        help="A picture of the same proportions that says what may change: white may, black keeps the picture's own "
+        "pixels. For items without a mask of their own.",
+    )  # fmt: skip
     batch_size: str = option(
         "auto", "--batch-size", metavar="auto|N", help="Items that go through the networks together."
     )

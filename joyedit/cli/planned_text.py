@@ -56,6 +56,7 @@ def record_of(entry: Batch | FailedItem, folder: Path) -> dict[str, Any]:
                 "id": sized.item.id,
                 "instruction": sized.item.instruction,
                 "seed": sized.item.sampling.seed,
+                **({} if sized.item.mask is None else {"mask": str(sized.item.mask)}),
                 **({} if sized.item.box is None else {"box": box_numbers(sized.item.box)}),
                 "output_path": str((folder / sized.item.output).absolute()),
                 "inputs": [
@@ -81,6 +82,7 @@ def _item(sized: SizedItem, folder: Path) -> str:
     item = sized.item
     pictures = [_picture(path, fit) for path, fit in zip(item.images, sized.fits, strict=True)]
     source = f"from {' + '.join(pictures)}" if pictures else "from the instruction alone"
+    source += "" if item.mask is None else f", mask {printable(str(item.mask))}"
     source += "" if item.box is None else f", red box {box_text(item.box)}"
     output = printable(str(folder / item.output))
     size = "" if sized.result is None or sized.result == sized.target else f"{_size(sized.result)}, "

@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from joyedit.errors import ItemError, JoyeditError
+from joyedit.errors import ItemError, JoyeditError, place
 from joyedit.job.boxes import box_fault
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.data_picture import MOST_HELD, Reference, held_by
 from joyedit.job.fit import bucket_of_least_loss, fit_to, parse_size, result_size
+from joyedit.job.masks import mask_fault
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.sizes import Size
 from joyedit.job.spec import Batch, EditItem, FailedItem, SizedItem
@@ -95,7 +96,7 @@ class _Waiting:
 
     def put(self, position: int, sized: SizedItem) -> None:
         key = sized.batch_key
-        self.held += held_by(sized.item.images)
+        self.held += held_by(sized.item.inputs)
         pictures = self._keys.setdefault(key, {})
         pictures.setdefault(sized.item.images, deque()).append((position, sized))
         self._counts[key] = self._counts.get(key, 0) + 1
@@ -130,7 +131,7 @@ class _Waiting:
             if not items:
                 del pictures[shown]
         self._counts[key] -= len(taken)
-        self.held -= sum(held_by(sized.item.images) for sized in taken)
+        self.held -= sum(held_by(sized.item.inputs) for sized in taken)
         if not pictures:
             del self._keys[key], self._counts[key]
         batch = Batch(index=self._index, items=tuple(taken))
@@ -156,6 +157,14 @@ def size_item(item: EditItem, size_of: Callable[[Reference], Size] = header_size
     fault = None if item.box is None or not sources else box_fault(item.box, sources[0])
     if fault is not None:
         return failed(item, "bad_box", f"{item.images[0]}: {fault}")
+    if item.mask is not None:
+        try:
+            fault = mask_fault(size_of(item.mask), sources[-1])
+        except ItemError as error:
+            return failed(item, error.code, f"mask {error}")
+        if fault is not None:
+            where = place(item.origin.file, item.origin.line)
+            return failed(item, "bad_mask", f"{where}: {item.mask}: {fault}")
     references = tuple(choose(size, item.basesize) for size in sources)
     if item.size is not None:
         target = choose(item.size, item.basesize)

@@ -67,6 +67,13 @@ class Seen(NamedTuple):
     stamp: Stamp
 
 
+class SeenMask(NamedTuple):
+    """A mask as joyedit read it. `share` is the part of its picture that may change, from 0 to 1."""
+
+    seen: Seen
+    share: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
     """The settings in force for one item; each of them has a value.
@@ -144,7 +151,8 @@ class EditItem:
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
     before the choice of a bucket; with None the last reference decides. `result_size` is the size of the picture that
     is written, as `fit.parse_size` reads it, and `fit` says how references are put into buckets. `loras` change the DiT
-    for this item. `box` is drawn in red on the only reference. `has_default_id`: the id comes from the path of the
+    for this item. `box` is drawn in red on the only reference. `mask` says by its greys what of the last reference
+    may change (white) and must not (black). `has_default_id`: the id comes from the path of the
     first reference. `other_ids` are default ids that the item had if other lines were there: its picture may be
     finished under one of them. `owns` says which records under these ids are of this item: none, those of the same
     line, or all of the same pictures. `columns` are what its record carries from the source; they change no picture.
@@ -162,10 +170,16 @@ class EditItem:
     fit: FitName = "crop"
     loras: tuple[Lora, ...] = ()
     box: Box | None = None
+    mask: Reference | None = None
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
     owns: Owns = field(default="none", compare=False)
     columns: dict[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def inputs(self) -> tuple[Reference, ...]:
+        """All pictures that the item reads: the references, and behind them its mask."""
+        return self.images if self.mask is None else (*self.images, self.mask)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,7 +285,7 @@ class ItemResult:
     references that joyedit has read. `planned_output` is the output of an item that failed. `replaces` are other ids of
     the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
     is the (height, width) of the picture, `fit` says how the last reference was put into its bucket, and `drift` how
-    far the model moved the picture.
+    far the model moved the picture. `mask` is the address of the mask, `mask_seen` what was read there.
     """
 
     id: str
@@ -296,4 +310,6 @@ class ItemResult:
     result: Size | None = None
     fit: Fit | None = None
     drift: dict[str, float] | None = field(default=None, hash=False)
+    mask: str | None = None
+    mask_seen: SeenMask | None = None
     columns: dict[str, Any] | None = field(default=None, hash=False)

@@ -37,6 +37,7 @@ from joyedit.runtime.pipeline.edit import BatchEditor
 from joyedit.runtime.pipeline.loss_check import LossCheck
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
+from joyedit.runtime.pipeline.read_mask import read_mask
 from joyedit.runtime.pipeline.record import Recorder
 from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.pipeline.stats import Ending, RunStats
@@ -231,8 +232,9 @@ class RunSession:
         """Read the pictures of the planned batches in threads."""
         config = self._config
         read = partial(read_picture, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
-        on_batch = self._losses.before(self.admission.take)
-        return ReadAhead(planned, read, timeout=config.read_timeout, stopped=self.stop, on_batch=on_batch)
+        look = partial(read_mask, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
+        take = self._losses.before(self.admission.take)
+        return ReadAhead(planned, read, look, timeout=config.read_timeout, stopped=self.stop, on_batch=take)
 
     def editor(self) -> BatchEditor:
         """What takes batches through the networks."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from joyedit.job.fit import Fit, PixelBox
+from joyedit.job.pictures.fitted import part_of
 from joyedit.job.sizes import Size
 
 _CELL = 4
@@ -47,12 +48,10 @@ def with_unedited(
 
     The original is as it was read; `fit` says which part of it the result shows, `shown` which part of the bucket.
     """
-    size = result.size
+    size: Size = (result.height, result.width)
     part = mask if shown is None else mask.crop(shown)
-    whole: Size = (original.height, original.width)
-    if size != original.size or fit.box != (0.0, 0.0, float(whole[1]), float(whole[0])):
-        original = original.resize(size, Image.Resampling.LANCZOS, box=fit.box)
-    return Image.composite(result, original, part.resize(size, Image.Resampling.BILINEAR))
+    original = part_of(original, fit, shown, size, Image.Resampling.LANCZOS)
+    return Image.composite(result, original, part.resize(result.size, Image.Resampling.BILINEAR))
 
 
 def _difference(edited: Image.Image, picture: Image.Image) -> NDArray[np.float32]:

@@ -34,6 +34,7 @@ ABOUT = {
     "output": "The file's name below the output folder.",
     "lora": "LoRAs in place of the run's; an empty list for none.",
     "box": "A red box that is drawn on the picture: left, top, right, bottom in pixels, or in fractions from 0 to 1.",
+    "mask": "A picture of the same proportions: white may change, black stays as it is. A path, or a data: URI.",
 }
 """What each key of an item is, for people who write one."""
 

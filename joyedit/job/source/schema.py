@@ -37,12 +37,15 @@ ALIASES: Mapping[str, str] = {
 ITEM_KEYS = (
     "image", "images", "instruction", "id", "negative_prompt", "seed",
     "steps", "guidance_scale", "basesize", "width", "height", "size", "fit", "output", "lora", "box",
+    "mask",
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
 RECIPE_KEYS = (*SETTINGS_KEYS, "lora")
 DEFAULTS_KEYS = ("instruction", *RECIPE_KEYS)
 
 PICTURE_KEYS = ("image", "images")
+INPUT_KEYS = (*PICTURE_KEYS, "mask")
+"""The keys whose values are paths of pictures, or pictures themselves."""
 WHOLE_KEYS = frozenset(("seed", "steps", "basesize", "width", "height"))
 
 MAX_IMAGES = 64
@@ -74,6 +77,7 @@ RULES: Mapping[str, str] = {
     "output": "text",
     "lora": RULE,
     "box": BOX_RULE,
+    "mask": "the path of one picture",
 }
 """What each key must be, in the words of the messages. The models below check the same rules."""
 
@@ -111,6 +115,7 @@ class Line(_Strict):
     id: str | None = None
     output: str | None = None
     box: list[float] | str | None = None
+    mask: _Filled | None = None
 
 
 class Defaults(_Strict):

@@ -9,16 +9,19 @@ from typing import NamedTuple, TypeAlias
 from PIL import Image
 
 from joyedit.errors import ItemError
+from joyedit.job.data_picture import Reference
+from joyedit.job.fit import parse_size
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.as_given import as_given
 from joyedit.job.pictures.budget import PlainCaller, shared_budget
-from joyedit.job.pictures.decode import load_picture
+from joyedit.job.pictures.decode import Picture, load_picture
 from joyedit.job.pictures.drift import SMALL_SHIFT, measure_drift, without_drift
 from joyedit.job.pictures.encode import Beside
 from joyedit.job.pictures.fitted import taken_out
+from joyedit.job.pictures.masked import Masked, mask_of, with_mask, with_own_pixels
 from joyedit.job.pictures.metadata import metadata_of
 from joyedit.job.pictures.unedited import changed_mask, with_unedited
-from joyedit.job.spec import RunConfig
+from joyedit.job.spec import RunConfig, Seen
 from joyedit.runtime.protocol import ReadyItem
 
 _RGB = 4
@@ -51,9 +54,12 @@ def given_back(image: Image.Image, ready: ReadyItem, format: str, config: RunCon
     sized, properties = ready.sized, ready.properties
     height, width = sized.result or (image.height, image.width)
     is_compared = bool(sized.fits) and sized.fits[-1].bucket == sized.target
-    # It is read before there is room for the result: who waits for room must hold none.
-    original = _original(ready, config) if config.keep_unedited and is_compared else None
-    need = height * width * _WORKING + (0 if original is None else original.width * original.height * _RGB)
+    # These are read before there is room for the result: who waits for room must hold none.
+    masked = _masked(ready, config)
+    original = None if masked is None else masked.picture.image
+    if original is None and config.keep_unedited and is_compared:
+        original = _original(ready, config).image
+    need = height * width * _WORKING + _held(original, masked)
     give_back = shared_budget().admit(ready.item.output, need, PlainCaller(), work="making it takes")
     try:
         if properties is None or not sized.fits:
@@ -64,10 +70,15 @@ def given_back(image: Image.Image, ready: ReadyItem, format: str, config: RunCon
         if config.register and drift is not None and drift.reach(image.width, image.height) > SMALL_SHIFT:
             image = without_drift(image, drift)
         result = taken_out(image, sized.shown, sized.result)
-        if original is not None:
+        if original is not None and config.keep_unedited:
             mask = changed_mask(image, ready.pictures[-1])
             result = with_unedited(result, original, mask, fit, sized.shown)
-        given = as_given(result, properties, fit.box, format=format)
+        if masked is not None:
+            is_bucket = parse_size(ready.item.result_size).kind == "bucket"
+            result = with_mask(result, masked, fit, sized.shown, is_bucket=is_bucket)
+        given = as_given(result, properties, fit.box, format=format, placed=(fit, sized.shown))
+        if masked is not None:
+            given = given._replace(image=with_own_pixels(given, masked, fit, sized.shown))
         notes = list(given.notes)
         metadata = metadata_of(properties, config.metadata, (height, width), notes)
         is_source_quality = config.quality is None and format == "jpg"
@@ -82,10 +93,33 @@ def given_back(image: Image.Image, ready: ReadyItem, format: str, config: RunCon
         give_back()
 
 
-def _original(ready: ReadyItem, config: RunConfig) -> Image.Image:
+def _original(ready: ReadyItem, config: RunConfig, *, keeps_own: bool = False) -> Picture:
     """The last reference once more. Raises ItemError if it is another one now."""
-    path, seen = ready.item.images[-1], ready.seen[-1]
-    picture = load_picture(path, config.max_pixels, HashCache())
+    path = ready.item.images[-1]
+    picture = load_picture(path, config.max_pixels, HashCache(), keeps_own=keeps_own)
+    _refuse_changed(path, picture, ready.seen[-1])
+    return picture
+
+
+def _masked(ready: ReadyItem, config: RunConfig) -> Masked | None:
+    """The picture and its mask once more, where there is one. Errors as in `_original`."""
+    path = ready.item.mask
+    if path is None or ready.mask is None:
+        return None
+    read = load_picture(path, config.max_pixels, HashCache(), follows_profile=False)
+    _refuse_changed(path, read, ready.mask.seen)
+    mask = mask_of(read)
+    return Masked(_original(ready, config, keeps_own=True), mask)
+
+
+def _refuse_changed(path: Reference, picture: Picture, seen: Seen) -> None:
     if picture.seen is None or picture.seen.sha256 != seen.sha256:
         raise ItemError("picture_changed", f"{path}: the file changed while it was edited")
-    return picture.image
+
+
+def _held(original: Image.Image | None, masked: Masked | None) -> int:
+    """The bytes of the pictures that are held beside the result."""
+    held = 0 if original is None else original.width * original.height * _RGB
+    if masked is not None:
+        held += masked.mask.width * masked.mask.height + (0 if masked.picture.own is None else held)
+    return held

@@ -22,7 +22,7 @@ from joyedit.job.results.records import settings_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.safe_open import open_own, reason_of
-from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, SizedItem
+from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, SeenMask, SizedItem
 from joyedit.printable import printable
 from joyedit.runtime.protocol import BackendInfo
 
@@ -39,6 +39,7 @@ class Written:
     sha256: str
     inputs: tuple[Seen, ...]
     drift: dict[str, float] | None = None
+    mask: SeenMask | None = None
 
 
 class Recorder:
@@ -179,6 +180,8 @@ class Recorder:
             bucket=None if sized is None else sized.target,
             result=None if sized is None or written is None else sized.result or sized.target,
             drift=None if written is None else written.drift,
+            mask=None if item.mask is None else address_of(item.mask),
+            mask_seen=None if written is None else written.mask,
             fit=None if sized is None or not sized.fits else sized.fits[-1],
             settings=self._settings(item),
             seconds=dict(seconds),
