@@ -360,3 +360,34 @@ def test_a_red_box_stays_inside(joyedit: Command, place: Path) -> None:
         with Image.open("out/a.png") as result:
             red = (np.asarray(result.crop((0, 0, result.width // 5, result.height))) == (255, 0, 0)).all(axis=-1)
             assert red.sum() < 20, "the model saw the box, the result outside the mask does not show it"
+
+
+def test_a_picture_with_padding_in_the_result_keeps_its_transparency(joyedit: Command, place: Path) -> None:
+    """1920x1080 of a square with --fit pad: alpha and mask lie where the picture lies."""
+    square = Image.new("RGBA", (300, 300), (200, 40, 40, 255))
+    square.paste((0, 0, 0, 0), (0, 0, 150, 300))
+    square.save("p.png")
+    Image.new("L", (300, 300)).save("m.png")
+    run(joyedit, "--size", "800x300", "--fit", "pad")
+    with Image.open("out/a.png") as result:
+        assert result.size == (800, 300)
+        alpha = np.asarray(result.getchannel("A"))
+        assert (alpha[:, 260:395] == 0).all()
+        assert (alpha[:, 405:540] == 255).all()
+        assert np.asarray(result.convert("RGB"))[150, 450].tolist() == [200, 40, 40]
+
+
+def test_several_pictures_and_one_mask(joyedit: Command, place: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save("other.png")
+    write(place / "e.jsonl", [{"images": ["other.png", "p.png"], "id": "a", "mask": "m.png"}])
+    run(joyedit)
+    share = pixels("m.png")
+    assert np.array_equal(pixels("out/a.png")[share == 0], pixels("p.png")[share == 0])
+
+
+def test_a_mask_on_standard_input(joyedit: Command, program: Command, place: Path) -> None:
+    line = json.dumps({"image": "p.png", "id": "a", "mask": "m.png", "instruction": "blue"})
+    ended = program("run", "-", *FAKE, "-o", "out", stdin=line + "\n")
+    assert ended.code == 0, ended.err
+    share = pixels("m.png")
+    assert np.array_equal(pixels("out/a.png")[share == 0], pixels("p.png")[share == 0])

@@ -42,11 +42,14 @@ GOOD = [
     {"file_name": "a.jpg", "prompt": "x", "guidance_scale": 2.5, "basesize": 512, "output": None},
     {"images": ["a.jpg", "b.jpg"], "instruction": "x", "id": "deep/x", "width": 512, "height": 512},
     {"image": "a.jpg", "box": [0.1, 0.2, 0.5, 1], "lora": [{"file": "l.safetensors", "scale": 0.5}, "m:2"]},
+    {"image": "a.jpg", "mask": "m.png"},
     {"image": "a.jpg", "box": "1,2,3,4", "lora": "l.safetensors", "negative_prompt": ""},
 ]
 BAD = [
     {"image": "a.jpg", "promt": "x"},
     {"image": ["a.jpg"]},
+    {"image": "a.jpg", "mask": ["m.png"]},
+    {"image": "a.jpg", "mask": ""},
     {"image": ""},
     {"images": "a.jpg"},
     {"images": ["x"] * 65},
