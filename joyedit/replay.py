@@ -110,6 +110,8 @@ def _of_run(made: MadePicture, options: RunOptions) -> dict[str, Any]:
     for name in ("keep_unedited", "register"):
         if made.run.get(name) == "yes":
             found[name] = True
+    if made.run.get("panorama") == "parts":
+        found["panorama"] = "parts"
     return found
 
 

@@ -56,6 +56,7 @@ def record_of(entry: Batch | FailedItem, folder: Path) -> dict[str, Any]:
                 "id": sized.item.id,
                 "instruction": sized.item.instruction,
                 "seed": sized.item.sampling.seed,
+                **_part(sized),
                 **({} if sized.item.mask is None else {"mask": str(sized.item.mask)}),
                 **({} if sized.item.box is None else {"box": box_numbers(sized.item.box)}),
                 "output_path": str((folder / sized.item.output).absolute()),
@@ -70,6 +71,13 @@ def record_of(entry: Batch | FailedItem, folder: Path) -> dict[str, Any]:
     }
 
 
+def _part(sized: SizedItem) -> dict[str, Any]:
+    """Which part of how many this is."""
+    if sized.part is None or sized.parts is None:
+        return {}
+    return {"part": [sized.part + 1, len(sized.parts.begins)]}
+
+
 def cropped(fit: Fit) -> dict[str, float]:
     """The shares of a picture's height and width that are cut off."""
     (height, width), (left, top, right, bottom) = fit.source, fit.box
@@ -82,6 +90,8 @@ def _item(sized: SizedItem, folder: Path) -> str:
     item = sized.item
     pictures = [_picture(path, fit) for path, fit in zip(item.images, sized.fits, strict=True)]
     source = f"from {' + '.join(pictures)}" if pictures else "from the instruction alone"
+    if sized.part is not None and sized.parts is not None:
+        source += f", part {sized.part + 1} of {len(sized.parts.begins)}"
     source += "" if item.mask is None else f", mask {printable(str(item.mask))}"
     source += "" if item.box is None else f", red box {box_text(item.box)}"
     output = printable(str(folder / item.output))

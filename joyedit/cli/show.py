@@ -44,7 +44,7 @@ def _made_from(one: MadeFrom) -> str:
 
 def _rows(made: MadePicture) -> Iterator[tuple[str, str]]:
     from joyedit.job.boxes import box_text, read_box
-    from joyedit.job.results.made_picture import SETTINGS
+    from joyedit.job.results.made_picture import RUN_SETTINGS, SETTINGS
     from joyedit.job.results.records import mask_share, replaced_by
     from joyedit.printable import printable
 
@@ -69,7 +69,7 @@ def _rows(made: MadePicture) -> Iterator[tuple[str, str]]:
             yield key.replace("_", " "), printable(repr(value) if isinstance(value, str) else str(value))
     for lora in made.loras:
         yield "LoRA", printable(f"{lora['path'] or lora['name']} (scale {lora['scale']})")
-    for key in ("model", "schedule", "dtype", "quality", "metadata", "keep_unedited", "register", "software"):
+    for key in RUN_SETTINGS:
         if key in made.run:
             yield key.replace("_", " "), printable(made.run[key])
     record = made.record

@@ -15,7 +15,7 @@ from joyedit.errors import CheckpointError, DeviceError, JoyeditError, first_lin
 from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import FAILED, REPORT
 from joyedit.job.pictures.decode import allow_pixels, header_size
-from joyedit.job.plan import plan
+from joyedit.job.plan import planner
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.given_up import KILLED
 from joyedit.job.results.lock import OutputLock
@@ -222,7 +222,7 @@ class RunSession:
                 else:
                     yield entry
 
-        planned = partial(plan, batch_size=config.batch_size or backend.auto_batch_size, window=config.window)
+        planned = planner(config, config.batch_size or backend.auto_batch_size)
         yield planned(others(), size_of=checker.size_of, look_ahead=not self._one_by_one)
         for item in suspects:
             self.admission.in_work.look(item)

@@ -115,7 +115,8 @@ def details_of(record: Mapping[str, Any], look: Look, out: str, private: Private
         "text": None if export else text[:_LONG_TEXT],
         "inputs": [{"name": one.name, "link": one.link, "view": one.view, "off": one.off} for one in look.inputs],
         "settings": [[key, _setting(key, settings[key])] for key in _SETTINGS if settings.get(key) not in (None, "")]
-        + _mask_rows(record),
+        + _mask_rows(record)
+        + _parts_rows(record),
         "lora": lora_text(settings.get("lora")),
         "seconds": [[brief(name, 40), loose.number(value) or 0.0] for name, value in seconds.items()],
         "notes": [brief(private.text(loose.text(note)), 1000) for note in loose.entries(record.get("notes"))[:50]],
@@ -185,6 +186,15 @@ def _message(record: Mapping[str, Any], private: Private) -> str:
     """What is said of a failure, without the places of pictures."""
     message = loose.text(loose.table(record.get("error")).get("message"))
     return private.text(message, [*loose.entries(record.get("inputs")), mask_path(record)]) if message else ""
+
+
+def _parts_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Into how many parts a panorama was cut, and how much they overlap."""
+    parts = loose.table(record.get("parts"))
+    count, size, overlap = loose.whole(parts.get("count")), _size(parts.get("size")), loose.number(parts.get("overlap"))
+    if count is None or size is None or overlap is None:
+        return []
+    return [["parts", f"{count} of {size[0]} x {size[1]}, which overlap by {overlap:.0%}"]]
 
 
 def _mask_rows(record: Mapping[str, Any]) -> list[list[str]]:

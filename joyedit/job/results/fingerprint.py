@@ -9,7 +9,7 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     sampling      steps, guidance_scale, seed, negative_prompt
     basesize, size
     result        the size of the result, as asked for, how pictures are fitted, what metadata it keeps,
-                  and "keep unedited" and "register" where these are on
+                  and "keep unedited", "register" and "parts" (of panoramas) where these are on
     box           the red box that is drawn; only where there is one
     quality       of JPEG and WebP; null for PNG, "source" where it is that of the picture
     inputs        the sha256 of each reference's file, in order
@@ -48,6 +48,7 @@ class Fingerprinter:
     metadata: MetadataName
     keep_unedited: bool = False
     register: bool = False
+    parts: bool = False
 
     @classmethod
     def for_run(cls, config: RunConfig, model: str, schedule: str, dtype: str) -> Fingerprinter:
@@ -60,11 +61,13 @@ class Fingerprinter:
             metadata=config.metadata,
             keep_unedited=config.keep_unedited,
             register=config.register,
+            parts=config.panorama == "parts",
         )
 
     @property
     def _more(self) -> str:
-        return (', "keep unedited"' if self.keep_unedited else "") + (', "register"' if self.register else "")
+        told = {"keep unedited": self.keep_unedited, "register": self.register, "parts": self.parts}
+        return "".join(f', "{name}"' for name, is_on in told.items() if is_on)
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
         """The fingerprint of `item`; `inputs` are the sha256 of its `inputs`: the references, then the mask."""

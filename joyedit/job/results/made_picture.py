@@ -19,6 +19,10 @@ from joyedit.job.results.records import mask_path, mask_seen, output_of, read_jo
 from joyedit.printable import printable
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit")
+RUN_SETTINGS = (
+    *("model", "schedule", "dtype", "quality", "metadata", "keep_unedited", "register", "panorama", "software"),
+)
+"""What a picture says of its whole run."""
 _WHOLE = frozenset(("steps", "seed", "basesize", "width", "height", "quality"))
 _MOST_FOLDERS = 32
 """So many folders above a picture are looked at for a record."""
@@ -38,9 +42,9 @@ class MadePicture:
     """A picture, and how it was made.
 
     `settings` has the values of `SETTINGS` that are known, `run` those of the whole run: model, schedule, dtype,
-    quality, metadata, keep_unedited and register ("yes"), software. `loras` are paths (None where only the name is
-    known) with name, sha256 and scale. `inputs` is None where nobody knows them, `mask` where there was none.
-    `embedded` and `record` are what was read; `folder` is the output folder of the record.
+    quality, metadata, keep_unedited and register ("yes"), panorama ("parts"), software. `loras` are paths (None where
+    only the name is known) with name, sha256 and scale. `inputs` is None where nobody knows them, `mask` where there
+    was none. `embedded` and `record` are what was read; `folder` is the output folder of the record.
     """
 
     path: Path
@@ -118,8 +122,7 @@ def _typed(embedded: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _run_of(embedded: Mapping[str, str], told: Mapping[str, Any]) -> dict[str, str]:
-    names = ("model", "schedule", "dtype", "quality", "metadata", "keep_unedited", "register", "software")
-    made = {name: embedded[name] for name in names if name in embedded}
+    made = {name: embedded[name] for name in RUN_SETTINGS if name in embedded}
     made |= {name: str(told[name]) for name in ("model", "schedule", "dtype") if told.get(name)}
     if "software" not in made and told.get("joyedit"):
         made["software"] = f"joyedit {told['joyedit']}"

@@ -11,6 +11,8 @@ A record is one JSON object on one line:
     size          [height, width] of the picture in pixels; only of a finished one
     fit           how the last reference was put into its bucket; only where there is one: mode (crop, pad, stretch),
                   source ([height, width] of the reference), lost and padded (shares from 0 to 1), scale
+    parts         of a panorama that went through in parts: count, size ([height, width] of each in pixels), overlap
+                  (the least share of a part that the next one shows too)
     drift         how far the model moved the picture, measured before that is undone: dx and dy in pixels of the
                   reference, and zoom; only where both have enough in common
     mask          where there is one: its path, as in inputs; of a finished picture also share, the part that may
@@ -73,6 +75,9 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         more["size"] = list(result.result)
     if result.fit is not None:
         more["fit"] = result.fit.as_record()
+    if result.parts is not None:
+        parts = result.parts
+        more["parts"] = {"count": len(parts.begins), "size": list(parts.bucket), "overlap": parts.overlap}
     if result.drift is not None:
         more["drift"] = result.drift
     if result.mask is not None:

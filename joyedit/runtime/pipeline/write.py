@@ -34,6 +34,7 @@ from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import EditedItem
 from joyedit.runtime.pipeline.give_back import DriftRecord, Result, given_back
+from joyedit.runtime.pipeline.join import EditedPart, Joiner
 from joyedit.runtime.pipeline.record import Recorder, Written
 from joyedit.runtime.protocol import BackendInfo, ReadyItem
 
@@ -138,19 +139,24 @@ class PictureWriter:
         self._recorder = recorder
         self._clock = clock
         self._fingerprints = fingerprints
+        self._joiner = Joiner(recorder.has_failed)
 
     def __call__(self, edited: EditedItem) -> None:
         """Wait for the picture, put it in place, then its record. A fault of this item becomes its record.
 
         Raises `OutputError` when nothing more can be written.
         """
-        sized, item = edited.ready.sized, edited.ready.item
-        ready, notes = edited.ready, edited.ready.notes
+        ready, item = edited.ready, edited.ready.item
+        sized, notes = ready.sized, ready.notes
         seconds: dict[str, float] = {}
         code = "edit_failed"
         try:
             seconds = edited.seconds()
-            image = edited.running.picture(edited.place)
+            whole = self._joiner.add(EditedPart(ready, edited.running.picture(edited.place), seconds))
+            if whole is None:
+                return
+            ready, image, seconds = whole
+            sized, notes = ready.sized, ready.notes
             code = "write_failed"
             with self._clock.stage("write") as lap:
                 data, more, drift = self._encode(ready, image)
@@ -209,6 +215,7 @@ class PictureWriter:
         config = self._config
         told: dict[str, str] = {} if config.metadata == "keep" else {"metadata": config.metadata}
         told |= {name: "yes" for name in ("keep_unedited", "register") if getattr(config, name)}
+        told |= {"panorama": "parts"} if config.panorama == "parts" else {}
         if form != "png":
             is_source_quality = config.quality is None and result.quality is not None
             told["quality"] = "source" if is_source_quality else str(config.quality or DEFAULT_QUALITY)
