@@ -79,7 +79,9 @@ def _part(sized: SizedItem) -> dict[str, Any]:
 
 
 def cropped(fit: Fit) -> dict[str, float]:
-    """The shares of a picture's height and width that are cut off."""
+    """The shares of a picture's height and width that are cut off; nothing is where it goes through in parts."""
+    if fit.is_part:
+        return {"height": 0.0, "width": 0.0}
     (height, width), (left, top, right, bottom) = fit.source, fit.box
     shares = 1 - (bottom - top) / height, 1 - (right - left) / width
     high, broad = (round(share, 4) if share >= _LEAST else 0.0 for share in shares)

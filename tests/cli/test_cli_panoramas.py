@@ -163,6 +163,7 @@ def test_the_dry_run_counts_the_edits(joyedit: Command, place: Path) -> None:
     dry = joyedit("run", "e.jsonl", *FAKE, "-o", "out", "--panorama", "parts", "--dry-run")
     count = len(parts_of((200, 1400), 256).begins)  # type: ignore[union-attr]
     assert f"part {count} of {count}" in dry.out
+    assert "cropped" not in dry.out
     assert f"{2 * count} of the edits are parts of panoramas" in dry.out
     assert "items 3" in dry.out
     told = joyedit("run", "e.jsonl", *FAKE, "-o", "out", "--panorama", "parts", "--dry-run", "--json").out
