@@ -15,12 +15,17 @@ from PIL import Image
 
 from joyedit.errors import ItemError, UsageError
 from joyedit.job.boxes import fractions_of
-from joyedit.job.pictures.decode import load_picture, rgb_picture
+from joyedit.job.fit import parse_size
+from joyedit.job.masks import mask_fault
+from joyedit.job.pictures.decode import Picture as ReadPicture
+from joyedit.job.pictures.decode import load_picture, picture_in_memory
 from joyedit.job.pictures.fitted import fitted, taken_out
+from joyedit.job.pictures.masked import Masked, mask_of, with_mask
 from joyedit.job.pictures.red_box import with_red_box
 from joyedit.job.plan import size_item
 from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
-from joyedit.job.spec import FailedItem, Lora, Settings
+from joyedit.job.source.line_pictures import mask_problem
+from joyedit.job.spec import EditItem, FailedItem, Lora, Settings
 from joyedit.options import RunOptions, names_of
 from joyedit.request import build_item, build_request, loaded_loras, loading_config, run_request
 from joyedit.runtime.model import backend_loader, model_settings
@@ -55,14 +60,19 @@ class Editor:
 
         `image`: a PIL picture, a path or a `data:` URI, a list of them for several references, or None for text to
         image. `settings`: any of steps, guidance_scale, seed, negative_prompt, basesize, size, fit, width and height
-        (the last two together), as a line of a manifest has them, and box, which is drawn in red on the picture. Raises
+        (the last two together), as a line of a manifest has them, box, which is drawn in red on the picture, and mask:
+        a picture as `image`, white where the (last) picture may change and black where it stays as it is. Raises
         UsageError for a setting or an instruction that cannot work. Raises ItemError, with the codes of the command,
-        for a picture that cannot be read ("unreadable_picture" and others), for "out_of_memory" and for "not_finite".
+        for a picture that cannot be read ("unreadable_picture" and others), for a mask of other proportions
+        ("bad_mask"), for "out_of_memory" and for "not_finite".
         """
+        mask = settings.pop("mask", None)
         _refuse_unknown(settings, SETTINGS)
         given = _as_list(image)
         item = build_item(len(given), instruction, settings, self.defaults, self.loras)
-        pictures = [_read(picture) for picture in given]
+        read = [_read(picture) for picture in given]
+        masked = None if mask is None else _masked(read, mask, item)
+        pictures = [one.image for one in read]
         sizes = {path: (p.height, p.width) for path, p in zip(item.images, pictures, strict=True)}
         sized = size_item(item, sizes.__getitem__)
         if isinstance(sized, FailedItem):  # the sizes are known, so it is the box
@@ -75,7 +85,11 @@ class Editor:
             running = start_batch(self.backend, encode_batch(self.backend, batch), lambda done, total: None)
         except OutOfMemory as error:
             raise ItemError("out_of_memory", f"the edit does not fit on the device: {error}") from None
-        return taken_out(running.picture(0), sized.shown, sized.result)
+        result = taken_out(running.picture(0), sized.shown, sized.result)
+        if masked is None:
+            return result
+        is_bucket = parse_size(item.result_size).kind == "bucket"
+        return with_mask(result, masked, sized.fits[-1], sized.shown, is_bucket=is_bucket)
 
     def close(self) -> None:
         """Give the device's memory back."""
@@ -117,6 +131,7 @@ def run(
     """
     _refuse_unknown(options, [name for name in names_of(RunOptions) if name not in _ONLY_COMMAND])
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
+    options |= {name: os.fspath(options[name]) for name in ("mask",) if options.get(name) is not None}
     options["lora"] = _loras(options.get("lora"))
     options |= {name: str(options[name]) for name in _AS_TEXT if options.get(name) is not None}
     options |= _matrix(options)
@@ -177,12 +192,26 @@ def _as_list(image: Picture | Sequence[Picture] | None) -> list[Picture]:
     return list(image)
 
 
-def _read(picture: Picture) -> Image.Image:
+def _read(picture: Picture, *, follows_profile: bool = True) -> ReadPicture:
     if isinstance(picture, Image.Image):
-        return rgb_picture(picture)
+        return picture_in_memory(picture, follows_profile=follows_profile)
     if isinstance(picture, str) and is_data(picture):
         try:
-            return load_picture(picture_of(picture)).image
+            return load_picture(picture_of(picture), follows_profile=follows_profile)
         except DataUriError as error:
             raise ItemError("unreadable_picture", str(error.problem)) from None
-    return load_picture(Path(picture)).image
+    return load_picture(Path(picture), follows_profile=follows_profile)
+
+
+def _masked(pictures: Sequence[ReadPicture], given: Any, item: EditItem) -> Masked:
+    """The last picture and its mask. Raises UsageError and ItemError."""
+    if not isinstance(given, (Image.Image, str, os.PathLike)):
+        raise UsageError(f"a mask is a picture, a path or a data: URI, not {type(given).__name__}")
+    wrong = mask_problem(len(pictures), item.size)
+    if wrong is not None:
+        raise UsageError(wrong.text)
+    mask, last = mask_of(_read(given, follows_profile=False)), pictures[-1].image
+    fault = mask_fault((mask.height, mask.width), (last.height, last.width))
+    if fault is not None:
+        raise ItemError("bad_mask", fault)
+    return Masked(pictures[-1], mask)

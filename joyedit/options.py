@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from joyedit.job.sizes import FitName
-from joyedit.job.spec import AttentionName, FormatName, MetadataName, OffloadName, SwitchName
+from joyedit.job.spec import AttentionName, FormatName, MetadataName, OffloadName, PanoramaName, SwitchName
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
@@ -182,6 +182,15 @@ class RunOptions:
         help="Lay the picture's own pixels where the edit changed nothing, so that a large photo stays sharp there.",
     )  # fmt: skip
     register: bool = option(False, "--register", help="Undo a small shift or zoom of the result against its picture.")
+    panorama: PanoramaName = option(
+        "whole", "--panorama",
+        help="How a picture beyond 4:1 goes through: whole (small and padded), or parts that overlap and are joined.",
+    )  # fmt: skip
+    mask: str | None = option(
+        None, "--mask", metavar="FILE",
+        help="A picture of the same proportions that says what may change: white may, black keeps the picture's own "
+        "pixels. For items without a mask of their own.",
+    )  # fmt: skip
     batch_size: str = option(
         "auto", "--batch-size", metavar="auto|N", help="Items that go through the networks together."
     )

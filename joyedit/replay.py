@@ -51,7 +51,14 @@ def with_replay(options: RunOptions) -> tuple[RunOptions, Replay | None]:
             raise UsageError(f"--set {key.strip()} is given twice")
         changes[key.strip()] = value
     flags = Settings(**{name: getattr(options, name) for name in Settings.__slots__ if hasattr(options, name)})
-    replay = replay_of(made, flags=flags, changes=changes, inputs=options.input, own_loras=bool(options.lora))
+    replay = replay_of(
+        made,
+        flags=flags,
+        changes=changes,
+        inputs=options.input,
+        own_loras=bool(options.lora),
+        own_mask=options.mask is not None,
+    )
     model, note = _model(made, options)
     replay = replace(replay, notes=(*replay.notes, note) if note else replay.notes)
     return replace(options, values=(), model=model, **_of_run(made, options)), replay
@@ -103,6 +110,8 @@ def _of_run(made: MadePicture, options: RunOptions) -> dict[str, Any]:
     for name in ("keep_unedited", "register"):
         if made.run.get(name) == "yes":
             found[name] = True
+    if made.run.get("panorama") == "parts":
+        found["panorama"] = "parts"
     return found
 
 

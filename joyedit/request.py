@@ -88,7 +88,7 @@ def build_request(options: RunOptions) -> Request:
         # Nothing but this picture is ever in its folder, so nothing there is to be kept.
         format: Any = _format_of(picture.path)
         options = replace(options, output=picture.folder, format=format, update=not options.overwrite)
-        picture.refuse([Path(options.source[0])])
+        picture.refuse([Path(one) for one in (options.source[0], options.mask) if one is not None])
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
@@ -117,6 +117,7 @@ def build_request(options: RunOptions) -> Request:
         matrix=matrix,
         template=template,
         lora=options.lora,
+        mask=options.mask,
         shelf=LoraShelf(lora_facts),
     )
     if replay is not None:
@@ -166,7 +167,8 @@ def _with_home(options: RunOptions) -> RunOptions:
     output = _home_path("--output", os.fspath(options.output))
     source = tuple([one if os.path.lexists(one) else _home_path("SOURCE", one) for one in options.source])
     recipe = None if options.recipe is None else _home_path("--recipe", options.recipe)
-    return replace(options, output=Path(output), source=source, recipe=recipe)
+    mask = None if options.mask is None else _home_path("--mask", options.mask)
+    return replace(options, output=Path(output), source=source, recipe=recipe, mask=mask)
 
 
 def _home_path(flag: str, path: str) -> str:
@@ -259,6 +261,8 @@ def _refuse(options: RunOptions) -> None:
     if options.values and options.recipe is None:
         faults.append("--set gives a parameter of a recipe, but no recipe is given: name one with --recipe")
     faults += [f"--set takes name=value, not {value!r}" for value in options.values if not _is_pair(value)]
+    if options.mask is not None and not _is_file(options.mask):
+        faults.append(f"--mask {shown(options.mask)}: there is no such picture (give the path of a file)")
     for one, other in (("overwrite", "retry_failed"), ("overwrite", "update"), ("quiet", "verbose")):
         if getattr(options, one) and getattr(options, other):
             first, second = (option_of(RunOptions, name).name for name in (one, other))
@@ -286,6 +290,13 @@ def _one_picture(options: RunOptions) -> OnePicture | None:
             raise UsageError(f"-o {options.output} does not fit --format {options.format}")
         raise UsageError(f"-o {options.output}: joyedit writes {', '.join(EXTENSIONS)}, and no {ending[1:]}")
     return OnePicture(path=options.output, may_replace=options.overwrite or options.update)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(os.path.expanduser(path))
+    except ValueError:  # a NUL in the name
+        return False
 
 
 def _format_of(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from joyedit.cli.planned_text import lines_of, record_of
 from joyedit.cli.settings_in_force import in_force
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
 from joyedit.job.fit import LARGE_LOSS
-from joyedit.job.plan import failed, plan
+from joyedit.job.plan import failed, planner
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import line_of
 from joyedit.job.results.report import seconds_text
@@ -53,7 +53,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
                 console.message(f"note: {earlier.note}")
         counts = Counts(earlier)
         folder = config.output if request.picture is None else request.picture.path.parent
-        planned = plan(counts.to_edit(request.source.items()), config.batch_size or ASSUMED_BATCH_SIZE, config.window)
+        planned = planner(config, config.batch_size or ASSUMED_BATCH_SIZE)(counts.to_edit(request.source.items()))
         for entry in planned:
             counts.add(entry)
             if json:
@@ -67,12 +67,15 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
             console.result(jsonlib.dumps({"passed_over": path, "reason": kind}))
         seconds = None if counts.rates is None else round(counts.seconds, 3)
         told = {"seconds": seconds, "untimed": counts.untimed, "weights": placement}
+        told |= {"parts": counts.parts} if counts.parts else {}
         console.result(jsonlib.dumps({"summary": numbers | told}))
     elif not quiet:
         console.result(", ".join(f"{label.replace('_', ' ')} {count}" for label, count in numbers.items()))
         if counts.losing:
             what = "1 item loses" if counts.losing == 1 else f"{counts.losing} items lose"
             console.result(f"{what} more than {LARGE_LOSS:.0%} of a picture by cropping (--fit pad keeps all of it)")
+        if counts.parts:
+            console.result(f"{counts.parts} of the edits are parts of panoramas")
         if counts.rates is not None and counts.seconds:
             console.result(_time(counts, counts.rates))
     return EXIT_SOME_FAILED if numbers["failed"] or numbers.get("left") else EXIT_OK
@@ -91,7 +94,7 @@ def _checkpoint(config: RunConfig) -> Iterator[str]:
 class Counts:
     """What a dry run counts: `seconds` of the items whose time is known, and how many others there are (`untimed`).
 
-    `losing` counts items of which much is cropped.
+    `losing` counts items of which much is cropped, `parts` those of panoramas, each of which is an edit.
     """
 
     def __init__(self, earlier: EarlierRun) -> None:
@@ -99,6 +102,7 @@ class Counts:
         self.seconds = 0.0
         self.untimed = 0
         self.losing = 0
+        self.parts = 0
         self._own = earlier.own
         self._resume = earlier.resume
         self._counts: Counter[str] = Counter()
@@ -130,6 +134,7 @@ class Counts:
             return
         self._counts["batches"] += 1
         for sized in entry.items:
+            self.parts += sized.part is not None
             seconds = None if self.rates is None else self.rates.of(sized.item)
             self.seconds += seconds or 0.0
             self.untimed += seconds is None

@@ -56,6 +56,8 @@ def record_of(entry: Batch | FailedItem, folder: Path) -> dict[str, Any]:
                 "id": sized.item.id,
                 "instruction": sized.item.instruction,
                 "seed": sized.item.sampling.seed,
+                **_part(sized),
+                **({} if sized.item.mask is None else {"mask": str(sized.item.mask)}),
                 **({} if sized.item.box is None else {"box": box_numbers(sized.item.box)}),
                 "output_path": str((folder / sized.item.output).absolute()),
                 "inputs": [
@@ -69,8 +71,17 @@ def record_of(entry: Batch | FailedItem, folder: Path) -> dict[str, Any]:
     }
 
 
+def _part(sized: SizedItem) -> dict[str, Any]:
+    """Which part of how many this is."""
+    if sized.part is None or sized.parts is None:
+        return {}
+    return {"part": [sized.part + 1, len(sized.parts.begins)]}
+
+
 def cropped(fit: Fit) -> dict[str, float]:
-    """The shares of a picture's height and width that are cut off."""
+    """The shares of a picture's height and width that are cut off; nothing is where it goes through in parts."""
+    if fit.is_part:
+        return {"height": 0.0, "width": 0.0}
     (height, width), (left, top, right, bottom) = fit.source, fit.box
     shares = 1 - (bottom - top) / height, 1 - (right - left) / width
     high, broad = (round(share, 4) if share >= _LEAST else 0.0 for share in shares)
@@ -81,6 +92,9 @@ def _item(sized: SizedItem, folder: Path) -> str:
     item = sized.item
     pictures = [_picture(path, fit) for path, fit in zip(item.images, sized.fits, strict=True)]
     source = f"from {' + '.join(pictures)}" if pictures else "from the instruction alone"
+    if sized.part is not None and sized.parts is not None:
+        source += f", part {sized.part + 1} of {len(sized.parts.begins)}"
+    source += "" if item.mask is None else f", mask {printable(str(item.mask))}"
     source += "" if item.box is None else f", red box {box_text(item.box)}"
     output = printable(str(folder / item.output))
     size = "" if sized.result is None or sized.result == sized.target else f"{_size(sized.result)}, "

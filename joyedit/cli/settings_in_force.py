@@ -31,6 +31,9 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     box = request.source.options.default_box
     if box is not None:
         rows.append(("red box", box_text(box)))
+    mask = request.source.options.mask
+    if mask is not None:
+        rows.append(("mask", brief(mask, _TEXT)))
     if summary.loras.loras or _own(summary, "lora") is not None:
         rows.append(("lora", _text(summary, "lora", summary.loras.text, None)))
     settings = summary.settings.over(BUILT_IN)

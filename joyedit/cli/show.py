@@ -12,7 +12,7 @@ import typer
 from joyedit.cli import console
 
 if TYPE_CHECKING:
-    from joyedit.job.results.made_picture import MadePicture
+    from joyedit.job.results.made_picture import MadeFrom, MadePicture
 
 PictureFile = Annotated[
     Path, typer.Argument(metavar="PICTURE", help="A picture that joyedit made.", show_default=False)
@@ -36,10 +36,16 @@ def show_command(picture: PictureFile, json: Json = False) -> None:
     console.table(_rows(made))
 
 
+def _made_from(one: MadeFrom) -> str:
+    from joyedit.printable import printable
+
+    return printable(one.path or one.name) + (f" (sha256 {one.sha256[:12]}...)" if one.sha256 else "")
+
+
 def _rows(made: MadePicture) -> Iterator[tuple[str, str]]:
     from joyedit.job.boxes import box_text, read_box
-    from joyedit.job.results.made_picture import SETTINGS
-    from joyedit.job.results.records import replaced_by
+    from joyedit.job.results.made_picture import RUN_SETTINGS, SETTINGS
+    from joyedit.job.results.records import mask_share, replaced_by
     from joyedit.printable import printable
 
     yield "picture", printable(str(made.path))
@@ -48,10 +54,13 @@ def _rows(made: MadePicture) -> Iterator[tuple[str, str]]:
         yield "made of", "unknown"
     else:
         for one in made.inputs:
-            mark = f" (sha256 {one.sha256[:12]}...)" if one.sha256 else ""
-            yield "made of", printable(one.path or one.name) + mark
+            yield "made of", _made_from(one)
         if not made.inputs:
             yield "made of", "its instruction alone"
+    if made.mask is not None:
+        share = None if made.record is None else mask_share(made.record)
+        more = "" if share is None else f", {share:.1%} of the picture may change"
+        yield "mask", _made_from(made.mask) + more
     if made.box is not None:
         yield "red box", box_text(read_box(made.box) or (0, 0, 1, 1))
     for key in SETTINGS:
@@ -60,7 +69,7 @@ def _rows(made: MadePicture) -> Iterator[tuple[str, str]]:
             yield key.replace("_", " "), printable(repr(value) if isinstance(value, str) else str(value))
     for lora in made.loras:
         yield "LoRA", printable(f"{lora['path'] or lora['name']} (scale {lora['scale']})")
-    for key in ("model", "schedule", "dtype", "quality", "metadata", "keep_unedited", "register", "software"):
+    for key in RUN_SETTINGS:
         if key in made.run:
             yield key.replace("_", " "), printable(made.run[key])
     record = made.record

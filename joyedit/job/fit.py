@@ -32,7 +32,10 @@ LARGE_LOSS = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """The place of one picture in its bucket. `mode` is what was done: `auto` is decided."""
+    """The place of one picture in its bucket. `mode` is what was done: `auto` is decided.
+
+    `is_part`: other parts of the picture are edited beside this one, so that nothing is lost.
+    """
 
     mode: FitName
     source: Size
@@ -40,12 +43,13 @@ class Fit:
     box: Box
     inner: PixelBox
     shown: PixelBox
+    is_part: bool = False
 
     @property
     def lost(self) -> float:
         """The share of the picture that is cut off, 0 to 1."""
         height, width = self.source
-        return _rounded(1 - _area(self.box) / (height * width))
+        return 0.0 if self.is_part else _rounded(1 - _area(self.box) / (height * width))
 
     @property
     def padded(self) -> float:

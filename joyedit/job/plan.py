@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from joyedit.errors import ItemError, JoyeditError
+from joyedit.errors import ItemError, JoyeditError, place
 from joyedit.job.boxes import box_fault
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.data_picture import MOST_HELD, Reference, held_by
 from joyedit.job.fit import bucket_of_least_loss, fit_to, parse_size, result_size
+from joyedit.job.masks import mask_fault
+from joyedit.job.parts import Parts, parts_of
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.sizes import Size
-from joyedit.job.spec import Batch, EditItem, FailedItem, SizedItem
+from joyedit.job.spec import Batch, EditItem, FailedItem, PanoramaName, RunConfig, SizedItem
 
 BatchSize = int | Callable[[Size], int]
 """The number of items in a full batch, or a function that gives it for the target's (height, width)."""
@@ -34,6 +37,7 @@ def plan(
     *,
     look_ahead: bool = True,
     most_held: int = MOST_HELD,
+    panorama: PanoramaName = "whole",
 ) -> Iterator[Batch | FailedItem]:
     """Batches of items with equal `batch_key`, in the order in which the run edits them.
 
@@ -45,7 +49,7 @@ def plan(
 
     Without `look_ahead` a batch leaves as soon as it is full. This is for a source whose next item may wait
     for the result of the last one. If a picture cannot be sized, its item becomes a `FailedItem` and leaves
-    at once.
+    at once. With the `panorama` "parts", each part of a picture beyond 4:1 is planned like an item.
     """
     if window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
@@ -59,14 +63,15 @@ def plan(
             source_error, entry = error, None
         if entry is None:
             break
-        sized = size_item(entry, size_of) if isinstance(entry, EditItem) else entry
+        sized = size_item(entry, size_of, panorama) if isinstance(entry, EditItem) else entry
         if isinstance(sized, FailedItem):
             yield sized
-        else:
-            waiting.put(position, sized)
-            if not look_ahead and waiting.is_full(sized.batch_key):
-                yield waiting.leave(sized.batch_key)
-        position += 1
+            position += 1
+        for one in () if isinstance(sized, FailedItem) else sized.as_parts:
+            waiting.put(position, one)
+            if not look_ahead and waiting.is_full(one.batch_key):
+                yield waiting.leave(one.batch_key)
+            position += 1
         while (oldest := waiting.oldest()) is not None and (position - oldest[0] >= window or waiting.held > most_held):
             yield waiting.leave(oldest[1])
     while (oldest := waiting.oldest()) is not None:
@@ -95,7 +100,7 @@ class _Waiting:
 
     def put(self, position: int, sized: SizedItem) -> None:
         key = sized.batch_key
-        self.held += held_by(sized.item.images)
+        self.held += held_by(sized.item.inputs)
         pictures = self._keys.setdefault(key, {})
         pictures.setdefault(sized.item.images, deque()).append((position, sized))
         self._counts[key] = self._counts.get(key, 0) + 1
@@ -130,7 +135,7 @@ class _Waiting:
             if not items:
                 del pictures[shown]
         self._counts[key] -= len(taken)
-        self.held -= sum(held_by(sized.item.images) for sized in taken)
+        self.held -= sum(held_by(sized.item.inputs) for sized in taken)
         if not pictures:
             del self._keys[key], self._counts[key]
         batch = Batch(index=self._index, items=tuple(taken))
@@ -141,12 +146,20 @@ class _Waiting:
         return self._batch_size(key[0]) if callable(self._batch_size) else self._batch_size
 
 
-def size_item(item: EditItem, size_of: Callable[[Reference], Size] = header_size) -> SizedItem | FailedItem:
+def planner(config: RunConfig, batch_size: BatchSize) -> Callable[..., Iterator[Batch | FailedItem]]:
+    """`plan` as a run has it."""
+    return partial(plan, batch_size=batch_size, window=config.window, panorama=config.panorama)
+
+
+def size_item(
+    item: EditItem, size_of: Callable[[Reference], Size] = header_size, panorama: PanoramaName = "whole"
+) -> SizedItem | FailedItem:
     """The item with a bucket for each reference and for its target, and the size of its result.
 
     The target gets the bucket that is nearest to the size of the item; without a size, the bucket of the last
     reference; without references, the square of the base size. A single reference gets the bucket of the
-    target, because the model was trained on edits of one shape.
+    target, because the model was trained on edits of one shape. With the `panorama` "parts", the only reference is
+    cut into parts where it is beyond 4:1 and the item asks for no other proportions and no crop.
     """
     choose = choose_bucket if item.fit == "crop" else bucket_of_least_loss
     try:
@@ -156,6 +169,12 @@ def size_item(item: EditItem, size_of: Callable[[Reference], Size] = header_size
     fault = None if item.box is None or not sources else box_fault(item.box, sources[0])
     if fault is not None:
         return failed(item, "bad_box", f"{item.images[0]}: {fault}")
+    wrong = None if item.mask is None else _wrong_mask(item, item.mask, size_of, sources[-1])
+    if wrong is not None:
+        return wrong
+    parts = _parts(item, sources) if panorama == "parts" else None
+    if parts is not None:
+        return _in_parts(item, parts)
     references = tuple(choose(size, item.basesize) for size in sources)
     if item.size is not None:
         target = choose(item.size, item.basesize)
@@ -188,6 +207,39 @@ def size_item(item: EditItem, size_of: Callable[[Reference], Size] = header_size
         shown=follows.shown,
         result=result_size(wish, follows),
     )
+
+
+def _in_parts(item: EditItem, parts: Parts) -> SizedItem:
+    whole = parts.whole()
+    return SizedItem(
+        item=item,
+        target=parts.frame,
+        references=(parts.frame,),
+        fits=(whole,),
+        shown=whole.shown,
+        result=result_size(parse_size(item.result_size), whole),
+        parts=parts,
+    )
+
+
+def _wrong_mask(
+    item: EditItem, mask: Reference, size_of: Callable[[Reference], Size], picture: Size
+) -> FailedItem | None:
+    """The failed item where its mask cannot be read, or does not fit a picture of this size."""
+    try:
+        fault = mask_fault(size_of(mask), picture)
+    except ItemError as error:
+        return failed(item, error.code, f"mask {error}")
+    if fault is None:
+        return None
+    return failed(item, "bad_mask", f"{place(item.origin.file, item.origin.line)}: {mask}: {fault}")
+
+
+def _parts(item: EditItem, sources: Sequence[Size]) -> Parts | None:
+    """The parts that an item is edited in; None if it goes through as a whole. A red box is for a whole picture."""
+    if len(sources) != 1 or item.size is not None or item.box is not None or item.fit not in ("auto", "pad"):
+        return None
+    return parts_of(sources[0], item.basesize)
 
 
 def failed(item: EditItem, code: str, message: str) -> FailedItem:

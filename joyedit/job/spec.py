@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from joyedit.job.data_picture import Reference
 from joyedit.job.fit import Fit, PixelBox
+from joyedit.job.parts import Parts
 from joyedit.job.sizes import FitName, Size
 
 Box = tuple[float, float, float, float]
@@ -29,6 +30,9 @@ FormatName = Literal["png", "jpg", "webp", "tiff", "avif", "heic", "same"]
 
 MetadataName = Literal["keep", "no-gps", "strip"]
 """What a result keeps of its picture's EXIF and XMP: all, all but where it was taken, or nothing."""
+
+PanoramaName = Literal["whole", "parts"]
+"""How a picture beyond 4:1 goes through: as a whole, small and padded, or in parts that overlap."""
 
 OffloadName = Literal["auto", "none", "encoder", "blocks"]
 """What passes through the device instead of staying there: as the plan says, nothing, the text encoder's layers, or
@@ -65,6 +69,13 @@ class Seen(NamedTuple):
 
     sha256: str
     stamp: Stamp
+
+
+class SeenMask(NamedTuple):
+    """A mask as joyedit read it. `share` is the part of its picture that may change, from 0 to 1."""
+
+    seen: Seen
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +155,8 @@ class EditItem:
     with `/` between its parts and with its extension. `size` is the (height, width) that the item asks for,
     before the choice of a bucket; with None the last reference decides. `result_size` is the size of the picture that
     is written, as `fit.parse_size` reads it, and `fit` says how references are put into buckets. `loras` change the DiT
-    for this item. `box` is drawn in red on the only reference. `has_default_id`: the id comes from the path of the
+    for this item. `box` is drawn in red on the only reference. `mask` says by its greys what of the last reference
+    may change (white) and must not (black). `has_default_id`: the id comes from the path of the
     first reference. `other_ids` are default ids that the item had if other lines were there: its picture may be
     finished under one of them. `owns` says which records under these ids are of this item: none, those of the same
     line, or all of the same pictures. `columns` are what its record carries from the source; they change no picture.
@@ -162,10 +174,16 @@ class EditItem:
     fit: FitName = "crop"
     loras: tuple[Lora, ...] = ()
     box: Box | None = None
+    mask: Reference | None = None
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
     owns: Owns = field(default="none", compare=False)
     columns: dict[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def inputs(self) -> tuple[Reference, ...]:
+        """All pictures that the item reads: the references, and behind them its mask."""
+        return self.images if self.mask is None else (*self.images, self.mask)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,7 +208,8 @@ class SizedItem:
 
     `fits` say how the references are put into their buckets; where there are none, they are cropped. `shown` is the
     box of the target's bucket that becomes the result, and `result` the result's size; None stands for all of it, as
-    it is.
+    it is. Where the picture goes through in `parts`, `part` is the number of one of them, from 0; with None the target
+    is the frame in which they are joined.
     """
 
     item: EditItem
@@ -199,6 +218,27 @@ class SizedItem:
     fits: tuple[Fit, ...] = ()
     shown: PixelBox | None = None
     result: Size | None = None
+    parts: Parts | None = None
+    part: int | None = None
+
+    @property
+    def as_parts(self) -> tuple[SizedItem, ...]:
+        """What goes through the networks: each part of the picture, or the item itself."""
+        parts = self.parts
+        if parts is None:
+            return (self,)
+        return tuple(
+            replace(self, target=parts.bucket, references=(parts.bucket,), fits=(parts.fit(number),), part=number)
+            for number in range(len(parts.begins))
+        )
+
+    @property
+    def whole(self) -> SizedItem:
+        """The item of which this is a part, or itself."""
+        if self.parts is None or self.part is None:
+            return self
+        frame = self.parts.frame
+        return replace(self, target=frame, references=(frame,), fits=(self.parts.whole(),), part=None)
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
@@ -250,6 +290,7 @@ class RunConfig:
     metadata: MetadataName = "keep"
     keep_unedited: bool = False
     register: bool = False
+    panorama: PanoramaName = "whole"
     window: int = 256
     redo: Literal["changed", "all", "failed"] = "changed"
     update: bool = False
@@ -271,7 +312,8 @@ class ItemResult:
     references that joyedit has read. `planned_output` is the output of an item that failed. `replaces` are other ids of
     the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
     is the (height, width) of the picture, `fit` says how the last reference was put into its bucket, and `drift` how
-    far the model moved the picture.
+    far the model moved the picture. `parts` are those that were joined. `mask` is the address of the
+    mask, `mask_seen` what was read there.
     """
 
     id: str
@@ -295,5 +337,8 @@ class ItemResult:
     loras: tuple[str, ...] = ()
     result: Size | None = None
     fit: Fit | None = None
+    parts: Parts | None = None
     drift: dict[str, float] | None = field(default=None, hash=False)
+    mask: str | None = None
+    mask_seen: SeenMask | None = None
     columns: dict[str, Any] | None = field(default=None, hash=False)

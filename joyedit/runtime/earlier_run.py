@@ -218,4 +218,6 @@ def _timed_kind(record: Mapping[str, Any]) -> Kind | None:
     settings, inputs = record.get("settings"), record.get("inputs")
     if record.get("status") != "ok" or not isinstance(settings, dict) or not isinstance(inputs, list):
         return None
+    if record.get("parts"):  # several edits
+        return None
     return settings["basesize"], len(inputs), settings["guidance_scale"] > 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from joyedit.job.pictures.properties import PictureProperties
 from joyedit.job.sizes import Size
-from joyedit.job.spec import EditItem, Seen, SizedItem
+from joyedit.job.spec import EditItem, Seen, SeenMask, SizedItem
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,7 +52,7 @@ class ReadyItem:
     """An item with its pictures in memory: RGB, one for each reference, each of its bucket's size.
 
     `seconds` is the time that reading took; `seen` tells for each picture which file it was. `properties` are those of
-    the last picture, which the result gets back.
+    the last picture, which the result gets back. `mask` is what was read of the mask, where there is one.
     """
 
     sized: SizedItem
@@ -61,11 +61,17 @@ class ReadyItem:
     seconds: float = 0.0
     seen: tuple[Seen, ...] = ()
     properties: PictureProperties | None = None
+    mask: SeenMask | None = None
 
     @property
     def item(self) -> EditItem:
         """The edit that was asked for."""
         return self.sized.item
+
+    @property
+    def all_seen(self) -> tuple[Seen, ...]:
+        """The files of all inputs of the item: its references, then its mask."""
+        return self.seen if self.mask is None else (*self.seen, self.mask.seen)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from joyedit.errors import CheckpointError, DeviceError, JoyeditError, first_lin
 from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import FAILED, REPORT
 from joyedit.job.pictures.decode import allow_pixels, header_size
-from joyedit.job.plan import plan
+from joyedit.job.plan import planner
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.given_up import KILLED
 from joyedit.job.results.lock import OutputLock
@@ -37,6 +37,7 @@ from joyedit.runtime.pipeline.edit import BatchEditor
 from joyedit.runtime.pipeline.loss_check import LossCheck
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
+from joyedit.runtime.pipeline.read_mask import read_mask
 from joyedit.runtime.pipeline.record import Recorder
 from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.pipeline.stats import Ending, RunStats
@@ -221,7 +222,7 @@ class RunSession:
                 else:
                     yield entry
 
-        planned = partial(plan, batch_size=config.batch_size or backend.auto_batch_size, window=config.window)
+        planned = planner(config, config.batch_size or backend.auto_batch_size)
         yield planned(others(), size_of=checker.size_of, look_ahead=not self._one_by_one)
         for item in suspects:
             self.admission.in_work.look(item)
@@ -231,8 +232,9 @@ class RunSession:
         """Read the pictures of the planned batches in threads."""
         config = self._config
         read = partial(read_picture, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
-        on_batch = self._losses.before(self.admission.take)
-        return ReadAhead(planned, read, timeout=config.read_timeout, stopped=self.stop, on_batch=on_batch)
+        look = partial(read_mask, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
+        take = self._losses.before(self.admission.take)
+        return ReadAhead(planned, read, look, timeout=config.read_timeout, stopped=self.stop, on_batch=take)
 
     def editor(self) -> BatchEditor:
         """What takes batches through the networks."""

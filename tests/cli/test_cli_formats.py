@@ -191,6 +191,37 @@ def test_16_bits_stay_where_nothing_was_edited(joyedit: Command, photos: Path, k
     assert joyedit("verify", "edited").code == 0
 
 
+@pytest.mark.parametrize("unedited", [False, True])
+@pytest.mark.parametrize(("kind", "channels"), [("png", 3), ("tiff", 1), ("tiff", 4)])
+def test_16_bits_stay_where_a_mask_is_black(
+    joyedit: Command, photos: Path, kind: str, channels: int, unedited: bool
+) -> None:
+    values = deep_ramp(channels)
+    path = photos / f"x.{'png' if kind == 'png' else 'tif'}"
+    if kind == "png":
+        path.write_bytes(png(values.astype(">u2").view(np.uint8).reshape(120, -1), 16, 2))
+    else:
+        more = {"extrasamples": [2]} if channels == 4 else {}
+        tifffile.imwrite(path, values.squeeze(), photometric="minisblack" if channels == 1 else "rgb", **more)
+    mask = Image.new("L", (160, 120))
+    mask.paste(128, (40, 30, 44, 90))
+    mask.paste(255, (44, 30, 100, 90))
+    mask.save("mask.png")
+    flags = ("--format", "same", "--mask", "mask.png", *(("--keep-unedited",) if unedited else ()))
+    assert joyedit("run", "photos", *FAKE, *flags).code == 0
+    [record] = records().values()
+    assert "kept: 16 bits outside the edit" in record["notes"]
+    found = load_deep(f"edited/{record['output']}", 1 << 40)
+    assert found is not None
+    assert found.shape == values.shape
+    black = np.asarray(mask) == 0
+    assert (found[black] == values[black]).all()
+    inside = found[~black][..., : 3 if channels > 1 else 1]
+    if not unedited:
+        assert (inside % 257 == 0).all(), "the edit has 8 bits"
+        assert not (inside == values[~black][..., : inside.shape[-1]]).all()
+
+
 @pytest.mark.usefixtures("small_edit")
 def test_no_depth_is_claimed_that_is_not_there(joyedit: Command, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile.imwrite(photos / "x.tif", deep_ramp(3), photometric="rgb")

@@ -69,6 +69,7 @@ def reader(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     (tmp_path / "photos" / "trip").mkdir(parents=True)
     for number, name in enumerate(("house.jpg", "chair.jpg", "room.jpg", "photos/a.jpg", "photos/trip/b.jpg")):
         Image.new("RGB", (48, 32), (40 * number, 120, 200)).save(tmp_path / name)
+    Image.new("L", (48, 32), 255).save(tmp_path / "door.png")
     (tmp_path / "edits.jsonl").write_text('{"image": "house.jpg", "instruction": "Make the house blue."}\n')
     for name in ("style", "light"):
         write(tmp_path / f"{name}.safetensors", named(matrices({LAYER: NANO_QKV}, (LAYER,))))

@@ -70,7 +70,7 @@ def test_every_option_is_in_the_reference() -> None:
 def test_keys_of_a_manifest() -> None:
     assert list(table_words(DOCS / "manifest.md", "key")) == [
         *("image", "images", "instruction", "id", "output", "negative_prompt", "seed", "steps"),
-        *("guidance_scale", "basesize", "width", "height", "size", "fit", "lora", "box", "seeds", "sweep"),
+        *("guidance_scale", "basesize", "width", "height", "size", "fit", "lora", "mask", "box", "seeds", "sweep"),
     ]
     assert set(table_words(DOCS / "manifest.md", "key")) == set(ITEM_KEYS)
     assert set(DEFAULTS_KEYS) < set(ITEM_KEYS)

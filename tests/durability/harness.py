@@ -113,7 +113,7 @@ def program(*argv: str | Path, cwd: Path, timeout: float = 100, **env: str) -> D
 
 
 def make_manifest(folder: Path, count: int, *, broken: bool = False, instruction: str = "edit") -> Path:
-    """A manifest of `count` items of three shapes, some in folders of their own, one without a picture."""
+    """A manifest of `count` items of three shapes, some in folders of their own, some masked, one without a picture."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number in range(count):
@@ -125,6 +125,11 @@ def make_manifest(folder: Path, count: int, *, broken: bool = False, instruction
             line["id"] = f"deep/{number}/item"
         if number % 5 == 4:
             del line["image"]
+        elif number % 4 == 3:
+            mask = Image.new("L", shape)
+            mask.paste(255, (4, 4, 12, 12))
+            mask.save(folder / f"mask{number}.png")
+            line["mask"] = f"mask{number}.png"
         lines.append(line)
     if broken:
         (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")

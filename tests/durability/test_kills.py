@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from durability.harness import (
     FAKE,
@@ -135,3 +137,26 @@ def test_a_kill_while_a_torn_end_is_repaired(forks: Forks, place: Path) -> None:
     assert run(forks, place, "out") == 3
     check_whole(place / "out", whole, ids)
     assert "ended with an incomplete record" in (place / "out" / "joyedit.log").read_text()
+
+
+def test_kills_between_the_parts_of_panoramas(memory: Path, forks: Forks) -> None:
+    """An item in parts has a picture and a record, or neither; the same command edits all of it again."""
+    lines = []
+    for number, size in enumerate(((300, 24), (40, 40), (24, 400), (500, 30))):
+        Image.linear_gradient("L").resize(size).convert("RGB").save(memory / f"in{number}.png")
+        lines.append({"image": f"in{number}.png", "id": f"item{number}", "instruction": f"edit {number}"})
+    (memory / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = ("--panorama", "parts")
+    assert run(forks, memory, "whole", *flags, batch=2) == 0
+    whole = pictures(memory / "whole")
+    assert len(whole) == 4
+    kills = 0
+    for step in range(1, 10_000, 1 if EXHAUSTIVE else 7):
+        name = f"out{step}"
+        if run(forks, memory, name, *flags, fault=f"any:{step}", batch=2) != KILLED:
+            break
+        kills += 1
+        check_after_kill(memory / name, whole)
+        assert run(forks, memory, name, *flags, batch=2) == 0
+        check_whole(memory / name, whole, set(records(memory / "whole")))
+    assert kills >= 3

@@ -84,6 +84,10 @@ def repaint_unseen(place: Path) -> None:
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
+def repaint_mask(place: Path) -> None:
+    Image.new("L", (24, 24), 255).save(place / "mask3.png")
+
+
 def change_line(**changes: Any) -> Callable[[Path], None]:
     def change(place: Path) -> None:
         lines = [json.loads(line) for line in (place / "m.jsonl").read_text().splitlines()]
@@ -112,6 +116,9 @@ def flip_bit(place: Path) -> None:
 CHANGES = {
     "picture": repaint,
     "picture of the same length and time": repaint_unseen,
+    "mask": repaint_mask,
+    "no mask": change_line(mask=None),
+    "another mask": change_line(mask="in3.png"),
     "instruction": change_line(instruction="another"),
     "seed": change_line(seed=5),
     "steps": change_line(steps=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.metadata
 import json
 from pathlib import Path
@@ -186,3 +187,39 @@ def test_a_red_box(tmp_path: Path) -> None:
     assert failed.value.code == "bad_box"
     with pytest.raises(UsageError, match="box must be four numbers"):
         editor.edit(shown, "x", basesize=256, box=[64, 64])
+
+
+def test_a_mask(tmp_path: Path) -> None:
+    editor = Editor(FakeBackend(RunConfig(output=tmp_path)), Settings())
+    shown, settings = picture(300, 410), {"basesize": 256}
+    edit = editor.edit(shown, "x", **settings)
+    mask = Image.new("L", shown.size)
+    mask.paste(255, (100, 100, 200, 200))
+    mask.save(tmp_path / "m.png")
+    wanted = Image.composite(edit, shown, mask)
+    data = "data:image/png;base64," + base64.b64encode((tmp_path / "m.png").read_bytes()).decode()
+    for given in (mask, mask.convert("1"), tmp_path / "m.png", str(tmp_path / "m.png"), data):
+        assert editor.edit(shown, "x", mask=given, **settings).tobytes() == wanted.tobytes()
+    bucket = editor.edit(shown, "x", mask=Image.new("L", shown.size, 255), size="bucket", **settings)
+    assert bucket.tobytes() == editor.edit(shown, "x", size="bucket", **settings).tobytes()
+    with pytest.raises(ItemError, match="the mask has 300 x 410 pixels and its picture 410 x 300") as failed:
+        editor.edit(shown, "x", mask=mask.transpose(Image.Transpose.ROTATE_90), **settings)
+    assert failed.value.code == "bad_mask"
+    with pytest.raises(UsageError, match="a mask is a picture, a path or a data: URI, not list"):
+        editor.edit(shown, "x", mask=[mask], **settings)
+    with pytest.raises(UsageError, match="this item has no picture"):
+        editor.edit(None, "x", mask=mask, **settings)
+    with pytest.raises(UsageError, match="a mask fits the last of several pictures"):
+        editor.edit([shown, shown], "x", mask=mask, width=64, height=64, **settings)
+
+
+def test_a_run_with_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOYEDIT_FAKE", "1")
+    shown = picture(64, 64)
+    shown.save(tmp_path / "a.png")
+    Image.new("L", (64, 64)).save(tmp_path / "m.png")
+    source, out = tmp_path / "a.png", tmp_path / "out"
+    done = joyedit.run(source, model="fake", output=out, prompt="x", mask=tmp_path / "m.png", basesize=256, steps=1)
+    assert done.exit_code == 0
+    with Image.open(out / "a.png") as result:
+        assert result.tobytes() == shown.tobytes()

@@ -16,7 +16,7 @@ from joyedit.job.data_picture import is_in_a_line
 from joyedit.job.page import loose
 from joyedit.job.page.pictures import Look
 from joyedit.job.page.private import Private
-from joyedit.job.results.records import error_code, output_of
+from joyedit.job.results.records import error_code, mask_path, mask_share, output_of
 from joyedit.job.results.retry import manifest_line
 from joyedit.printable import brief, printable
 
@@ -117,7 +117,9 @@ def details_of(record: Mapping[str, Any], look: Look, out: str, private: Private
         "why": why,
         "text": None if export else text[:_LONG_TEXT],
         "inputs": [{"name": one.name, "link": one.link, "view": one.view, "off": one.off} for one in look.inputs],
-        "settings": [[key, _setting(key, settings[key])] for key in _SETTINGS if settings.get(key) not in (None, "")],
+        "settings": [[key, _setting(key, settings[key])] for key in _SETTINGS if settings.get(key) not in (None, "")]
+        + _mask_rows(record)
+        + _parts_rows(record),
         "lora": lora_text(settings.get("lora")),
         "seconds": [[brief(name, 40), loose.number(value) or 0.0] for name, value in seconds.items()],
         "notes": [brief(private.text(loose.text(note)), 1000) for note in loose.entries(record.get("notes"))[:50]],
@@ -137,8 +139,8 @@ def export_of(record: Mapping[str, Any], out: str) -> tuple[dict[str, Any], str]
     Paths are relative to `out`. A script of the page puts both in. The rest stays text, because a seed has more digits
     than its numbers hold.
     """
-    inputs = loose.entries(record.get("inputs"))
-    if any(map(is_in_a_line, inputs)):
+    inputs, mask = loose.entries(record.get("inputs")), mask_path(record)
+    if any(map(is_in_a_line, (*inputs, mask))):
         return {}, "its picture stands in its line of the source"
     planned = output_of(dict(record)) or record.get("planned_output")
     line = manifest_line({**record, "planned_output": planned})
@@ -148,10 +150,12 @@ def export_of(record: Mapping[str, Any], out: str) -> tuple[dict[str, Any], str]
     loras = line.pop("lora", [])
     line.pop("image", None)
     line.pop("images", None)
+    line.pop("mask", None)
     paths = [os.path.relpath(path, out) for path in inputs]
     lora = [[os.path.relpath(one["file"], out), loose.number(one["scale"]) or 0.0] for one in loras]
     work = {key: line.pop(key) for key in _WORK if key in line}
-    return {"line": json.dumps(line, ensure_ascii=False), "work": work, "images": paths, "loras": lora}, ""
+    own = {} if mask is None else {"mask": os.path.relpath(mask, out)}
+    return {"line": json.dumps(line, ensure_ascii=False), "work": work, "images": paths, "loras": lora, **own}, ""
 
 
 def drift_of(record: Mapping[str, Any]) -> list[float] | None:
@@ -184,7 +188,25 @@ def link_to(path: str) -> str:
 def _message(record: Mapping[str, Any], private: Private) -> str:
     """What is said of a failure, without the places of pictures."""
     message = loose.text(loose.table(record.get("error")).get("message"))
-    return private.text(message, loose.entries(record.get("inputs"))) if message else ""
+    return private.text(message, [*loose.entries(record.get("inputs")), mask_path(record)]) if message else ""
+
+
+def _parts_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Into how many parts a panorama was cut, and how much they overlap."""
+    parts = loose.table(record.get("parts"))
+    count, size, overlap = loose.whole(parts.get("count")), _size(parts.get("size")), loose.number(parts.get("overlap"))
+    if count is None or size is None or overlap is None:
+        return []
+    return [["parts", f"{count} of {size[0]} x {size[1]}, which overlap by {overlap:.0%}"]]
+
+
+def _mask_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """What the page says of the mask: its name, and how much it lets change."""
+    path, share = mask_path(record), mask_share(record)
+    if path is None:
+        return []
+    name = path[:_NAME] if is_in_a_line(path) else os.path.basename(path)
+    return [["mask", brief(name, _NAME) + ("" if share is None else f" ({share:.1%} may change)")]]
 
 
 def _setting(key: str, value: object) -> str:

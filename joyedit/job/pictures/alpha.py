@@ -26,10 +26,14 @@ class StoredAlpha(NamedTuple):
         """`alpha`: mode L."""
         return cls((alpha.height, alpha.width), zlib.compress(alpha.tobytes(), 1))
 
+    def picture(self) -> Image.Image:
+        """All of it, as a picture of mode L."""
+        return Image.frombytes("L", (self.size[1], self.size[0]), zlib.decompress(self.data))
+
     def channel(self, box: Box, size: Size) -> Image.Image:
         """The part `box` of it, as a picture of mode L and of `size` (height, width)."""
         height, width = self.size
-        alpha = Image.frombytes("L", (width, height), zlib.decompress(self.data))
+        alpha = self.picture()
         if size == self.size and box == (0.0, 0.0, width, height):
             return alpha
         return alpha.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)

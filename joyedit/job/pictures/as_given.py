@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from joyedit.job.fit import Box
+from joyedit.job.fit import Box, Fit, PixelBox
 from joyedit.job.pictures.alpha import without_white
+from joyedit.job.pictures.fitted import is_whole, part_of
 from joyedit.job.pictures.profiles import PROFILE_ERRORS, Source, source_of, srgb, to_srgb
 from joyedit.job.pictures.properties import PictureProperties
 
@@ -20,7 +21,7 @@ _LOOKED_AT = 512
 class AsGiven(NamedTuple):
     """A result, the profile of its colours (empty: sRGB), and remarks for its record.
 
-    `is_own`: its numbers mean the same as those in the file of its picture.
+    `is_own`: its numbers mean what those in the file of its picture mean.
     """
 
     image: Image.Image
@@ -34,37 +35,52 @@ _WITHOUT_GREY = ("webp", "avif", "heic")
 _WITH_CMYK = ("jpg", "tiff")
 
 
-def as_given(image: Image.Image, properties: PictureProperties, box: Box, *, format: str) -> AsGiven:
+def as_given(
+    image: Image.Image,
+    properties: PictureProperties,
+    box: Box,
+    *,
+    format: str,
+    placed: tuple[Fit, PixelBox | None] | None = None,
+) -> AsGiven:
     """`image` (RGB in sRGB) in the colours of its picture, grey if both are, with its alpha where `format` has one.
 
-    `box` is the part of the picture that it shows. A profile that can only be read from leaves the result in sRGB.
+    `box` is the part of the picture that it shows; `placed` says more of that: how the picture was fitted, and what is
+    shown of its bucket, where the result shows more than the picture. A profile that can only be read from leaves the
+    result in sRGB.
     """
     notes: list[str] = []
     alpha = None
     if properties.alpha is not None and format in WITH_ALPHA:
-        alpha = properties.alpha.channel(box, (image.height, image.width))
+        size = (image.height, image.width)
+        if placed is None or is_whole(*placed):
+            alpha = properties.alpha.channel(box, size)
+        else:
+            alpha = part_of(properties.alpha.picture(), *placed, size, Image.Resampling.BILINEAR)
         image = without_white(image, alpha)
     coloured, profile, is_own = _coloured(image, properties, format, notes)
     if alpha is not None and coloured.mode in ("RGB", "L"):
         coloured.putalpha(alpha)
     if coloured.mode in ("L", "LA") and format in _WITHOUT_GREY:
-        coloured, profile, is_own = (image if alpha is None else coloured.convert("RGBA")), b"", False
+        coloured = image if alpha is None else coloured.convert("RGBA")
+        is_own = is_own and not profile
+        profile = b""
     return AsGiven(coloured, profile, tuple(notes), is_own)
 
 
 def _coloured(
     image: Image.Image, properties: PictureProperties, format: str, notes: list[str]
 ) -> tuple[Image.Image, bytes, bool]:
-    """The picture, its profile, and whether its numbers mean the same as in the file."""
+    """The result in the colours of its picture as far as it can have them, the profile, and whether it has them."""
     mode = properties.mode
-    if mode == "L" and not is_grey(image):
-        return image, b"", False  # the edit has given it colours
     if mode == "CMYK" and format not in _WITH_CMYK:
         notes.append("the picture is CMYK, the result RGB")
         return image, b"", False
     embedded = properties.colours.get("icc_profile")
     held = embedded if isinstance(embedded, bytes) else b""
     source = source_of(properties.colours, mode, [])
+    if mode == "L" and not is_grey(image):
+        return image, b"", source is None  # the edit has given it colours
     if source is None:
         if mode == "CMYK":
             notes.append("the picture is CMYK without a profile, the result RGB")

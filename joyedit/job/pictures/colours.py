@@ -30,10 +30,32 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
     return to_rgb_and_alpha(image, notes)[0]
 
 
-def to_rgb_and_alpha(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:
-    """`image` (decoded, any mode) as RGB on white, and its alpha (L) if it has one. Adds the changes to `notes`."""
+def own_colours(image: Image.Image) -> Image.Image | None:
+    """`image` (decoded, any mode) with 8 bits and in its own colours: L, LA, RGB, RGBA or CMYK.
+
+    None for others, and for a picture without profile and alpha: its RGB says the same.
+    """
+    colour, alpha = _split_alpha(image, [])
+    if alpha is None and not uses_profile(image):
+        return None
+    if colour.mode not in ("L", "RGB", "CMYK") or (alpha is not None and colour.mode == "CMYK"):
+        return None
+    own = colour.copy() if colour is image else colour
+    own.info = {}
+    if alpha is not None:
+        own.putalpha(alpha)
+    return own
+
+
+def to_rgb_and_alpha(
+    image: Image.Image, notes: list[str], *, follows_profile: bool = True
+) -> tuple[Image.Image, Image.Image | None]:
+    """`image` (decoded, any mode) as RGB on white, and its alpha (L) if it has one. Adds the changes to `notes`.
+
+    Without `follows_profile` its numbers are taken for sRGB.
+    """
     colour, alpha = _split_alpha(image, notes)
-    rgb = _by_profile(colour, image.info, notes)
+    rgb = _by_profile(colour, image.info, notes) if follows_profile else _plain_rgb(colour, notes)
     if alpha is not None and alpha.getextrema() != (255, 255):
         white = Image.new("RGB", rgb.size, "white")
         white.paste(rgb, mask=alpha)

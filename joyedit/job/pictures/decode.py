@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import BinaryIO
 
@@ -22,7 +22,7 @@ from joyedit.job.data_picture import DataPicture
 from joyedit.job.hashing import HashCache, sha256_of
 from joyedit.job.pictures.alpha import StoredAlpha
 from joyedit.job.pictures.budget import PlainCaller, Reading, shared_budget
-from joyedit.job.pictures.colours import to_rgb, to_rgb_and_alpha
+from joyedit.job.pictures.colours import own_colours, to_rgb_and_alpha
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.pictures.deep import scaled_by_pillow
 from joyedit.job.pictures.frames import chosen_frame
@@ -82,13 +82,15 @@ _warnings_lock = threading.Lock()
 class Picture:
     """A decoded picture: 8-bit RGB, upright. `notes` name the changes that decoding made.
 
-    `seen` is hash and stamp of the file, if the caller asked for them.
+    `seen` is hash and stamp of the file, if the caller asked for that; `own` the same of the picture in its own colours
+    and with its alpha (L, LA, RGB, RGBA or CMYK; None where RGB says the same, and for others).
     """
 
     image: Image.Image
     properties: PictureProperties
     notes: tuple[str, ...] = ()
     seen: Seen | None = None
+    own: Image.Image | None = None
 
 
 def allow_pixels(count: int) -> None:
@@ -130,25 +132,37 @@ def load_picture(
     max_pixels: int = MAX_PIXELS,
     hashes: HashCache | None = None,
     reading: Reading | None = None,
+    *,
+    follows_profile: bool = True,
+    keeps_own: bool = False,
 ) -> Picture:
     """The whole picture as upright 8-bit RGB, the first frame of an animation. Raises ItemError.
 
     With `hashes` (the hashes of earlier files) it also hashes the file. It refuses a file that changes
     meanwhile, so that picture and hash belong together. Before its first pixel is read, the picture waits for its
-    share of memory; that is given back at the end of `reading`, or here if there is none.
+    share of memory; that is given back at the end of `reading`, or here if there is none. Without `follows_profile`
+    the numbers of the file are taken for sRGB. With `keeps_own` the picture in its own colours comes too.
     """
     if reading is None:
         with Reading(shared_budget()) as own:
-            return load_picture(picture, max_pixels, hashes, own)
+            return load_picture(picture, max_pixels, hashes, own, follows_profile=follows_profile, keeps_own=keeps_own)
     given = picture if isinstance(picture, DataPicture) else os.fspath(picture)
     if isinstance(given, str):
         refuse_special_file(given)
     with read_errors(given), open_picture(given) as file, unchanged(given, file) as stamp:
         seen = None if hashes is None else _hash(given, file, stamp, hashes)
         with gathered_warnings() as warned:
-            image, properties, notes = _decode(str(given), file, stamp.size, max_pixels, reading)
-    notes += [f"the decoder warns: {warning}" for warning in warned]
-    return Picture(image=image, properties=properties, notes=tuple(dict.fromkeys(notes)), seen=seen)
+            found = _decode(
+                str(given),
+                file,
+                stamp.size,
+                max_pixels,
+                reading,
+                follows_profile=follows_profile,
+                keeps_own=keeps_own,
+            )
+    told = [*found.notes, *(f"the decoder warns: {warning}" for warning in warned)]
+    return replace(found, notes=tuple(dict.fromkeys(told)), seen=seen)
 
 
 def _hash(picture: str | DataPicture, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
@@ -163,8 +177,15 @@ def _hash(picture: str | DataPicture, file: BinaryIO, stamp: Stamp, hashes: Hash
 
 
 def _decode(
-    name: str, file: BinaryIO, size: int, max_pixels: int, reading: Reading
-) -> tuple[Image.Image, PictureProperties, list[str]]:
+    name: str,
+    file: BinaryIO,
+    size: int,
+    max_pixels: int,
+    reading: Reading,
+    *,
+    follows_profile: bool,
+    keeps_own: bool,
+) -> Picture:
     """The picture, its properties, and the notes about it."""
     image = open_image(file, name, max_pixels)
     # Pillow itself turns a TIFF upright while it decodes the file.
@@ -184,7 +205,8 @@ def _decode(
         first.info = dict(image.info)
     first.info.update(beside)  # another frame has lost it
     notes += [scaled] if scaled else []
-    rgb, alpha = to_rgb_and_alpha(first, notes)
+    own = own_colours(first) if keeps_own else None
+    rgb, alpha = to_rgb_and_alpha(first, notes, follows_profile=follows_profile)
     if rgb is first:
         rgb = first._new(first.im)  # a plain picture with the same pixels: it holds neither file nor reader
     colours = dict(first.info)
@@ -192,10 +214,12 @@ def _decode(
     if is_turned:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
         alpha = None if alpha is None else alpha.transpose(_TRANSPOSE[orientation])
+        own = None if own is None else own.transpose(_TRANSPOSE[orientation])
         notes.append(f"EXIF orientation {orientation} applied")
     rgb.info = {}
     kept = None if alpha is None else StoredAlpha.of(alpha)
-    return rgb, properties.read(image, colours, (rgb.height, rgb.width), kept), notes
+    told = properties.read(image, colours, (rgb.height, rgb.width), kept)
+    return Picture(image=rgb, properties=told, notes=tuple(notes), own=own)
 
 
 def _load(image: ImageFile.ImageFile, file: BinaryIO, notes: list[str], reading: Reading) -> None:
@@ -235,10 +259,17 @@ def _load_tiff(image: TiffPicture, notes: list[str], reading: Reading) -> None:
         check_data(piece, notes)
 
 
-def rgb_picture(image: Image.Image) -> Image.Image:
-    """A picture in memory as upright 8-bit RGB, by the rules for files. Raises ItemError if it shows nothing."""
+def picture_in_memory(image: Image.Image, *, follows_profile: bool = True) -> Picture:
+    """A picture in memory by the rules for files, with no properties but its alpha. Raises ItemError if it shows
+    nothing.
+    """
     image.load()
-    return to_rgb(ImageOps.exif_transpose(chosen_frame(image, "the picture", PlainCaller(), [])), [])
+    notes: list[str] = []
+    upright = ImageOps.exif_transpose(chosen_frame(image, "the picture", PlainCaller(), notes))
+    rgb, alpha = to_rgb_and_alpha(upright, notes, follows_profile=follows_profile)
+    kept = None if alpha is None else StoredAlpha.of(alpha)
+    told = PictureProperties(kind="", size=(rgb.height, rgb.width), mode="RGB", colours={}, alpha=kept)
+    return Picture(image=rgb, properties=told, notes=tuple(notes))
 
 
 def _wrong_ending(name: str, image: ImageFile.ImageFile) -> list[str]:

@@ -18,14 +18,15 @@ def fitted(image: Image.Image, fit: Fit) -> Image.Image:
         return cropped_to(image, fit.bucket)
     left, top, right, bottom = fit.inner
     scaled = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=fit.box)
-    return scaled if scaled.size == (fit.bucket[1], fit.bucket[0]) else _reflected(scaled, fit)
+    return scaled if scaled.size == (fit.bucket[1], fit.bucket[0]) else _surrounded(scaled, fit.inner, fit.bucket)
 
 
-def _reflected(scaled: Image.Image, fit: Fit) -> Image.Image:
-    left, top, right, bottom = fit.inner
-    height, width = fit.bucket
-    pixels = np.pad(np.asarray(scaled), ((top, height - bottom), (left, width - right), (0, 0)), mode="reflect")
-    return Image.fromarray(pixels)
+def _surrounded(scaled: Image.Image, place: PixelBox, size: Size) -> Image.Image:
+    """`scaled` at its place in a picture of `size`, with its own reflection around it."""
+    left, top, right, bottom = place
+    pixels = np.asarray(scaled)
+    around = [(top, size[0] - bottom), (left, size[1] - right), (0, 0)]
+    return Image.fromarray(np.pad(pixels, around[: pixels.ndim], mode="reflect"))
 
 
 def cropped_to(image: Image.Image, bucket: Size) -> Image.Image:
@@ -45,6 +46,45 @@ def cropped_to(image: Image.Image, bucket: Size) -> Image.Image:
     across, down = image.width / wide, image.height / tall
     box = (left * across, top * down, (left + width) * across, (top + height) * down)
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+def is_whole(fit: Fit, shown: PixelBox | None) -> bool:
+    """Whether the result shows the whole picture and nothing else."""
+    height, width = fit.source
+    return fit.box == (0.0, 0.0, float(width), float(height)) and fit.inner == _shown(fit, shown)
+
+
+def part_of(
+    image: Image.Image, fit: Fit, shown: PixelBox | None, size: Size, resample: Image.Resampling
+) -> Image.Image:
+    """What a result of `size` (height, width) shows of a picture that was fitted so, by way of `shown` in its bucket.
+
+    `image` is the picture, or another one of its proportions. Pixels that need no scaling are as they were. What the
+    picture does not fill is its reflection.
+    """
+    across, down = image.width / fit.source[1], image.height / fit.source[0]
+    left, top, right, bottom = fit.box
+    box = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
+    place = _place(fit, _shown(fit, shown), size)
+    inner = (place[2] - place[0], place[3] - place[1])
+    if inner == image.size and box == (0.0, 0.0, image.width, image.height):
+        scaled = image
+    else:
+        scaled = image.resize(inner, resample, box=box)
+    return scaled if inner == (size[1], size[0]) else _surrounded(scaled, place, size)
+
+
+def _shown(fit: Fit, shown: PixelBox | None) -> PixelBox:
+    return (0, 0, fit.bucket[1], fit.bucket[0]) if shown is None else shown
+
+
+def _place(fit: Fit, shown: PixelBox, size: Size) -> PixelBox:
+    """The box of a result of `size` that the picture fills."""
+    across, down = size[1] / (shown[2] - shown[0]), size[0] / (shown[3] - shown[1])
+    left, top, right, bottom = fit.inner
+    left, right = (max(0, min(size[1], round((side - shown[0]) * across))) for side in (left, right))
+    top, bottom = (max(0, min(size[0], round((side - shown[1]) * down))) for side in (top, bottom))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def taken_out(edited: Image.Image, shown: PixelBox | None, size: Size | None) -> Image.Image:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from joyedit.job.fit import Fit, PixelBox
+from joyedit.job.pictures.fitted import part_of
 from joyedit.job.sizes import Size
 
 _CELL = 4
@@ -47,15 +48,9 @@ def with_unedited(
 
     The original is as it was read; `fit` says which part of it the result shows, `shown` which part of the bucket.
     """
-    size = result.size
-    if size != original.size or not is_whole(fit, (original.height, original.width)):
-        original = original.resize(size, Image.Resampling.LANCZOS, box=fit.box)
-    return Image.composite(result, original, mask_of_result(mask, shown, (result.height, result.width)))
-
-
-def is_whole(fit: Fit, size: Size) -> bool:
-    """Whether the result shows all of a picture of this size."""
-    return fit.box == (0.0, 0.0, float(size[1]), float(size[0]))
+    size: Size = (result.height, result.width)
+    original = part_of(original, fit, shown, size, Image.Resampling.LANCZOS)
+    return Image.composite(result, original, mask_of_result(mask, shown, size))
 
 
 def mask_of_result(mask: Image.Image, shown: PixelBox | None, size: Size) -> Image.Image:

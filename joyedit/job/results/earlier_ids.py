@@ -12,7 +12,7 @@ from typing import Any
 from joyedit.job.data_picture import address_of
 from joyedit.job.own_files import FAILED
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.records import settings_of
+from joyedit.job.results.records import has_same_settings
 from joyedit.job.spec import EditItem
 
 
@@ -59,9 +59,7 @@ def _is_of(item: EditItem, record: dict[str, Any]) -> bool:
         return False
     if item.owns == "same pictures":
         return True
-    then = record.get("settings")
-    has_settings = isinstance(then, dict) and all(then.get(key) == value for key, value in settings_of(item).items())
-    return has_settings and record.get("instruction") == item.instruction
+    return has_same_settings(item, record) and record.get("instruction") == item.instruction
 
 
 def _is_one_source(then: str, now: str) -> bool:

@@ -9,11 +9,12 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     sampling      steps, guidance_scale, seed, negative_prompt
     basesize, size
     result        the size of the result, as asked for, how pictures are fitted, what metadata it keeps,
-                  and "keep unedited" and "register" where these are on
+                  and "keep unedited", "register" and "parts" (of panoramas) where these are on
     box           the red box that is drawn; only where there is one
     quality       of JPEG and WebP; null for PNG, "source" where it is that of the picture
     inputs        the sha256 of each reference's file, in order
     loras         the sha256 and the scale of each LoRA, in order, and its noise levels; only where there are some
+    mask          the sha256 of the mask's file; only where there is one
 
 It leaves out the name of the output, which a resume compares separately, and everything that changes no
 more than rounding: device, attention kernels, compilation, batch size.
@@ -47,6 +48,7 @@ class Fingerprinter:
     metadata: MetadataName
     keep_unedited: bool = False
     register: bool = False
+    parts: bool = False
 
     @classmethod
     def for_run(cls, config: RunConfig, model: str, schedule: str, dtype: str) -> Fingerprinter:
@@ -59,14 +61,16 @@ class Fingerprinter:
             metadata=config.metadata,
             keep_unedited=config.keep_unedited,
             register=config.register,
+            parts=config.panorama == "parts",
         )
 
     @property
     def _more(self) -> str:
-        return (', "keep unedited"' if self.keep_unedited else "") + (', "register"' if self.register else "")
+        told = {"keep unedited": self.keep_unedited, "register": self.register, "parts": self.parts}
+        return "".join(f', "{name}"' for name, is_on in told.items() if is_on)
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
-        """The fingerprint of `item`; `inputs` are the sha256 of its references."""
+        """The fingerprint of `item`; `inputs` are the sha256 of its `inputs`: the references, then the mask."""
         sampling, text = item.sampling, _TEXT
         quality = "null" if item.output[-4:].lower() == ".png" else '"source"' if self.quality is None else self.quality
         loras = ""
@@ -74,11 +78,15 @@ class Fingerprinter:
             loras = f'"loras": {text([[lora.sha256, lora.scale, lora.sigmas] for lora in item.loras])}, '
         size = "null" if item.size is None else f"[{item.size[0]}, {item.size[1]}]"
         box = "" if item.box is None else f'"box": {text(list(item.box))}, '
+        mask = ""
+        if item.mask is not None:
+            *inputs, sha256_of_mask = inputs
+            mask = f'"mask": {text(sha256_of_mask)}, '
         # This JSON is written by hand, with sorted keys, because a resume makes one for each item.
         message = (
             f'{{"basesize": {item.basesize}, {box}"dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
-            f'"instruction": {text(item.instruction)}, {loras}"model": {text(self.model)}, "quality": {quality}, '
+            f'"instruction": {text(item.instruction)}, {loras}{mask}"model": {text(self.model)}, "quality": {quality}, '
             f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more}], '
             f'"sampling": [{sampling.steps}, {float(sampling.guidance_scale)!r}, {sampling.seed}, '
             f"{text(sampling.negative_prompt)}], "

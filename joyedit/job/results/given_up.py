@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.job.data_picture import address_of
-from joyedit.job.results.records import error_code, settings_of
+from joyedit.job.results.records import error_code, has_same_settings
 from joyedit.job.spec import EditItem
 
 KILLED = "killed_the_run"
@@ -21,8 +21,7 @@ def is_given_up(item: EditItem, record: dict[str, Any]) -> bool:
 
 
 def _has_same_line(item: EditItem, record: dict[str, Any]) -> bool:
-    then = record.get("settings")
-    if not isinstance(then, dict) or any(then.get(key) != value for key, value in settings_of(item).items()):
+    if not has_same_settings(item, record):
         return False
     paths = [address_of(one) for one in item.images]
     return record.get("instruction") == item.instruction and record.get("inputs") == paths
@@ -31,6 +30,6 @@ def _has_same_line(item: EditItem, record: dict[str, Any]) -> bool:
 def _has_newer_picture(item: EditItem, record: dict[str, Any]) -> bool:
     try:
         at = datetime.fromisoformat(str(record.get("at"))).timestamp()
-        return any(os.stat(path).st_ctime > at for path in item.images if isinstance(path, Path))
+        return any(os.stat(path).st_ctime > at for path in item.inputs if isinstance(path, Path))
     except (OSError, ValueError):  # the edit will say what is wrong with the picture
         return True

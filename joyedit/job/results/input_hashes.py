@@ -7,18 +7,22 @@ from typing import Any
 
 from joyedit.job.data_picture import DataPicture, Reference
 from joyedit.job.hashing import HashCache
+from joyedit.job.results.records import mask_seen
 from joyedit.job.spec import EditItem
 
 
 def input_hashes(item: EditItem, record: dict[str, Any], hashes: HashCache, *, trust: bool) -> list[str]:
-    """The sha256 of each reference of `item`, in order.
+    """The sha256 of each reference of `item`, in order, and behind them that of its mask.
 
     With `trust`, a picture whose size and times are those in `record` is not read. Raises OSError.
     """
     seen = record.get("inputs_seen")
     if not trust or not isinstance(seen, list) or len(seen) != len(item.images):
         seen = [None] * len(item.images)
-    return [_hash(reference, then, hashes) for reference, then in zip(item.images, seen, strict=True)]
+    found = [_hash(reference, then, hashes) for reference, then in zip(item.images, seen, strict=True)]
+    if item.mask is not None:
+        found.append(_hash(item.mask, mask_seen(record) if trust else None, hashes))
+    return found
 
 
 def _hash(reference: Reference, then: object, hashes: HashCache) -> str:

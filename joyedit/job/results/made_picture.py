@@ -15,10 +15,14 @@ from joyedit.job.data_picture import is_in_a_line
 from joyedit.job.hashing import sha256_of
 from joyedit.job.own_files import RESULTS
 from joyedit.job.pictures.embedded import is_cut, read_embedded
-from joyedit.job.results.records import output_of, read_journal
+from joyedit.job.results.records import mask_path, mask_seen, output_of, read_journal
 from joyedit.printable import printable
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit")
+RUN_SETTINGS = (
+    *("model", "schedule", "dtype", "quality", "metadata", "keep_unedited", "register", "panorama", "software"),
+)
+"""What a picture says of its whole run."""
 _WHOLE = frozenset(("steps", "seed", "basesize", "width", "height", "quality"))
 _MOST_FOLDERS = 32
 """So many folders above a picture are looked at for a record."""
@@ -38,9 +42,9 @@ class MadePicture:
     """A picture, and how it was made.
 
     `settings` has the values of `SETTINGS` that are known, `run` those of the whole run: model, schedule, dtype,
-    quality, metadata, keep_unedited and register ("yes"), software. `loras` are paths (None where only the name is
-    known) with name, sha256 and scale. `inputs` is None where nobody knows them. `embedded` and `record` are what was
-    read; `folder` is the output folder of the record.
+    quality, metadata, keep_unedited and register ("yes"), panorama ("parts"), software. `loras` are paths (None where
+    only the name is known) with name, sha256 and scale. `inputs` is None where nobody knows them, `mask` where there
+    was none. `embedded` and `record` are what was read; `folder` is the output folder of the record.
     """
 
     path: Path
@@ -50,6 +54,7 @@ class MadePicture:
     loras: tuple[Mapping[str, Any], ...] = ()
     box: list[int | float] | None = None
     inputs: tuple[MadeFrom, ...] | None = None
+    mask: MadeFrom | None = None
     embedded: Mapping[str, str] = field(default_factory=dict)
     record: Mapping[str, Any] | None = None
     folder: Path | None = None
@@ -93,6 +98,7 @@ def find_made(path: Path) -> MadePicture | None:
         loras=_loras(embedded, told, record),
         box=None if box is None else box_numbers(box),
         inputs=_inputs(embedded, record),
+        mask=_mask(embedded, record),
         embedded=embedded,
         record=record,
         folder=folder,
@@ -116,8 +122,7 @@ def _typed(embedded: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _run_of(embedded: Mapping[str, str], told: Mapping[str, Any]) -> dict[str, str]:
-    names = ("model", "schedule", "dtype", "quality", "metadata", "keep_unedited", "register", "software")
-    made = {name: embedded[name] for name in names if name in embedded}
+    made = {name: embedded[name] for name in RUN_SETTINGS if name in embedded}
     made |= {name: str(told[name]) for name in ("model", "schedule", "dtype") if told.get(name)}
     if "software" not in made and told.get("joyedit"):
         made["software"] = f"joyedit {told['joyedit']}"
@@ -144,21 +149,31 @@ def _inputs(embedded: Mapping[str, str], record: Mapping[str, Any] | None) -> tu
     if isinstance(paths, list) and all(isinstance(path, str) for path in paths):
         seen = record.get("inputs_seen") if record is not None else None
         seen = seen if isinstance(seen, list) and len(seen) == len(paths) else [None] * len(paths)
-        return tuple(
-            MadeFrom(
-                name=os.path.basename(path) if not is_in_a_line(path) else path[:60],
-                path=None if is_in_a_line(path) else path,
-                sha256=one[0] if isinstance(one, list) and one and isinstance(one[0], str) else None,
-            )
-            for path, one in zip(paths, seen, strict=True)
-        )
+        return tuple(_recorded(path, one) for path, one in zip(paths, seen, strict=True))
     if "inputs" not in embedded:
         return None
-    return tuple(
-        MadeFrom(name=str(one.get("name")), sha256=one.get("sha256") if isinstance(one.get("sha256"), str) else None)
-        for one in _json_list(embedded["inputs"])
-        if isinstance(one, dict)
+    return tuple(_embedded(one) for one in _json_list(embedded["inputs"]) if isinstance(one, dict))
+
+
+def _mask(embedded: Mapping[str, str], record: Mapping[str, Any] | None) -> MadeFrom | None:
+    path = None if record is None else mask_path(record)
+    if record is not None and path is not None:
+        return _recorded(path, mask_seen(record))
+    told = _json_list(f"[{embedded['mask']}]") if "mask" in embedded and record is None else []
+    return next((_embedded(one) for one in told if isinstance(one, dict)), None)
+
+
+def _recorded(path: str, seen: object) -> MadeFrom:
+    return MadeFrom(
+        name=os.path.basename(path) if not is_in_a_line(path) else path[:60],
+        path=None if is_in_a_line(path) else path,
+        sha256=seen[0] if isinstance(seen, list) and seen and isinstance(seen[0], str) else None,
     )
+
+
+def _embedded(one: Mapping[str, Any]) -> MadeFrom:
+    sha256 = one.get("sha256")
+    return MadeFrom(name=str(one.get("name")), sha256=sha256 if isinstance(sha256, str) else None)
 
 
 def _json_list(text: str | None) -> list[Any]:

@@ -59,7 +59,7 @@ class OwnPictures:
             if is_made_by_joyedit(path):
                 message += f"; joyedit made it, but its line in {RESULTS} is damaged, gone, or in another folder"
             return ItemError("output_taken", f"{message} ({TAKEN_REMEDY})")
-        if any(_is_same(path, image) for image in item.images):
+        if any(_is_same(path, image) for image in item.inputs):
             message = f"the edited picture would replace its own input {item.output!r}"
             return ItemError("output_taken", f"{message} (choose another output folder with -o)")
         return None

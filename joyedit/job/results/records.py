@@ -11,11 +11,16 @@ A record is one JSON object on one line:
     size          [height, width] of the picture in pixels; only of a finished one
     fit           how the last reference was put into its bucket; only where there is one: mode (crop, pad, stretch),
                   source ([height, width] of the reference), lost and padded (shares from 0 to 1), scale
+    parts         of a panorama that went through in parts: count, size ([height, width] of each in pixels), overlap
+                  (the least share of a part that the next one shows too)
     drift         how far the model moved the picture, measured before that is undone: dx and dy in pixels of the
                   reference, and zoom; only where both have enough in common
+    mask          where there is one: its path, as in inputs; of a finished picture also share, the part that may
+                  change (0 to 1), and seen, as in inputs_seen
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
                   or null), size and fit (as asked for), schedule, model, dtype, attention, joyedit (its version);
                   lora where the item has some: file (its name), sha256 and scale of each; box where one is drawn;
+                  mask (its name) where there is one;
                   empty for a line of the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write
     notes         unusual steps that the pictures needed, as texts
@@ -38,7 +43,7 @@ another version has more or less than this: every reader here takes what it know
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,6 +51,7 @@ from pydantic_core import from_json
 
 from joyedit.job.boxes import box_numbers
 from joyedit.job.clock import utc_now
+from joyedit.job.data_picture import address_of
 from joyedit.job.results.safe_open import open_to_read
 from joyedit.job.spec import EditItem, ItemResult
 from joyedit.printable import printable_json
@@ -54,6 +60,9 @@ MAX_RECORD = 64 << 20
 """The most bytes of a record: of one that is written, and of one that is read."""
 _MAX_MESSAGE = 4000
 """The most characters of an error message or a note where a record would be too long otherwise."""
+
+_ONLY_SOME = ("lora", "box", "mask")
+"""Settings that stand only in the records of items that have them."""
 
 BLOCK = 1 << 14
 """Bytes to read at once for one record: a resume often needs its neighbours next."""
@@ -66,8 +75,16 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         more["size"] = list(result.result)
     if result.fit is not None:
         more["fit"] = result.fit.as_record()
+    if result.parts is not None:
+        parts = result.parts
+        more["parts"] = {"count": len(parts.begins), "size": list(parts.bucket), "overlap": parts.overlap}
     if result.drift is not None:
         more["drift"] = result.drift
+    if result.mask is not None:
+        more["mask"] = {"path": result.mask}
+        if result.mask_seen is not None:
+            seen, share = result.mask_seen
+            more["mask"] |= {"share": share, "seen": [seen.sha256, *seen.stamp]}
     more |= {} if result.columns is None else {"columns": result.columns}
     if result.loras:
         more["loras"] = list(result.loras)
@@ -109,7 +126,37 @@ def settings_of(item: EditItem) -> dict[str, Any]:
         "fit": item.fit,
         **({"lora": loras_of(item)} if item.loras else {}),
         **({} if item.box is None else {"box": box_numbers(item.box)}),
+        **({} if item.mask is None else {"mask": item.mask.name}),
     }
+
+
+def has_same_settings(item: EditItem, record: dict[str, Any]) -> bool:
+    """Whether a record says the settings of this item, and no box, LoRA or mask beside them."""
+    then, now = record.get("settings"), settings_of(item)
+    if not isinstance(then, dict) or mask_path(record) != (None if item.mask is None else address_of(item.mask)):
+        return False
+    return all(then.get(key) == now.get(key) for key in (*now, *_ONLY_SOME))
+
+
+def mask_path(record: Mapping[str, Any]) -> str | None:
+    """What a record says of the mask of its item, as of an input; None if it has none."""
+    mask = record.get("mask")
+    path = mask.get("path") if isinstance(mask, dict) else None
+    return path if isinstance(path, str) else None
+
+
+def mask_seen(record: Mapping[str, Any]) -> list[Any] | None:
+    """The sha256 and the stamp of the mask that a record holds; None if it holds none."""
+    mask = record.get("mask")
+    seen = mask.get("seen") if isinstance(mask, dict) else None
+    return seen if isinstance(seen, list) and seen else None
+
+
+def mask_share(record: Mapping[str, Any]) -> float | None:
+    """The part of its picture that a mask lets change, 0 to 1; None if a record does not hold it."""
+    mask = record.get("mask")
+    share = mask.get("share") if isinstance(mask, dict) else None
+    return float(share) if isinstance(share, (int, float)) and 0 <= share <= 1 else None
 
 
 def loras_of(item: EditItem) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.recorded_outputs import RecordedOutputs
-from joyedit.job.results.records import output_of, settings_of
+from joyedit.job.results.records import mask_seen, output_of, settings_of
 from joyedit.job.results.shared import Shared
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem
@@ -125,7 +125,8 @@ class Replacing:
         if not isinstance(seen, list) or not all(isinstance(one, list) and one for one in seen):
             return None
         try:
-            return input_hashes(item, record, self._hashes, trust=True) != [one[0] for one in seen]
+            found = input_hashes(item, record, self._hashes, trust=True)[: len(item.images)]
+            return found != [one[0] for one in seen]
         except (OSError, ValueError):
             return None
 
@@ -179,7 +180,7 @@ class Replacing:
         found = {}
         width, height = now.pop("width"), now.pop("height")
         loras = now.pop("lora", [])
-        now.setdefault("box", None)
+        now = {"box": None, "mask": None, **now}
         if (then.get("lora") or []) != loras:
             found["lora"] = f"lora {_loras(then.get('lora'))} -> {_loras(loras)}"
         if record.get("instruction") != item.instruction:
@@ -199,7 +200,17 @@ class Replacing:
             found["pictures"] = f"from another source, {_source(record)}"
         elif self._has_other_pictures(item, record):
             found["pictures"] = "the picture that was edited had another content"
+        if item.mask is not None and "mask" not in found and self._has_other_mask(item, record):
+            found["mask"] = "the mask had another content"
         return found or {"model, quality or version": "made by another model, quality or version of joyedit"}
+
+    def _has_other_mask(self, item: EditItem, record: dict[str, Any]) -> bool:
+        """Whether the mask of an item has another content than the recorded one."""
+        seen = mask_seen(record)
+        try:
+            return seen is not None and input_hashes(item, record, self._hashes, trust=True)[-1] != seen[0]
+        except (OSError, ValueError):
+            return False
 
     def _message(self, count: int, why: str, first: str) -> str:
         what = "1 finished picture" if count == 1 else f"{count} finished pictures"

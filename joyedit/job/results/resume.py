@@ -153,7 +153,7 @@ class Resume:
 
     def _is_readable(self, item: EditItem) -> bool:
         """Whether the pictures of the item are there: otherwise it fails, and its finished picture stays."""
-        return all(os.access(path, os.R_OK) for path in item.images if isinstance(path, Path))
+        return all(os.access(path, os.R_OK) for path in item.inputs if isinstance(path, Path))
 
     def _has_fingerprint(self, item: EditItem, record: dict[str, Any]) -> bool:
         """Whether the picture of this record was made of what the item says now."""

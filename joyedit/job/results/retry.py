@@ -14,6 +14,7 @@ from joyedit.job.data_picture import is_in_a_line
 from joyedit.job.own_files import FAILED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.records import mask_path
 
 _SETTINGS = ("negative_prompt", "seed", "steps", "guidance_scale", "basesize")
 
@@ -41,7 +42,7 @@ def _is_in_the_source(record: dict[str, Any]) -> bool:
     """Whether a picture of this item stands in its line, and nowhere else. A line that is no item does not count."""
     inputs = record.get("inputs")
     is_item = isinstance(record.get("planned_output"), str)
-    return is_item and isinstance(inputs, list) and any(map(is_in_a_line, inputs))
+    return is_item and isinstance(inputs, list) and any(map(is_in_a_line, (*inputs, mask_path(record))))
 
 
 def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
@@ -52,7 +53,8 @@ def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if not isinstance(inputs, list) or not all(isinstance(path, str) for path in inputs):
         return None
-    if any(map(is_in_a_line, inputs)):
+    mask = mask_path(record)
+    if any(map(is_in_a_line, (*inputs, mask))) or (mask is None) != (settings.get("mask") is None):
         return None
     if any(settings.get(key) is None for key in _SETTINGS):
         return None
@@ -66,6 +68,8 @@ def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
         line |= {"width": settings["width"], "height": settings["height"]}
     if settings.get("box") is not None:
         line["box"] = settings["box"]
+    if mask is not None:
+        line["mask"] = mask
     loras = _loras(record.get("loras"), settings.get("lora"))
     if loras is None:
         return None

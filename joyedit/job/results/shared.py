@@ -36,7 +36,9 @@ class Shared(NamedTuple):
     @classmethod
     def of(cls, fingerprints: Fingerprinter, given: Mapping[str, Any], *, source: str, output: Path) -> Shared:
         """`given` is what `Source.shared` gives, `source` the path of the source."""
-        message = {"run": asdict(fingerprints), "source": given, "version": OUTPUT_VERSION}
+        # Without what is off and came later: an earlier run with the same settings has the same hash.
+        run = {name: value for name, value in asdict(fingerprints).items() if name != "parts" or value}
+        message = {"run": run, "source": given, "version": OUTPUT_VERSION}
         path = os.path.realpath(source)
         from_output = os.path.relpath(path, os.path.realpath(output))
         settings = json.dumps(message, sort_keys=True)

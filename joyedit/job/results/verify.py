@@ -19,7 +19,7 @@ from joyedit.errors import ItemError, OutputError, UsageError, first_line, os_re
 from joyedit.job.hashing import sha256_of
 from joyedit.job.own_files import FAILED, OWN_NAMES, REPORT, RESULTS, is_page_folder, is_temporary
 from joyedit.job.pictures.decode import load_picture
-from joyedit.job.results.records import damaged_lines, error_code, final_records, output_of, read_journal
+from joyedit.job.results.records import damaged_lines, error_code, final_records, mask_path, output_of, read_journal
 from joyedit.job.results.safe_open import open_to_read, read_own
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.sources import Source, reopen
@@ -197,6 +197,9 @@ def _records(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
             given = record.get("inputs")
             for path in given if isinstance(given, list) else ():
                 names.inputs.add(str(path))
+            mask = mask_path(record)
+            if mask is not None:
+                names.inputs.add(mask)
             code = error_code(record)
             if code is not None:
                 counts.failed[code] += 1

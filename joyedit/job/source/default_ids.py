@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
 from joyedit.job.source.loras import wishes_of
 from joyedit.job.source.names import earlier_name, earlier_problem, fold, safe_name
-from joyedit.job.source.schema import DEFAULTS_KEYS, PICTURE_KEYS, Line, Schema
+from joyedit.job.source.schema import DEFAULTS_KEYS, INPUT_KEYS, Line, Schema
 from joyedit.job.source.written_paths import (
     folder_as_written,
     has_written_folder,
@@ -28,7 +28,7 @@ from joyedit.job.source.written_paths import (
 from joyedit.job.spec import Owns
 
 _MARK = 10
-_SAID = sorted((*DEFAULTS_KEYS, "box"))
+_SAID = sorted((*DEFAULTS_KEYS, "box", "mask"))
 _ADDRESS = re.compile("data:[a-z/]*;sha256=([0-9a-f]{64})")
 _BROKEN_DATA = 100
 _SHORT_DATA = len("data-") + 12
@@ -175,7 +175,7 @@ class Uses:
             self._has_default = True
             return
         line = {key: value for name, value in data.items() if value is not None and (key := self._schema.key(name))}
-        for key in PICTURE_KEYS:
+        for key in INPUT_KEYS:
             if key in line:
                 line[key] = _without_data(line[key])
         output = line.get("output")

@@ -17,6 +17,7 @@ from joyedit.job.source.picture_folder import Entry
 from joyedit.job.source.problems import shown
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.taken_names import TakenNames
+from joyedit.job.source.written_paths import system_path
 from joyedit.job.spec import Owns
 
 _TOLD_APART = "add {id} or {index} to the template"
@@ -40,6 +41,9 @@ class FolderNames:
         self._taken = TakenNames(default_ending(options.format, None), tree.place)
         self._outputs = OutputNames(options)
         self._count = 0
+        if options.mask is not None:
+            for name in tree.file_names(system_path(options.mask, "")):
+                self._taken.note_input(name)
         self._sources = [fold(name) + "/" for source in sources for name in tree.folder_names(source)]
 
     def of_folder(self, entry: Entry) -> CellName:

@@ -21,7 +21,7 @@ from joyedit.job.source.default_ids import Uses
 from joyedit.job.source.item_cells import CellEdit, cell_edits
 from joyedit.job.source.item_names import ItemNames
 from joyedit.job.source.line_matrix import matrix_of_line
-from joyedit.job.source.line_pictures import SHOWN_DATA, images_of, take_pictures
+from joyedit.job.source.line_pictures import SHOWN_DATA, images_of, mask_problem, of_mask, take_pictures
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet, wishes_of
 from joyedit.job.source.matrix import SWEPT, Cell, Matrix
@@ -105,6 +105,7 @@ class ItemBuilder:
         tree = OutputTree(options.output)
         self._base = base or ""
         self._pictures = PictureFinder(base or "", tree, look=look)
+        self._mask = None if options.mask is None else PictureFinder("", tree, look=False).find(options.mask)
         self._names = ItemNames(options, base, tree, uses)
 
     def build(self, record: Record) -> tuple[list[EditItem | FailedItem], list[Problem]]:
@@ -200,7 +201,7 @@ class ItemBuilder:
         in_line = take_pictures(line, problems)
         if sum(map(len, (edits[0].instruction, line.negative_prompt or "", *values.values()))) > MAX_ITEM:
             problems.append(_TOO_LONG)
-        pictures, missing = self._find_pictures(line, in_line, problems)
+        pictures, mask, missing = self._find_pictures(line, in_line, problems)
         if edits[0].box is not None and len(pictures) != 1:
             problems.append(Problem(f"a box is drawn on one picture, and this item has {len(pictures)}", key=BOX))
         if not pictures:
@@ -210,6 +211,9 @@ class ItemBuilder:
         settings, _ = self._settings_with(loras)
         asked = self._asked_size(line, settings, problems)
         fit = line.fit or settings.fit or "crop"
+        if mask is not None:
+            _add(problems, mask_problem(len(pictures), asked.size))
+            problems += self._names.of_input(mask)
         facts = None
         if self._names.outputs.has_template:
             facts = partial(self._facts, pictures[0].path if pictures else "", record.line, values, columns)
@@ -228,6 +232,7 @@ class ItemBuilder:
                 sampling=edit.sampling,
                 basesize=edit.basesize,
                 box=edit.box,
+                mask=None if mask is None else in_line[mask.path] if mask.path in in_line else Path(mask.path),
                 size=asked.size,
                 result_size=asked.result,
                 fit=fit,
@@ -313,18 +318,17 @@ class ItemBuilder:
 
     def _find_pictures(
         self, line: Line, in_line: Mapping[str, DataPicture], problems: list[Problem]
-    ) -> tuple[list[FoundPicture], Problem | None]:
-        """The pictures, and why one of them is missing if that stops only the item."""
+    ) -> tuple[list[FoundPicture], FoundPicture | None, Problem | None]:
+        """The pictures, the mask, and why one of them is missing if that stops only the item."""
         if line.image is not None and line.images is not None:
             problems.append(Problem("'image' and 'images' are both given", "keep one of them"))
-        pictures = [
-            FoundPicture(image, (), None)
-            if image in in_line or (not is_plain(image) and is_data(image))  # the problems tell of a broken one
-            else self._pictures.find(image)
-            for image in images_of(line)
-        ]
+        pictures = [self._find(image, in_line) for image in images_of(line)]
+        mask = self._mask
+        if line.mask is not None:
+            mask = self._find(line.mask, in_line)
+            mask = mask if mask.problem is None else mask._replace(problem=of_mask(mask.problem))
         missing: Problem | None = None
-        for found in pictures:
+        for found in pictures if mask is None else (*pictures, mask):
             if found.problem is None:
                 continue
             if found.is_missing and self._skip_missing:
@@ -334,7 +338,13 @@ class ItemBuilder:
         if missing is not None:
             self._count_missing += 1
             self._first_missing = self._first_missing or missing.text
-        return pictures, missing
+        return pictures, mask, missing
+
+    def _find(self, image: str, in_line: Mapping[str, DataPicture]) -> FoundPicture:
+        """A picture in a file or in the line. Of a broken one in the line the problems tell already."""
+        if image in in_line or (not is_plain(image) and is_data(image)):
+            return FoundPicture(image, (), None)
+        return self._pictures.find(image)
 
     def _left_empty(self, data: dict[str, object]) -> Problem | None:
         """The problem of an item without pictures that does not ask for text to image."""

@@ -77,8 +77,8 @@ class ItemNames:
         ending = default_ending(self._format, pictures[-1].path if pictures else None)
         self._taken.extension = self.outputs.extension = ending
         for found in pictures:
-            for name_in_output in found.names_in_output:
-                _add(problems, self._taken.note_input(name_in_output))
+            if found.names_in_output:
+                problems += self.of_input(found)
         wrong_output = None if line.output is None else self._wrong_output(line.output)
         _add(problems, wrong_output)
         others: Iterable[str] = ()
@@ -102,6 +102,11 @@ class ItemNames:
         self._of_line = set()
         made = [self._cell(name, others, line, number, problems, at=one) for one in cells]
         return Names(name, [one for one in made if one is not None], owns)
+
+    def of_input(self, found: FoundPicture) -> list[Problem]:
+        """Note a picture that an item reads; gives the problems where an output before it has its name."""
+        noted = (self._taken.note_input(name) for name in found.names_in_output)
+        return [problem for problem in noted if problem is not None]
 
     def _cell(
         self,

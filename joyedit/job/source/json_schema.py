@@ -37,6 +37,7 @@ ABOUT = {
     "seeds": "Several edits of this item: a number of seeds from its own on, or a list of seeds.",
     "sweep": "Several edits of this item: one for each combination of these values.",
     "box": "A red box that is drawn on the picture: left, top, right, bottom in pixels, or in fractions from 0 to 1.",
+    "mask": "A picture of the same proportions: white may change, black stays as it is. A path, or a data: URI.",
 }
 """What each key of an item is, for people who write one."""
 

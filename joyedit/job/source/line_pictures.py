@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from joyedit.errors import Problem
 from joyedit.job.data_picture import DataPicture
+from joyedit.job.sizes import Size
 from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
 from joyedit.job.source.schema import Line
 from joyedit.job.source.written_paths import is_plain
@@ -17,17 +20,32 @@ def images_of(line: Line) -> list[str]:
     return [line.image] if line.image is not None else line.images or []
 
 
+def of_mask(problem: Problem) -> Problem:
+    """The problem of a picture that is a mask."""
+    return replace(problem, message=f"mask: {problem.message}", key="mask")
+
+
+def mask_problem(pictures: int, size: Size | None) -> Problem | None:
+    """Why an item of so many pictures can have no mask. `size` is what it asks for; None: that of its picture."""
+    if not pictures:
+        return Problem("a mask says what of a picture may change, and this item has no picture", key="mask")
+    if pictures > 1 and size is not None:
+        message = "a mask fits the last of several pictures, and this item has another size"
+        return Problem(message, "leave the size out, or give it as long=PIXELS", key="mask")
+    return None
+
+
 def take_pictures(line: Line, problems: list[Problem]) -> dict[str, DataPicture]:
     """The pictures that stand in the line, by their addresses; these take the place of the pictures there."""
     taken: dict[str, DataPicture] = {}
 
-    def taken_out(image: str) -> str:
+    def taken_out(image: str, key: str = "image") -> str:
         if is_plain(image) or not is_data(image):
             return image
         try:
             picture = picture_of(image)
         except DataUriError as error:
-            problems.append(error.problem)
+            problems.append(error.problem if key == "image" else of_mask(error.problem))
             return image[:SHOWN_DATA]
         taken[picture.address] = picture
         return picture.address
@@ -36,4 +54,6 @@ def take_pictures(line: Line, problems: list[Problem]) -> dict[str, DataPicture]
         line.image = taken_out(line.image)
     if line.images is not None:
         line.images = [taken_out(image) for image in line.images]
+    if line.mask is not None:
+        line.mask = taken_out(line.mask, "mask")
     return taken

@@ -25,6 +25,7 @@ from joyedit.job.source.problems import Problems, Record, cut, one_message, utf8
 from joyedit.job.source.result_sizes import AskedSize, asked_size
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
+from joyedit.job.source.written_paths import system_path
 from joyedit.job.spec import Box, EditItem, FailedItem, Origin, Owns, Sampling, Settings
 
 _SHOWN_PATH = 1000
@@ -76,6 +77,7 @@ class _Shared:
     size: AskedSize
     loras: LoraSet
     box: Box | None
+    mask: Path | None
 
     def edits_of(self, instruct: Callable[[Mapping[str, str]], str]) -> Sequence[CellEdit]:
         """The edits of a picture with an instruction of its own: one for each cell."""
@@ -157,6 +159,7 @@ class FolderSource(Source):
             size=size,
             loras=loras,
             box=self.options.default_box,
+            mask=None if self.options.mask is None else Path(system_path(self.options.mask, "")),
         )
         return shared if text is None else replace(shared, edits=shared.edits_of(lambda v: self._composed(None, v)[0]))
 
@@ -228,6 +231,7 @@ class FolderSource(Source):
             sampling=edit.sampling,
             basesize=edit.basesize,
             box=edit.box,
+            mask=shared.mask,
             size=shared.size.size,
             result_size=shared.size.result,
             fit=shared.settings.fit or "crop",

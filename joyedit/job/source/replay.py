@@ -40,10 +40,17 @@ class Replay:
 
 
 def replay_of(
-    made: MadePicture, *, flags: Settings, changes: Mapping[str, str], inputs: Sequence[str], own_loras: bool
+    made: MadePicture,
+    *,
+    flags: Settings,
+    changes: Mapping[str, str],
+    inputs: Sequence[str],
+    own_loras: bool,
+    own_mask: bool = False,
 ) -> Replay:
     """The item that this picture was. `flags` and `changes` take the place of what it was made with; so do the LoRAs
-    of the command line where there are some (`own_loras`). `inputs` are the pictures that the user names.
+    of the command line where there are some (`own_loras`), and its mask (`own_mask`). `inputs` are the pictures that
+    the user names.
 
     Raises UsageError with every fault, also for an input that is not there any more, or has another content.
     """
@@ -66,6 +73,8 @@ def replay_of(
             if not isinstance(one["path"], str) or not os.path.exists(one["path"])
         ]
     paths, notes = _found(made, inputs, faults)
+    if made.mask is not None and not own_mask:
+        line["mask"] = _place_of(made.mask, made, faults, flag="--mask")
     if faults:
         raise UsageError("\n".join(faults))
     if paths:
@@ -112,21 +121,27 @@ def _found(made: MadePicture, given: Sequence[str], faults: list[str]) -> tuple[
             if one.sha256 is not None and _sha256(given[place], hashes) not in (one.sha256, None):
                 notes.append(f"{given[place]} is not the picture that {_name(made)} was made of, so the result differs")
             continue
-        candidates = _candidates(one, made)
-        fitting = [path for path in candidates if one.sha256 is None or _sha256(path, hashes) == one.sha256]
-        if fitting:
-            paths.append(fitting[0])
-        elif candidates:
-            path = printable(candidates[0])
-            faults.append(
-                f"{path} has changed since {_name(made)} was made of it (name the picture as it was with --input FILE, "
-                f"or take it as it is now: --input {path})"
-            )
-        else:
-            where = one.path or one.name
-            message = f"{printable(where)}, of which {_name(made)} was made, is not there"
-            faults.append(f"{message} (name it with --input FILE)")
+        found = _place_of(one, made, faults, flag="--input")
+        paths += [] if found is None else [found]
     return paths, notes
+
+
+def _place_of(one: MadeFrom, made: MadePicture, faults: list[str], *, flag: str) -> str | None:
+    """Where an input lies now; None, and a fault that names the flag for it, if it is not there as it was."""
+    candidates, hashes = _candidates(one, made), HashCache()
+    fitting = [path for path in candidates if one.sha256 is None or _sha256(path, hashes) == one.sha256]
+    if fitting:
+        return fitting[0]
+    if candidates:
+        path = printable(candidates[0])
+        faults.append(
+            f"{path} has changed since {_name(made)} was made of it (name the picture as it was with {flag} FILE, "
+            f"or take it as it is now: {flag} {path})"
+        )
+    else:
+        message = f"{printable(one.path or one.name)}, of which {_name(made)} was made, is not there"
+        faults.append(f"{message} (name it with {flag} FILE)")
+    return None
 
 
 def _candidates(one: MadeFrom, made: MadePicture) -> list[str]:

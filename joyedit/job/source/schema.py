@@ -37,13 +37,16 @@ ALIASES: Mapping[str, str] = {
 
 ITEM_KEYS = (
     "image", "images", "instruction", "id", "negative_prompt", "seed",
-    "steps", "guidance_scale", "basesize", "width", "height", "size", "fit", "output", "lora", "box", *LINE_MATRIX,
+    "steps", "guidance_scale", "basesize", "width", "height", "size", "fit", "output", "lora", "box",
+    "mask", *LINE_MATRIX,
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
 RECIPE_KEYS = (*SETTINGS_KEYS, "lora")
 DEFAULTS_KEYS = ("instruction", *RECIPE_KEYS)
 
 PICTURE_KEYS = ("image", "images")
+INPUT_KEYS = (*PICTURE_KEYS, "mask")
+"""The keys whose values are paths of pictures, or pictures themselves."""
 WHOLE_KEYS = frozenset(("seed", "steps", "basesize", "width", "height"))
 
 MAX_IMAGES = 64
@@ -75,6 +78,7 @@ RULES: Mapping[str, str] = {
     "output": "text",
     "lora": RULE,
     "box": BOX_RULE,
+    "mask": "the path of one picture",
 }
 """What each key must be, in the words of the messages. The models below check the same rules."""
 
@@ -112,6 +116,7 @@ class Line(_Strict):
     id: str | None = None
     output: str | None = None
     box: list[float] | str | None = None
+    mask: _Filled | None = None
     seeds: Any = None  # these two are checked in `line_matrix.py`
     sweep: Any = None
 

@@ -79,6 +79,8 @@ class SourceOptions:
     """What names the edited pictures (`--name`)."""
     lora: tuple[str, ...] = ()
     """The LoRAs of the command line."""
+    mask: str | None = None
+    """The path of the mask of items without one of their own, from the current folder."""
     shelf: LoraShelf = field(default_factory=LoraShelf, compare=False)
     """What finds LoRAs."""
 

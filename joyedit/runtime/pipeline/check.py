@@ -25,6 +25,7 @@ from joyedit.job.plan import failed
 from joyedit.job.results.resume import Decision, Resume
 from joyedit.job.sizes import Size
 from joyedit.job.spec import EditItem, FailedItem
+from joyedit.runtime.pipeline.read_mask import of_mask
 from joyedit.runtime.pipeline.threads import Task, Workers
 
 AHEAD = 128
@@ -103,7 +104,7 @@ class Checker:
                 fault, item = error, None
             if item is not None:
                 chunk.append(item)
-                held += held_by(item.images)
+                held += held_by(_inputs(item))
             if chunk and (item is None or len(chunk) >= self._chunk or held > _HELD):
                 alone = self._is_alone(waiting)
                 waiting.append((chunk, self._workers.submit(partial(self._look_at, chunk)), alone))
@@ -156,7 +157,10 @@ class Checker:
             for path in item.images:
                 if path not in known:
                     known[path] = header_size(path, self._max_pixels)
-            return _Looked(decision, {path: known[path] for path in item.images})
+            if item.mask is not None and item.mask not in known:
+                with of_mask():
+                    known[item.mask] = header_size(item.mask, self._max_pixels)
+            return _Looked(decision, {path: known[path] for path in item.inputs})
         except ItemError as error:
             return _Looked(decision, {}, error)
         except OSError as error:
@@ -173,7 +177,7 @@ class Checker:
                 for item in items:
                     yield from self._found([item], self._workers.submit(partial(self._look_at, [item])))
                 return
-            message = ", ".join(str(path) for path in items[0].images)
+            message = ", ".join(map(str, _inputs(items[0])))
             looked = [_Looked("edit", {}, ItemError(error.code, str(error).replace("some pictures", message, 1)))]
         for item, found in zip(items, looked, strict=True):
             if found.decision != "edit" and isinstance(item, EditItem):
@@ -183,3 +187,7 @@ class Checker:
             else:
                 self._sizes = found.sizes
                 yield item
+
+
+def _inputs(entry: Entry) -> tuple[Reference, ...]:
+    return entry.inputs if isinstance(entry, EditItem) else entry.images

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -26,8 +26,10 @@ from joyedit.job.pictures.decode import load_picture
 from joyedit.job.pictures.fitted import fitted
 from joyedit.job.pictures.properties import PictureProperties
 from joyedit.job.pictures.red_box import with_red_box
+from joyedit.job.sizes import Size
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT, Batch, Box, FailedItem, Seen, SizedItem
 from joyedit.runtime.pipeline.clock import StageClock
+from joyedit.runtime.pipeline.read_mask import ReadMask
 from joyedit.runtime.pipeline.threads import StoppedError, Task, Workers, running_call
 from joyedit.runtime.protocol import ReadyBatch, ReadyItem
 
@@ -89,8 +91,8 @@ def read_picture(
     return ReadPicture(image=image, properties=picture.properties, notes=notes, seconds=lap.seconds, seen=picture.seen)
 
 
-_Key = tuple[Reference, Fit, Box | None]
-"""A picture, its place in the bucket, and the box on it."""
+_Key = tuple[Reference, Fit | Size, Box | None]
+"""A picture, its place in the bucket, and the box on it; or a mask, and the (height, width) of its picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class _Reading:
     """
 
     batch: Batch
-    pictures: dict[_Key, Task[ReadPicture]]
+    pictures: dict[_Key, Task[ReadPicture | ReadMask]]
     again: frozenset[_Key] = frozenset()
 
 
@@ -124,6 +126,7 @@ class ReadAhead:
         self,
         planned: Iterator[Batch | FailedItem],
         read: Callable[..., ReadPicture],
+        look_at_mask: Callable[[Reference, Size], ReadMask] | None = None,
         *,
         depth: int = DEPTH,
         workers: int = WORKERS,
@@ -131,7 +134,8 @@ class ReadAhead:
         stopped: Callable[[], bool] = lambda: False,
         on_batch: Callable[[Batch], None] = lambda batch: None,
     ) -> None:
-        """`read` takes a picture, its bucket, and the box if there is one.
+        """`read` takes a picture, its bucket, and the box if there is one; `look_at_mask` a mask and the size
+        of its picture.
 
         `on_batch` hears of each batch before one of its pictures is read.
         """
@@ -139,10 +143,13 @@ class ReadAhead:
         self._on_batch = on_batch
         self._planned = planned
         self._read = read
+        self._look_at_mask = look_at_mask
         self._queue: queue.Queue[FailedItem | _Reading | _Stop] = queue.Queue(maxsize=depth)
         self._left = threading.Event()
         self._stopped = stopped
-        self._kept: OrderedDict[_Key, Task[ReadPicture]] = OrderedDict()  # those that were used last are at the end
+        self._kept: OrderedDict[_Key, Task[ReadPicture | ReadMask]] = (
+            OrderedDict()
+        )  # those that were used last are at the end
         self._workers = Workers(workers, "joyedit-read", timeout=timeout, stopped=stopped)
         self._planner = threading.Thread(target=self._feed, name="joyedit-plan", daemon=True)
 
@@ -202,8 +209,11 @@ class ReadAhead:
             self._kept.popitem(last=False)
         return _Reading(batch, tasks, frozenset(known))
 
-    def _call(self, key: _Key) -> Callable[[], ReadPicture]:
+    def _call(self, key: _Key) -> Callable[[], ReadPicture | ReadMask]:
         path, bucket, box = key
+        if not isinstance(bucket, Fit):
+            assert self._look_at_mask is not None, "a run with masks says how these are read"
+            return partial(self._look_at_mask, path, bucket)
         return partial(self._read, path, bucket) if box is None else partial(self._read, path, bucket, box=box)
 
     def _put(self, entry: FailedItem | _Reading | _Stop) -> bool:
@@ -226,7 +236,7 @@ class ReadAhead:
         for sized in reading.batch.items:
             keys = _keys(sized)
             try:
-                pictures = [self._workers.result(reading.pictures[key], str(key[0])) for key in keys]
+                read = [self._workers.result(reading.pictures[key], str(key[0])) for key in keys]
             except StoppedError:
                 raise
             except Exception as error:
@@ -234,21 +244,22 @@ class ReadAhead:
                     raise
                 unread.append(UnreadItem(sized=sized, error=error))
                 continue
-            seconds = sum(
-                share.get(key, picture.seconds / uses[key]) for key, picture in zip(keys, pictures, strict=True)
-            )
-            ready.append(_ready_item(sized, pictures, seconds))
+            seconds = sum(share.get(key, one.seconds / uses[key]) for key, one in zip(keys, read, strict=True))
+            ready.append(_ready_item(sized, read, seconds))
         batch = ReadyBatch(index=reading.batch.index, items=tuple(ready))
         return [*unread, batch] if ready else unread
 
 
-def _ready_item(sized: SizedItem, pictures: list[ReadPicture], seconds: float) -> ReadyItem:
+def _ready_item(sized: SizedItem, read: Sequence[ReadPicture | ReadMask], seconds: float) -> ReadyItem:
     paths = sized.item.images
+    pictures = [one for one in read if isinstance(one, ReadPicture)]
+    mask = next((one for one in read if isinstance(one, ReadMask)), None)
     notes = [
         note if len(paths) == 1 else f"{path.name}: {note}"
         for path, picture, fit in zip(paths, pictures, sized.fits, strict=True)
         for note in (*picture.notes, *fit.notes())
     ]
+    notes += () if mask is None else mask.notes
     return ReadyItem(
         sized=sized,
         pictures=tuple(picture.image for picture in pictures),
@@ -256,14 +267,18 @@ def _ready_item(sized: SizedItem, pictures: list[ReadPicture], seconds: float) -
         seconds=seconds,
         seen=tuple(picture.seen for picture in pictures),
         properties=pictures[-1].properties if pictures else None,
+        mask=None if mask is None else mask.seen,
     )
 
 
-def _is_good(task: Task[ReadPicture]) -> bool:
+def _is_good(task: Task[ReadPicture | ReadMask]) -> bool:
     """Whether this may still become a picture: what failed is tried again for the next item."""
     return task.error is None and not task.lost
 
 
 def _keys(sized: SizedItem) -> list[_Key]:
-    box = sized.item.box
-    return [(path, fit, box) for path, fit in zip(sized.item.images, sized.fits, strict=True)]
+    item = sized.item
+    keys: list[_Key] = [(path, fit, item.box) for path, fit in zip(item.images, sized.fits, strict=True)]
+    if item.mask is not None:
+        keys.append((item.mask, sized.fits[-1].source, None))
+    return keys

@@ -22,7 +22,7 @@ from joyedit.job.results.records import settings_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.safe_open import open_own, reason_of
-from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, SizedItem
+from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, SeenMask, SizedItem
 from joyedit.printable import printable
 from joyedit.runtime.protocol import BackendInfo
 
@@ -39,6 +39,7 @@ class Written:
     sha256: str
     inputs: tuple[Seen, ...]
     drift: dict[str, float] | None = None
+    mask: SeenMask | None = None
 
 
 class Recorder:
@@ -59,6 +60,7 @@ class Recorder:
         self.info = info
         self._on_result = on_result
         self._lock = threading.Lock()
+        self._failed_in_parts: set[str] = set()
         self._version = joyedit_version()
         self._folder = folder
         self._refuse_log()
@@ -104,11 +106,25 @@ class Recorder:
         seconds: Mapping[str, float] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
-        """A planned item that `error` stopped; `code` stands if the error brings none of its own."""
+        """A planned item that `error` stopped; `code` stands if the error brings none of its own.
+
+        Of an item in parts the first part that fails is its record.
+        """
+        if sized.part is not None:
+            with self._lock:
+                if sized.item.id in self._failed_in_parts:
+                    return
+                self._failed_in_parts.add(sized.item.id)
+            sized = sized.whole
         code, message = fault_of(error, code)
         self.log(f"{sized.item.id}: {code}: {message}", error)
         fault = {"code": code, "message": message}
         self._add(self._result(sized.item, sized, seconds=seconds or {}, notes=notes, error=fault))
+
+    def has_failed(self, item: EditItem) -> bool:
+        """Whether a part of this item has failed."""
+        with self._lock:
+            return item.id in self._failed_in_parts
 
     def unplanned(self, item: FailedItem) -> None:
         """An item that failed before it joined a batch."""
@@ -179,7 +195,10 @@ class Recorder:
             bucket=None if sized is None else sized.target,
             result=None if sized is None or written is None else sized.result or sized.target,
             drift=None if written is None else written.drift,
+            mask=None if item.mask is None else address_of(item.mask),
+            mask_seen=None if written is None else written.mask,
             fit=None if sized is None or not sized.fits else sized.fits[-1],
+            parts=None if sized is None else sized.parts,
             settings=self._settings(item),
             seconds=dict(seconds),
             notes=notes,

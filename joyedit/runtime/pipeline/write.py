@@ -35,6 +35,7 @@ from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import EditedItem
 from joyedit.runtime.pipeline.give_back import DriftRecord, Result, given_back
+from joyedit.runtime.pipeline.join import EditedPart, Joiner
 from joyedit.runtime.pipeline.record import Recorder, Written
 from joyedit.runtime.protocol import BackendInfo, ReadyItem
 
@@ -134,31 +135,37 @@ class PictureWriter:
         self._recorder = recorder
         self._clock = clock
         self._fingerprints = fingerprints
+        self._joiner = Joiner(recorder.has_failed)
 
     def __call__(self, edited: EditedItem) -> None:
         """Wait for the picture, put it in place, then its record. A fault of this item becomes its record.
 
         Raises `OutputError` when nothing more can be written.
         """
-        sized, item = edited.ready.sized, edited.ready.item
-        inputs, notes = edited.ready.seen, edited.ready.notes
+        ready, item = edited.ready, edited.ready.item
+        sized, notes = ready.sized, ready.notes
         seconds: dict[str, float] = {}
         code = "edit_failed"
         try:
             seconds = edited.seconds()
-            image = edited.running.picture(edited.place)
+            whole = self._joiner.add(EditedPart(ready, edited.running.picture(edited.place), seconds))
+            if whole is None:
+                return
+            ready, image, seconds = whole
+            sized, notes = ready.sized, ready.notes
             code = "write_failed"
             with self._clock.stage("write") as lap:
-                data, more, drift = self._encode(edited.ready, image)
+                data, more, drift = self._encode(ready, image)
                 notes += more
                 self._put(item, data)
                 written = Written(
-                    fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in inputs]),
+                    fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in ready.all_seen]),
                     shared=str(self._admission.shared),
                     bytes=len(data),
                     sha256=hashlib.sha256(data).hexdigest(),
-                    inputs=inputs,
+                    inputs=ready.seen,
                     drift=drift,
+                    mask=ready.mask,
                 )
         except OutputError:
             raise
@@ -192,7 +199,7 @@ class PictureWriter:
         file = io.BytesIO()
         try:
             with given_back(image, ready, form, self._config) as result:
-                settings = picture_metadata(item, self._info, ready.seen) | self._of_run(form, result)
+                settings = picture_metadata(item, self._info, ready.all_seen) | self._of_run(form, result)
                 more = save_picture(result.image, file, form, result.quality, settings, result.beside, deep=result.deep)
                 notes, drift = result.notes + more, result.drift
         except OSError as error:
@@ -204,6 +211,7 @@ class PictureWriter:
         config = self._config
         told: dict[str, str] = {} if config.metadata == "keep" else {"metadata": config.metadata}
         told |= {name: "yes" for name in ("keep_unedited", "register") if getattr(config, name)}
+        told |= {"panorama": "parts"} if config.panorama == "parts" else {}
         if form in QUALITIES:
             is_source_quality = config.quality is None and result.quality is not None
             told["quality"] = "source" if is_source_quality else str(config.quality or QUALITIES[form])
@@ -213,10 +221,12 @@ class PictureWriter:
 def picture_metadata(item: EditItem, info: BackendInfo, inputs: Sequence[Seen] = ()) -> dict[str, str]:
     """What a finished picture says about how it was made. A local checkpoint gives its folder's name only.
 
-    `inputs` are the references as they were read; of their paths only the last name is told.
+    `inputs` are the references as they were read, then the mask; of their paths only the last name is told.
     """
     height, width = item.size or (None, None)
-    read = [{"name": path.name, "sha256": seen.sha256} for path, seen in zip(item.images, inputs, strict=False)]
+    read = [{"name": path.name, "sha256": seen.sha256} for path, seen in zip(item.inputs, inputs, strict=False)]
+    count = len(item.images)
+    mask = {} if item.mask is None or len(read) <= count else {"mask": json.dumps(read[count])}
     local = Path(info.model)
     return {
         "instruction": item.instruction,
@@ -230,7 +240,8 @@ def picture_metadata(item: EditItem, info: BackendInfo, inputs: Sequence[Seen] =
         "fit": item.fit,
         **({} if item.box is None else {"box": box_text(item.box)}),
         **({"lora": json.dumps(loras_of(item))} if item.loras else {}),
-        "inputs": json.dumps(read),
+        "inputs": json.dumps(read[:count]),
+        **mask,
         "schedule": info.schedule,
         "dtype": info.dtype,
         "model": local.resolve().name if os.path.exists(local) else info.model,

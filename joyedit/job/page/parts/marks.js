@@ -45,6 +45,7 @@ joyedit.marks = (() => {
     const images = (more.images || []).map(pathOf);
     if (images.length === 1) line += `, "image": ${JSON.stringify(images[0])}`;
     if (images.length > 1) line += `, "images": ${JSON.stringify(images)}`;
+    if (more.mask) line += `, "mask": ${JSON.stringify(pathOf(more.mask))}`;
     if (more.loras) line += `, "lora": ${JSON.stringify(more.loras.map(([file, scale]) => ({ file: pathOf(file), scale })))}`;
     return `${line}}`;
   }

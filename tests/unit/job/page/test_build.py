@@ -135,6 +135,10 @@ def test_an_item_can_be_run_again(made: MadeFolder) -> None:
     record["settings"] |= lora | {"seed": 2**64 - 1, "width": 64, "height": 32}
     made.add("text", inputs=[], inputs_seen=[])
     made.add("line", inputs=["data:image/png;sha256=" + "0" * 64])
+    masked = made.add("masked", mask={"path": str(made.inputs / "mask.png"), "share": 0.25, "seen": ["0", 1, 2, 3]})
+    masked["settings"] |= {"mask": "mask.png"}
+    drawn = made.add("drawn", mask={"path": "data:image/png;sha256=" + "0" * 64})
+    drawn["settings"] |= {"mask": "data-000000000000"}
     made.fail("nothing", settings={})
     build_page(made.write())
     page = ReadPage(made.path)
@@ -144,6 +148,11 @@ def test_an_item_can_be_run_again(made: MadeFolder) -> None:
     assert (more["images"], more["loras"]) == (["../in/in0.png"], [["../in/style.safetensors", 0.5]])
     assert "images" not in page.more("text")
     assert page.more("line")["why"] == "its picture stands in its line of the source"
+    assert page.more("masked")["mask"] == "../in/mask.png"
+    assert ["mask", "mask.png (25.0% may change)"] in page.more("masked")["settings"]
+    assert '"mask"' not in page.more("masked")["line"]
+    assert page.more("drawn")["why"] == "its picture stands in its line of the source"
+    assert ["mask", "data:image/png;sha256=" + "0" * 64] in page.more("drawn")["settings"]
     assert page.more("nothing")["why"] == "its record does not hold a whole item"
     assert page.row("a")["seed"] == str(2**64 - 1)
 

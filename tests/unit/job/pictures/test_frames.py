@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from joyedit.errors import ItemError
-from joyedit.job.pictures.decode import load_picture, rgb_picture
+from joyedit.job.pictures.decode import load_picture, picture_in_memory
 from support.png import chunk
 
 COLOURS = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
@@ -145,5 +145,5 @@ def test_a_profile_stays_with_a_later_frame(tmp_path: Path) -> None:
 
 def test_a_picture_in_memory() -> None:
     with pytest.raises(ItemError, match="every pixel is transparent"):
-        rgb_picture(CLEAR)
-    assert rgb_picture(RED).getpixel((0, 0)) == (255, 0, 0)
+        picture_in_memory(CLEAR)
+    assert picture_in_memory(RED).image.getpixel((0, 0)) == (255, 0, 0)

@@ -42,6 +42,7 @@ GOOD = [
     {"file_name": "a.jpg", "prompt": "x", "guidance_scale": 2.5, "basesize": 512, "output": None},
     {"images": ["a.jpg", "b.jpg"], "instruction": "x", "id": "deep/x", "width": 512, "height": 512},
     {"image": "a.jpg", "box": [0.1, 0.2, 0.5, 1], "lora": [{"file": "l.safetensors", "scale": 0.5}, "m:2"]},
+    {"image": "a.jpg", "mask": "m.png"},
     {"image": "a.jpg", "box": "1,2,3,4", "lora": "l.safetensors", "negative_prompt": ""},
     {"image": "a.jpg", "seeds": 3, "sweep": {"steps": [20, 40], "guidance_scale": [3, 4.5]}},
     {"image": "a.jpg", "seeds": [7, 8], "sweep": {"negative_prompt": ["", "x"], "colour": ["red"]}},
@@ -50,6 +51,8 @@ GOOD = [
 BAD = [
     {"image": "a.jpg", "promt": "x"},
     {"image": ["a.jpg"]},
+    {"image": "a.jpg", "mask": ["m.png"]},
+    {"image": "a.jpg", "mask": ""},
     {"image": ""},
     {"images": "a.jpg"},
     {"images": ["x"] * 65},

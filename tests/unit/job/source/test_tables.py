@@ -266,18 +266,20 @@ def test_all_columns_are_ignored_or_kept(write: Any) -> None:
 
 
 def test_an_unknown_column_is_one_message() -> None:
-    header = "image,instruction,task,edit prompt\n"
+    header = "image,instruction,category,edit prompt\n"
     known = "(valid: image, images, instruction, id, negative_prompt, seed, steps, guidance_scale, basesize, "
-    known += "width, height, size, fit, output, lora, box, seeds, sweep, prompt, edit_prompt, file_name, input_image, "
+    known += "width, height, size, fit, output, lora, box, mask, seeds, sweep, prompt, edit_prompt, file_name, "
+    known += "input_image, "
     known += "source; "
     assert refused(manifest(header + "a.png,x,1,2\n" * 300)) == [
-        f"m.csv:1: unknown key 'task' {known}or --map KEY=task, or --ignore-columns task)",
+        f"m.csv:1: unknown key 'category' {known}or --map KEY=category, or --ignore-columns category)",
         "m.csv:1: unknown key 'edit prompt' (did you mean 'edit_prompt'?; "
         "or --map instruction=NAME, or --ignore-columns NAME)",
     ]
-    line = json.dumps({"image": "a.png", "instruction": "x", "task": 1})
+    line = json.dumps({"image": "a.png", "instruction": "x", "category": 1})
     assert refused(manifest(f"{line}\n" * 300 + '{"image": "a.png"}\n', "m.jsonl")) == [
-        f"m.jsonl:1: unknown key 'task', also in 299 more items {known}or --map KEY=task, or --ignore-columns task)",
+        f"m.jsonl:1: unknown key 'category', also in 299 more items {known}"
+        "or --map KEY=category, or --ignore-columns category)",
         "m.jsonl:301: no instruction (give it with -p, or as 'instruction' of the item)",
     ]
 
