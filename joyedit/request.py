@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
@@ -33,13 +33,25 @@ from joyedit.job.spec import BASE_SIZES, MAX_PIXELS, READ_TIMEOUT, EditItem, Lor
 from joyedit.options import DoctorOptions, RunOptions, faults_of, names_of, option_of
 from joyedit.printable import brief
 from joyedit.replay import open_replay, with_replay
-from joyedit.runtime.model import backend_loader, describe_without_loading, fetch, model_settings, no_model
+from joyedit.runtime.model import (
+    DescribeModel,
+    LoadModel,
+    backend_loader,
+    describe_without_loading,
+    fetch,
+    is_fake,
+    model_settings,
+    no_model,
+)
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.page_of_run import with_page
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.run import RunOutcome, run
 from joyedit.weights.lora_facts import lora_facts
 from joyedit.weights.wanted import Wanted
+
+if TYPE_CHECKING:
+    from joyedit.runtime.workers.place import Place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,17 +69,27 @@ class Request:
     """What the user should know before the run."""
     page: bool = False
     """Whether the run ends with a page of the output folder."""
+    places: tuple[Place, ...] = ()
+    """Where worker processes edit; none where this process does."""
 
 
 def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
     """Do what was asked for. Errors as in `runtime.run.run`."""
 
+    load: LoadModel = backend_loader(Wanted.of(request.config))
+    describe: DescribeModel = describe_without_loading
+    if request.places:
+        from joyedit.runtime.workers.load import describer, fleet_loader
+
+        load = fleet_loader(request.places, one_by_one=request.source.kind == "stdin")
+        describe = describer(request.places)
+
     def start() -> RunOutcome:
         return run(
             request.source,
             request.config,
-            load_backend=backend_loader(Wanted.of(request.config)),
-            describe=describe_without_loading,
+            load_backend=load,
+            describe=describe,
             fetch=None if progress is None else fetch,  # without progress, huggingface_hub shows its own
             progress=progress,
         )
@@ -91,6 +113,8 @@ def build_request(options: RunOptions) -> Request:
         picture.refuse([Path(options.source[0])])
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
+    places = _places(options)
+    config = replace(config, workers=max(1, len(places)))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(Wanted.of(options))
     values = _recipe_values(options.values)
@@ -132,7 +156,17 @@ def build_request(options: RunOptions) -> Request:
         picture=picture,
         notes=() if replay is None else replay.notes,
         page=picture is None and not options.no_page,
+        places=places,
     )
+
+
+def _places(options: RunOptions) -> tuple[Place, ...]:
+    """The places of the workers, where `--gpus` asks for several. Raises UsageError and DeviceError."""
+    if options.gpus is None:
+        return ()
+    from joyedit.runtime.workers.gpus import places_of
+
+    return places_of(options.gpus, options.device, is_fake=is_fake(options.model))
 
 
 def _template(
