@@ -143,7 +143,7 @@ class Report:
     device_work: Mapping[str, StageWork]
     matmul_tflops: float | None
     device_idle: Idle | None
-    workers: Sequence[WorkerWork]
+    workers: Sequence[WorkerWork] = ()
     images_per_second: float | None
     warm_up: Mapping[str, Any] | None
     steady: Mapping[str, Any] | None
