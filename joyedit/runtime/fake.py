@@ -14,8 +14,9 @@ LoRAs; text to image is a flat picture of that colour. Instructions that hold on
     SIGKILL       `denoise` kills its own process, as a system without memory would
 
 `JOYEDIT_FAKE_ROOM` is the number of items that fit on the device: a larger batch raises OutOfMemory.
-`JOYEDIT_FAKE_LOAD` makes loading fail: `kill` kills the process; `checkpoint`, `device` and `bug` raise CheckpointError,
-DeviceError and RuntimeError; `late` lets `ready` raise CheckpointError. With `:1` behind it, in worker 1 alone.
+`JOYEDIT_FAKE_LOAD` makes loading fail: `kill` kills the process, `checkpoint`, `device` and `bug` raise
+CheckpointError, DeviceError and RuntimeError; `late` lets `ready` raise CheckpointError. With `:1` behind it, that
+happens in worker 1 alone.
 """
 
 from __future__ import annotations

@@ -206,17 +206,19 @@ def test_the_second_signal_ends_all_at_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
     argv = ("run", manifest, "-m", "fake", "--basesize", "256", "--steps", "1", "--gpus", "2", "-o", out)
     process = start(*argv, cwd=tmp_path)
-    until(lambda: (out / "report.json").exists())
-    workers = until(lambda: children(process.pid))
-    while process.poll() is None:  # two signals at one time are one
-        try:
-            process.send_signal(signal.SIGINT)
-            process.wait(0.05)
-        except subprocess.TimeoutExpired:
-            continue
-    process.communicate()
+    until(lambda: finished(out))
+    workers = children(process.pid)
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)  # what they have never comes back, so the first signal waits for ever
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    while "press Ctrl-C again" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     for pid in workers:
+        os.kill(pid, signal.SIGCONT)
         until(lambda: is_gone(pid))  # noqa: B023
 
 
