@@ -17,6 +17,8 @@ from joyedit.runtime.protocol import ReadyBatch, ReadyItem
 
 DEATHS = 2
 """At so many deaths of a worker an item was with it: then it is given up."""
+_WAITING = 4
+"""So many batches wait here at most, however many workers there are: the next ones are read by then."""
 _PICTURES = 64
 """So many pictures a worker is thought to remember."""
 _MUCH_BUSIER = 2
@@ -96,8 +98,8 @@ class Dispatch:
 
     @property
     def has_room(self) -> bool:
-        """Whether another batch should come: as many may wait as there are workers."""
-        return len(self._pending) < max(1, len(self._loads))
+        """Whether another batch should come: each that waits holds its pictures in memory."""
+        return len(self._pending) < max(1, min(len(self._loads), _WAITING))
 
     @property
     def waiting(self) -> int:

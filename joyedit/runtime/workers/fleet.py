@@ -22,7 +22,7 @@ from joyedit.runtime.pipeline.threads import StoppedError
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.runtime.workers import messages
 from joyedit.runtime.workers.place import Place
-from joyedit.runtime.workers.process import WorkerEndedError, WorkerProcess
+from joyedit.runtime.workers.process import PATIENCE, WorkerEndedError, WorkerProcess
 
 LOADING_DEATHS = 2
 """A worker that dies so often in a row while it loads is given up."""
@@ -229,8 +229,9 @@ class Fleet:
             self._state.notify_all()
         for member in self.members:
             member.process.let_go()
+        end = time.monotonic() + PATIENCE  # for all of them together
         for member in self.members:
-            member.process.close()
+            member.process.close(max(0.0, end - time.monotonic()))
 
 
 def config_of(config: RunConfig, place: Place, count: int) -> RunConfig:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import BinaryIO
 
+from joyedit.errors import ItemError, first_line
 from joyedit.job.spec import SizedItem
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import Edited
 from joyedit.runtime.pipeline.running_batch import Span
-from joyedit.runtime.protocol import Backend, DeviceStage
+from joyedit.runtime.protocol import Backend, DeviceStage, OutOfMemory
 from joyedit.runtime.workers import messages
 from joyedit.runtime.workers.faults import Fault
 from joyedit.runtime.workers.wire import send
@@ -21,6 +23,22 @@ from joyedit.runtime.workers.wire import send
 STEP_SECONDS = 0.2
 """The parent hears of a denoising step at most so often."""
 _WAITING = 64
+
+
+class DeviceLostError(BaseException):
+    """The device answers nothing any more. The worker is to die: its items did nothing wrong, and other workers can
+    edit them. If it reported them as failed, it would be the least busy worker, and so fail all the others.
+    """
+
+
+def refuse_lost(backend: Backend, error: Exception) -> None:
+    """Raises DeviceLostError if an error that nobody expected left a device that does not work."""
+    if isinstance(error, (ItemError, OutOfMemory)):
+        return
+    try:
+        backend.timestamp("decode").seconds()
+    except Exception as fault:
+        raise DeviceLostError(f"the device is lost: {first_line(fault)}") from error
 
 
 class Outbox:
@@ -69,7 +87,8 @@ class Relay:
         self._out.send(messages.Log(text, "" if error is None else Fault.of(error).trace))
 
     def failed(self, sized: SizedItem, error: Exception, code: str, *, notes: tuple[str, ...] = ()) -> None:
-        """An item that the networks could not edit."""
+        """An item that the networks could not edit. Raises DeviceLostError."""
+        refuse_lost(self._backend, error)
         self._open.discard(sized.item.id)
         self._out.send(messages.Failed(sized.item.id, Fault.of(error, code)))
 
@@ -108,9 +127,12 @@ class Relay:
 class Outgoing:
     """A thread that waits for finished pictures, and sends them in the order in which the device makes them."""
 
-    def __init__(self, out: Outbox, open_ids: set[str]) -> None:
+    def __init__(self, out: Outbox, open_ids: set[str], backend: Backend, leave: Callable[[int], None]) -> None:
+        """`leave` ends the process, with its exit code, where the device is lost."""
         self._out = out
         self._open = open_ids
+        self._backend = backend
+        self._leave = leave
         self._queue: queue.Queue[Edited] = queue.Queue(_WAITING)
         threading.Thread(target=self._work, name="joyedit-outgoing", daemon=True).start()
 
@@ -126,17 +148,22 @@ class Outgoing:
     def _work(self) -> None:
         while True:
             edited = self._queue.get()
-            self._out.send(_message(edited))
-            self._open.discard(edited.ready.item.id)
+            try:
+                self._out.send(_message(edited, self._backend))
+                self._open.discard(edited.ready.item.id)
+            except DeviceLostError:
+                traceback.print_exc()
+                self._leave(1)
             self._queue.task_done()
             del edited  # no picture is held while the next one is waited for
 
 
-def _message(edited: Edited) -> messages.Made | messages.Broken:
+def _message(edited: Edited, backend: Backend) -> messages.Made | messages.Broken:
     name = edited.ready.item.id
     seconds: dict[str, float] = {}
     try:
         seconds = edited.seconds()
         return messages.Made(name, seconds, messages.Pixels.of(edited.picture()))
     except Exception as error:
+        refuse_lost(backend, error)
         return messages.Broken(name, seconds, Fault.of(error))

@@ -36,23 +36,24 @@ def serve(inbox: BinaryIO, outbox: BinaryIO, leave: Callable[[int], None] = os._
     if start is None:
         return
     out.send(messages.Started(time.perf_counter()))
-    worker = Worker(out, start)
-    threading.Thread(target=worker.read, args=(inbox, leave), name="joyedit-inbox", daemon=True).start()
+    worker = Worker(out, start, leave)
+    threading.Thread(target=worker.read, args=(inbox,), name="joyedit-inbox", daemon=True).start()
     worker.run()
 
 
 class Worker:
     """One worker, from `Start` on."""
 
-    def __init__(self, out: Outbox, start: messages.Start) -> None:
+    def __init__(self, out: Outbox, start: messages.Start, leave: Callable[[int], None]) -> None:
         self._out = out
+        self._leave = leave
         self._start = start
         self._commands: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._backend: Backend | None = None
         self._open: set[str] = set()  # ids of items that came, and have not gone back
 
-    def read(self, inbox: BinaryIO, leave: Callable[[int], None]) -> None:
+    def read(self, inbox: BinaryIO) -> None:
         """The thread that reads from the parent."""
         while (message := receive(inbox)) is not None:
             if isinstance(message, messages.Ask):
@@ -62,10 +63,13 @@ class Worker:
                 self._stopped.set()
             self._commands.put(message)
         self._commands.put(None)
-        leave(0)
+        self._leave(0)
 
     def run(self) -> None:
-        """Load, and edit until the parent is gone. Errors that are one item's, or the run's, go to the parent."""
+        """Load, and edit until the parent is gone. Errors that are one item's, or the run's, go to the parent.
+
+        Raises DeviceLostError, and what nobody expected.
+        """
         start = self._start
         try:
             if start.purpose != "edit":
@@ -80,7 +84,7 @@ class Worker:
         self._out.send(messages.Loaded(backend.info, ahead))
         clock = RelayClock()
         relay = Relay(self._out, clock, self._open, backend)
-        outgoing = Outgoing(self._out, self._open)
+        outgoing = Outgoing(self._out, self._open, backend, self._leave)
         editor = BatchEditor(
             backend, relay, clock, relay, encode_ahead=ahead, on_step=relay.step, stopped=self._stopped.is_set
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ from PIL import Image
 
 from joyedit.errors import CheckpointError, DeviceError, ItemError, ManifestError, Problem, UsageError
 from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
-from joyedit.runtime.fake import FakeBackend
-from joyedit.runtime.protocol import ReadyBatch
+from joyedit.runtime.fake import FakeBackend, FakePending
+from joyedit.runtime.protocol import HostTimestamp, ReadyBatch
 from joyedit.runtime.workers import messages
 from joyedit.runtime.workers.faults import Fault, InWorkerError
+from joyedit.runtime.workers.relay import DeviceLostError, Outbox, Relay, RelayClock
 from joyedit.runtime.workers.wire import receive, send
 from joyedit.runtime.workers.worker import serve
 
@@ -193,6 +195,50 @@ def test_an_error_of_the_run_comes_while_it_edits(parent: Parent, monkeypatch: p
     parent.say(messages.Start("edit", CONFIG))
     parent.say(batch("a"))
     assert isinstance(parent.hear(messages.RunFault).fault.of_run(), CheckpointError)
+
+
+def broken_device(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """From this stage of the first batch on, the device answers nothing."""
+    lost = threading.Event()
+
+    def fail(*given: object) -> None:
+        lost.set()
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    class Timestamp(HostTimestamp):
+        def seconds(self) -> float:
+            if lost.is_set():
+                fail()
+            return super().seconds()
+
+    monkeypatch.setattr(FakeBackend, "timestamp", lambda self, stage: Timestamp())
+    monkeypatch.setattr(FakePending if stage == "picture" else FakeBackend, stage, fail)
+
+
+def test_a_worker_whose_device_is_lost_dies_and_blames_no_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_device(monkeypatch, "denoise")
+    made = FakeBackend(CONFIG)
+    relay = Relay(Outbox(io.BytesIO()), RelayClock(), set(), made)
+    sized = batch("a").batch().items[0].sized
+    relay.failed(sized, ItemError("too_long", "x"), "edit_failed")
+    relay.failed(sized, RuntimeError("another fault"), "edit_failed")
+    with pytest.raises(RuntimeError) as caught:
+        made.denoise(made.encode(batch("a").batch()), lambda done, total: None)
+    with pytest.raises(DeviceLostError, match="the device is lost: CUDA error"):
+        relay.failed(sized, caught.value, "edit_failed")
+
+
+def test_a_device_that_is_lost_before_the_pictures_came(
+    parent: Parent, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken_device(monkeypatch, "picture")
+    parent.say(messages.Start("edit", CONFIG))
+    parent.say(batch("a"))
+    while not parent.left:
+        pass
+    assert parent.left == [1]
+    assert "the device is lost" in capfd.readouterr().err
+    parent.left.clear()
 
 
 def test_one_question_is_answered(parent: Parent) -> None:
