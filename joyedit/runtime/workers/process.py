@@ -90,7 +90,7 @@ class WorkerProcess:
                 (self._read_errors, self._popen.stderr),
             )
         ]
-        for thread in self._threads:
+        for thread in reversed(self._threads):  # the end of a process waits for what it printed
             thread.start()
         self.send(start)
 
