@@ -187,6 +187,11 @@ def test_weights_that_the_machine_has_no_room_for(diffusers_checkpoint: Path, mo
         backend(diffusers_checkpoint, device="cpu")
 
 
+def test_a_worker_plans_with_its_share_of_the_machine(diffusers_checkpoint: Path) -> None:
+    with pytest.raises(DeviceError, match=r"in fp32, and 0.001 MB of memory are available"):
+        backend(diffusers_checkpoint, device="cpu", host_memory=1000)
+
+
 def test_bf16_is_offered_where_it_fits(diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = backend(diffusers_checkpoint, device="cpu")
     weights = model.placement.weights

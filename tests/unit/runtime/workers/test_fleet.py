@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from joyedit.errors import CheckpointError, DeviceError, JoyeditError
+from joyedit.job.pictures import machine_memory
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.pipeline.threads import StoppedError
 from joyedit.runtime.workers import fleet as fleets
 from joyedit.runtime.workers import messages, process
 from joyedit.runtime.workers.faults import InWorkerError
-from joyedit.runtime.workers.fleet import Fleet, Member, of_several
+from joyedit.runtime.workers.fleet import Fleet, Member, config_of, of_several
 from joyedit.runtime.workers.load import describer, fleet_loader
 from joyedit.runtime.workers.one_question import ask_worker
 from joyedit.runtime.workers.place import Place
@@ -262,6 +263,14 @@ def test_devices_of_several() -> None:
     assert of_several("cuda (NVIDIA H200)", 2) == "cuda (2 x NVIDIA H200)"
     assert of_several("cpu", 3) == "cpu (3 workers)"
     assert of_several("cuda (NVIDIA H200)", 1) == "cuda (NVIDIA H200)"
+
+
+def test_workers_share_the_memory_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_memory, "available_bytes", lambda: 42_000_000_000)
+    made = config_of(CONFIG, Place(number=0, devices=("0",)), 4)
+    assert (made.host_memory, made.device, made.workers) == (12_000_000_000, "cuda", 1)
+    monkeypatch.setattr(machine_memory, "available_bytes", lambda: None)
+    assert config_of(CONFIG, Place(number=0), 4).host_memory is None
 
 
 def test_a_given_up_member_is_not_ready(fleet: Fleet) -> None:
