@@ -29,7 +29,7 @@ from joyedit.job.pictures import machine_memory
 from joyedit.job.results.report import host_peak_memory
 from joyedit.job.spec import RunConfig
 from joyedit.models.config import DiTConfig, VAEConfig
-from joyedit.request import memory_bytes
+from joyedit.quantities import memory_bytes
 from joyedit.runtime.bench import BenchConfig, batch_of
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.tuning.device import DTYPES

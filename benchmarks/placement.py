@@ -25,7 +25,7 @@ import torch
 
 from joyedit.job.results.report import host_peak_memory
 from joyedit.job.spec import RunConfig
-from joyedit.request import memory_bytes
+from joyedit.quantities import memory_bytes
 from joyedit.runtime.bench import BenchConfig, batch_of
 from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
 from joyedit.runtime.joyimage.loading import random_backend

@@ -125,9 +125,9 @@ def run(
     """What `joyedit run SOURCE ...` does, without its messages. `source` is one, or several pictures and folders.
 
     `options` are the long flags of the command with underscores (prompt, steps, guidance_scale, seed,
-    negative_prompt, basesize, batch_size, limit, recipe, format, quality, ...), `lora` as in `load`. `page`: whether
-    the run ends with a page that shows it. The outcome holds the exit code, the report and the path of the page. Raises
-    what the command refuses before it writes anything.
+    negative_prompt, basesize, batch_size, limit, recipe, format, quality, ...), `lora` as in `load`, `gpus` also a
+    number or a list. `page`: whether the run ends with a page that shows it. The outcome holds the exit code, the
+    report and the path of the page. Raises what the command refuses before it writes anything.
     """
     _refuse_unknown(options, [name for name in names_of(RunOptions) if name not in _ONLY_COMMAND])
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
@@ -135,6 +135,9 @@ def run(
     options["lora"] = _loras(options.get("lora"))
     options |= {name: str(options[name]) for name in _AS_TEXT if options.get(name) is not None}
     options |= _matrix(options)
+    gpus = options.get("gpus")
+    if gpus is not None and not isinstance(gpus, str):
+        options["gpus"] = ",".join(map(str, gpus)) if isinstance(gpus, Iterable) else str(gpus)
     if options.get("input") is not None:
         named = options["input"]
         several = [named] if isinstance(named, (str, os.PathLike)) else named

@@ -195,6 +195,11 @@ class RunOptions:
         "auto", "--batch-size", metavar="auto|N", help="Items that go through the networks together."
     )
     device: DeviceName = option("auto", "--device", help="Where to compute; auto is cuda or cpu.")
+    gpus: str | None = option(
+        None, "--gpus", metavar="all|N|LIST",
+        help="GPUs that share the work, each with a process of its own: all, a number, or indices such as 0,2. "
+        "[default: 1]",
+    )  # fmt: skip
     dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on a GPU, fp32 on the CPU.")
     attention: AttentionName = option(
         "auto", "--attention", help="Attention kernel; auto measures the kernels on the GPU once and takes the fastest."

@@ -6,12 +6,11 @@ Every fault of the options is told at once, before anything is read.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
@@ -31,15 +30,27 @@ from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.source.typed_texts import without_file_marks
 from joyedit.job.spec import BASE_SIZES, MAX_PIXELS, READ_TIMEOUT, EditItem, Lora, RunConfig, Settings
 from joyedit.options import DoctorOptions, RunOptions, faults_of, names_of, option_of
-from joyedit.printable import brief
+from joyedit.quantities import memory_bytes, seconds_of
 from joyedit.replay import open_replay, with_replay
-from joyedit.runtime.model import backend_loader, describe_without_loading, fetch, model_settings, no_model
+from joyedit.runtime.model import (
+    DescribeModel,
+    LoadModel,
+    backend_loader,
+    describe_without_loading,
+    fetch,
+    is_fake,
+    model_settings,
+    no_model,
+)
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.page_of_run import with_page
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.run import RunOutcome, run
 from joyedit.weights.lora_facts import lora_facts
 from joyedit.weights.wanted import Wanted
+
+if TYPE_CHECKING:
+    from joyedit.runtime.workers.place import Place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,17 +68,27 @@ class Request:
     """What the user should know before the run."""
     page: bool = False
     """Whether the run ends with a page of the output folder."""
+    places: tuple[Place, ...] = ()
+    """Where worker processes edit; none where this process does."""
 
 
 def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
     """Do what was asked for. Errors as in `runtime.run.run`."""
 
+    load: LoadModel = backend_loader(Wanted.of(request.config))
+    describe: DescribeModel = describe_without_loading
+    if request.places:
+        from joyedit.runtime.workers.load import describer, fleet_loader
+
+        load = fleet_loader(request.places, one_by_one=request.source.kind == "stdin")
+        describe = describer(request.places)
+
     def start() -> RunOutcome:
         return run(
             request.source,
             request.config,
-            load_backend=backend_loader(Wanted.of(request.config)),
-            describe=describe_without_loading,
+            load_backend=load,
+            describe=describe,
             fetch=None if progress is None else fetch,  # without progress, huggingface_hub shows its own
             progress=progress,
         )
@@ -91,6 +112,8 @@ def build_request(options: RunOptions) -> Request:
         picture.refuse([Path(one) for one in (options.source[0], options.mask) if one is not None])
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
+    places = _places(options)
+    config = replace(config, workers=max(1, len(places)))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(Wanted.of(options))
     values = _recipe_values(options.values)
@@ -133,7 +156,17 @@ def build_request(options: RunOptions) -> Request:
         picture=picture,
         notes=() if replay is None else replay.notes,
         page=picture is None and not options.no_page,
+        places=places,
     )
+
+
+def _places(options: RunOptions) -> tuple[Place, ...]:
+    """The places of the workers, where `--gpus` asks for several. Raises UsageError and DeviceError."""
+    if options.gpus is None:
+        return ()
+    from joyedit.runtime.workers.gpus import places_of
+
+    return places_of(options.gpus, options.device, is_fake=is_fake(options.model))
 
 
 def _template(
@@ -243,9 +276,9 @@ def _converted(options: RunOptions) -> dict[str, Any]:
         "redo": "all" if options.overwrite else "failed" if options.retry_failed else "changed",
         "format": options.format or "png",
         "memory": memory_bytes(options.memory),
-        "max_duration": _seconds("--max-duration", options.max_duration),
+        "max_duration": seconds_of("--max-duration", options.max_duration),
         "max_pixels": options.max_pixels or MAX_PIXELS,
-        "read_timeout": _seconds("--read-timeout", options.read_timeout) or READ_TIMEOUT,
+        "read_timeout": seconds_of("--read-timeout", options.read_timeout) or READ_TIMEOUT,
     }
 
 
@@ -306,38 +339,6 @@ def _format_of(path: Path) -> str | None:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and int(text) > 0
-
-
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?", re.ASCII)
-
-
-def _seconds(flag: str, text: str | None) -> float | None:
-    """The seconds of `8h`, `1h30m`, `90s` or a plain number of seconds; None for None."""
-    if text is None:
-        return None
-    found = _DURATION.fullmatch(text if text[-1:] in _UNITS else text + "s")
-    seconds = 0.0
-    if found is not None and len(text) < 20:
-        seconds = sum(float(part) * unit for part, unit in zip(found.groups("0"), _UNITS.values(), strict=True))
-    if seconds <= 0:
-        raise UsageError(f"{flag} must be a time such as 8h, 1h30m or 90s, not {text!r}")
-    return seconds
-
-
-_BYTES = {"GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20, "G": 10**9, "M": 10**6, "": 10**9}
-_MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([GM]I?B?|)", re.ASCII | re.IGNORECASE)
-
-
-def memory_bytes(text: str) -> int | None:
-    """The bytes of `22GB`, `7.5 GiB`, `900MB` or a plain number of gigabytes; None for `auto`. Raises UsageError."""
-    if text == "auto":
-        return None
-    found = _MEMORY.fullmatch(text) if len(text) < 20 else None
-    unit = None if found is None else _BYTES.get(found[2].upper())
-    if found is None or unit is None or not float(found[1]):
-        raise UsageError(f"--memory must be auto or a size such as 22GB or 7.5GB, not {brief(text)!r}")
-    return int(float(found[1]) * unit)
 
 
 def _is_pair(value: str) -> bool:

@@ -18,7 +18,7 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
 
     from joyedit.errors import UsageError
     from joyedit.job.spec import BASE_SIZES, RunConfig
-    from joyedit.request import memory_bytes
+    from joyedit.quantities import memory_bytes
     from joyedit.runtime.bench import BenchConfig, bench
 
     is_full = options.size == "full"

@@ -65,7 +65,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
     if json:
         for path, kind in summary.passed.names:
             console.result(jsonlib.dumps({"passed_over": path, "reason": kind}))
-        seconds = None if counts.rates is None else round(counts.seconds, 3)
+        seconds = None if counts.rates is None else round(counts.seconds / config.workers, 3)
         told = {"seconds": seconds, "untimed": counts.untimed, "weights": placement}
         told |= {"parts": counts.parts} if counts.parts else {}
         console.result(jsonlib.dumps({"summary": numbers | told}))
@@ -77,7 +77,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         if counts.parts:
             console.result(f"{counts.parts} of the edits are parts of panoramas")
         if counts.rates is not None and counts.seconds:
-            console.result(_time(counts, counts.rates))
+            console.result(_time(counts, counts.rates, config.workers))
     return EXIT_SOME_FAILED if numbers["failed"] or numbers.get("left") else EXIT_OK
 
 
@@ -141,7 +141,8 @@ class Counts:
             self.losing += max((fit.lost for fit in sized.fits), default=0.0) > LARGE_LOSS
 
 
-def _time(counts: Counts, rates: Rates) -> str:
-    text = f"time: about {seconds_text(counts.seconds)} on {rates.device}, and {seconds_text(rates.loading)} to load"
-    text += f" the model, as in the run of {rates.when} in this folder"
+def _time(counts: Counts, rates: Rates, workers: int) -> str:
+    text = f"time: about {seconds_text(counts.seconds / workers)} on {rates.device}"
+    text += f" with --gpus {workers}" if workers > 1 else ""
+    text += f", and {seconds_text(rates.loading)} to load the model, as in the run of {rates.when} in this folder"
     return text + (f"; {counts.untimed} items are of kinds that it did not have" if counts.untimed else "")

@@ -222,6 +222,11 @@ class SizedItem:
     part: int | None = None
 
     @property
+    def key(self) -> str:
+        """Tells it from all others of a run, also from the other parts of its picture."""
+        return self.item.id if self.part is None else f"{self.item.id}\0{self.part}"
+
+    @property
     def as_parts(self) -> tuple[SizedItem, ...]:
         """What goes through the networks: each part of the picture, or the item itself."""
         parts = self.parts
@@ -266,8 +271,10 @@ class RunConfig:
     all that is free. `offload` overrides the plan of what stays there. `max_duration` and `read_timeout` are seconds.
     The run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
     come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
-    `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where items differ,
-    `lora_sets` are the sets that are known at the start.
+    `expected_items` is how many there are. `workers` processes share the work, each with a GPU of its own; 1 is this
+    process alone. `host_memory` bounds the bytes of the machine's memory that weights may wait in; None stands for all
+    that is free. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where items
+    differ, `lora_sets` are the sets that are known at the start.
     """
 
     output: Path
@@ -300,6 +307,9 @@ class RunConfig:
     read_timeout: float = READ_TIMEOUT
     expected_steps: float | None = None
     largest: int | None = None
+    expected_items: int | None = None
+    workers: int = 1
+    host_memory: int | None = None
     merged_loras: tuple[Lora, ...] = ()
     lora_sets: tuple[tuple[Lora, ...], ...] = ()
 

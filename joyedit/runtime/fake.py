@@ -14,6 +14,9 @@ LoRAs; text to image is a flat picture of that colour. Instructions that hold on
     SIGKILL       `denoise` kills its own process, as a system without memory would
 
 `JOYEDIT_FAKE_ROOM` is the number of items that fit on the device: a larger batch raises OutOfMemory.
+`JOYEDIT_FAKE_LOAD` makes loading fail: `kill` kills the process, `checkpoint`, `device` and `bug` raise
+CheckpointError, DeviceError and RuntimeError; `late` lets `ready` raise CheckpointError. With `:1` behind it, that
+happens in worker 1 alone.
 """
 
 from __future__ import annotations
@@ -28,12 +31,13 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from joyedit.errors import ItemError
+from joyedit.errors import CheckpointError, DeviceError, ItemError
 from joyedit.job.sizes import Size
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, HostTimestamp, OutOfMemory, ReadyBatch
 
 ROOM = "JOYEDIT_FAKE_ROOM"
+LOAD = "JOYEDIT_FAKE_LOAD"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +125,9 @@ class FakeBackend:
         return encoded
 
     def ready(self) -> None:
-        """There is nothing to wait for."""
+        """There is nothing to wait for. Raises what the environment asks for."""
+        if _fault_of_load() == "late":
+            raise CheckpointError("the fake checkpoint is damaged")
 
     def decode_later(self, latents: FakeLatents) -> FakePending:
         """The pictures of `decode`, at once."""
@@ -179,5 +185,20 @@ class FakeBackend:
 
 
 def load_backend(config: RunConfig) -> FakeBackend:
-    """The fake, whatever the model is called."""
+    """The fake, whatever the model is called. Raises what the environment asks for."""
+    fault = _fault_of_load()
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "checkpoint":
+        raise CheckpointError("the fake checkpoint is not there")
+    if fault == "device":
+        raise DeviceError("the fake device is not there")
+    if fault == "bug":
+        raise RuntimeError("the fake has a bug")
     return FakeBackend(config)
+
+
+def _fault_of_load() -> str:
+    """What the environment asks for in this process."""
+    fault, _, worker = os.environ.get(LOAD, "").partition(":")
+    return fault if worker in ("", os.environ.get("JOYEDIT_WORKER")) else ""

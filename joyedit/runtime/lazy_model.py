@@ -14,11 +14,11 @@ from joyedit.job.results.journal import has_records
 from joyedit.job.source.source import SourceStoppedError, SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import RunConfig
-from joyedit.runtime.model import DescribeModel, FetchModel, LoadBackend, model_identity
+from joyedit.runtime.model import DescribeModel, FetchModel, LoadModel, model_identity
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 from joyedit.runtime.pipeline.progress import Progress
-from joyedit.runtime.protocol import Backend, BackendInfo
+from joyedit.runtime.protocol import BackendInfo, LoadedModel
 
 if TYPE_CHECKING:
     from joyedit.job.source.sources import Source
@@ -31,7 +31,7 @@ class LazyModel:
     many items there are. Raises what `open` and `describe` raise.
     """
 
-    backend: Backend | None
+    backend: LoadedModel | None
     summary: SourceSummary
     info: BackendInfo
 
@@ -40,7 +40,7 @@ class LazyModel:
         source: Source,
         config: RunConfig,
         *,
-        load_backend: LoadBackend,
+        load_backend: LoadModel,
         describe: DescribeModel | None,
         fetch: FetchModel | None,
         progress: Progress,
@@ -91,7 +91,7 @@ class LazyModel:
         if self._fetcher is not None:
             self._fetcher(self._config, self._progress.downloading)
 
-    def open(self) -> Backend:
+    def open(self) -> LoadedModel:
         """Check the source, then load the model; a second call does nothing.
 
         Raises `ManifestError` for a faulty source, and whatever loading raises.
@@ -118,7 +118,9 @@ class LazyModel:
 
 def with_outlook(config: RunConfig, summary: SourceSummary) -> RunConfig:
     """The config with what is known of the items to come, for whoever plans memory and time."""
-    return replace(config, expected_steps=_expected_steps(summary), largest=_largest(summary))
+    return replace(
+        config, expected_steps=_expected_steps(summary), largest=_largest(summary), expected_items=summary.items
+    )
 
 
 def _largest(summary: SourceSummary) -> int | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from joyedit.errors import CheckpointError, JoyeditError, UsageError
 from joyedit.job.spec import RunConfig, Settings
-from joyedit.runtime.protocol import Backend, BackendInfo
+from joyedit.runtime.protocol import Backend, BackendInfo, LoadedModel
 from joyedit.weights.defaults import HUB_EDIT, HUB_SIZE, NANO, local_folder
 from joyedit.weights.find import Found
 from joyedit.weights.hub import OnDownload, cached_snapshot
@@ -49,6 +49,8 @@ SAMPLE = 4096
 
 LoadBackend = Callable[[RunConfig], Backend]
 """Loads the model of a run: one of the backends."""
+LoadModel = Callable[[RunConfig], LoadedModel]
+"""Loads the model of a run: such a backend, or several in processes of their own."""
 DescribeModel = Callable[[RunConfig], BackendInfo]
 """Says what loading would say, without loading."""
 FetchModel = Callable[[RunConfig, OnDownload], None]

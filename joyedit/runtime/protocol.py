@@ -143,10 +143,30 @@ class Pending(Protocol):
         """The picture of this item of the batch: RGB, of the target's size."""
 
 
-class Backend(Protocol):
-    """A loaded model on a device. All that computes may raise `OutOfMemory`."""
+class LoadedModel(Protocol):
+    """What a run asks of a model that is loaded: by one backend in this process, or in several worker processes."""
 
     info: BackendInfo
+
+    def matmul_tflops(self) -> float | None:
+        """What the device reaches in a large matrix product, in TFLOP/s; None where that says nothing."""
+
+    def peak_memory(self) -> int | None:
+        """The most bytes in use on the device so far; None if that is not known."""
+
+    def predicted_peak(self) -> int | None:
+        """What `peak_memory` should be by the backend's memory model; None where it has none."""
+
+    def auto_batch_size(self, target: Size) -> int:
+        """How many items of this target (height, width) fit on the device at once; at least 1."""
+
+    def close(self) -> None:
+        """Give the device's memory back."""
+
+
+class Backend(LoadedModel, Protocol):
+    """A loaded model on a device. All that computes may raise `OutOfMemory`."""
+
     encode_ahead: int
     """How many batches are encoded before the first of them is denoised."""
 
@@ -177,20 +197,5 @@ class Backend(Protocol):
     def operations(self, encoded: Any) -> Mapping[DeviceStage, int]:
         """Floating-point operations of a batch by stage, by formula; empty where nobody knows."""
 
-    def matmul_tflops(self) -> float | None:
-        """What the device reaches in a large matrix product, in TFLOP/s; None where that says nothing."""
-
-    def peak_memory(self) -> int | None:
-        """The most bytes in use on the device so far; None if that is not known."""
-
-    def predicted_peak(self) -> int | None:
-        """What `peak_memory` should be by the backend's memory model; None where it has none."""
-
-    def auto_batch_size(self, target: Size) -> int:
-        """How many items of this target (height, width) fit on the device at once; at least 1."""
-
     def free_memory(self) -> None:
         """Give back what is kept for later use, after `OutOfMemory`."""
-
-    def close(self) -> None:
-        """Give the device's memory back."""

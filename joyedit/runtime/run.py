@@ -9,20 +9,24 @@ earlier run has finished leave the flow at the check. No torch here: the network
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from joyedit.errors import JoyeditError, OutputError, system_limit
 from joyedit.job.results.report import Report
-from joyedit.job.spec import RunConfig
-from joyedit.runtime.model import DescribeModel, FetchModel, LoadBackend
+from joyedit.job.spec import Batch, FailedItem, RunConfig
+from joyedit.runtime.model import DescribeModel, FetchModel, LoadModel
+from joyedit.runtime.open_session import open_session
 from joyedit.runtime.pipeline.clock import StageClock
+from joyedit.runtime.pipeline.edit import Editor
 from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 from joyedit.runtime.pipeline.progress import NoProgress, Progress
 from joyedit.runtime.pipeline.stats import Ending
 from joyedit.runtime.pipeline.threads import StoppedError
-from joyedit.runtime.session import RunSession, open_session
+from joyedit.runtime.pipeline.write import Writers
+from joyedit.runtime.session import RunSession
 
 if TYPE_CHECKING:
     from joyedit.job.source.sources import Source
@@ -45,7 +49,7 @@ def run(
     source: Source,
     config: RunConfig,
     *,
-    load_backend: LoadBackend,
+    load_backend: LoadModel,
     describe: DescribeModel | None = None,
     fetch: FetchModel | None = None,
     progress: Progress | None = None,
@@ -96,24 +100,11 @@ def edit_all(session: RunSession) -> Ending:
             entries = session.load_model_if_needed(iter(checker))
             if entries is None:
                 return session.complete()
-            editor = session.editor()
-            for planned in session.parts(entries, checker):
-                with session.read_ahead(planned) as ready:
-                    try:
-                        for batch in session.batches(ready):
-                            writers.check()
-                            writers.put_all(editor.edit(batch))
-                        if ready.finished:
-                            writers.put_all(editor.finish())
-                    except KeyboardInterrupt:
-                        INTERRUPTS.take()
-                        editor.dropped = True
-                        session.interrupt()
-                    editor.drain()
-                writers.flush()
-                all_came = ready.finished and not editor.dropped
-                if not all_came:
-                    break
+            with session.editor(writers) as editor:
+                for planned in session.parts(entries, checker):
+                    all_came = edit_part(session, planned, editor, writers)
+                    if not all_came:
+                        break
     except StoppedError:  # before there was anything to edit
         return session.stopped_early()
     except JoyeditError as error:
@@ -123,3 +114,21 @@ def edit_all(session: RunSession) -> Ending:
     if session.stop.reason is not None and not all_came:
         return session.stopped_early()
     return session.complete()
+
+
+def edit_part(session: RunSession, planned: Iterator[Batch | FailedItem], editor: Editor, writers: Writers) -> bool:
+    """Edit the planned batches, and wait until they are written. Whether all came, and none was left out."""
+    with session.read_ahead(planned) as ready:
+        try:
+            for batch in session.batches(ready):
+                writers.check()
+                writers.put_all(editor.edit(batch))
+            if ready.finished:
+                writers.put_all(editor.finish())
+        except KeyboardInterrupt:
+            INTERRUPTS.take()
+            editor.dropped = True
+            session.interrupt()
+        editor.drain()
+    writers.flush()
+    return ready.finished and not editor.dropped

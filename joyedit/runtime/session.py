@@ -1,24 +1,19 @@
-"""All that one run holds open: signals, lock, output folder, model, records. `run` calls its steps in order.
-
-Opening a session refuses what cannot work before anything is written. Leaving it gives everything back.
-"""
+"""What one run does with all that it holds open: source, output folder, model, records. `run` calls it in order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from joyedit.errors import CheckpointError, DeviceError, JoyeditError, first_line
 from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import FAILED, REPORT
-from joyedit.job.pictures.decode import allow_pixels, header_size
+from joyedit.job.pictures.decode import header_size
 from joyedit.job.plan import planner
 from joyedit.job.results.fingerprint import Fingerprinter
-from joyedit.job.results.given_up import KILLED
-from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import Report
 from joyedit.job.results.resume import Decision, Resume
@@ -29,11 +24,10 @@ from joyedit.job.results.verify import asked_of
 from joyedit.job.source.source import SourceStoppedError
 from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
 from joyedit.runtime.lazy_model import LazyModel
-from joyedit.runtime.model import DescribeModel, FetchModel, LoadBackend
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
 from joyedit.runtime.pipeline.clock import StageClock
-from joyedit.runtime.pipeline.edit import BatchEditor
+from joyedit.runtime.pipeline.edit import BatchEditor, Editor
 from joyedit.runtime.pipeline.loss_check import LossCheck
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
@@ -44,7 +38,7 @@ from joyedit.runtime.pipeline.stats import Ending, RunStats
 from joyedit.runtime.pipeline.stop import Stop
 from joyedit.runtime.pipeline.threads import StoppedError, Workers
 from joyedit.runtime.pipeline.write import PictureWriter, Writers
-from joyedit.runtime.protocol import ReadyBatch
+from joyedit.runtime.protocol import Backend, ReadyBatch
 
 if TYPE_CHECKING:
     from joyedit.job.source.sources import Source
@@ -53,7 +47,7 @@ Entry = EditItem | FailedItem
 
 
 class RunSession:
-    """The open things of one run, and the steps that use them. Use `open_session` to get one."""
+    """The open things of one run, and the steps that use them. `open_session` makes one."""
 
     def __init__(
         self,
@@ -87,6 +81,7 @@ class RunSession:
         self.recorder: Recorder
         self.admission: Admission
         self._resume: Resume
+        self._is_broken: Callable[[], bool] = bool  # whether something ended the run that is still to be told
 
     @contextmanager
     def records(self) -> Iterator[None]:
@@ -176,7 +171,7 @@ class RunSession:
         if decision in ("done", "changed"):
             self.recorder.skipped()
         elif decision == "given up":
-            self.recorder.given_up(KILLED)
+            self.recorder.given_up(self._resume.given_up_code(item))
         else:
             self.recorder.left()
         self._progress.skipped(decision, partial(self._resume.finished, item))
@@ -234,19 +229,40 @@ class RunSession:
         read = partial(read_picture, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
         look = partial(read_mask, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
         take = self._losses.before(self.admission.take)
-        return ReadAhead(planned, read, look, timeout=config.read_timeout, stopped=self.stop, on_batch=take)
+        return ReadAhead(planned, read, look, timeout=config.read_timeout, stopped=self._has_ended, on_batch=take)
 
-    def editor(self) -> BatchEditor:
-        """What takes batches through the networks."""
-        backend = self.model.open()
-        return BatchEditor(
-            backend,
-            self.recorder,
-            self._clock,
-            self._stats.device,
-            encode_ahead=1 if self._one_by_one else backend.encode_ahead,
-            on_step=self._progress.step,
-            stopped=self.stop,
+    def _has_ended(self) -> bool:
+        """Whether no further batch is to be read."""
+        return self.stop() or self._is_broken()
+
+    def editor(self, writers: Writers) -> AbstractContextManager[Editor]:
+        """What takes batches through the networks. With several workers, what they finish goes to `writers` itself."""
+        model = self.model.open()
+        if self._config.workers > 1:
+            from joyedit.runtime.workers.editor import fleet_editor
+
+            editor = fleet_editor(
+                model,
+                self.recorder,
+                self._clock,
+                self._stats,
+                give=writers.put,
+                progress=self._progress,
+                stopped=self.stop,
+            )
+            self._is_broken = editor.is_broken
+            return editor
+        backend = cast(Backend, model)
+        return nullcontext(
+            BatchEditor(
+                backend,
+                self.recorder,
+                self._clock,
+                self._stats.device,
+                encode_ahead=1 if self._one_by_one else backend.encode_ahead,
+                on_step=self._progress.step,
+                stopped=self.stop,
+            )
         )
 
     def batches(self, ready: ReadAhead) -> Iterator[ReadyBatch]:
@@ -343,58 +359,4 @@ class RunSession:
             summary=self.model.summary,
             tally=self._tally,
             backend=self.model.backend,
-        )
-
-
-@contextmanager
-def open_session(
-    source: Source,
-    config: RunConfig,
-    *,
-    load_backend: LoadBackend,
-    describe: DescribeModel | None,
-    fetch: FetchModel | None,
-    progress: Progress,
-    clock: StageClock,
-) -> Iterator[RunSession]:
-    """Check the output folder, lock it, and load the model, except where `describe` allows to wait with that.
-
-    Raises UsageError or OutputError for an output folder that cannot be used, ManifestError for a source with
-    faults, and whatever `load_backend` raises.
-    """
-    stats = RunStats(clock)
-    stop = Stop(config.max_duration)
-    progress.begin(stop)
-    source.stopped = stop
-    folder = OutputFolder(config.output)
-    with ExitStack() as stack:
-        stack.enter_context(stop.signals(progress.stopping))
-        folder.check()
-        lock = stack.enter_context(OutputLock(config.output))
-        if config.output.is_dir():  # whoever comes second is refused before the model loads
-            lock.acquire()
-        allow_pixels(config.max_pixels)
-        try:
-            model = LazyModel(
-                source,
-                config,
-                load_backend=load_backend,
-                describe=describe,
-                fetch=fetch,
-                progress=progress,
-                clock=clock,
-            )
-        except SourceStoppedError as error:  # nothing is written
-            if stop.reason == "interrupted":
-                raise KeyboardInterrupt from error
-            raise
-        stack.callback(model.close)
-        stats.loaded = clock.now()
-        folder.prepare()
-        stack.callback(folder.close)
-        lock.acquire()
-        if lock.note is not None:
-            progress.note(lock.note)
-        yield RunSession(
-            source, config, folder=folder, model=model, progress=progress, clock=clock, stats=stats, stop=stop
         )

@@ -153,6 +153,8 @@ def test_what_is_done_and_how_long_the_rest_takes(joyedit: Command, pictures: Pa
     *_, counts, time = ended.out.splitlines()
     assert counts == "items 3, done 2, left 0, batches 1, failed 0, passed over 1"
     assert time.startswith("time: about 1 min 24 s on cpu, and 1 min 30 s to load the model, as in the run of ")
+    ended = joyedit("run", "pictures", *FAKE, "-n", "--gpus", "3")
+    assert ended.out.splitlines()[-1].startswith("time: about 28.0 s on cpu with --gpus 3, and 1 min 30 s to load")
     summary = json.loads(joyedit("run", "pictures", *FAKE, "-n", "--json").out.splitlines()[-1])["summary"]
     assert (summary["seconds"], summary["untimed"], summary["done"]) == (84.0, 0, 2)
     assert tree(Path("edited")) == before

@@ -109,7 +109,8 @@ def raised_codes() -> Iterator[str]:
                     for value in values:
                         if isinstance(value, ast.Constant) and re.fullmatch("[a-z]+_[a-z_]+", str(value.value)):
                             yield str(value.value)
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("code", "KILLED"):
+            named = getattr(node.targets[0], "id", "") if isinstance(node, ast.Assign) else ""
+            if isinstance(node, ast.Assign) and named in ("code", "KILLED", "KILLED_WORKERS"):
                 values = [n.value for n in ast.walk(node.value) if isinstance(n, ast.Constant)]
                 yield from (str(value) for value in values if re.fullmatch("[a-z]+_[a-z_]+", str(value)))
 

@@ -146,10 +146,10 @@ def test_times_that_are_none(forks: Forks, tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["8h", "1h30m", "90s", "2d", "0.5s", "3600"])
 def test_times(text: str) -> None:
-    from joyedit.request import _seconds
+    from joyedit.quantities import seconds_of
 
     wanted = {"8h": 28800, "1h30m": 5400, "90s": 90, "2d": 172800, "0.5s": 0.5, "3600": 3600}
-    assert _seconds("--max-duration", text) == wanted[text]
+    assert seconds_of("--max-duration", text) == wanted[text]
 
 
 def test_two_runs_at_once(forks: Forks, place: Path) -> None:

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "joyedit"
 FLOORS = (
     {"printable"},
     {"contents", "errors", "models"},
-    {"job"},
+    {"job", "quantities"},
     {"weights"},
     {"runtime"},
     {"options"},
@@ -37,6 +37,7 @@ PACKAGES = {
     "printable": set(),
     "contents": set(),
     "errors": set(),
+    "quantities": set(),
     "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy", "pillow_heif", "simplejpeg"},
     "models": {"torch", "transformers", "triton"},
     "weights": {"torch", "safetensors", "huggingface_hub", "tqdm", "numpy", "gguf"},
@@ -53,12 +54,14 @@ PACKAGES = {
 
 NO_TORCH = (
     "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options.py", "replay.py", "request.py",
+    "quantities.py",
     "api.py",
     "job", "cli", "runtime/pipeline",
     "runtime/doctor/__init__.py", "runtime/doctor/findings.py", "runtime/doctor/nvidia.py", "runtime/doctor/host.py",
     "runtime/doctor/software.py", "runtime/doctor/checkpoint.py", "runtime/doctor/diagnose.py",
     "runtime/tuning/processor.py",
-    "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/fake.py",
+    "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/session.py",
+    "runtime/open_session.py", "runtime/fake.py", "runtime/workers",
     "weights/defaults.py", "weights/hub.py", "weights/hub_tokenizer.py", "weights/wanted.py", "weights/find.py",
     "weights/locate.py", "weights/part.py", "weights/candidates.py", "weights/headers.py", "weights/roles.py",
     "weights/shards.py", "weights/gguf_header.py", "weights/literals.py", "weights/prompt_folders.py",

@@ -12,12 +12,18 @@ from joyedit.job.results.records import error_code, has_same_settings
 from joyedit.job.spec import EditItem
 
 KILLED = "killed_the_run"
-"""The error code of an item that is given up."""
+"""The error code of an item that is given up because the whole run died with it."""
+KILLED_WORKERS = "killed_workers"
+"""The error code of one that is given up because worker processes died with it."""
 
 
 def is_given_up(item: EditItem, record: dict[str, Any]) -> bool:
     """Whether `record`, the last one of `item`, gave it up, and neither its line nor its pictures changed since."""
-    return error_code(record) == KILLED and _has_same_line(item, record) and not _has_newer_picture(item, record)
+    return (
+        error_code(record) in (KILLED, KILLED_WORKERS)
+        and _has_same_line(item, record)
+        and not _has_newer_picture(item, record)
+    )
 
 
 def _has_same_line(item: EditItem, record: dict[str, Any]) -> bool:

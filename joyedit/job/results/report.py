@@ -72,6 +72,35 @@ class Idle:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerWork:
+    """What one worker process of a run did. `items` came back from it, finished or failed; `busy` are seconds in which
+    its device had a batch, `idle` its seconds without one since it was loaded (None: it never was, and `device` is
+    empty). `peak_memory` is in bytes of its device, `deaths` how often its process died.
+    """
+
+    worker: int
+    device: str
+    items: int
+    batches: int
+    busy: float
+    idle: Idle | None
+    peak_memory: int | None
+    deaths: int
+
+    def text(self) -> str:
+        """For the table."""
+        told = [f"{self.device or 'was never ready'}: {self.items} items in {self.batches} batches"]
+        told.append(f"busy {seconds_text(self.busy)}")
+        if self.idle is not None:
+            told.append(f"idle {self.idle.share:.1%}")
+        if self.peak_memory is not None:
+            told.append(f"peak memory {_bytes(self.peak_memory)}")
+        if self.deaths:
+            told.append("died once" if self.deaths == 1 else f"died {self.deaths} times")
+        return ", ".join(told)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """One complete run. Times are seconds, memory is bytes, timestamps are UTC in ISO 8601.
 
@@ -86,6 +115,8 @@ class Report:
     overlap, because the device encodes one batch while it works on another. `compile_seconds` is part of the
     stage `load`. `device_work` holds the operations of each stage if the backend counts them, `matmul_tflops`
     the measured ceiling. `predicted_peak` is the device memory that the memory model expected.
+    `workers` are the processes that shared the work, none for a run in one process; with some, `device_idle` is the sum
+    over their devices, and a memory of the device the largest of them.
     """
 
     state: State
@@ -112,6 +143,7 @@ class Report:
     device_work: Mapping[str, StageWork]
     matmul_tflops: float | None
     device_idle: Idle | None
+    workers: Sequence[WorkerWork] = ()
     images_per_second: float | None
     warm_up: Mapping[str, Any] | None
     steady: Mapping[str, Any] | None
@@ -167,6 +199,7 @@ class Report:
             idle = self.device_idle
             of = f"{seconds_text(idle.seconds)} of {seconds_text(idle.of_seconds)} after loading"
             rows.append(("device idle", f"{idle.share:.1%} ({of})"))
+        rows += [(f"worker {work.worker}", work.text()) for work in self.workers]
         rows.append(("total", seconds_text(self.seconds)))
         if self.images_per_second is not None:
             rows.append(("images a second", f"{self.images_per_second:.3g} (all, after loading)"))

@@ -17,11 +17,11 @@ from joyedit.job.hashing import HashCache
 from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.finished_picture import State, picture_state
-from joyedit.job.results.given_up import is_given_up
+from joyedit.job.results.given_up import KILLED, is_given_up
 from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.own_pictures import OwnPictures
-from joyedit.job.results.records import output_of
+from joyedit.job.results.records import error_code, output_of
 from joyedit.job.results.replacing import Replacing
 from joyedit.job.spec import EditItem
 
@@ -96,6 +96,11 @@ class Resume:
             with self._lock:
                 self.again += 1
         return "edit"
+
+    def given_up_code(self, item: EditItem) -> str:
+        """The error code in the record of an item that is given up."""
+        last = self._earlier.final(item)
+        return KILLED if last is None else error_code(last) or KILLED
 
     def finished(self, item: EditItem) -> dict[str, Any] | None:
         """The record of the item's finished picture, also under another default id; None if it has none."""

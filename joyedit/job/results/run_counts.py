@@ -50,12 +50,19 @@ class Tally:
         """Items of the source that are not as the user asked."""
         return self.failed.total() + self.left + self.missing
 
-    def batch(self, images: int, seconds: float, ended: float) -> None:
-        """Count one pass through the networks: `seconds` on the device, `ended` on the run's clock."""
+    def batch(self, images: int, seconds: float, ended: float, *, warms_up: bool = False) -> None:
+        """Count one pass through the networks: `seconds` on the device, `ended` on the run's clock.
+
+        The first one warms up. With several devices the first one of each does, and all that came before it counts as
+        warm-up too: steady is what all of them do together.
+        """
         self.batches += 1
-        self.last_ended = ended
-        if self.batches == 1:
-            self.warm_up_images, self.warm_up_seconds, self.warm_up_ended = images, seconds, ended
+        self.last_ended = ended if self.last_ended is None else max(ended, self.last_ended)
+        if warms_up or self.batches == 1:
+            self.warm_up_images += images + len(self.steady_seconds)
+            self.warm_up_seconds = max(seconds, self.warm_up_seconds)
+            self.warm_up_ended = self.last_ended
+            del self.steady_seconds[:]
         else:
             self.steady_seconds.extend([seconds / images] * images)
 

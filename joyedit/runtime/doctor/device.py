@@ -94,7 +94,7 @@ def _tell_cuda(report: Examination, device: torch.device) -> None:
             " GPU that fell off needs a restart of the machine"
         ) from error
     count = torch.cuda.device_count()
-    others = f"; GPU {device.index} of {count}, CUDA_VISIBLE_DEVICES chooses" if count > 1 else ""
+    others = f"; GPU {device.index} of {count}, CUDA_VISIBLE_DEVICES chooses, --gpus all takes all" if count > 1 else ""
     capability = torch.cuda.get_device_capability(device)
     version = ".".join(map(str, capability))
     report.tell(

@@ -42,6 +42,12 @@ def look(root: Path = Path("/")) -> Nvidia:
     return _asked() or _read(root)
 
 
+def names_by_smi() -> tuple[str, ...] | None:
+    """The names of the GPUs as nvidia-smi says them; None where it is missing or fails."""
+    found = _asked()
+    return None if found is None else found.gpus
+
+
 def _asked() -> Nvidia | None:
     """What nvidia-smi says; None where it is missing or fails."""
     program = shutil.which(_SMI) or (_SMI_IN_WSL if os.access(_SMI_IN_WSL, os.X_OK) else None)

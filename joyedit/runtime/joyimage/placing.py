@@ -53,9 +53,9 @@ def plan(
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     working = replace(working, kept=working.kept + beside)
     if wanted.device.type != "cuda" and config.memory is None and config.offload == "auto":
-        _check_host(sizes, wanted, budget)
+        _check_host(sizes, wanted, budget, config.host_memory)
         return resident(sizes, working), budget
-    host = machine_memory.available_bytes()
+    host = _least(machine_memory.available_bytes(), config.host_memory)
     placement = choose(sizes, working, budget, host, offload=config.offload, reserve=RESERVE, may_read_later=has_files)
     return placement, budget
 
@@ -139,13 +139,18 @@ def _working(model: MemoryModel, text: Any, basesize: int, cache: int) -> Workin
     )
 
 
-def _check_host(sizes: Sizes, wanted: DeviceChoice, budget: int) -> None:
+def _least(one: int | None, other: int | None) -> int | None:
+    """The smaller of two bounds; None stands for none."""
+    return min((bound for bound in (one, other) if bound is not None), default=None)
+
+
+def _check_host(sizes: Sizes, wanted: DeviceChoice, budget: int, bound: int | None) -> None:
     """Raises DeviceError if the weights do not fit into the host's memory, which is the device's too.
 
     `budget`: what Metal gives of it to an Apple GPU. Copies of weights that wait beside it would take the same memory,
-    so none pass.
+    so none pass. `bound` is the share of one of several workers.
     """
-    there = budget if wanted.device.type == "mps" else machine_memory.available_bytes()
+    there = budget if wanted.device.type == "mps" else _least(machine_memory.available_bytes(), bound)
     if there is None or sizes.total <= there:
         return
     remedy = "use a machine with more memory"

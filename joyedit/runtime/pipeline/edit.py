@@ -12,19 +12,22 @@ All of this runs on the calling thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.runtime.pipeline.batch_limits import BatchLimits
 from joyedit.runtime.pipeline.clock import StageClock
-from joyedit.runtime.pipeline.record import Recorder
-from joyedit.runtime.pipeline.running_batch import EncodedBatch, RunningBatch, encode_batch, start_batch
-from joyedit.runtime.pipeline.stats import DeviceStats
+from joyedit.runtime.pipeline.running_batch import EncodedBatch, RunningBatch, Span, encode_batch, start_batch
 from joyedit.runtime.protocol import Backend, DeviceStage, DeviceTimestamp, OutOfMemory, ReadyBatch, ReadyItem
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from joyedit.job.spec import SizedItem
 
 T = TypeVar("T")
 
@@ -44,6 +47,65 @@ class EditedItem:
         """Its share of each stage so far; waits for the device."""
         return {"read": self.ready.seconds, **self.running.share()}
 
+    def picture(self) -> Image.Image:
+        """Its picture; waits for the device. Errors as in `RunningBatch.picture`."""
+        return self.running.picture(self.place)
+
+
+class Edited(Protocol):
+    """What is written of an item: an `EditedItem`, or one that came back from a worker process."""
+
+    @property
+    def ready(self) -> ReadyItem: ...
+
+    def seconds(self) -> dict[str, float]:
+        """Its share of each stage so far."""
+
+    def picture(self) -> Image.Image:
+        """Its picture, or the error that it has instead."""
+
+
+class Editor(Protocol):
+    """What takes batches, in this process or in others. `dropped`: whether a stop left some out."""
+
+    dropped: bool
+
+    def edit(self, batch: ReadyBatch) -> Iterator[Edited]:
+        """Take a batch; gives items to be written, of this or of earlier batches, or none if they go another way."""
+
+    def finish(self) -> Iterator[Edited]:
+        """No more batches come for now."""
+
+    def drain(self) -> None:
+        """Wait for what is running."""
+
+
+class BatchTally(Protocol):
+    """Counts batches that went through."""
+
+    def batch(self, images: int, seconds: float, ended: float) -> None: ...
+
+
+class FailureRecorder(Protocol):
+    """Where failures go: a `Recorder`, or the way to one."""
+
+    @property
+    def tally(self) -> BatchTally: ...
+
+    def log(self, text: str, error: BaseException | None = None) -> None: ...
+
+    def failed(self, sized: SizedItem, error: Exception, code: str, *, notes: tuple[str, ...] = ()) -> None: ...
+
+
+class DeviceWatch(Protocol):
+    """Hears of the device's times: a `DeviceStats`, or the way to one."""
+
+    loaded: float | None
+
+    def all_loaded(self, at: float) -> None: ...
+
+    def add(self, spans: Mapping[DeviceStage, Span], operations: Mapping[DeviceStage, int]) -> float: ...
+
 
 class BatchEditor:
     """Gives batches to one device and records the items that fail there.
@@ -55,9 +117,9 @@ class BatchEditor:
     def __init__(
         self,
         backend: Backend,
-        recorder: Recorder,
+        recorder: FailureRecorder,
         clock: StageClock,
-        stats: DeviceStats,
+        stats: DeviceWatch,
         *,
         encode_ahead: int,
         on_step: Callable[[int, int], None],
@@ -95,6 +157,16 @@ class BatchEditor:
     def drain(self) -> None:
         """Wait until the device has finished all batches."""
         while self._running:
+            self._collect_oldest()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch runs on the device whose times were not counted yet."""
+        return bool(self._running)
+
+    def collect(self) -> None:
+        """Count the times of the batches that the device has finished. Does not wait."""
+        while self._running and self._running[0].is_over():
             self._collect_oldest()
 
     def _encode(self) -> deque[EncodedBatch]:
@@ -140,8 +212,7 @@ class BatchEditor:
                 self._running.append(running)
                 for place, ready in enumerate(given.batch.items):
                     yield EditedItem(ready=ready, running=running, place=place)
-            while self._running and self._running[0].is_over():
-                self._collect_oldest()
+            self.collect()
         self.dropped = self.dropped or bool(encoded)
 
     def _next_batch(self) -> ReadyBatch:

@@ -20,12 +20,12 @@ from joyedit.errors import (
     JoyeditError,
 )
 from joyedit.job.clock import utc_now
-from joyedit.job.results.report import Idle, Report, StageWork, State, host_peak_memory, versions
+from joyedit.job.results.report import Idle, Report, StageWork, State, WorkerWork, host_peak_memory, versions
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.source.sources import SourceSummary
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.pipeline.clock import Busy, StageClock
-from joyedit.runtime.protocol import Backend, BackendInfo, DeviceStage
+from joyedit.runtime.protocol import BackendInfo, DeviceStage, LoadedModel
 
 T = TypeVar("T")
 
@@ -68,12 +68,14 @@ class DeviceStats:
 
     def add(self, spans: Mapping[DeviceStage, tuple[float, float]], operations: Mapping[DeviceStage, int]) -> float:
         """Count one batch; gives the seconds in which the device was not busy with an earlier one."""
-        new = 0.0
+        self.count(spans, operations)
+        return sum(self._busy.add(begin, end) for begin, end in spans.values())
+
+    def count(self, spans: Mapping[DeviceStage, tuple[float, float]], operations: Mapping[DeviceStage, int]) -> None:
+        """Count the seconds and operations of a batch by stage."""
         for stage, (begin, end) in spans.items():
             self._seconds[stage] += end - begin  # type: ignore[assignment]  # a Counter adds floats as well
-            new += self._busy.add(begin, end)
         self._operations.update(operations)
-        return new
 
     def work(self, ceiling: float | None) -> dict[str, StageWork]:
         """By stage, where the backend counts operations. `ceiling`: of a matrix product, in TFLOP/s."""
@@ -87,6 +89,15 @@ class DeviceStats:
         if self.loaded is None or now <= self.loaded:
             return None
         return Idle.of(now - self.loaded, self._busy.seconds)
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the device had something to do."""
+        return self._busy.seconds
+
+    def by_worker(self, now: float) -> tuple[WorkerWork, ...]:
+        """What each worker process did; none where this process did all."""
+        return ()
 
 
 class RunStats:
@@ -118,7 +129,7 @@ class RunStats:
         finally:
             self._waited[stage] += self._clock.now() - start
 
-    def measure_ceiling(self, backend: Backend) -> None:
+    def measure_ceiling(self, backend: LoadedModel) -> None:
         """Measure what the device reaches in a large matrix product."""
         self._matmul_tflops = backend.matmul_tflops()
 
@@ -131,7 +142,7 @@ class RunStats:
         info: BackendInfo,
         summary: SourceSummary,
         tally: Tally,
-        backend: Backend | None,
+        backend: LoadedModel | None,
     ) -> Report:
         """The report as it stands now. `backend` is None where no model was loaded."""
         now = self._clock.now()
@@ -153,6 +164,7 @@ class RunStats:
             device_work=self.device.work(self._matmul_tflops),
             matmul_tflops=self._matmul_tflops,
             device_idle=self.device.idle(now),
+            workers=self.device.by_worker(now),
             images_per_second=tally.ok / (now - self.loaded) if tally.ok and now > self.loaded else None,
             peak_memory={"device": None if backend is None else backend.peak_memory(), "host": host_peak_memory()},
             predicted_peak=None if backend is None else backend.predicted_peak(),

@@ -33,7 +33,7 @@ from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.spec import EditItem, RunConfig, Seen
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
-from joyedit.runtime.pipeline.edit import EditedItem
+from joyedit.runtime.pipeline.edit import Edited
 from joyedit.runtime.pipeline.give_back import DriftRecord, Result, given_back
 from joyedit.runtime.pipeline.join import EditedPart, Joiner
 from joyedit.runtime.pipeline.record import Recorder, Written
@@ -57,7 +57,7 @@ class Writers:
 
     def __init__(
         self,
-        write: Callable[[EditedItem], None],
+        write: Callable[[Edited], None],
         *,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
         workers: int = WORKERS,
@@ -80,14 +80,14 @@ class Writers:
         if error is None:
             self.check()
 
-    def put(self, edited: EditedItem) -> None:
+    def put(self, edited: Edited) -> None:
         """Hand over one picture; waits for room. Raises what stopped the writers, if something did."""
         with self._waiting():
             self._room.acquire()
         self.check()
         self._pool.submit(self._work, edited)
 
-    def put_all(self, edited: Iterable[EditedItem]) -> None:
+    def put_all(self, edited: Iterable[Edited]) -> None:
         """Hand over some pictures, one after the other. Errors as in `put`."""
         for one in edited:
             self.put(one)
@@ -104,7 +104,7 @@ class Writers:
         if self._fatal is not None:
             raise self._fatal
 
-    def _work(self, edited: EditedItem) -> None:
+    def _work(self, edited: Edited) -> None:
         try:
             if self._fatal is None:  # what is left after that has no record, and a later run makes it anew
                 self._write(edited)
@@ -137,7 +137,7 @@ class PictureWriter:
         self._fingerprints = fingerprints
         self._joiner = Joiner(recorder.has_failed)
 
-    def __call__(self, edited: EditedItem) -> None:
+    def __call__(self, edited: Edited) -> None:
         """Wait for the picture, put it in place, then its record. A fault of this item becomes its record.
 
         Raises `OutputError` when nothing more can be written.
@@ -148,7 +148,7 @@ class PictureWriter:
         code = "edit_failed"
         try:
             seconds = edited.seconds()
-            whole = self._joiner.add(EditedPart(ready, edited.running.picture(edited.place), seconds))
+            whole = self._joiner.add(EditedPart(ready, edited.picture(), seconds))
             if whole is None:
                 return
             ready, image, seconds = whole

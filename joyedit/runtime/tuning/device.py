@@ -36,6 +36,11 @@ def choose_device(wish: Literal["auto", "cuda", "mps", "cpu"]) -> torch.device:
     return torch.device(wish, torch.cuda.current_device()) if wish == "cuda" else torch.device(wish)
 
 
+def gpu_count() -> int:
+    """How many GPUs torch sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def choose_dtype(
     wish: Literal["auto", "bf16", "fp32"], device: torch.device, fp32_bytes: Callable[[], int] | None = None
 ) -> str:

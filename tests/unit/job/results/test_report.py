@@ -103,3 +103,16 @@ def test_durations_are_told_in_fitting_units(seconds: float | None, text: str) -
 def test_versions_of_what_is_not_installed() -> None:
     assert version_of("no-such-package-here") is None
     assert joyedit_version()
+
+
+def test_with_several_devices_each_warms_up_and_steady_is_what_all_do_together() -> None:
+    tally = Tally()
+    tally.batch(2, 5.0, 10.0, warms_up=True)
+    tally.batch(2, 4.0, 14.0)
+    tally.batch(2, 6.0, 13.0, warms_up=True)
+    assert tally.warm_up() == {"images": 6, "seconds": 6.0}
+    assert tally.steady() is None
+    tally.batch(2, 4.0, 18.0)
+    steady = tally.steady()
+    assert steady is not None
+    assert (steady["images"], steady["seconds"], tally.batches) == (2, 4.0, 4)

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 import joyedit
 from joyedit.errors import CheckpointError, DeviceError, UsageError
 from joyedit.job.pictures import machine_memory
-from joyedit.request import memory_bytes
+from joyedit.quantities import memory_bytes
 from joyedit.runtime.placement import plan
 from joyedit.weights import stored
 from support.editing import Edit, backend, batch_of, picture, run
@@ -185,6 +185,11 @@ def test_weights_that_the_machine_has_no_room_for(diffusers_checkpoint: Path, mo
     monkeypatch.setattr(machine_memory, "available_bytes", lambda: 1000)
     with pytest.raises(DeviceError, match=r"in fp32, and 0.001 MB of memory are available; use a machine"):
         backend(diffusers_checkpoint, device="cpu")
+
+
+def test_a_worker_plans_with_its_share_of_the_machine(diffusers_checkpoint: Path) -> None:
+    with pytest.raises(DeviceError, match=r"in fp32, and 0.001 MB of memory are available"):
+        backend(diffusers_checkpoint, device="cpu", host_memory=1000)
 
 
 def test_bf16_is_offered_where_it_fits(diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
