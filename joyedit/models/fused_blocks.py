@@ -51,7 +51,7 @@ class FusedBlocks:
         img_normed, txt_normed = self._normed
         self._normed = None
         joined = _joined(attn, img_normed, txt_normed, forward.text.lengths, forward.pe, target)
-        spans = Spans(whole if target is None else (target,) * len(whole), whole)
+        spans = Spans(whole, whole) if target is None else Spans((target,) * len(whole), whole, trimmed=True)
         samples = forward.attend(*joined, spans)
         if target is not None:
             del joined, img_normed, txt_normed  # The MLP needs the memory.
