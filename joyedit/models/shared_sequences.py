@@ -139,7 +139,7 @@ class SharedSequences:
         given_sizes = [own * len(part) * width for part in parts]
         given = tensors[0].new_empty(own * heads * width)
         if heads % len(parts) == 0:  # one copy a tensor
-            places = given.view(len(parts), own, len(tensors), -1, dim)
+            places = given.view(len(parts), own, len(tensors), len(parts[0]), dim)
             for number, tensor in enumerate(tensors):
                 places[:, :, number].copy_(tensor.unflatten(1, (len(parts), -1)).transpose(0, 1))
         else:

@@ -40,10 +40,10 @@ class RankExchange:
     """The ranks of one process group. `sent` counts the bytes that this rank gave others, `calls` the exchanges."""
 
     def __init__(self, group: Any, members: Sequence[int], rank: int) -> None:
+        self._group: Any = group
         self.rank = members.index(rank)
         self.size = len(members)
         self.sent = self.calls = 0
-        self._group = group
 
     def all_to_all(self, given: Tensor, given_sizes: Sequence[int], sizes: Sequence[int]) -> Arriving:
         """As `models.shared_sequences.Exchange` has it."""
@@ -54,6 +54,10 @@ class RankExchange:
         self.calls += 1
         self.sent += (sum(given_sizes) - given_sizes[self.rank]) * given.itemsize
         return Arriving(out, given, work)
+
+    def close(self) -> None:
+        """Forget the process group: its connections close when nothing holds it, and other ranks notice."""
+        self._group = None
 
     def to_all(self, part: Tensor, sizes: Sequence[int]) -> Tensor:
         """Every rank's part, one behind the other: one-dimensional, of these sizes."""
@@ -112,6 +116,8 @@ class GroupRanks:
                 torch.cuda.synchronize()  # what was exchanged last has to come through
             with suppress(RuntimeError):  # another rank is gone
                 dist.destroy_process_group()
+            for exchange in self.exchanges():
+                exchange.close()
 
 
 def _own_exchange(groups: Sequence[Sequence[int]], rank: int, timeout: timedelta) -> RankExchange | None:
