@@ -59,7 +59,7 @@ NO_TORCH = (
     "runtime/doctor/software.py", "runtime/doctor/checkpoint.py", "runtime/doctor/diagnose.py",
     "runtime/tuning/processor.py",
     "runtime/parallel/layout.py", "runtime/parallel/place.py", "runtime/parallel/outcome.py",
-    "runtime/parallel/links.py",
+    "runtime/parallel/links.py", "runtime/parallel/watch.py",
     "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/fake.py",
     "weights/defaults.py", "weights/hub.py", "weights/hub_tokenizer.py", "weights/wanted.py", "weights/find.py",
     "weights/locate.py", "weights/part.py", "weights/candidates.py", "weights/headers.py", "weights/roles.py",

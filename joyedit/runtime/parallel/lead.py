@@ -34,6 +34,7 @@ from joyedit.runtime.parallel.outcome import OK, Outcome
 from joyedit.runtime.parallel.place import Place
 from joyedit.runtime.parallel.ranks import GroupRanks
 from joyedit.runtime.parallel.room import check_room
+from joyedit.runtime.parallel.watch import Watch
 from joyedit.runtime.protocol import DeviceStage, DeviceTimestamp, GroupLost, OutOfMemory, ReadyBatch
 
 T = TypeVar("T")
@@ -138,10 +139,10 @@ class LeadBackend:
         Raises GroupLost for every error after the first step began.
         """
         self._tell("denoise", encoded.number)
-        state = "before"
+        state, watch = "before", None
 
         def begin() -> None:
-            nonlocal state
+            nonlocal state, watch
             check_room(self._backend, encoded.own, self.ranks)
             state = "refused"
             said = self._hear()
@@ -149,20 +150,20 @@ class LeadBackend:
                 self._links_tell(False)
                 _raise_first(said, said)
             self._links_tell(True)
-            state = "begun"
+            state, watch = "begun", Watch(self._links, self._layout.world - 1, self.ranks.abort)
 
         try:
             latents = self._backend.denoise(encoded.own, on_step, begin)
         except BaseException as error:
-            if state == "begun" or not isinstance(error, Exception):
-                self._lose(error)
+            if watch is not None or not isinstance(error, Exception):
+                self._lose(error, None if watch is None else watch.why())
             elif state == "before":
                 self._hear()
                 self._links_tell(False)
             raise
-        for rank, outcome in enumerate(self._hear(), 1):
-            if (failed := outcome.error(rank)) is not None:
-                self._lose(failed)
+        failed = watch.failed() if watch is not None else None
+        if failed is not None:
+            self._lose(failed)
         return latents
 
     def decode_later(self, latents: Tensor) -> PendingPictures:
@@ -249,17 +250,16 @@ class LeadBackend:
             self._lose(error)
             raise
 
-    def _lose(self, error: BaseException) -> None:
-        """The ranks are out of step. Raises GroupLost for an error; an interruption is left to the caller."""
+    def _lose(self, error: BaseException, why: Exception | None = None) -> None:
+        """The ranks are out of step. Raises GroupLost for an error; an interruption is left to the caller.
+
+        `why`: what another rank said. Where that failed first, rank 0 itself sees only that it is gone.
+        """
         if isinstance(error, GroupLost):
             self._lost = error
         elif self._lost is None:
-            # Where another rank failed first, what rank 0 sees is only that it is gone.
-            said = [one for one in self._links.heard_already() if one != OK] or [Outcome.of(error)]
-            no_room = isinstance(error, OutOfMemory) or any(one.is_out_of_memory for one in said)
-            self._lost = GroupLost(
-                f"the devices of a group are out of step: {said[0].message}", out_of_memory=no_room
-            )  # fmt: skip
+            message = f"the devices of a group are out of step: {first_line(why or error)}"
+            self._lost = GroupLost(message, out_of_memory=isinstance(why or error, OutOfMemory))
         self._links.close()
         if isinstance(error, Exception):
             raise self._lost from None

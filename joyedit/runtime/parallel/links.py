@@ -10,10 +10,11 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Container
 from contextlib import suppress
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Client, Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from joyedit.runtime.parallel.place import Place
 from joyedit.runtime.protocol import GroupLost
@@ -50,7 +51,7 @@ class Links:
 
     def tell(self, message: Any) -> None:
         """Send the same to all. Raises GroupLost if one is gone."""
-        for rank, connection in enumerate(self._connections, 1):
+        for rank, connection in self._ranks().items():
             try:
                 connection.send(message)
             except OSError as error:
@@ -58,24 +59,36 @@ class Links:
 
     def hear(self) -> list[Any]:
         """What each rank says next. Raises GroupLost if one is gone, or says nothing in time."""
-        return [self._heard(rank, connection) for rank, connection in enumerate(self._connections, 1)]
+        found: dict[int, Any] = {}
+        until = time.monotonic() + self._timeout
+        while len(found) < len(self._connections):
+            new = self.hear_some(found, max(0.0, until - time.monotonic()))
+            if not new:
+                silent = ", ".join(str(rank) for rank in self._ranks() if rank not in found)
+                raise GroupLost(f"rank {silent} of the group does not answer")
+            found |= new
+        return [found[rank] for rank in sorted(found)]
 
-    def heard_already(self) -> list[Any]:
-        """What other ranks have said, without waiting for more; for an error that one of them may explain."""
-        found = []
-        for connection in self._connections:
-            with suppress(EOFError, OSError):
-                if connection.poll():
-                    found.append(connection.recv())
+    def hear_some(self, but: Container[int], seconds: float) -> dict[int, Any]:
+        """By rank, what ranks `but` some say first; empty where none says anything within the time.
+
+        Raises GroupLost if one is gone, unless another has something to say.
+        """
+        asked = {connection: rank for rank, connection in self._ranks().items() if rank not in but}
+        found, lost = {}, None
+        for ready in wait(list(asked), seconds):
+            rank = asked[cast("Connection", ready)]
+            try:
+                found[rank] = self._ranks()[rank].recv()
+            except (EOFError, OSError) as error:
+                lost = gone(rank)
+                lost.__cause__ = error
+        if lost is not None and not found:
+            raise lost
         return found
 
-    def _heard(self, rank: int, connection: Connection) -> Any:
-        try:
-            if not connection.poll(self._timeout):
-                raise GroupLost(f"rank {rank} of the group does not answer")
-            return connection.recv()
-        except (EOFError, OSError) as error:
-            raise gone(rank) from error
+    def _ranks(self) -> dict[int, Connection]:
+        return dict(enumerate(self._connections, 1))
 
     def close(self) -> None:
         """The other ranks see it, and end."""

@@ -109,12 +109,21 @@ class GroupRanks:
         size = 1 if self.guidance is None else self.guidance.size
         return [share(branches, rank, size) for rank in range(size)]
 
+    def abort(self) -> None:
+        """Break off what NCCL waits for; any thread may do this. gloo does so itself when a rank is gone."""
+        abort = getattr(dist.distributed_c10d, "_abort_process_group", None)  # torch has no other way
+        if self._cuda and abort is not None:
+            with suppress(RuntimeError, ValueError, AssertionError):  # it is broken off already
+                abort()
+
     def close(self, lost: bool = False) -> None:
-        """Leave the group. `lost`: it is out of step, and NCCL may wait for ever for its kernels; the process ends."""
-        if dist.is_initialized() and not (lost and self._cuda):
-            if self._cuda:
-                torch.cuda.synchronize()  # what was exchanged last has to come through
-            with suppress(RuntimeError):  # another rank is gone
+        """Leave the group. `lost`: it is out of step, and nobody waits for what was exchanged last."""
+        if dist.is_initialized():
+            if lost:
+                self.abort()
+            elif self._cuda:
+                torch.cuda.synchronize()
+            with suppress(RuntimeError, ValueError, AssertionError):  # another rank is gone, or it is broken off
                 dist.destroy_process_group()
             for exchange in self.exchanges():
                 exchange.close()
