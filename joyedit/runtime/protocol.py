@@ -150,7 +150,10 @@ class Pending(Protocol):
 
 
 class Backend(Protocol):
-    """A loaded model on a device. All that computes may raise `OutOfMemory`."""
+    """A loaded model on a device, or on several that make each picture together.
+
+    All that computes may raise `OutOfMemory`, and with several devices `GroupLost`.
+    """
 
     info: BackendInfo
     encode_ahead: int

@@ -16,7 +16,7 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     loras         the sha256 and the scale of each LoRA, in order, and its noise levels; only where there are some
 
 It leaves out the name of the output, which a resume compares separately, and everything that changes no
-more than rounding: device, attention kernels, compilation, batch size.
+more than rounding: device, attention kernels, compilation, batch size, and over how many devices a picture is divided.
 """
 
 from __future__ import annotations

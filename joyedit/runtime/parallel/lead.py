@@ -154,6 +154,7 @@ class LeadBackend:
 
         try:
             latents = self._backend.denoise(encoded.own, on_step, begin)
+            failed = None if watch is None else watch.failed()
         except BaseException as error:
             if watch is not None or not isinstance(error, Exception):
                 self._lose(error, None if watch is None else watch.why())
@@ -161,7 +162,6 @@ class LeadBackend:
                 self._hear()
                 self._links_tell(False)
             raise
-        failed = watch.failed() if watch is not None else None
         if failed is not None:
             self._lose(failed)
         return latents
@@ -240,13 +240,14 @@ class LeadBackend:
     def _links_tell(self, message: Any) -> None:
         try:
             self._links.tell(message)
-        except GroupLost as error:
+        except BaseException as error:  # interrupted, too: nobody knows who has heard it
             self._lose(error)
+            raise
 
     def _hear(self) -> list[Outcome]:
         try:
             return self._links.hear()
-        except GroupLost as error:
+        except BaseException as error:  # interrupted, too: the answers would be taken for later ones
             self._lose(error)
             raise
 

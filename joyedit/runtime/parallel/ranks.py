@@ -72,6 +72,8 @@ class GroupRanks:
         """Meet the other ranks; all of them call this. Raises what torch raises where one does not come in time."""
         layout = place.layout
         self._cuda = device.type == "cuda"
+        self.guidance: RankExchange | None = None
+        self.sequence: RankExchange | None = None
         timeout = timedelta(seconds=place.timeout)
         dist.init_process_group(
             "nccl" if self._cuda else "gloo",
