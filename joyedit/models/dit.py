@@ -30,6 +30,17 @@ from joyedit.models.strategies import (
 )
 
 
+def by_sample(linear: nn.Linear, x: Tensor) -> Tensor:
+    """A linear layer of (B, S, K), in inference one product a sample.
+
+    A product of more rows may be another kernel, and a sample would have other roundings in company than alone.
+    """
+    if len(x) == 1 or torch.is_grad_enabled():
+        whole: Tensor = linear(x)
+        return whole
+    return torch.stack([linear(one) for one in x])
+
+
 class DiT(nn.Module):
     """`JoyImageEditTransformer3DModel` of the published checkpoint, for any number of items."""
 
@@ -145,9 +156,9 @@ class DiT(nn.Module):
         target, pe, attend = patches[0].shape[1], self.position_table(grids, txt.device), self.attend
         shared = None if exchange is None else SharedSequences(exchange, [part.shape[1] for part in patches], text)
         if shared is None:
-            img = self.img_in(torch.cat(patches, dim=1))  # (B, S, M)
+            img = by_sample(self.img_in, torch.cat(patches, dim=1))  # (B, S, M)
         else:  # from here on, S and T count this rank's tokens
-            img, txt = self.img_in(shared.image_part(patches, 1)), shared.text_part(txt)
+            img, txt = by_sample(self.img_in, shared.image_part(patches, 1)), shared.text_part(txt)
             text, target, pe, attend = shared.text, shared.target, shared.positions(pe), shared.attention(attend)
         forward = ForwardPass(
             attend=attend,
@@ -162,7 +173,7 @@ class DiT(nn.Module):
             self.weights.need(layer)
             img, txt = run(block, layer, img, txt, target if layer == last else None)
             self.weights.used(layer)
-        tokens = self.proj_out(layer_norm(img[:, :target]))
+        tokens = by_sample(self.proj_out, layer_norm(img[:, :target]))
         return self.unpatchify(tokens if shared is None else shared.gather(tokens), grids[0])
 
     def _text_mods(self, mods: Tensor, text: TextLengths) -> Tensor:

@@ -12,7 +12,7 @@ Legend: B samples, S image tokens a sample, T text tokens of all samples, H head
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -95,42 +95,59 @@ class SharedSequences:
             [part.view(batch, -1, channels) for part in arrived.split(sizes) if len(part)], dim=1
         )  # fmt: skip
 
-    def attention(self, attend: AttentionFn) -> AttentionFn:
-        """An attention over this rank's tokens that sees the tokens of all ranks, through `attend`.
-
-        The exchange of a sample's results and of the next sample's queries run beside the attention of a sample.
-        """
-
-        def over_ranks(query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:
-            asking = [[target] * len(spans.keys) for target in self._targets] if spans.trimmed else self._tokens
-            samples = zip(
-                query.split(spans.queries), key.split(spans.keys), value.split(spans.keys), strict=True
-            )  # fmt: skip
-            coming = [self._to_heads(number, sample, asking) for number, sample in enumerate(samples)]
-            heads = query.shape[1]
-            leaving = []
-            for number, arriving in enumerate(coming):
-                out = _attended(attend, *(part for parts in arriving for part in parts.wait()))
-                leaving.append(self._to_tokens(number, out, heads, asking))
-            return [self._joined_heads(arriving.wait(), query, rows) for arriving, rows in leaving]
-
-        return over_ranks
+    def attention(self, attend: AttentionFn) -> AttentionOverRanks:
+        """An attention over this rank's tokens that sees the tokens of all ranks, through `attend`."""
+        return AttentionOverRanks(self._exchange, attend, self._targets, self._tokens)
 
     def _own(self, count: int) -> range:
         return share(count, self._exchange.rank, self._exchange.size)
 
+
+class AttentionOverRanks:
+    """An `AttentionFn` over this rank's tokens, in three parts: between them others may compute, or exchange."""
+
+    def __init__(
+        self, exchange: Exchange, attend: AttentionFn, targets: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> None:
+        """`targets`: target tokens of each rank. `tokens`: all tokens of each rank and sample."""
+        self._exchange = exchange
+        self._attend = attend
+        self._targets = targets
+        self._tokens = tokens
+
+    def of_sample(self, number: int) -> AttentionOverRanks:
+        """The same for one sample alone."""
+        tokens = [[of_rank[number]] for of_rank in self._tokens]
+        return AttentionOverRanks(self._exchange, self._attend, self._targets, tokens)
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Tensor]:
+        """All three parts. The exchanges of one sample run beside the attention of another."""
+        return self.finish(self.attend(self.start(query, key, value, spans)))
+
+    def start(self, query: Tensor, key: Tensor, value: Tensor, spans: Spans) -> list[Coming]:
+        """Send query, key and value: of each sample in one exchange, where each token has a query."""
+        asking = [[target] * len(spans.keys) for target in self._targets] if spans.trimmed else self._tokens
+        samples = zip(query.split(spans.queries), key.split(spans.keys), value.split(spans.keys), strict=True)
+        found = []
+        for number, (q, k, v) in enumerate(samples):
+            rows, tokens = ([of_rank[number] for of_rank in counts] for counts in (asking, self._tokens))
+            if spans.trimmed:
+                parts = [self._send_heads([q], rows), self._send_heads([k, v], tokens)]
+            else:
+                parts = [self._send_heads([q, k, v], tokens)]
+            found.append(Coming(parts, rows, query.shape[1]))
+        return found
+
+    def attend(self, coming: Sequence[Coming]) -> list[Leaving]:
+        """The attention of each sample when it is there; its results go to the ranks that hold its tokens."""
+        return [self._send_tokens(_attended(self._attend, *one.wait()), one) for one in coming]
+
+    def finish(self, leaving: Sequence[Leaving]) -> list[Tensor]:
+        """Each sample's output for this rank's tokens, (rows, H, D)."""
+        return [self._joined_heads(*one) for one in leaving]
+
     def _heads(self, heads: int) -> list[range]:
         return [share(heads, rank, self._exchange.size) for rank in range(self._exchange.size)]
-
-    def _to_heads(
-        self, number: int, sample: tuple[Tensor, Tensor, Tensor], asking: Sequence[Sequence[int]]
-    ) -> list[_ArrivingHeads]:
-        """Send query, key and value of a sample: all in one exchange, where each token has a query."""
-        query, key, value = sample
-        tokens = [rows[number] for rows in self._tokens]
-        if asking is self._tokens:
-            return [self._send_heads([query, key, value], tokens)]
-        return [self._send_heads([query], [rows[number] for rows in asking]), self._send_heads([key, value], tokens)]
 
     def _send_heads(self, tensors: Sequence[Tensor], rows: Sequence[int]) -> _ArrivingHeads:
         """Tensors (own rows, H, D), side by side -> this rank's heads of all ranks' `rows`."""
@@ -150,19 +167,17 @@ class SharedSequences:
         arriving = self._exchange.all_to_all(given, given_sizes, [count * mine * width for count in rows])
         return _ArrivingHeads(arriving, (sum(rows), len(tensors), mine, dim))
 
-    def _to_tokens(self, number: int, out: Tensor, heads: int, asking: Sequence[Sequence[int]]) -> tuple[Arriving, int]:
-        """Send each rank the results for its own tokens; gives what comes, and this rank's number of them."""
-        rows = [of_rank[number] for of_rank in asking]
-        own, dim = rows[self._exchange.rank], out.shape[2]
-        given_sizes = [count * out.shape[1] * dim for count in rows]
-        sizes = [own * len(part) * dim for part in self._heads(heads)]
-        return self._exchange.all_to_all(out.reshape(-1), given_sizes, sizes), own
+    def _send_tokens(self, out: Tensor, one: Coming) -> Leaving:
+        """Send each rank the results for its own tokens."""
+        own, dim = one.rows[self._exchange.rank], out.shape[2]
+        given_sizes = [count * out.shape[1] * dim for count in one.rows]
+        sizes = [own * len(part) * dim for part in self._heads(one.heads)]
+        return Leaving(self._exchange.all_to_all(out.reshape(-1), given_sizes, sizes), own, one.heads, dim)
 
-    def _joined_heads(self, arrived: Tensor, query: Tensor, rows: int) -> Tensor:
+    def _joined_heads(self, arriving: Arriving, rows: int, heads: int, dim: int) -> Tensor:
         """Heads of all ranks, (rows, H_r, D) each and one behind the other -> (rows, H, D)."""
-        heads, dim = query.shape[1:]
         parts = self._heads(heads)
-        pieces = arrived.split([rows * len(part) * dim for part in parts])
+        pieces = arriving.wait().split([rows * len(part) * dim for part in parts])
         views = [piece.view(rows, len(part), dim) for piece, part in zip(pieces, parts, strict=True)]
         return torch.cat(views, dim=1)
 
@@ -177,6 +192,28 @@ class _ArrivingHeads:
     def wait(self) -> tuple[Tensor, ...]:
         """Each of them (rows, H_r, D); side by side in memory."""
         return self._arriving.wait().view(self._shape).unbind(1)
+
+
+class Coming(NamedTuple):
+    """Query, key and value of a sample on their way: what of each rank has a query, and the heads of all ranks."""
+
+    parts: Sequence[_ArrivingHeads]
+    rows: Sequence[int]
+    heads: int
+
+    def wait(self) -> tuple[Tensor, Tensor, Tensor]:
+        """They are there, with this rank's heads."""
+        query, key, value = (tensor for part in self.parts for tensor in part.wait())
+        return query, key, value
+
+
+class Leaving(NamedTuple):
+    """Results of a sample for this rank's `rows` on their way from all ranks, with their shape."""
+
+    arriving: Arriving
+    rows: int
+    heads: int
+    dim: int
 
 
 def _attended(attend: AttentionFn, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ class _Forward:
         return cls(
             items=index,
             references=tuple(reference[index] for reference in given.references),
-            txt=dit.embed_text(torch.cat(features)),
+            txt=torch.cat([dit.embed_text(one) for one in features]),  # each as it is alone
             text=TextLengths.of([len(f) for f in features]),
             exchange=exchange,
         )
