@@ -24,6 +24,8 @@ from joyedit.models.strategies import ForwardPass, InPlaceBlocks, RunBlock
 
 LARGE = 2048
 """From so many image tokens a sample's own product fills a GPU: samples are not copied together first."""
+FILLING = 4096
+"""From so many the products of its text, some eighth as long, fill it too, and company gains nothing."""
 MOST_ELEMENTS = 2**31
 """Most elements of query, key and value together: attention kernels may count in 32 bits."""
 
@@ -32,7 +34,9 @@ def fused_blocks(forward: ForwardPass) -> RunBlock:
     """The strategy: fused blocks where all samples have one timestep, else the plain ones."""
     if forward.img_mods.shape[2] > 1:
         return InPlaceBlocks(forward)
-    one_by_one = len(forward.text.lengths) > 1 and len(forward.pe[0]) >= LARGE
+    # Between ranks, one sample's exchanges hide behind another's work, which is worth more.
+    least = LARGE if isinstance(forward.attend, AttentionOverRanks) else FILLING
+    one_by_one = len(forward.text.lengths) > 1 and len(forward.pe[0]) >= least
     return SampleBlocks(forward) if one_by_one else FusedBlocks(forward)
 
 

@@ -125,6 +125,7 @@ def test_the_dit(references: int, lengths: list[int], large: int, monkeypatch: p
 def test_a_sample_that_fills_a_gpu_is_the_same_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each product has one sample's rows, as when it is alone: another number of rows may be another kernel."""
     monkeypatch.setattr(fused_blocks, "LARGE", 1)
+    monkeypatch.setattr(fused_blocks, "FILLING", 1)
     _, fused = dits()
     lengths = [4, 9, 1]
     items = [torch.randn(3, 16, *size) for size in ((2, 6), (4, 2))]
