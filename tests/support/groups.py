@@ -25,7 +25,7 @@ from joyedit.runtime.parallel.lead import LeadBackend, lead
 from joyedit.runtime.parallel.place import Place
 from joyedit.runtime.protocol import OutOfMemory
 
-TIMEOUT = 60.0
+TIMEOUT = 200.0
 """Seconds after which a rank gives up; no test waits for them to pass."""
 
 Load = Callable[[RunConfig], JoyImageBackend]
