@@ -54,11 +54,12 @@ class TextLengths:
 class Spans:
     """Tokens of each sample in the joined queries, and in the joined keys and values.
 
-    There may be fewer queries than keys: what nobody reads has no query.
+    There may be fewer queries than keys: what nobody reads has no query. `trimmed`: only the target's tokens have one.
     """
 
     queries: tuple[int, ...]
     keys: tuple[int, ...]
+    trimmed: bool = False
 
 
 AttentionFn = Callable[[Tensor, Tensor, Tensor, Spans], list[Tensor]]
@@ -104,7 +105,7 @@ class JointSequences:
         whole = tuple(len(self.pe[0]) + length for length in self.lengths)
         if target is None:
             return separate(self.attention(query, key, value, Spans(whole, whole)), len(self.pe[0]))
-        return separate(self.attention(query, key, value, Spans((target,) * len(whole), whole)), target)
+        return separate(self.attention(query, key, value, Spans((target,) * len(whole), whole, trimmed=True)), target)
 
     def text_tokens(self, target: int | None) -> tuple[int, ...]:
         """Text tokens of each sample that have a query."""

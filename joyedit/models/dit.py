@@ -19,6 +19,7 @@ from joyedit.models.attention import AttentionFn, TextLengths, sdpa_attention
 from joyedit.models.blocks import ConditionEmbedder, DoubleBlock, layer_norm
 from joyedit.models.config import DiTConfig
 from joyedit.models.rope import TokenGrid, rope_table
+from joyedit.models.shared_sequences import Exchange, SharedSequences
 from joyedit.models.strategies import (
     ForwardPass,
     InPlaceBlocks,
@@ -26,6 +27,17 @@ from joyedit.models.strategies import (
     ResidentWeights,
     Strategy,
 )
+
+
+def by_sample(linear: nn.Linear, x: Tensor) -> Tensor:
+    """A linear layer of (B, S, K), in inference one product a sample.
+
+    A product of more rows may be another kernel, and a sample would have other roundings in company than alone.
+    """
+    if len(x) == 1 or torch.is_grad_enabled():
+        whole: Tensor = linear(x)
+        return whole
+    return torch.stack([linear(one) for one in x])
 
 
 class DiT(nn.Module):
@@ -119,12 +131,21 @@ class DiT(nn.Module):
         """Velocity of the target: `predict` at these timesteps, (1,) or (B,), from 0 to 1000."""
         return self.predict(items, self.modulations(timestep), txt, text)
 
-    def predict(self, items: Sequence[Tensor], mods: Tensor, txt: Tensor, text: TextLengths) -> Tensor:
+    def predict(
+        self,
+        items: Sequence[Tensor],
+        mods: Tensor,
+        txt: Tensor,
+        text: TextLengths,
+        exchange: Exchange | None = None,
+    ) -> Tensor:
         """Velocity of the target.
 
         `items`: latents [target, reference 1, ...], each (B, C, h_i, w_i), normalised as the VAE's
         config says. `mods`: (1 or B, L, 2, 6, M) of `modulations`. `txt`: (T, M), packed and embedded
         by `embed_text`, with its lengths. Returns (B, C, h_0, w_0) in the network's dtype.
+        With an `exchange`, all its ranks are given the same, each computes some of the tokens, and each gets the whole
+        velocity.
         """
         if len(text.lengths) != items[0].shape[0] or text.total != txt.shape[0]:
             raise ValueError(
@@ -132,23 +153,29 @@ class DiT(nn.Module):
                 f" and {txt.shape[0]} tokens"
             )
         grids = [self.grid(item) for item in items]
-        patches = torch.cat([self.patchify(item.to(self.dtype)) for item in items], dim=1)
-        img = self.img_in(patches)  # (B, S, M)
+        patches = [self.patchify(item.to(self.dtype)) for item in items]
+        target, pe, attend = patches[0].shape[1], self.position_table(grids, txt.device), self.attend
+        shared = None if exchange is None else SharedSequences(exchange, [part.shape[1] for part in patches], text)
+        if shared is None:
+            img = by_sample(self.img_in, torch.cat(patches, dim=1))  # (B, S, M)
+        else:  # from here on, S and T count this rank's tokens
+            img, txt = by_sample(self.img_in, shared.image_part(patches, 1)), shared.text_part(txt)
+            text, target, pe, attend = shared.text, shared.target, shared.positions(pe), shared.attention(attend)
         forward = ForwardPass(
-            attend=self.attend,
+            attend=attend,
             text=text,
-            pe=self.position_table(grids, img.device),
+            pe=pe,
             img_mods=mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3),  # (L, 6, 1 or B, 1, M)
             txt_mods=self._text_mods(mods, text),
         )
         run = self.strategy(forward)
-        target = grids[0][0] * grids[0][1]
         last = len(self.double_blocks) - 1
         for layer, block in enumerate(self.blocks()):
             self.weights.need(layer)
             img, txt = run(block, layer, img, txt, target if layer == last else None)
             self.weights.used(layer)
-        return self.unpatchify(self.proj_out(layer_norm(img[:, :target])), grids[0])
+        tokens = by_sample(self.proj_out, layer_norm(img[:, :target]))
+        return self.unpatchify(tokens if shared is None else shared.gather(tokens), grids[0])
 
     def _text_mods(self, mods: Tensor, text: TextLengths) -> Tensor:
         """The text stream's part of `mods`, one vector a token where timesteps differ: (L, 6, 1 or T, M)."""

@@ -10,25 +10,70 @@ H heads, D channels a head, M = H * D hidden channels.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from joyedit.models import triton_kernels as kernels
-from joyedit.models.attention import Spans
+from joyedit.models.attention import Spans, TextLengths
 from joyedit.models.blocks import MLP, NORM_EPS, DoubleBlock, JointAttention
+from joyedit.models.shared_sequences import AttentionOverRanks
 from joyedit.models.strategies import ForwardPass, InPlaceBlocks, RunBlock
 
 LARGE = 2048
 """From so many image tokens a sample's own product fills a GPU: samples are not copied together first."""
+FILLING = 4096
+"""From so many the products of its text, some eighth as long, fill it too, and company gains nothing."""
 MOST_ELEMENTS = 2**31
 """Most elements of query, key and value together: attention kernels may count in 32 bits."""
 
 
 def fused_blocks(forward: ForwardPass) -> RunBlock:
     """The strategy: fused blocks where all samples have one timestep, else the plain ones."""
-    return FusedBlocks(forward) if forward.img_mods.shape[2] == 1 else InPlaceBlocks(forward)
+    if forward.img_mods.shape[2] > 1:
+        return InPlaceBlocks(forward)
+    # Between ranks, one sample's exchanges hide behind another's work, which is worth more.
+    least = LARGE if isinstance(forward.attend, AttentionOverRanks) else FILLING
+    one_by_one = len(forward.text.lengths) > 1 and len(forward.pe[0]) >= least
+    return SampleBlocks(forward) if one_by_one else FusedBlocks(forward)
+
+
+class SampleBlocks:
+    """Runs each sample's blocks by themselves, where one sample fills a GPU.
+
+    So a sample's numbers are those that it has alone, whatever its company: a product of more rows may be another
+    kernel, which rounds otherwise. And where ranks share sequences, one sample's exchanges run beside the products and
+    the attention of another. The samples' streams stay here from block to block; the last block gives them back.
+    """
+
+    def __init__(self, forward: ForwardPass) -> None:
+        lengths, attend = forward.text.lengths, forward.attend
+        self._lengths = lengths
+        self._streams: list[tuple[Tensor, Tensor]] = []
+        self._samples = []
+        for number, length in enumerate(lengths):
+            own = attend.of_sample(number) if isinstance(attend, AttentionOverRanks) else attend
+            self._samples.append(FusedBlocks(replace(forward, attend=own, text=TextLengths.of([length]))))
+
+    def __call__(
+        self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """The streams after the block with `target`, and what was given after every other block."""
+        streams = self._streams or list(zip(img.split(1), txt.split(list(self._lengths)), strict=True))
+        parts = [
+            sample.parts(block, layer, *stream, target) for sample, stream in zip(self._samples, streams, strict=True)
+        ]
+        del streams
+        self._streams = []
+        for _ in range(2):  # each to its attention, then each to what follows that
+            for part in parts:
+                next(part)
+        self._streams = [_result(part) for part in parts]
+        if target is None:
+            return img, txt
+        return torch.cat([img for img, _ in self._streams]), txt
 
 
 class FusedBlocks:
@@ -44,6 +89,16 @@ class FusedBlocks:
         self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
     ) -> tuple[Tensor, Tensor]:
         """img (B, S, M) and packed txt (T, M) after the block. With `target`, (B, target, M) and txt as it was."""
+        parts = self.parts(block, layer, img, txt, target)
+        del img, txt
+        next(parts)
+        next(parts)
+        return _result(parts)
+
+    def parts(
+        self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
+    ) -> Generator[None, None, tuple[Tensor, Tensor]]:
+        """The same in three parts: up to the attention, the attention, and what follows it."""
         forward, attn, whole = self._forward, block.attn, self._whole
         img_mod, txt_mod = forward.mods(layer)
         if self._normed is None:
@@ -51,8 +106,19 @@ class FusedBlocks:
         img_normed, txt_normed = self._normed
         self._normed = None
         joined = _joined(attn, img_normed, txt_normed, forward.text.lengths, forward.pe, target)
-        spans = Spans(whole if target is None else (target,) * len(whole), whole)
-        samples = forward.attend(*joined, spans)
+        spans = Spans(whole, whole) if target is None else Spans((target,) * len(whole), whole, trimmed=True)
+        attend = forward.attend
+        if isinstance(attend, AttentionOverRanks):
+            coming = attend.start(*joined, spans)
+            yield
+            leaving = attend.attend(coming)
+            yield
+            samples = attend.finish(leaving)
+            del coming, leaving
+        else:
+            yield
+            samples = attend(*joined, spans)
+            yield
         if target is not None:
             del joined, img_normed, txt_normed  # The MLP needs the memory.
             img = img[:, :target]
@@ -67,6 +133,16 @@ class FusedBlocks:
         txt, txt_normed = _rest(block.txt_mlp, txt, txt_out, txt_mod, txt_next)
         self._normed = img_normed, txt_normed
         return img, txt
+
+
+def _result(parts: Generator[None, None, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """What the last part gives."""
+    try:
+        next(parts)
+    except StopIteration as end:
+        out: tuple[Tensor, Tensor] = end.value
+        return out
+    raise AssertionError("a block has three parts")
 
 
 def _first_norm(x: Tensor, mod: Tensor) -> Tensor:

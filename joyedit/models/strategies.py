@@ -41,8 +41,9 @@ class ForwardPass:
 class RunBlock(Protocol):
     """Runs one block over img (B, S, M) and packed txt (T, M).
 
-    `layer` counts the blocks from 0. The last block gets a `target`: the first `target` image tokens of its result are
-    read and nothing else, so a strategy may leave out the rest.
+    `layer` counts the blocks from 0. What comes back is given to the next block; a strategy may keep the streams to
+    itself until the last block. That one gets a `target`: the first `target` image tokens of its result are read and
+    nothing else, so a strategy may leave out the rest.
     """
 
     def __call__(

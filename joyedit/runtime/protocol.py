@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from joyedit.errors import JoyeditError
 from joyedit.job.pictures.properties import PictureProperties
 from joyedit.job.sizes import Size
 from joyedit.job.spec import EditItem, Seen, SeenMask, SizedItem
@@ -103,6 +104,17 @@ class OutOfMemory(Exception):  # noqa: N818 - what it is, in every backend
     """The device has no room for this batch. A smaller one may fit."""
 
 
+class GroupLost(JoyeditError):  # noqa: N818 - as above
+    """The devices that make a picture together are out of step, or one of them is gone: nothing more comes of them.
+
+    `out_of_memory`: because one had no room for the batch. A new group may do the rest, with smaller batches then.
+    """
+
+    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
+        self.out_of_memory = out_of_memory
+        super().__init__(message)
+
+
 DeviceStage = Literal["encode", "denoise", "decode"]
 
 
@@ -165,7 +177,10 @@ class LoadedModel(Protocol):
 
 
 class Backend(LoadedModel, Protocol):
-    """A loaded model on a device. All that computes may raise `OutOfMemory`."""
+    """A loaded model on a device, or on several that make each picture together.
+
+    All that computes may raise `OutOfMemory`, and with several devices `GroupLost`.
+    """
 
     encode_ahead: int
     """How many batches are encoded before the first of them is denoised."""

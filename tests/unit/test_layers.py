@@ -60,6 +60,8 @@ NO_TORCH = (
     "runtime/doctor/__init__.py", "runtime/doctor/findings.py", "runtime/doctor/nvidia.py", "runtime/doctor/host.py",
     "runtime/doctor/software.py", "runtime/doctor/checkpoint.py", "runtime/doctor/diagnose.py",
     "runtime/tuning/processor.py",
+    "runtime/parallel/layout.py", "runtime/parallel/place.py", "runtime/parallel/outcome.py",
+    "runtime/parallel/links.py", "runtime/parallel/watch.py",
     "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/session.py",
     "runtime/open_session.py", "runtime/fake.py", "runtime/workers",
     "weights/defaults.py", "weights/hub.py", "weights/hub_tokenizer.py", "weights/wanted.py", "weights/find.py",

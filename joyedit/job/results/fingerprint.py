@@ -17,7 +17,7 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     mask          the sha256 of the mask's file; only where there is one
 
 It leaves out the name of the output, which a resume compares separately, and everything that changes no
-more than rounding: device, attention kernels, compilation, batch size.
+more than rounding: device, attention kernels, compilation, batch size, and over how many devices a picture is divided.
 """
 
 from __future__ import annotations

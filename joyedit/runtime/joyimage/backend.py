@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from joyedit.job.results.report import host_peak_memory
 from joyedit.job.sizes import Size
-from joyedit.job.spec import Lora, RunConfig
+from joyedit.job.spec import AttentionName, Lora, RunConfig
 from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
@@ -29,7 +29,7 @@ from joyedit.runtime.joyimage.batch_size import (
     largest_batch_that_fits,
     measured_batch_size,
 )
-from joyedit.runtime.joyimage.denoise import Conditioning, denoise
+from joyedit.runtime.joyimage.denoise import ALONE, Conditioning, Ranks, denoise
 from joyedit.runtime.joyimage.encode import BatchEncoder
 from joyedit.runtime.joyimage.feature_cache import ContentCache
 from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, empty_cache, memory_faults
@@ -39,6 +39,7 @@ from joyedit.runtime.joyimage.streams import Streams
 from joyedit.runtime.placement.lora_layers import LoraLayers
 from joyedit.runtime.placement.plan import ENCODE_AHEAD, spare
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, DeviceTimestamp, ReadyBatch
+from joyedit.runtime.tuning.attention_choice import choose_attention
 from joyedit.runtime.tuning.compile import Compilation, compile_dit, worth_compiling
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.runtime.tuning.fused_check import fuse
@@ -117,6 +118,7 @@ class JoyImageBackend:
         self._batch_sizes: dict[int, int] = {}
         self._predicted = self._peak = self._operations = 0
         self._on_device_lock = threading.Lock()  # the planner's thread measures, the main one edits
+        self.ranks: Ranks = ALONE
         self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype])
         self.compilation = self._compiled(config)
         self.info = self._describe(networks, model, wanted.dtype, time.perf_counter() - started)
@@ -149,6 +151,15 @@ class JoyImageBackend:
             placement=self._placed.text(),
             notes=tuple(note for note in notes if note),
         )
+
+    def use_attention(self, name: AttentionName) -> None:
+        """Take this attention kernel from now on. Raises DeviceError where it does not serve."""
+        if name == self.attention.name:
+            return
+        cfg = self._dit.cfg
+        self.attention = choose_attention(name, self.device, DTYPES[self.info.dtype], cfg.num_heads, cfg.head_dim)
+        self._dit.attend = BACKENDS[self.attention.name]
+        self.info = replace(self.info, attention=self.attention.name)
 
     @property
     def dit(self) -> DiT:
@@ -214,13 +225,16 @@ class JoyImageBackend:
 
     @memory_faults()
     @torch.inference_mode()
-    def denoise(self, encoded: Encoded, on_step: Callable[[int, int], None]) -> Tensor:
-        """Latents (B, C, h, w), fp32."""
+    def denoise(
+        self, encoded: Encoded, on_step: Callable[[int, int], None], begin: Callable[[], None] = lambda: None
+    ) -> Tensor:
+        """Latents (B, C, h, w), fp32. `begin` is called when all is ready for what `ranks` do together."""
         self.ready()
         levels = self._levels(encoded)
         changes = self._loras.changes(encoded.loras, self.device)
         with self._on_device_lock, self._lora_layers.changed(encoded.loras, changes):
-            return denoise(self._dit, encoded.conditioning, levels, on_step)
+            begin()
+            return denoise(self._dit, encoded.conditioning, levels, on_step, self.ranks)
 
     def _levels(self, encoded: Encoded) -> Tensor:
         """Noise levels of a batch, fp32, (steps + 1,): those that a LoRA or the checkpoint was made for, if it was made

@@ -26,8 +26,9 @@ TOLERANCE = {torch.bfloat16: 0.025, torch.float32: 5e-3}
 """Largest norm of the difference, relative to the norm of the plain result. It is several times what rounding causes:
 below 1% in bf16; in fp32, convolutions round to TF32."""
 
-GRIDS = ((4, 6), (32, 32))
-"""Rows and columns of tokens of the pictures that check the DiT: small, and large enough to be joined in place."""
+GRIDS = ((4, 6), (32, 32), (64, 32))
+"""Rows and columns of tokens of the pictures that check the DiT: small, large enough to be joined in place, and large
+enough for samples to be computed one by one."""
 
 LATENT = (8, 12)
 """Rows and columns of the latent that the VAE's decoder is checked on."""

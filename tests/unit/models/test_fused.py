@@ -122,6 +122,28 @@ def test_the_dit(references: int, lengths: list[int], large: int, monkeypatch: p
     assert torch.equal(txt, given), "the text is read again at the next step"
 
 
+def test_a_sample_that_fills_a_gpu_is_the_same_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each product has one sample's rows, as when it is alone: another number of rows may be another kernel."""
+    monkeypatch.setattr(fused_blocks, "LARGE", 1)
+    monkeypatch.setattr(fused_blocks, "FILLING", 1)
+    _, fused = dits()
+    lengths = [4, 9, 1]
+    items = [torch.randn(3, 16, *size) for size in ((2, 6), (4, 2))]
+    txt = torch.randn(sum(lengths), CFG.hidden_size)
+    rows: list[int] = []
+    for layer in (fused.img_in, fused.proj_out, *(block.img_mlp.net[2] for block in fused.blocks())):
+        layer.register_forward_hook(lambda module, given, out: rows.append(given[0][..., 0].numel()))
+    with torch.inference_mode():
+        mods = fused.modulations(torch.tensor([500.0]))
+        together = fused.predict(items, mods, txt, TextLengths.of(lengths))
+        seen = set(rows)
+        for sample, part in enumerate(txt.split(lengths)):
+            alone = [item[sample : sample + 1] for item in items]
+            got = fused.predict(alone, mods, part, TextLengths.of([len(part)]))
+            assert torch.equal(got[0], together[sample])
+    assert seen == {3, 5}  # target and reference of one sample, and the target alone
+
+
 def test_several_timesteps_run_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, fused = dits()
 
