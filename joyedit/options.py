@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from joyedit.job.sizes import FitName
 from joyedit.job.spec import AttentionName, FormatName, MetadataName, OffloadName, PanoramaName, SwitchName
+from joyedit.runtime.parallel.layout import ParallelName
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
@@ -199,6 +200,11 @@ class RunOptions:
         None, "--gpus", metavar="all|N|LIST",
         help="GPUs that share the work, each with a process of its own: all, a number, or indices such as 0,2. "
         "[default: 1]",
+    )  # fmt: skip
+    parallel: ParallelName = option(
+        "auto", "--parallel",
+        help="How several GPUs share the work: data (each its own items), guidance or sequence (they make each picture "
+        "together); auto is data unless there are fewer items than GPUs.",
     )  # fmt: skip
     dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on a GPU, fp32 on the CPU.")
     attention: AttentionName = option(

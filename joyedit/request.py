@@ -50,6 +50,7 @@ from joyedit.weights.lora_facts import lora_facts
 from joyedit.weights.wanted import Wanted
 
 if TYPE_CHECKING:
+    from joyedit.runtime.parallel.layout import ParallelName
     from joyedit.runtime.workers.place import Place
 
 
@@ -69,7 +70,9 @@ class Request:
     page: bool = False
     """Whether the run ends with a page of the output folder."""
     places: tuple[Place, ...] = ()
-    """Where worker processes edit; none where this process does."""
+    """Where worker processes edit, for one device each; none where this process does."""
+    parallel: ParallelName = "data"
+    """How they share the work."""
 
 
 def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
@@ -80,7 +83,7 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
     if request.places:
         from joyedit.runtime.workers.load import describer, fleet_loader
 
-        load = fleet_loader(request.places, one_by_one=request.source.kind == "stdin")
+        load = fleet_loader(request.places, request.parallel, one_by_one=request.source.kind == "stdin")
         describe = describer(request.places)
 
     def start() -> RunOutcome:
@@ -112,7 +115,7 @@ def build_request(options: RunOptions) -> Request:
         picture.refuse([Path(one) for one in (options.source[0], options.mask) if one is not None])
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
-    places = _places(options)
+    places, parallel = _places(options, config)
     config = replace(config, workers=max(1, len(places)))
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(Wanted.of(options))
@@ -157,16 +160,25 @@ def build_request(options: RunOptions) -> Request:
         notes=() if replay is None else replay.notes,
         page=picture is None and not options.no_page,
         places=places,
+        parallel=parallel,
     )
 
 
-def _places(options: RunOptions) -> tuple[Place, ...]:
-    """The places of the workers, where `--gpus` asks for several. Raises UsageError and DeviceError."""
-    if options.gpus is None:
-        return ()
-    from joyedit.runtime.workers.gpus import places_of
+def _places(options: RunOptions, config: RunConfig) -> tuple[tuple[Place, ...], ParallelName]:
+    """The places of the workers, where `--gpus` asks for several, and what they do. Raises UsageError, DeviceError."""
+    wish, fake, places = options.parallel, is_fake(options.model), ()
+    if options.gpus is not None:
+        from joyedit.runtime.workers.gpus import places_of
+        from joyedit.runtime.workers.grouping import grouped
 
-    return places_of(options.gpus, options.device, is_fake=is_fake(options.model))
+        places = places_of(options.gpus, options.device, is_fake=fake)
+    if wish in ("guidance", "sequence"):
+        if not places:
+            raise UsageError(f"--parallel {wish} is for several GPUs (add --gpus all, or leave it out)")
+        if fake:
+            raise UsageError(f"--parallel {wish}: the fake model is in one process alone (use --parallel data)")
+        grouped(places, wish, config)  # what cannot be is told before anything else
+    return places, "data" if fake else wish
 
 
 def _template(

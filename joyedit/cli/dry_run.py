@@ -38,6 +38,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
     OutputFolder(config.output).check()
     summary = request.source.check()
     placement = placement_without_loading(with_outlook(config, summary))
+    parallel = _parallel(request, with_outlook(config, summary))
     with earlier_run(request.source, config) as earlier:
         if not quiet:
             for label, value in in_force(request, summary):
@@ -46,6 +47,8 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
                 console.message(line)
             if config.batch_size is None:
                 console.message(f"batch size: {_ASSUMED}")
+            if parallel is not None:
+                console.message(f"parallel: {parallel}")
             if placement is not None:
                 console.message(f"weights: {placement}")
             tell_passed_over(summary.passed, by_name=True)
@@ -67,6 +70,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
             console.result(jsonlib.dumps({"passed_over": path, "reason": kind}))
         seconds = None if counts.rates is None else round(counts.seconds / config.workers, 3)
         told = {"seconds": seconds, "untimed": counts.untimed, "weights": placement}
+        told |= {"parallel": parallel} if parallel is not None else {}
         told |= {"parts": counts.parts} if counts.parts else {}
         console.result(jsonlib.dumps({"summary": numbers | told}))
     elif not quiet:
@@ -79,6 +83,15 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         if counts.rates is not None and counts.seconds:
             console.result(_time(counts, counts.rates, config.workers))
     return EXIT_SOME_FAILED if numbers["failed"] or numbers.get("left") else EXIT_OK
+
+
+def _parallel(request: Request, config: RunConfig) -> str | None:
+    """How several GPUs would share the work; None where there is one."""
+    if not request.places:
+        return None
+    from joyedit.runtime.workers.grouping import grouped, in_words
+
+    return in_words(grouped(request.places, request.parallel, config))
 
 
 def _checkpoint(config: RunConfig) -> Iterator[str]:

@@ -119,8 +119,21 @@ class LazyModel:
 def with_outlook(config: RunConfig, summary: SourceSummary) -> RunConfig:
     """The config with what is known of the items to come, for whoever plans memory and time."""
     return replace(
-        config, expected_steps=_expected_steps(summary), largest=_largest(summary), expected_items=summary.items
+        config,
+        expected_steps=_expected_steps(summary),
+        largest=_largest(summary),
+        expected_items=summary.items,
+        expected_guidance=_has_guidance(summary),
     )
+
+
+def _has_guidance(summary: SourceSummary) -> bool:
+    """Whether an item may have guidance."""
+    swept = summary.matrix.axis("guidance_scale")
+    own = None if summary.lines is None else summary.lines.values().get("guidance_scale")
+    scales = [summary.settings.over(BUILT_IN).guidance_scale] if swept is None else map(float, swept.values)
+    found = [*scales, *((own.least, own.most) if own is not None else ())]
+    return summary.items is None or any(scale is not None and float(scale) > 1 for scale in found)
 
 
 def _largest(summary: SourceSummary) -> int | None:

@@ -75,7 +75,8 @@ class Idle:
 class WorkerWork:
     """What one worker process of a run did. `items` came back from it, finished or failed; `busy` are seconds in which
     its device had a batch, `idle` its seconds without one since it was loaded (None: it never was, and `device` is
-    empty). `peak_memory` is in bytes of its device, `deaths` how often its process died.
+    empty). `peak_memory` is in bytes of its device, `deaths` how often its process died. `exchanged` are the bytes that
+    the first device of a group has sent to the others; None where a worker has one device.
     """
 
     worker: int
@@ -86,6 +87,7 @@ class WorkerWork:
     idle: Idle | None
     peak_memory: int | None
     deaths: int
+    exchanged: int | None = None
 
     def text(self) -> str:
         """For the table."""
@@ -95,6 +97,8 @@ class WorkerWork:
             told.append(f"idle {self.idle.share:.1%}")
         if self.peak_memory is not None:
             told.append(f"peak memory {_bytes(self.peak_memory)}")
+        if self.exchanged is not None:
+            told.append(f"sent {_bytes(self.exchanged)} to the other ranks")
         if self.deaths:
             told.append("died once" if self.deaths == 1 else f"died {self.deaths} times")
         return ", ".join(told)

@@ -195,6 +195,10 @@ class LeadBackend:
         """None: the memory model speaks of one device that does everything."""
         return None
 
+    def exchanged_bytes(self) -> int:
+        """What rank 0 has sent to other ranks so far."""
+        return sum(exchange.sent for exchange in self.ranks.exchanges())
+
     def auto_batch_size(self, target: Size) -> int:
         """So many items that each rank has as much to do as one device needs to be filled."""
         return self._backend.auto_batch_size(target) * self._layout.world

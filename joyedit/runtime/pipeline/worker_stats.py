@@ -18,7 +18,15 @@ class WorkerStats:
         self.batches = 0
         self.deaths = 0
         self.peak: int | None = None
+        self.exchanged: int | None = None
         self.times = DeviceStats()
+        self._last = 0
+
+    def exchanged_at(self, count: int | None) -> None:
+        """Bytes that were exchanged since its process was loaded, which may have been started again since."""
+        if count is not None:
+            self.exchanged = (self.exchanged or 0) + count - (self._last if count >= self._last else 0)
+            self._last = count
 
 
 class FleetStats(DeviceStats):
@@ -67,6 +75,7 @@ class FleetStats(DeviceStats):
                 busy=one.times.busy_seconds,
                 idle=one.times.idle(now),
                 peak_memory=one.peak,
+                exchanged=one.exchanged,
                 deaths=one.deaths,
             )
             for number, one in enumerate(self.workers)

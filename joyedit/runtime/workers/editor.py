@@ -244,6 +244,7 @@ class FleetEditor:
         member.peak, member.predicted = message.peak, message.predicted
         spans = {stage: (process.at(begin), process.at(end)) for stage, (begin, end) in message.spans.items()}
         worker = self._stats.workers[number]
+        worker.exchanged_at(message.exchanged)
         busy = self._stats.batch(number, spans, message.operations, message.peak)
         first = worker.batches == 1
         self._recorder.tally.batch(message.images, busy, spans["decode"][1], warms_up=first)

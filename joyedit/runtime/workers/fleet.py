@@ -21,6 +21,7 @@ from joyedit.job.spec import RunConfig
 from joyedit.runtime.pipeline.threads import StoppedError
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.runtime.workers import messages
+from joyedit.runtime.workers.grouping import in_words
 from joyedit.runtime.workers.place import Place
 from joyedit.runtime.workers.process import PATIENCE, WorkerEndedError, WorkerProcess
 
@@ -67,7 +68,9 @@ class Fleet:
         self.notes: deque[str] = deque()
         self.members: list[Member] = []
         self._expected = expected
-        self._start = messages.Start("edit", config_of(config, places[0], count), one_by_one)
+        self._most: int | None = None  # items of a batch, after a group had no room for more
+        layout = places[0].layout
+        self._start = messages.Start("edit", config_of(config, places[0], count * layout.world), one_by_one, layout)
         self._refusal: Exception | None = None  # why the first place was given up that could not load
         self._batch_sizes: dict[Size, int] = {}
         self._is_closed = False
@@ -80,7 +83,10 @@ class Fleet:
             self.close()
             raise
         self.encode_ahead = first.encode_ahead
-        self.info = replace(first.info, device=of_several(first.info.device, count))
+        device = of_several(first.info.device, count)
+        if layout.world > 1:
+            device = in_words(places[:count], name_of_device(first.info.device))
+        self.info = replace(first.info, device=device)
 
     def _first_loaded(self) -> messages.Loaded:
         while True:
@@ -126,9 +132,20 @@ class Fleet:
                 raise error
             self._refusal = self._refusal or error
             self._give_up(member, str(error))
+        elif isinstance(message, messages.TooLarge):
+            self._take_fewer(member, message.size)
         else:
             return False
         return True
+
+    def _take_fewer(self, member: Member, size: int) -> None:
+        """A group had no room for a batch: workers that start from now on take half of it at most."""
+        half = max(1, size // 2)
+        self._most = half if self._most is None else min(half, self._most)
+        self._start = replace(self._start, most=self._most)
+        self.notes.append(
+            f"{member.place.name} had no room for {size} items at once; batches have {self._most} at most"
+        )
 
     def ended(self, member: Member, message: messages.Ended, *, is_blamed: bool = False) -> None:
         """Start a worker again that has died, or give it up. `is_blamed`: an item is known to be the reason.
@@ -186,7 +203,7 @@ class Fleet:
         if target not in self._batch_sizes:
             self._batch_sizes[target] = self._ask_any(lambda process: process.ask("batch size", target))
         share = None if self._expected is None else max(1, -(-self._expected // len(self.members)))
-        return self._batch_sizes[target] if share is None else min(share, self._batch_sizes[target])
+        return min(size for size in (self._batch_sizes[target], share, self._most) if size is not None)
 
     def _ask_any(self, ask: Callable[[WorkerProcess], Any]) -> int:
         while True:
@@ -235,12 +252,19 @@ class Fleet:
 
 
 def config_of(config: RunConfig, place: Place, count: int) -> RunConfig:
-    """The configuration of each of `count` workers: they share the memory of the machine."""
+    """The configuration of each of `count` processes: they share the memory of the machine."""
     free = machine_memory.available_bytes()
     spare = machine_memory.SPARE
     share = None if free is None else max(0, free - spare) // count + spare
     device = config.device if not place.devices else "cuda"
     return replace(config, device=device, workers=1, host_memory=share)
+
+
+def name_of_device(device: str) -> str:
+    """`2 x cuda (NVIDIA H200)`, as a group calls its devices, -> `NVIDIA H200`; `2 x cpu` -> `cpu`."""
+    one = device.partition(" x ")[2] or device
+    found = re.fullmatch(r"\S+ \((.*)\)", one)
+    return found[1] if found else one
 
 
 def of_several(device: str, count: int) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from joyedit.job.sizes import Size
 from joyedit.job.spec import RunConfig, SizedItem
+from joyedit.runtime.parallel.layout import Layout
 from joyedit.runtime.pipeline.running_batch import Span
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, ReadyBatch, ReadyItem
 from joyedit.runtime.workers.faults import Fault
@@ -20,11 +21,16 @@ Question = Literal["batch size", "matmul"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """To a worker, first of all. `describe` and `count` ask one thing: what the model is, how many GPUs there are."""
+    """To a worker, first of all. `describe` and `count` ask one thing: what the model is, how many GPUs there are.
+
+    With a `layout` of several ranks the worker leads a group. It takes at most `most` items at once (None: any number).
+    """
 
     purpose: Purpose
     config: RunConfig | None = None
     one_by_one: bool = False
+    layout: Layout = Layout()
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,13 @@ class NotLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class TooLarge:
+    """From a worker that is about to end: its group had no room for a batch. It had batches of up to `size` items."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class AllThere:
     """From a worker: all networks were there at this time of its clock. `stages` are seconds since the last message."""
 
@@ -162,7 +175,8 @@ class Failed:
 class BatchDone:
     """From a worker: a batch left the device. `spans` are on its clock, `stages` seconds since the last message.
 
-    `peak` and `predicted` are bytes of the device, as `Backend.peak_memory` and `predicted_peak` have them.
+    `peak` and `predicted` are bytes of the device, as `Backend.peak_memory` and `predicted_peak` have them. `exchanged`
+    are the bytes that the first rank of a group has sent to others since it was loaded; None without a group.
     """
 
     images: int
@@ -171,6 +185,7 @@ class BatchDone:
     stages: Mapping[str, float]
     peak: int | None
     predicted: int | None
+    exchanged: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

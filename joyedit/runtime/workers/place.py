@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from joyedit.runtime.parallel.layout import Layout
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NUMBER = "JOYEDIT_WORKER"
 """In a worker's environment: the number of its place."""
@@ -14,12 +16,14 @@ THREADS = "OMP_NUM_THREADS"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
     """`number` counts from 0. `devices` are those that the worker's process sees, as CUDA_VISIBLE_DEVICES names them:
-    indices or UUIDs; empty for the CPU. `threads` is the number of CPU threads that it computes with.
+    indices or UUIDs; empty for the CPU. `threads` is the number of CPU threads that it computes with. A worker whose
+    `layout` has several ranks is the first of them: it starts a process for each other one, and they share `devices`.
     """
 
     number: int
     devices: tuple[str, ...] = ()
     threads: int = 1
+    layout: Layout = Layout()
 
     @property
     def name(self) -> str:

@@ -8,12 +8,10 @@ signal of the terminal reaches it, and it ends by itself when its parent is gone
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -25,15 +23,10 @@ from typing import Any, BinaryIO
 from joyedit.errors import JoyeditError, os_reason
 from joyedit.printable import printable
 from joyedit.runtime.workers import messages
+from joyedit.runtime.workers.entry import command
 from joyedit.runtime.workers.place import Place
 from joyedit.runtime.workers.wire import receive, send
 
-_CODE = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv.pop()); "
-    "from joyedit.runtime.workers.worker import main; main()"
-)
-"""As `python -m joyedit.runtime.workers`, but for where modules come from: where the parent has them, and not from the
-folder that somebody happens to stand in."""
 _PIPE = 1 << 20
 """Bytes of a pipe, where the system gives so many: a picture passes in few turns."""
 _LAST_LINES = 20
@@ -66,7 +59,7 @@ class WorkerProcess:
         self._gone_since: float | None = None
         try:
             self._popen = subprocess.Popen(
-                [sys.executable, "-c", _CODE, json.dumps(sys.path)],
+                command("worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -113,6 +113,7 @@ class Relay:
                 stages=self._clock.take(),
                 peak=self._backend.peak_memory(),
                 predicted=self._backend.predicted_peak(),
+                exchanged=_exchanged(self._backend),
             )
         )
 
@@ -122,6 +123,12 @@ class Relay:
         if now - self._stepped >= STEP_SECONDS:
             self._stepped = now
             self._out.send(messages.Step(done, total))
+
+
+def _exchanged(backend: Backend) -> int | None:
+    """Bytes that a group's first rank has sent; other backends have nobody to send to."""
+    count: Callable[[], int] | None = getattr(backend, "exchanged_bytes", None)
+    return None if count is None else count()
 
 
 class Outgoing:

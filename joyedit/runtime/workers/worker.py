@@ -11,16 +11,19 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.model import backend_loader, describe_without_loading
 from joyedit.runtime.pipeline.edit import BatchEditor
-from joyedit.runtime.protocol import Backend
+from joyedit.runtime.protocol import Backend, GroupLost, ReadyBatch
 from joyedit.runtime.workers import messages
+from joyedit.runtime.workers.entry import begin
 from joyedit.runtime.workers.faults import Fault
+from joyedit.runtime.workers.group import Group
 from joyedit.runtime.workers.relay import Outbox, Outgoing, Relay, RelayClock
 from joyedit.runtime.workers.wire import receive
 from joyedit.weights.wanted import Wanted
@@ -48,6 +51,8 @@ class Worker:
         self._out = out
         self._leave = leave
         self._start = start
+        self._group: Group | None = None
+        self._largest = 1  # items of a batch so far
         self._commands: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._backend: Backend | None = None
@@ -63,20 +68,33 @@ class Worker:
                 self._stopped.set()
             self._commands.put(message)
         self._commands.put(None)
+        self._end_group()
         self._leave(0)
 
     def run(self) -> None:
         """Load, and edit until the parent is gone. Errors that are one item's, or the run's, go to the parent.
 
-        Raises DeviceLostError, and what nobody expected.
+        Raises DeviceLostError, GroupLost, and what nobody expected.
         """
+        try:
+            self._run()
+        except GroupLost as error:
+            if error.out_of_memory:
+                self._out.send(messages.TooLarge(self._largest))
+            raise
+        finally:
+            self._end_group()
+
+    def _run(self) -> None:
         start = self._start
         try:
             if start.purpose != "edit":
                 self._out.send(messages.Told(_told(start)))
                 return
             assert start.config is not None
-            backend = self._backend = backend_loader(Wanted.of(start.config))(start.config)
+            backend = self._backend = self._load(start.config)
+        except GroupLost:  # a new group may find together
+            raise
         except Exception as error:
             self._out.send(messages.NotLoaded(Fault.of(error)))
             return
@@ -93,11 +111,22 @@ class Worker:
                 self._do(message, editor, outgoing, clock)
             outgoing.flush()  # for whoever calls `serve` in a thread; a process has ended by now
         except Exception as error:
-            if not isinstance(error, JoyeditError) or isinstance(error, ItemError):
+            if not isinstance(error, JoyeditError) or isinstance(error, (ItemError, GroupLost)):
                 raise
             self._out.send(messages.RunFault(Fault.of(error)))
             while self._commands.get() is not None:  # the parent ends the run, and this process
                 pass
+
+    def _load(self, config: RunConfig) -> Backend:
+        """The model, in this process or in all of its group."""
+        if self._start.layout.world == 1:
+            return backend_loader(Wanted.of(config))(config)
+        self._group = Group(config, self._start.layout, self._leave)
+        return self._group.lead()
+
+    def _end_group(self) -> None:
+        if self._group is not None:
+            self._group.end()
 
     def _next(self, editor: BatchEditor) -> Any:
         """The next command; None when the parent is gone. Meanwhile the times of finished batches are counted."""
@@ -111,7 +140,9 @@ class Worker:
         if isinstance(message, messages.EditBatch):
             batch = message.batch()
             self._open.update(ready.sized.key for ready in batch.items)
-            outgoing.put_all(editor.edit(batch))
+            for part in _parts(batch, self._start.most):
+                self._largest = max(self._largest, len(part.items))
+                outgoing.put_all(editor.edit(part))
             if message.at_once:
                 outgoing.put_all(editor.finish())
         elif isinstance(message, messages.Flush):
@@ -136,6 +167,13 @@ class Worker:
         self._out.send(messages.Answer(ask.number, value, fault))
 
 
+def _parts(batch: ReadyBatch, most: int | None) -> Iterator[ReadyBatch]:
+    """The batch in parts of at most so many items."""
+    size = most or len(batch.items) or 1
+    for first in range(0, len(batch.items), size):
+        yield replace(batch, items=batch.items[first : first + size])
+
+
 def _told(start: messages.Start) -> Any:
     """The answer of a worker that is to tell one thing."""
     if start.purpose == "count":
@@ -147,17 +185,8 @@ def _told(start: messages.Start) -> Any:
 
 
 def main() -> None:
-    """The process: its inbox is its stdin, its outbox its stdout; what anything prints goes to stderr."""
-    import signal
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the parent decides
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
+    """The process."""
+    inbox, outbox = begin()
     code = 0
     try:
         serve(inbox, outbox)

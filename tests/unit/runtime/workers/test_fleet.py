@@ -187,7 +187,7 @@ def test_a_process_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def alone(code: str, monkeypatch: pytest.MonkeyPatch) -> tuple[WorkerProcess, messages.Ended]:
     """A process that runs this code in place of a worker, and how it ended."""
-    monkeypatch.setattr(process, "_CODE", code)
+    monkeypatch.setattr(process, "command", lambda module: [sys.executable, "-c", code])
     events: queue.SimpleQueue[tuple[WorkerProcess, object] | None] = queue.SimpleQueue()
     made = WorkerProcess(Place(number=0), messages.Start("count"), events)
     event = events.get(timeout=60)
@@ -215,7 +215,7 @@ def test_a_worker_that_says_something_else_is_ended(monkeypatch: pytest.MonkeyPa
 def test_a_worker_is_gone_although_a_child_holds_its_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "PATIENCE", 0.05)
     code = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, file=sys.stderr)"
-    monkeypatch.setattr(process, "_CODE", code)
+    monkeypatch.setattr(process, "command", lambda module: [sys.executable, "-c", code])
     events: queue.SimpleQueue[tuple[WorkerProcess, object] | None] = queue.SimpleQueue()
     made = WorkerProcess(Place(number=0), messages.Start("count"), events)
     while events.empty():

@@ -1,0 +1,65 @@
+"""`--parallel`: the places of single devices become those of groups that make each picture together. No torch here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+from joyedit.errors import JoyeditError
+from joyedit.job.spec import RunConfig
+from joyedit.runtime.parallel.layout import ParallelName, choose_parallel
+from joyedit.runtime.workers.place import Place
+from joyedit.weights.describe import describe
+from joyedit.weights.wanted import NETWORKS, Wanted
+
+HEADS = 32
+"""Attention heads of the published DiT."""
+
+
+def grouped(places: Sequence[Place], wish: ParallelName, config: RunConfig) -> tuple[Place, ...]:
+    """A place for each worker: one device each, or the devices of a group. Raises UsageError for what cannot be."""
+    if wish == "data" or (wish == "auto" and config.expected_items is None):
+        return tuple(places)
+    chosen = choose_parallel(
+        wish,
+        items=config.expected_items,
+        gpus=len(places),
+        heads=heads_of(config),
+        guidance_on=config.expected_guidance,
+    )
+    size = chosen.layout.world
+    if size == 1:
+        return tuple(places)
+    groups = [places[first : first + size] for first in range(0, size * chosen.groups, size)]
+    return tuple(
+        Place(
+            number=number,
+            devices=tuple(device for one in group for device in one.devices),
+            threads=group[0].threads,
+            layout=chosen.layout,
+        )
+        for number, group in enumerate(groups)
+    )
+
+
+def heads_of(config: RunConfig) -> int:
+    """Attention heads of the DiT; of the published one where the checkpoint does not say it in a configuration."""
+    wanted = Wanted.of(config)
+    with suppress(JoyeditError, OSError, ValueError, AttributeError):  # told with its reason when it is loaded
+        parts = describe(wanted).parts if wanted.is_enough else ()
+        for part in parts:
+            if part.network == NETWORKS["dit"] and part.config is not None:
+                heads = json.loads(part.config.read_bytes()).get("num_attention_heads")
+                return heads if isinstance(heads, int) and heads > 0 else HEADS
+    return HEADS
+
+
+def in_words(places: Sequence[Place], device: str = "") -> str:
+    """How these workers share the work: `1 group of 2 x NVIDIA H200 (guidance 2)`, or `2 workers (data)`."""
+    count, layout = len(places), places[0].layout
+    if layout.world == 1:
+        return f"{count} workers (data)"
+    groups = "1 group" if count == 1 else f"{count} groups"
+    name = device or ("GPU" if places[0].devices else "CPU process")
+    return f"{groups} of {layout.world} x {name} ({layout})"
