@@ -166,7 +166,8 @@ def build_request(options: RunOptions) -> Request:
 
 def _places(options: RunOptions, config: RunConfig) -> tuple[tuple[Place, ...], ParallelName]:
     """The places of the workers, where `--gpus` asks for several, and what they do. Raises UsageError, DeviceError."""
-    wish, fake, places = options.parallel, is_fake(options.model), ()
+    wish, fake = options.parallel, is_fake(options.model)
+    places: tuple[Place, ...] = ()
     if options.gpus is not None:
         from joyedit.runtime.workers.gpus import places_of
         from joyedit.runtime.workers.grouping import grouped

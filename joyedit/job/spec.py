@@ -272,7 +272,8 @@ class RunConfig:
     The run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
     come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
     `expected_items` is how many there are; `expected_guidance` is False where guidance is off for all of them. The work
-    is shared by `workers` devices, each with a process of its own; 1 is this process alone. `host_memory` bounds the bytes of the machine's memory that weights may wait in; None stands for all
+    is shared by `workers` devices, each with a process of its own; 1 is this process alone. `host_memory` bounds the
+    bytes of the machine's memory that weights may wait in; None stands for all
     that is free. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where items
     differ, `lora_sets` are the sets that are known at the start.
     """

@@ -160,6 +160,34 @@ def test_what_is_done_and_how_long_the_rest_takes(joyedit: Command, pictures: Pa
     assert tree(Path("edited")) == before
 
 
+def test_how_several_gpus_would_share_the_work(joyedit: Command, pictures: Path) -> None:
+    run = ("run", "-m", "nano", "--device", "cpu", "-p", "blue", "--basesize", "256", "-n")
+    assert (
+        "parallel: 1 group of 2 x CPU process (guidance 2)" in joyedit(*run, "pictures/a.png", "--gpus", "2").messages
+    )
+    assert "parallel: 2 workers (data)" in joyedit(*run, "pictures", "--gpus", "2").messages
+    off = joyedit(*run, "pictures/a.png", "--gpus", "2", "--guidance-scale", "1", "--json")
+    assert json.loads(off.out.splitlines()[-1])["summary"]["parallel"] == "1 group of 2 x CPU process (sequence 2)"
+    assert "parallel" not in json.loads(joyedit(*run, "pictures", "--json").out.splitlines()[-1])["summary"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("-m", "nano", "--parallel", "guidance"), "--parallel guidance is for several GPUs (add --gpus all"),
+        (("-m", "nano", "--gpus", "1", "--parallel", "sequence"), "--parallel sequence is for several GPUs"),
+        (("-m", "nano", "--gpus", "3", "--parallel", "guidance"), "takes pairs of GPUs, and 3 are given"),
+        (("-m", "nano", "--gpus", "2", "--parallel", "guidance", "--guidance-scale", "1"), "it is off for all items"),
+        (("-m", "fake", "--gpus", "2", "--parallel", "sequence"), "the fake model is in one process alone"),
+    ],
+)
+def test_what_several_gpus_cannot_share(joyedit: Command, pictures: Path, flags: tuple[str, ...], message: str) -> None:
+    ended = joyedit("run", "pictures", "-p", "x", "--device", "cpu", *flags)
+    assert ended.code == 2
+    assert message in ended.messages[-1]
+    assert joyedit("run", "pictures", "-p", "x", *FAKE, "--gpus", "2", "--parallel", "auto", "-n").code == 0
+
+
 def test_no_time_is_invented(joyedit: Command, pictures: Path) -> None:
     """Not for another device, another kind of item, or without records."""
     run = ("run", "pictures", *FAKE)

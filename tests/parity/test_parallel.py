@@ -132,6 +132,7 @@ def test_what_a_run_asks_beside_pictures(followers: Followers, diffusers_checkpo
         assert model.timestamp("denoise").reached()
         assert (model.peak_memory() or 0) > 0
         assert model.predicted_peak() is None
+        assert model.exchanged_bytes() > 0
         assert (model.matmul_tflops() or 0) > 0
         assert model.auto_batch_size((256, 256)) % 2 == 0
         del encoded  # the other rank forgets it with the next call

@@ -51,12 +51,16 @@ class Layout:
         return " x ".join(f"{name} {count}" for count, name in names if count > 1) or "one"
 
 
+ALONE = Layout()
+"""One rank, which needs no others."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parallel:
     """What all GPUs of a run do: `groups` of one layout, each with its own items."""
 
     groups: int
-    layout: Layout = Layout()
+    layout: Layout = ALONE
 
     @property
     def gpus(self) -> int:

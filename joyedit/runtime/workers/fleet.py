@@ -261,10 +261,9 @@ def config_of(config: RunConfig, place: Place, count: int) -> RunConfig:
 
 
 def name_of_device(device: str) -> str:
-    """`2 x cuda (NVIDIA H200)`, as a group calls its devices, -> `NVIDIA H200`; `2 x cpu` -> `cpu`."""
-    one = device.partition(" x ")[2] or device
-    found = re.fullmatch(r"\S+ \((.*)\)", one)
-    return found[1] if found else one
+    """`2 x cuda (NVIDIA H200)`, as a group calls its devices, -> `NVIDIA H200`; `2 x cpu (1 threads)` -> `cpu`."""
+    kind, _, name = (device.partition(" x ")[2] or device).partition(" ")
+    return name.strip("()") if name and kind != "cpu" else kind
 
 
 def of_several(device: str, count: int) -> str:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds in which rank 0 may find out by itself what became of a rank that ended with an error."""
 
+ENDING = 1.0
+"""Seconds to wait for the other ranks to end, so that whoever ran joyedit finds the devices free."""
+
 
 class Group:
     """The ranks of one start. `leave` ends this process with an exit code; it is called where a rank is gone."""
@@ -39,7 +42,7 @@ class Group:
         self._config = config
         self._layout = layout
         self._leave = leave
-        self._folder = Path(tempfile.mkdtemp(prefix="joyedit-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="joyedit-group-"))
         self._are_linked = False
         self._is_over = False
         self._others: list[subprocess.Popen[bytes]] = []
@@ -66,6 +69,10 @@ class Group:
             assert other.stdin is not None
             with suppress(OSError):
                 other.stdin.close()
+        until = time.monotonic() + ENDING
+        for other in self._others:
+            with suppress(subprocess.TimeoutExpired):  # it ends by itself
+                other.wait(max(0.0, until - time.monotonic()))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _place(self, rank: int) -> Place:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from joyedit.job.sizes import Size
 from joyedit.job.spec import RunConfig, SizedItem
-from joyedit.runtime.parallel.layout import Layout
+from joyedit.runtime.parallel.layout import ALONE, Layout
 from joyedit.runtime.pipeline.running_batch import Span
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, ReadyBatch, ReadyItem
 from joyedit.runtime.workers.faults import Fault
@@ -29,7 +29,7 @@ class Start:
     purpose: Purpose
     config: RunConfig | None = None
     one_by_one: bool = False
-    layout: Layout = Layout()
+    layout: Layout = ALONE
     most: int | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from joyedit.runtime.parallel.layout import Layout
+from joyedit.runtime.parallel.layout import ALONE, Layout
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NUMBER = "JOYEDIT_WORKER"
@@ -23,7 +23,7 @@ class Place:
     number: int
     devices: tuple[str, ...] = ()
     threads: int = 1
-    layout: Layout = Layout()
+    layout: Layout = ALONE
 
     @property
     def name(self) -> str:

@@ -11,7 +11,10 @@ from PIL import Image
 
 from joyedit.errors import DeviceError, ManifestError
 from joyedit.job.results.records import read_journal
+from joyedit.job.source.line_settings import LineSettings
+from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.matrix import Axis, Matrix
+from joyedit.job.source.schema import Line
 from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.sources import open_source
@@ -194,6 +197,22 @@ def test_the_outlook_of_a_matrix() -> None:
     assert seen.expected_steps == pytest.approx(80 * 20 * (768 / 1024) ** 2)
     plain = with_outlook(RunConfig(output=Path("unused")), SourceSummary(items=80, settings=settings))
     assert (plain.largest, plain.expected_steps) == (256, 80 * 99 / 16)
+
+
+def test_the_outlook_says_whether_guidance_is_off_for_all() -> None:
+    def outlook(scale: float, *swept: float, own: float | None = None, items: int | None = 2) -> bool:
+        lines = LineSettings(Settings(guidance_scale=scale), None, LoraSet())
+        if own is not None:
+            lines.add(Line(guidance_scale=own), "x", LoraSet())
+        axes = (Axis(key="guidance_scale", values=swept),) if swept else ()
+        summary = SourceSummary(
+            items=items, settings=Settings(guidance_scale=scale), lines=lines, matrix=Matrix(axes=axes)
+        )
+        return with_outlook(RunConfig(output=Path("unused")), summary).expected_guidance
+
+    assert (outlook(4.0), outlook(1.0), outlook(1.0, items=None)) == (True, False, True)
+    assert (outlook(4.0, 0.0, 1.0), outlook(1.0, 1.0, 3.0)) == (False, True)
+    assert (outlook(1.0, own=2.0), outlook(1.0, own=0.5)) == (True, False)
 
 
 @pytest.fixture(params=["diffusers", "no scheduler", "original"])
