@@ -137,7 +137,16 @@ def _own_exchange(groups: Sequence[Sequence[int]], rank: int, timeout: timedelta
         return None
     found = None
     for members in groups:
-        group = dist.new_group(list(members), timeout=timeout)
+        group = dist.new_group(list(members), timeout=timeout, pg_options=_options())
         if rank in members:
             found = RankExchange(group, members, rank)
     return found
+
+
+def _options() -> Any:
+    """Exchanges come before products that fill the device: otherwise they would begin when these have ended."""
+    if not torch.cuda.is_available() or dist.get_backend() != "nccl":
+        return None
+    options = dist.ProcessGroupNCCL.Options()
+    options.is_high_priority_stream = True
+    return options

@@ -1,9 +1,9 @@
 """Which batch goes to which worker, and what becomes of the items of a worker that died. No threads, no processes.
 
 A worker has one batch on the device and one behind it, or as many as it encodes together. The least loaded one gets
-the next batch; where one has the pictures of the batch from before, that one, if it is hardly busier. Items that were
-with a worker when it died are suspects: each goes alone to a worker that has nothing else, and not to the one that
-died if there is another. An item that was with two workers when they died is given up.
+the next batch; where one has the pictures of the batch from before, that one, if it is hardly busier and no other is
+idle. Items that were with a worker when it died are suspects: each goes alone to a worker that has nothing else, and
+not to the one that died if there is another. An item that was with two workers when they died is given up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WAITING = 4
 _PICTURES = 64
 """So many pictures a worker is thought to remember."""
 _MUCH_BUSIER = 2
-"""A worker that knows the pictures gets the batch unless it has so many batches more than another."""
+"""A worker that knows the pictures gets the batch unless another has nothing to do, or so many batches less."""
 
 
 class Task(NamedTuple):
@@ -75,10 +75,14 @@ class _Load:
 
 
 class Dispatch:
-    """The batches of a run on their way. `depth` is how many a worker may have; `finishing`: no more are to come."""
+    """The batches of a run on their way. `depth` is how many a worker may have; `finishing`: no more are to come.
+
+    `loading` is how many workers will join soon: what waits is for them, not for a worker that has a batch already.
+    """
 
     def __init__(self, depth: int) -> None:
         self.finishing = False
+        self.loading = 0
         self._depth = depth
         self._number = 0
         self._pending: deque[ReadyBatch] = deque()
@@ -166,6 +170,8 @@ class Dispatch:
             free = [worker for worker in free if worker != self._hold_back()]
         if not self._pending or not free:
             return None
+        if len(self._pending) <= self.loading and all(self._loads[worker].batches for worker in free):
+            return None
         self._split(free)
         batch = self._pending.popleft()
         return self._give(self._choose(free, batch), batch)
@@ -199,7 +205,7 @@ class Dispatch:
         self._number += 1
         load = self._loads[worker]
         load.give(self._number, batch)
-        return Task(worker, batch, load.is_alone or self.finishing)
+        return Task(worker, batch, load.is_alone or self.finishing or self.loading > 0)
 
     def _choose(self, free: list[int], batch: ReadyBatch) -> int:
         least = min(free, key=self._load_of)
@@ -208,7 +214,9 @@ class Dispatch:
         if not knowing:
             return least
         best = min(knowing, key=self._load_of)
-        return best if self._load_of(best)[0] - self._load_of(least)[0] < _MUCH_BUSIER else least
+        waits, busier = self._load_of(least)[0], self._load_of(best)[0] - self._load_of(least)[0]
+        # Reading a picture again costs less than a device without work.
+        return best if not busier or (waits and busier < _MUCH_BUSIER) else least
 
     def _load_of(self, worker: int) -> tuple[int, int]:
         load = self._loads[worker]

@@ -172,6 +172,7 @@ class FleetEditor:
         """Hand out batches; or, where the run is to stop, call them back."""
         members = self._fleet.members
         if not self._stopped():
+            self._dispatch.loading = sum(not (one.is_ready or one.is_given_up) for one in members)
             for task in self._dispatch.tasks():
                 make = partial(messages.EditBatch.of, task.batch, at_once=task.at_once)
                 members[task.worker].process.send_made(make)

@@ -48,18 +48,35 @@ def test_the_least_loaded_gets_the_next_batch_and_no_one_has_more_than_two() -> 
     assert made.has_room
 
 
-def test_a_picture_goes_to_the_worker_that_has_it_unless_that_is_much_busier() -> None:
+def test_what_waits_is_for_workers_that_still_load() -> None:
+    """The first one to be ready has a batch, and takes a second one only if there are more than the others need."""
+    made = dispatch(workers=1)
+    made.loading = 1
+    made.add(batch("a"))
+    made.add(batch("b"))
+    first, *more = made.tasks()
+    assert (first.worker, first.at_once, more) == (0, True, [])
+    made.add(batch("c"))
+    assert sent(made) == [(0, "b")]
+    made.join(1)
+    made.loading = 0
+    assert sent(made) == [(1, "c")]
+
+
+def test_a_picture_goes_to_the_worker_that_has_it_unless_another_has_less_to_do() -> None:
     made = dispatch(workers=3, depth=3)
     made.add(batch("a", picture="cat"))
     assert sent(made) == [(0, "a")]
-    made.add(batch("b", picture="cat"))
+    made.add(batch("b", picture="cat"))  # nobody stays idle for the sake of a picture
     made.add(batch("c", picture="dog"))
-    made.add(batch("d", picture="cat"))
-    assert sent(made) == [(0, "b"), (1, "c"), (2, "d")]
-    for name in "ab":
-        made.result(0, name)
-    made.add(batch("e", picture="dog"))
-    assert sent(made) == [(1, "e")]
+    assert sent(made) == [(1, "b"), (2, "c")]
+    for name in "de":
+        made.add(batch(name, picture="dog"))
+    made.add(batch("f", picture="dog"))
+    assert sent(made) == [(2, "d"), (2, "e"), (0, "f")]
+    made.result(1, "b")
+    made.add(batch("g", picture="dog"))
+    assert sent(made) == [(1, "g")]
 
 
 def test_items_of_a_dead_worker_go_one_by_one_to_another_that_has_nothing_else() -> None:
