@@ -23,44 +23,46 @@ TOLD = 3
 """The exit code where the model could not be loaded: rank 0 has heard why."""
 
 
-class LoadingFailed(Exception):  # noqa: N818 - it is what happened, and no fault here
-    """Rank 0 has heard of the error that is its cause."""
-
-
 def main() -> None:
     """The process."""
     inbox, outbox = begin()
     outbox.close()  # nothing is said on this way
-    code = 0
+    following, code = Following(), 0
     try:
-        serve(inbox)
-    except LoadingFailed:
-        code = TOLD
+        following.serve(inbox)
     except BaseException:
-        code = 1
-        traceback.print_exc()
+        code = TOLD if following.could_not_load else 1
+        if code != TOLD:
+            traceback.print_exc()
     os._exit(code)  # as a worker does: a thread waits in `inbox`
 
 
-def serve(inbox: BinaryIO) -> None:
-    """Follow rank 0, which says in `inbox` where. Raises what `follow` raises; LoadingFailed where that was loading."""
-    given = receive(inbox)
-    if given is None:
-        return
-    config, place = given
-    threading.Thread(target=_wait, args=(inbox, place.folder), name="joyedit-inbox", daemon=True).start()
-    from joyedit.runtime.parallel.follow import follow
+class Following:
+    """What the process does. `could_not_load`: rank 0 has heard of an error of loading."""
 
-    follow(config, place, _load)
+    def __init__(self) -> None:
+        self.could_not_load = False
 
+    def serve(self, inbox: BinaryIO) -> None:
+        """Follow rank 0, which says in `inbox` where. Raises what `runtime.parallel.follow.follow` raises."""
+        given = receive(inbox)
+        if given is None:
+            return
+        config, place = given
+        threading.Thread(target=_wait, args=(inbox, place.folder), name="joyedit-inbox", daemon=True).start()
+        from joyedit.runtime.parallel.follow import follow
 
-def _load(config: RunConfig) -> JoyImageBackend:
-    from joyedit.runtime.joyimage.loading import load_backend
+        follow(config, place, self.load)
 
-    try:
-        return load_backend(config)
-    except Exception as error:
-        raise LoadingFailed from error
+    def load(self, config: RunConfig) -> JoyImageBackend:
+        """As `load_backend`. It is called after rank 0 was met, and the error of it is sent there."""
+        from joyedit.runtime.joyimage.loading import load_backend
+
+        try:
+            return load_backend(config)
+        except Exception:
+            self.could_not_load = True
+            raise
 
 
 def _wait(inbox: BinaryIO, folder: Path) -> None:

@@ -95,7 +95,7 @@ class Group:
         to the group; otherwise after a while, as it may tell its parent more.
         """
         code = other.wait()
-        if self._are_linked and code == TOLD:
+        if code == TOLD:  # what it said ends the loading here
             return
         if self._are_linked and code >= 0:
             time.sleep(PATIENCE)
