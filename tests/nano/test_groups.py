@@ -122,15 +122,18 @@ def test_guidance_makes_the_pixels_of_one_process_and_sequence_nearly(scenes: Pa
 
 @needs_proc
 def test_an_item_is_done_although_a_rank_dies_and_nothing_is_left(scenes: Path) -> None:
-    """One item for two workers: they make it together, which nobody has asked for."""
-    process = start(scenes, "one.jsonl", "--steps", "200", "--gpus", "2", "-o", "out")
+    """The second item is with the worker as soon as the first one is done."""
+    journal = scenes / "out/results.jsonl"
+    more = ("--batch-size", "1", "--gpus", "2", "--parallel", "guidance")
+    process = start(scenes, "two.jsonl", "--steps", "60", *more, "-o", "out")
     loaded(process)
+    until(lambda: journal.exists() and b"\n" in journal.read_bytes())
     (follower,) = of_run(scenes, b"workers.follower")
     os.kill(follower, signal.SIGKILL)
     _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, message
     report = json.loads((scenes / "out/report.json").read_text())
-    assert (report["ok"], report["workers"][0]["deaths"]) == (1, 1)
+    assert (report["ok"], report["workers"][0]["deaths"]) == (2, 1)
     log = (scenes / "out/joyedit.log").read_text()
     assert "rank 1 of the group died (killed by signal 9)" in log
     assert "worker 0 had 1 item when it died: tried again, each alone" in log
@@ -139,6 +142,7 @@ def test_an_item_is_done_although_a_rank_dies_and_nothing_is_left(scenes: Path) 
 
 @needs_proc
 def test_no_rank_outlives_the_run(scenes: Path) -> None:
+    """One item for two workers: they make it together, which nobody has asked for."""
     process = start(scenes, "one.jsonl", "--steps", "200", "--gpus", "2", "-o", "out")
     loaded(process)
     assert len(of_run(scenes)) == 3
