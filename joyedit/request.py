@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
+from joyedit.job.results.shard_run import as_shard
 from joyedit.job.source.columns import ALL, Columns
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
@@ -56,7 +57,7 @@ class Request:
     notes: tuple[str, ...] = ()
     """What the user should know before the run."""
     page: bool = False
-    """Whether the run ends with a page of the output folder."""
+    """Whether the run ends with a page of the output folder. That of a shard does not: the merge makes one."""
 
 
 def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
@@ -91,6 +92,7 @@ def build_request(options: RunOptions) -> Request:
         picture.refuse([Path(options.source[0])])
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
+    config, shard = as_shard(config, options.shard, options.source, makes_file=picture is not None)
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(Wanted.of(options))
     values = _recipe_values(options.values)
@@ -110,7 +112,8 @@ def build_request(options: RunOptions) -> Request:
         file_name=None if picture is None else picture.path.name,
         limit=options.limit,
         exclude=options.exclude,
-        look=not has_records(options.output),
+        shard=shard,
+        look=not (has_records(config.output) or has_records(options.output)),
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
         columns=columns,
@@ -131,7 +134,7 @@ def build_request(options: RunOptions) -> Request:
         checkpoint=checkpoint,
         picture=picture,
         notes=() if replay is None else replay.notes,
-        page=picture is None and not options.no_page,
+        page=picture is None and shard is None and not options.no_page,
     )
 
 

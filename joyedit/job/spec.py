@@ -227,10 +227,12 @@ class RunConfig:
     The run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
     come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
     `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where items differ,
-    `lora_sets` are the sets that are known at the start.
+    `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards, where the run edits
+    one shard into `output`; what has finished records there is done.
     """
 
     output: Path
+    tree: Path | None = None
     model: str | None = None
     dit: str | None = None
     encoder: str | None = None

@@ -341,6 +341,7 @@ class RunSession:
             summary=self.model.summary,
             tally=self._tally,
             backend=self.model.backend,
+            shard=self._source.shard_counts(),
         )
 
 

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from joyedit.job.own_files import is_own_file, is_temporary
+from joyedit.job.own_files import SHARDS, is_in_shard, is_own_file, is_temporary
 
 EXTENSIONS: Mapping[str, tuple[str, ...]] = {"png": (".png",), "jpg": (".jpg", ".jpeg"), "webp": (".webp",)}
 """The file endings that fit each picture format; the first is the one given by default."""
@@ -57,6 +57,8 @@ def name_problem(name: str) -> str | None:
     problem = earlier_problem(name)
     if problem is None and (foreign := _FOREIGN.search(name)) is not None:
         return f"contains {foreign[0]}, which no name on Windows can hold"
+    if problem is None and name[: len(SHARDS)].lower() == SHARDS and is_in_shard(fold(name)):
+        return "lies in the folder of a shard, where joyedit itself writes"
     return problem
 
 
@@ -109,7 +111,7 @@ def earlier_name(name: str) -> str:
 
 def _made(name: str) -> str:
     parts = [_safe_part(part) for part in name.split("/") if part not in ("", ".", "..")]
-    if parts and is_own_file(fold(parts[0])):
+    if parts and (is_own_file(fold(parts[0])) or is_in_shard(fold("/".join(parts)))):
         parts[0] += "_"
     made = "/".join(parts)
     if not made or made.isspace():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from joyedit.errors import Problem, UsageError
 from joyedit.job.boxes import read_box
+from joyedit.job.shard import Shard
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
 from joyedit.job.source.matrix import MOST_CELLS, Matrix
@@ -78,6 +79,8 @@ class SourceOptions:
     """What names the edited pictures (`--name`)."""
     lora: tuple[str, ...] = ()
     """The LoRAs of the command line."""
+    shard: Shard | None = None
+    """The part of the items that is asked for; None for all of them."""
     shelf: LoraShelf = field(default_factory=LoraShelf, compare=False)
     """What finds LoRAs."""
 
