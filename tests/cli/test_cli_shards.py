@@ -96,6 +96,20 @@ def test_ids_that_joyedit_makes_are_the_same_in_each_shard(joyedit: Command, nam
     assert joyedit("verify", "out").code == 0
 
 
+def test_items_of_a_matrix_are_counted_as_they_come(joyedit: Command, photos: Path) -> None:
+    """What the check counts of a manifest is what comes, also where a matrix and a limit cut a line in two."""
+    Path("m.jsonl").write_text("".join(json.dumps({"image": f"photos/p{one}.png"}) + "\n" for one in range(12)))
+    total = 0
+    for number in (1, 2, 3):
+        ended = joyedit("run", "m.jsonl", *RUN, "--seeds", "4", "--limit", "30", "--shard", f"{number}/3")
+        assert ended.code == 0
+        report = json.loads(Path(f"out/shards/{number}-of-3/report.json").read_text())
+        assert f"{number} of 3: {report['items']} of 30 items" in ended.err
+        assert report["shard"] == {"number": number, "of": 3, "items": report["items"], "whole": 30}
+        total += report["items"]
+    assert total == 30
+
+
 def test_limit_counts_the_items_of_all_shards(joyedit: Command, photos: Path) -> None:
     for number in (1, 2):
         shard(joyedit, f"{number}/2", "--limit", "5")

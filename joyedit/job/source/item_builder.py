@@ -99,6 +99,8 @@ class ItemBuilder:
         self._box = options.default_box
         self.counted = 0
         """How many items all records so far make."""
+        self.in_shard = 0
+        """How many of them are of the shard, where the source is for one."""
         tree = OutputTree(options.output)
         self._base = base or ""
         self._pictures = PictureFinder(base or "", tree, look=look)
@@ -212,6 +214,10 @@ class ItemBuilder:
             facts = partial(self._facts, pictures[0].path if pictures else "", record.line, values, columns)
         named = [(edit.cell, None if facts is None else partial(facts, edit)) for edit in edits]
         names = self._names.give(line, values, pictures, max(record.line, 1), named, problems=problems)
+        if self._options.shard is not None:
+            limit = self._options.limit
+            counting = names.cells if limit is None else names.cells[: max(0, limit - self.counted)]
+            self.in_shard += sum(self._options.shard.holds(name.id) for name in counting)
         self.counted += len(names.cells)
         if problems or not make:
             return _Built([], problems, line, names.id, edits[0].instruction, missing, loras)

@@ -184,13 +184,17 @@ class Source(ABC):
         matrix: Matrix | None = None,
         lines: LineSettings | None = None,
         has_own_loras: bool = False,
+        in_shard: int | None = None,
     ) -> SourceSummary:
-        """`has_own_loras`: lines that nobody has read may name LoRAs."""
+        """`has_own_loras`: lines that nobody has read may name LoRAs. `in_shard`: the items of the shard (None: to be
+        counted here).
+        """
         limit = self.options.limit
         if items is not None and limit is not None:
             items = min(items, limit)
         if items is not None and self.options.shard is not None:  # only the ids tell how many are of the shard
-            items = sum(1 for _ in self.items())
+            whole, items = items, sum(1 for _ in self.items()) if in_shard is None else in_shard
+            self.whole, self._in_shard = whole, items
         if items is not None:
             self._counted = items
         return SourceSummary(
