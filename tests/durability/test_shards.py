@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 from durability.harness import FAKE, Done, Forks, check_whole, findings, make_manifest, pictures, records
+from joyedit.job.results.lock import OutputLock
+from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import read_journal
 from support.figures import EXHAUSTIVE, FIGURES
 
@@ -287,8 +289,6 @@ def test_a_picture_that_somebody_changed_moves_as_it_is(parts: Path, forks: Fork
 
 
 def test_a_running_shard_holds_the_merge_up(parts: Path, forks: Forks) -> None:
-    from joyedit.job.results.lock import OutputLock
-
     before = {path: path.stat().st_mtime_ns for path in (parts / "parts").rglob("*") if path.is_file()}
     lock = OutputLock(parts / "parts" / "shards" / "2-of-3")
     lock.acquire()
@@ -310,8 +310,6 @@ def test_a_running_shard_holds_the_merge_up(parts: Path, forks: Forks) -> None:
 
 
 def test_two_runs_of_one_shard(parts: Path, forks: Forks) -> None:
-    from joyedit.job.results.lock import OutputLock
-
     with OutputLock(parts / "parts" / "shards" / "2-of-3") as lock:
         lock.acquire()
         ended = forks("run", "m.jsonl", *FAKE, "-o", "parts", "--shard", "2/3", cwd=parts)
@@ -337,3 +335,27 @@ def test_failures_and_finished_pictures_of_one_item(place: Path, forks: Forks) -
     merge(forks, place)
     assert records(place / "out")["item0"]["status"] == "failed"  # what is asked now was never made
     assert (place / "out" / "item0.png").is_file()
+
+
+@pytest.mark.parametrize("fault", ["journal.append:5:enospc", "journal.fsync:1:eio", "file.fsync:1:enospc"])
+def test_a_full_disk_stops_a_merge_and_loses_nothing(parts: Path, forks: Forks, fault: str) -> None:
+    ended = merge(forks, parts, "parts", fault=fault)
+    assert ended.code == 1, ended.message
+    check_nothing_lost(parts / "parts", pictures(parts / "whole"))
+    assert merge(forks, parts, "parts").code == 3
+    check_as_plain(parts, "parts")
+
+
+def test_a_merge_cleans_up_behind_itself_and_not_behind_a_shard(parts: Path, forks: Forks) -> None:
+    """Unfinished files of a killed merge go. A run in the output folder itself leaves those of shards alone."""
+    left = parts / "parts" / f".{'0' * 16}.joyedit-tmp"
+    theirs = parts / "parts" / "shards" / "2-of-3" / left.name
+    left.write_bytes(b"half")
+    theirs.write_bytes(b"half")
+    folder = OutputFolder(parts / "parts")
+    folder.prepare()
+    assert folder.clean() == 1
+    folder.close()
+    assert theirs.exists()
+    merge(forks, parts, "parts")
+    check_as_plain(parts, "parts")
