@@ -342,3 +342,134 @@ def test_python(photos: Path) -> None:
     assert done.report.shard == {"number": 2, "of": 3, "items": len(ids_of(2, 3)), "whole": 12}
     with pytest.raises(UsageError, match="not merged"):
         package.run("photos", model="fake", output="out", prompt="x", basesize=256, steps=1)
+
+
+def test_a_file_of_somebody_else_is_told_and_stays(joyedit: Command, photos: Path) -> None:
+    for number in (1, 2):
+        shard(joyedit, f"{number}/2")
+    Path("out/p0.png").write_text("mine")
+    Path("out/index.html").write_text("mine")
+    (own,) = Path("out/shards").glob("*/p0.png")
+    (own.parent / "note.txt").write_text("mine")
+    with (own.parent / "results.jsonl").open("a") as journal:
+        journal.write('{"id": "to')
+    ended = joyedit("merge", "out")
+    assert ended.code == 3
+    number = own.parent.name.partition("-")[0]
+    told = f"stays in shard {number} of 2: p0: the file 'p0.png' is there already, and no record of joyedit names it"
+    assert f"{told} (move it away, and merge again)" in ended.err
+    assert f"note: shard {number} of 2: results.jsonl ended with an incomplete record" in ended.err
+    assert "note: no page was made: out/index.html is not from joyedit" in ended.err
+    assert "stay   1 in the folders of their shards" in ended.out
+    assert ids_in(own.parent) == {"p0"}
+    assert joyedit("status", "out").out.splitlines()[-1] == f"shard {number} of 2  1 done, 0 left, complete"
+    assert "merged" in joyedit("status", "out").out
+    assert {line.split(":")[0] for line in joyedit("verify", "out").out.splitlines()[:-1]} == {"stray_file"}
+    Path("out/p0.png").unlink()
+    ended = joyedit("merge", "out", "--no-page")
+    assert ended.code == 0
+    assert f"note: {own.parent}/note.txt is not from joyedit and stays there" in ended.err
+    assert ids_in(Path("out")) == ids_of(1, 1)
+
+
+@pytest.mark.parametrize("newer", ["1/1", "1/2"])
+def test_the_newest_picture_of_an_item_wins(joyedit: Command, photos: Path, newer: str) -> None:
+    older = "1/2" if newer == "1/1" else "1/1"
+    for which, seed in ((older, "1"), (newer, "2")):
+        name = which.replace("/", "-of-")
+        joyedit("run", "photos", *RUN[:-1], name, "--shard", which, "--seed", seed)
+        Path("out/shards").mkdir(parents=True, exist_ok=True)
+        os.rename(f"{name}/shards/{name}", f"out/shards/{name}")
+    assert "two_records" in joyedit("verify", "out").out
+    assert "missing" not in joyedit("status", "out").out
+    ended = joyedit("merge", "out", "--no-page")
+    both = len(ids_of(1, 2))
+    assert ended.code == 0
+    assert not Path("out/shards").exists()
+    assert joyedit("verify", "out").out.splitlines()[-1].endswith("off 0")
+    seeds = {record["id"]: record["settings"]["seed"] for record in final_records(Path("out/results.jsonl"))}
+    assert sum(seed == 2 for seed in seeds.values()) == (12 if newer == "1/1" else both)
+    if newer == "1/2":  # the shards of 1 are merged first, and those of 2 take the place of their pictures
+        assert "older picture" not in ended.err
+
+
+def test_an_older_picture_of_another_name_goes(joyedit: Command, photos: Path) -> None:
+    shard(joyedit, "1/1")
+    assert joyedit("merge", "out", "--no-page").code == 0
+    shard(joyedit, "1/1", "--format", "jpg", "--update")
+    ended = joyedit("merge", "out", "--no-page")
+    assert ended.code == 0
+    assert "note: 12 older pictures of items with a newer one were removed" in ended.err
+    assert sorted(path.name for path in Path("out").glob("p*")) == sorted(f"p{one}.jpg" for one in range(12))
+
+
+def test_what_an_older_shard_has_goes_too(joyedit: Command, photos: Path) -> None:
+    """The shards of 1 are newer, and are merged first; so those of 2 find newer pictures in their place."""
+    joyedit("run", "photos", *RUN[:-1], "first", "--shard", "1/2")
+    shard(joyedit, "1/1")
+    os.rename("first/shards/1-of-2", "out/shards/1-of-2")
+    ended = joyedit("merge", "out", "--no-page")
+    assert ended.code == 0
+    assert f"note: {len(ids_of(1, 2))} older pictures of items with a newer one were removed" in ended.err
+    assert joyedit("verify", "out").code == 0
+
+
+def test_a_failure_is_the_last_word_where_something_else_was_asked(joyedit: Command, photos: Path) -> None:
+    shard(joyedit, "1/1")
+    os.rename("photos/p0.png", "away.png")
+    Path("photos/p0.png").write_bytes(b"broken")
+    assert shard(joyedit, "1/1").code == 3
+    assert joyedit("merge", "out", "--no-page").code == 0  # the edit that was asked for is there
+    Path("out/keep").mkdir()
+    assert shard(joyedit, "1/1", "--update", "--seed", "5").code == 3
+    assert joyedit("merge", "out", "--no-page").code == 3
+    (failed,) = [record for record in final_records(Path("out/results.jsonl")) if record["status"] != "ok"]
+    assert failed["id"] == "p0"
+    assert Path("out/p0.png").is_file()
+    assert Path("out/failed.jsonl").is_file()
+
+
+def test_what_a_killed_shard_left_without_a_record_goes(joyedit: Command, photos: Path) -> None:
+    shard(joyedit, "1/1")
+    folder = Path("out/shards/1-of-1")
+    lines = (folder / "results.jsonl").read_text().splitlines(keepends=True)
+    lost = json.loads(lines[-1])
+    (folder / "results.jsonl").write_text("".join(lines[:-1]))
+    entry = [lost["id"], lost["output"], 0]
+    (folder / ".joyedit.unfinished").write_text(f'["start", 0]\n{json.dumps(["take", [entry]])}\n')
+    assert joyedit("merge", "out", "--no-page").code == 3
+    assert not Path("out/shards").exists()
+    assert not Path("out", lost["output"]).exists()
+    assert joyedit("run", "photos", *RUN, "--no-page").code == 0
+    assert joyedit("verify", "out").code == 0
+
+
+def test_status_tells_rate_and_time_of_running_shards(joyedit: Command, photos: Path) -> None:
+    shard(joyedit, "1/2")
+    folder = Path("out/shards/1-of-2")
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps(report | {"state": "running", "left": 3}))
+    with OutputLock(folder) as lock:
+        lock.acquire()
+        told = joyedit("status", "out").out
+    assert "rate  " in told
+    assert "time left" in told
+    assert "3 left, running (process" in told
+    assert ", 3 left, killed" in joyedit("status", "out").out
+
+
+def test_many_words_are_cut(joyedit: Command, photos: Path) -> None:
+    """Of many files or items that stay, the first twenty are named."""
+    for number in range(30):
+        Image.new("RGB", (24, 24)).save(photos / f"q{number}.png")
+    shard(joyedit, "1/1")
+    Path("out").mkdir(exist_ok=True)
+    for number in range(30):
+        Path(f"out/q{number}.png").write_text("mine")
+    ended = joyedit("merge", "out", "--no-page")
+    assert "so do 10 other items" in ended.err
+    for number in range(30):
+        Path(f"out/q{number}.png").unlink()
+        Path(f"out/shards/1-of-1/note{number}").write_text("mine")
+    ended = joyedit("merge", "out", "--no-page")
+    assert "note: so do 10 other files" in ended.err
