@@ -143,6 +143,25 @@ def test_what_is_refused(joyedit: Command, photos: Path) -> None:
     assert not Path("out").exists()
 
 
+def test_the_folder_of_a_shard_is_for_no_other_run(joyedit: Command, photos: Path) -> None:
+    (photos / f"{min(ids_of(1, 3))}.png").write_bytes(b"broken")
+    assert shard(joyedit, "1/3").code == 3
+    for more in ((), ("--shard", "1/3")):
+        ended = joyedit("run", "photos", *RUN[:-1], "out/shards/1-of-3", *more)
+        assert ended.code == 2
+        told = "is the folder of a shard, and of no other run (give -o out with the --shard that made it)"
+        assert told in ended.err
+    assert joyedit("run", "photos", *RUN[:-1], "shards/1-of-3", "--no-page").code == 3  # somebody's own name
+    retry = ("run", "out/shards/1-of-3/failed.jsonl", *RUN[:6], "-o", "out")
+    assert joyedit(*retry, "--shard", "1/3").code == 3
+    for number in (2, 3):
+        shard(joyedit, f"{number}/3")
+    assert joyedit("verify", "out").out.splitlines()[-1] == "records 12, ok 11, failed 1, left 0, files 11, off 0"
+    assert joyedit("merge", "out", "--no-page").code == 3
+    report = json.loads(Path("out/report.json").read_text())
+    assert (report["items"], report["failed"], report["left"], report["expected"]) == (12, 1, 0, 12)
+
+
 def test_runs_beside_shards_that_are_not_merged(joyedit: Command, photos: Path) -> None:
     shard(joyedit, "1/3")
     for more in ((), ("--shard", "1/4"), ("--dry-run",)):

@@ -55,8 +55,9 @@ def report_text(before: Mapping[str, Any], shard: Shard, summary: dict[str, Any]
     if isinstance(known, dict):
         shards = {name: one for name, one in known.items() if isinstance(one, dict)}
     shared = {key: summary.pop(key) for key in _COMMON}
-    asked, whole = summary.pop("asked"), summary.pop("whole")
+    asked = summary.pop("asked")
     shards[shard.folder] = summary
+    whole = max(_numbers(one.get("whole") for one in shards.values()), default=None)  # a retry counts fewer
     report = {**_unless_known(shared, before), **_whole(asked, whole, before), **_sums(shards), **_counts(journal)}
     missing = missing_shards([ShardFolder(shard, out)], shards)
     expected = report["expected"]

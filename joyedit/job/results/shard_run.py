@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from joyedit.errors import UsageError
-from joyedit.job.results.shard_folders import folder_of, refuse_other_parts
+from joyedit.job.results.shard_folders import folder_of, refuse_other_parts, whole_of
+from joyedit.job.results.verify import read_report
 from joyedit.job.shard import Shard
 from joyedit.job.shard_choice import chosen_shard
 from joyedit.job.spec import RunConfig
@@ -22,6 +23,10 @@ def as_shard(
     `OutputError` where somebody writes to the folder of all shards.
     """
     shard = None if asked is None else chosen_shard(asked, os.environ)
+    whole = whole_of(config.output)
+    if whole != config.output and isinstance(read_report(config.output).get("shard"), dict):
+        message = f"{config.output} is the folder of a shard, and of no other run"
+        raise UsageError(f"{message} (give -o {whole} with the --shard that made it)")
     if shard is None:
         if not makes_file:
             refuse_other_parts(config.output, None)
