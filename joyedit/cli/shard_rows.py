@@ -35,7 +35,8 @@ def _shard(one: ShardStatus) -> str:
     state = found.state.replace("_", " ") + ("" if found.holder is None else f" ({holder_text(found.holder)})")
     left = "" if found.left is None else f", {found.left} left"
     failed = f", {_failed(found.failed, found.failed_by_code)} failed" if found.failed else ""
-    return f"{found.done} done{failed}{left}, {state}"
+    merged = f", {one.merged} merged before" if one.merged else ""
+    return f"{found.done} done{merged}{failed}{left}, {state}"
 
 
 def _failed(count: int, codes: Mapping[str, int]) -> str:

@@ -204,6 +204,10 @@ def test_a_merged_tree_is_done_for_shards(joyedit: Command, photos: Path) -> Non
     assert ended.code == 0
     assert "loading" not in ended.err
     assert ids_in(Path("out/shards/2-of-5")) == set()
+    count = len(ids_of(2, 5))
+    status = joyedit("status", "out")
+    assert status.code == 0
+    assert status.out.splitlines()[-1] == f"shard 2 of 5  0 done, {count} merged before, 0 left, complete"
     assert joyedit("merge", "out", "--no-page").code == 0
     assert joyedit("verify", "out").code == 0
 
@@ -381,7 +385,9 @@ def test_a_file_of_somebody_else_is_told_and_stays(joyedit: Command, photos: Pat
     assert "note: no page was made: out/index.html is not from joyedit" in ended.err
     assert "stay   1 in the folders of their shards" in ended.out
     assert ids_in(own.parent) == {"p0"}
-    assert joyedit("status", "out").out.splitlines()[-1] == f"shard {number} of 2  1 done, 0 left, complete"
+    before = len(ids_of(int(number), 2)) - 1
+    row = f"shard {number} of 2  1 done, {before} merged before, 0 left, complete"
+    assert joyedit("status", "out").out.splitlines()[-1] == row
     assert "merged" in joyedit("status", "out").out
     assert {line.split(":")[0] for line in joyedit("verify", "out").out.splitlines()[:-1]} == {"stray_file"}
     Path("out/p0.png").unlink()

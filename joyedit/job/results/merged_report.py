@@ -14,7 +14,6 @@ from joyedit.job.results.records import error_code
 from joyedit.job.results.report import seconds_text
 from joyedit.job.results.shard_folders import ShardFolder, missing_shards
 from joyedit.job.results.status import state_of
-from joyedit.job.results.verify import expected_items
 from joyedit.job.shard import Shard, missing_text
 from joyedit.printable import printable_json
 
@@ -31,7 +30,6 @@ _SUMS = ("seconds", "batches", "skipped", "missing", "compile_seconds")
 def summary_of(folder: ShardFolder, journal: Journal, report: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a shard: counts from its records, and the rest from its report."""
     failed = sum(1 for _ in journal.failures())
-    expected = expected_items(dict(report))
     of_shard = report.get("shard")
     whole = of_shard.get("whole") if isinstance(of_shard, dict) else None
     return {
@@ -41,7 +39,7 @@ def summary_of(folder: ShardFolder, journal: Journal, report: Mapping[str, Any])
         "items": len(journal),
         "ok": len(journal) - failed,
         "failed": failed,
-        "left": None if expected is None else max(0, expected - len(journal)),
+        "left": report.get("left"),
         "whole": whole,
         "asked": report.get("asked"),
         **{key: report.get(key) for key in ("started", "ended", "stages", "waited", "peak_memory", *_SUMS, *_COMMON)},
@@ -82,7 +80,10 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [("items", f"{report['items']}: {report['ok']} ok, {failed}")]
     if report.get("left"):
         found.append(("left", f"{report['left']} (not edited)"))
-    found.append(("total", f"{seconds_text(report['seconds'])}, the sum of {len(report['shards'])} shards"))
+    count = len(report["shards"])
+    found.append(
+        ("total", f"{seconds_text(report['seconds'])}, " + ("1 shard" if count == 1 else f"in {count} shards"))
+    )
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from joyedit.job.results.verify import read_report
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardStatus:
-    """How far one shard is."""
+    """How far one shard is. `merged` of its items have their records in the output folder already."""
 
     folder: ShardFolder
     status: Status
+    merged: int
 
     @property
     def is_off(self) -> bool:
@@ -31,7 +33,8 @@ class ShardStatus:
     def as_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
         of = self.folder.shard
-        return {"number": of.number, "of": of.of, "folder": str(self.folder.path), **_json(self.status)}
+        place = {"number": of.number, "of": of.of, "folder": str(self.folder.path), "merged": self.merged}
+        return place | _json(self.status)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,16 +89,19 @@ def tree_status(out: Path) -> TreeStatus | None:
     folders = shard_folders(out)
     if not folders:
         return None
-    shards = tuple([ShardStatus(folder=one, status=_status_of(one)) for one in folders])
     codes: dict[str, str | None] = {}
     if (out / RESULTS).is_file():
         codes = {record["id"]: error_code(record) for record in final_records(out / RESULTS)}
-    merged = len(codes)
+    merged = frozenset(codes)
+    shards: list[ShardStatus] = []
     for one in folders:
+        own: set[str] = set()
         for record in final_records(one.path / RESULTS) if one.has_records else ():
+            own.add(record["id"])
             code = error_code(record)
             if code is None or codes.get(record["id"], code) is not None:  # done in one place is done
                 codes[record["id"]] = code
+        shards.append(_shard_status(one, sum(one.shard.holds(name) for name in merged - own)))
     failed = Counter(code for code in codes.values() if code is not None)
     wholes = [whole for one in folders if (whole := whole_by(one)) is not None]
     left = max(0, max(wholes) - len(codes)) if wholes else None
@@ -104,16 +110,22 @@ def tree_status(out: Path) -> TreeStatus | None:
     rates = [one.rate for one in running if one.rate is not None]
     times = [one.left / one.rate for one in running if one.left and one.rate]
     return TreeStatus(
-        shards=shards,
+        shards=tuple(shards),
         missing=missing,
         state=_state(shards, missing),
-        merged=merged,
+        merged=len(merged),
         done=len(codes) - failed.total(),
         failed_by_code=dict(failed),
         left=left,
         rate=sum(rates) if rates else None,
         seconds_left=max(times, default=None),
     )
+
+
+def _shard_status(one: ShardFolder, merged: int) -> ShardStatus:
+    found = _status_of(one)
+    left = None if found.left is None else max(0, found.left - merged)
+    return ShardStatus(folder=one, status=replace(found, left=left), merged=merged)
 
 
 def _status_of(one: ShardFolder) -> Status:
@@ -132,7 +144,7 @@ def whole_by(one: ShardFolder) -> int | None:
     return whole if isinstance(whole, int) else None
 
 
-def _state(shards: tuple[ShardStatus, ...], missing: tuple[int, ...]) -> str:
+def _state(shards: Sequence[ShardStatus], missing: tuple[int, ...]) -> str:
     """Of all shards: the state that most wants to be looked at; `running` while one is."""
     states = {one.status.state for one in shards}
     for state in ("running", "killed", "stopped", "interrupted", "out_of_time"):
