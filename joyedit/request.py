@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
+from joyedit.job.results.shard_run import as_shard
 from joyedit.job.source.columns import ALL, Columns
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
@@ -67,7 +68,7 @@ class Request:
     notes: tuple[str, ...] = ()
     """What the user should know before the run."""
     page: bool = False
-    """Whether the run ends with a page of the output folder."""
+    """Whether the run ends with a page of the output folder. That of a shard does not: the merge makes one."""
     places: tuple[Place, ...] = ()
     """Where worker processes edit; none where this process does."""
 
@@ -112,8 +113,8 @@ def build_request(options: RunOptions) -> Request:
         picture.refuse([Path(one) for one in (options.source[0], options.mask) if one is not None])
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
-    places = _places(options)
-    config = replace(config, workers=max(1, len(places)))
+    config, shard = as_shard(config, options.shard, options.source, makes_file=picture is not None)
+    config, places = _with_places(config, options)
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(Wanted.of(options))
     values = _recipe_values(options.values)
@@ -133,7 +134,8 @@ def build_request(options: RunOptions) -> Request:
         file_name=None if picture is None else picture.path.name,
         limit=options.limit,
         exclude=options.exclude,
-        look=not has_records(options.output),
+        shard=shard,
+        look=not (has_records(config.output) or has_records(options.output)),
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
         columns=columns,
@@ -143,30 +145,31 @@ def build_request(options: RunOptions) -> Request:
         mask=options.mask,
         shelf=LoraShelf(lora_facts),
     )
-    if replay is not None:
-        source: Source = open_replay(replay, source_options)
-    else:
-        source = open_source(options.source, source_options, _stdin() if options.source == ("-",) else None)
     return Request(
-        source=source,
+        source=_source(options.source, source_options) if replay is None else open_replay(replay, source_options),
         config=config,
         flags=given,
         recipe=recipe,
         checkpoint=checkpoint,
         picture=picture,
         notes=() if replay is None else replay.notes,
-        page=picture is None and not options.no_page,
+        page=picture is None and shard is None and not options.no_page,
         places=places,
     )
 
 
-def _places(options: RunOptions) -> tuple[Place, ...]:
+def _source(names: tuple[str, ...], options: SourceOptions) -> Source:
+    return open_source(names, options, _stdin() if names == ("-",) else None)
+
+
+def _with_places(config: RunConfig, options: RunOptions) -> tuple[RunConfig, tuple[Place, ...]]:
     """The places of the workers, where `--gpus` asks for several. Raises UsageError and DeviceError."""
     if options.gpus is None:
-        return ()
+        return config, ()
     from joyedit.runtime.workers.gpus import places_of
 
-    return places_of(options.gpus, options.device, is_fake=is_fake(options.model))
+    places = places_of(options.gpus, options.device, is_fake=is_fake(options.model))
+    return replace(config, workers=max(1, len(places))), places
 
 
 def _template(

@@ -274,10 +274,12 @@ class RunConfig:
     `expected_items` is how many there are. `workers` processes share the work, each with a GPU of its own; 1 is this
     process alone. `host_memory` bounds the bytes of the machine's memory that weights may wait in; None stands for all
     that is free. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where items
-    differ, `lora_sets` are the sets that are known at the start.
+    differ, `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards, where the
+    run edits one shard into `output`; what has finished records there is done.
     """
 
     output: Path
+    tree: Path | None = None
     model: str | None = None
     dit: str | None = None
     encoder: str | None = None
