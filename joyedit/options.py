@@ -232,6 +232,11 @@ class RunOptions:
     schedule: ScheduleWish = option(
         "auto", "--schedule", help="Variant of the noise schedule; auto takes the checkpoint's."
     )
+    shard: str | None = option(
+        None, "--shard", metavar="I/N|auto",
+        help="Edit only the shard I of N, into a folder of its own below DIR (see joyedit merge); auto takes I and N "
+        "from SLURM or torchrun.",
+    )  # fmt: skip
     limit: int | None = option(None, "--limit", least=1, metavar="N", help="Stop after the first N items.")
     exclude: tuple[str, ...] = option(
         (), "--exclude", metavar="GLOB", help="Leave out files and folders of SOURCE by name or path; may be repeated."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
+from joyedit.job.results.shard_run import as_shard
 from joyedit.job.source.columns import ALL, Columns
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
@@ -38,7 +39,6 @@ from joyedit.runtime.model import (
     backend_loader,
     describe_without_loading,
     fetch,
-    is_fake,
     model_settings,
     no_model,
 )
@@ -50,7 +50,6 @@ from joyedit.weights.lora_facts import lora_facts
 from joyedit.weights.wanted import Wanted
 
 if TYPE_CHECKING:
-    from joyedit.runtime.parallel.layout import ParallelName
     from joyedit.runtime.workers.place import Place
 
 
@@ -68,11 +67,9 @@ class Request:
     notes: tuple[str, ...] = ()
     """What the user should know before the run."""
     page: bool = False
-    """Whether the run ends with a page of the output folder."""
+    """Whether the run ends with a page of the output folder. That of a shard does not: the merge makes one."""
     places: tuple[Place, ...] = ()
     """Where worker processes edit, for one device each; none where this process does."""
-    parallel: ParallelName = "data"
-    """How they share the work."""
 
 
 def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
@@ -83,7 +80,7 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
     if request.places:
         from joyedit.runtime.workers.load import describer, fleet_loader
 
-        load = fleet_loader(request.places, request.parallel, one_by_one=request.source.kind == "stdin")
+        load = fleet_loader(request.places, one_by_one=request.source.kind == "stdin")
         describe = describer(request.places)
 
     def start() -> RunOutcome:
@@ -115,8 +112,8 @@ def build_request(options: RunOptions) -> Request:
         picture.refuse([Path(one) for one in (options.source[0], options.mask) if one is not None])
     given = Settings(**_named_as(Settings, options))
     config = RunConfig(**_named_as(RunConfig, options) | _converted(options))
-    places, parallel = _places(options, config)
-    config = replace(config, workers=max(1, len(places)))
+    config, shard = as_shard(config, options.shard, options.source, makes_file=picture is not None)
+    config, places = _with_places(config, options)
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(Wanted.of(options))
     values = _recipe_values(options.values)
@@ -136,7 +133,8 @@ def build_request(options: RunOptions) -> Request:
         file_name=None if picture is None else picture.path.name,
         limit=options.limit,
         exclude=options.exclude,
-        look=not has_records(options.output),
+        shard=shard,
+        look=not (has_records(config.output) or has_records(options.output)),
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
         columns=columns,
@@ -146,40 +144,30 @@ def build_request(options: RunOptions) -> Request:
         mask=options.mask,
         shelf=LoraShelf(lora_facts),
     )
-    if replay is not None:
-        source: Source = open_replay(replay, source_options)
-    else:
-        source = open_source(options.source, source_options, _stdin() if options.source == ("-",) else None)
     return Request(
-        source=source,
+        source=_source(options.source, source_options) if replay is None else open_replay(replay, source_options),
         config=config,
         flags=given,
         recipe=recipe,
         checkpoint=checkpoint,
         picture=picture,
         notes=() if replay is None else replay.notes,
-        page=picture is None and not options.no_page,
+        page=picture is None and shard is None and not options.no_page,
         places=places,
-        parallel=parallel,
     )
 
 
-def _places(options: RunOptions, config: RunConfig) -> tuple[tuple[Place, ...], ParallelName]:
-    """The places of the workers, where `--gpus` asks for several, and what they do. Raises UsageError, DeviceError."""
-    wish, fake = options.parallel, is_fake(options.model)
-    places: tuple[Place, ...] = ()
-    if options.gpus is not None:
-        from joyedit.runtime.workers.gpus import places_of
-        from joyedit.runtime.workers.grouping import grouped
+def _source(names: tuple[str, ...], options: SourceOptions) -> Source:
+    return open_source(names, options, _stdin() if names == ("-",) else None)
 
-        places = places_of(options.gpus, options.device, is_fake=fake)
-    if wish in ("guidance", "sequence"):
-        if not places:
-            raise UsageError(f"--parallel {wish} is for several GPUs (add --gpus all, or leave it out)")
-        if fake:
-            raise UsageError(f"--parallel {wish}: the fake model is in one process alone (use --parallel data)")
-        grouped(places, wish, config)  # what cannot be is told before anything else
-    return places, "data" if fake else wish
+
+def _with_places(config: RunConfig, options: RunOptions) -> tuple[RunConfig, tuple[Place, ...]]:
+    """The places of the workers, where `--gpus` asks for several. Raises UsageError and DeviceError."""
+    if options.gpus is None and config.parallel in ("auto", "data"):
+        return config, ()
+    from joyedit.runtime.workers.grouping import with_places
+
+    return with_places(config, options.gpus)
 
 
 def _template(

@@ -91,7 +91,7 @@ def _parallel(request: Request, config: RunConfig) -> str | None:
         return None
     from joyedit.runtime.workers.grouping import grouped, in_words
 
-    return in_words(grouped(request.places, request.parallel, config))
+    return in_words(grouped(request.places, config.parallel, config))
 
 
 def _checkpoint(config: RunConfig) -> Iterator[str]:

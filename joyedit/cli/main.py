@@ -15,6 +15,7 @@ import typer
 from joyedit.cli import console
 from joyedit.cli.bench import bench_command
 from joyedit.cli.doctor import doctor_command
+from joyedit.cli.merge import merge_command
 from joyedit.cli.options import WithBareFlags
 from joyedit.cli.recipes import app as recipes_app
 from joyedit.cli.run import run_command
@@ -50,6 +51,7 @@ app.command("run", cls=WithBareFlags)(run_command)
 app.command("show")(show_command)
 app.command("verify")(verify_command)
 app.command("status")(status_command)
+app.command("merge")(merge_command)
 app.command("view")(view_command)
 app.command("schema")(schema_command)
 app.add_typer(recipes_app, name="recipes")

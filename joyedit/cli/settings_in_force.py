@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from joyedit.job.boxes import box_text
+from joyedit.job.results.report import shard_text
 from joyedit.job.source.line_settings import EDITS, OwnValues
 from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.matrix import SWEPT
@@ -24,6 +25,9 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     Where lines of the manifest say something else, the text says how many, and between which values.
     """
     rows = []
+    shard = request.source.shard_counts()
+    if shard is not None:
+        rows.append(("shard", shard_text(shard)))
     if summary.instruction is not None or _own(summary, "instruction") is not None:
         shown = None if summary.instruction is None else _shown(summary.instruction)
         is_swept = any(axis.key not in SWEPT for axis in summary.matrix.axes)

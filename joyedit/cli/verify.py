@@ -30,20 +30,27 @@ SHOWN = 20
 def verify_command(folder: Folder, source: Source = None, json: Json = False) -> None:
     """Check that every record has its picture, every picture a record, and every item of the source a record.
 
-    Prints one line for each difference, then the counts. Exit codes: 0 all is in order, 2 the folder is not an output
+    Prints one line for each difference, then the counts. Of shards that are not merged it checks each, and that each
+    item of the source is in one of them. Exit codes: 0 all is in order, 2 the folder is not an output
     folder of joyedit, 3 something differs, or items failed.
     """
     from dataclasses import asdict
 
     from joyedit.job.results.lock import holder, holder_text
+    from joyedit.job.results.shard_folders import shard_folders
     from joyedit.job.results.verify import Counts, verify
+    from joyedit.job.results.verify_shards import verify_shards
     from joyedit.printable import printable
 
     counts = Counts()
-    mismatches = verify(folder, counts, source)
-    who = holder(folder)
-    if who is not None:
-        console.message(f"a run is writing here now ({holder_text(who)}): items of its running batches look unfinished")
+    shards = shard_folders(folder)
+    mismatches = verify_shards(folder, counts, source) if shards else verify(folder, counts, source)
+    for path in (folder, *(one.path for one in shards)):
+        who = holder(path)
+        if who is not None:
+            told = f"a run is writing to {path} now ({holder_text(who)})" if shards else "a run is writing here now"
+            told += "" if shards else f" ({holder_text(who)})"
+            console.message(f"{told}: items of its running batches look unfinished")
     for mismatch in mismatches:
         if json:
             console.result(jsonlib.dumps(asdict(mismatch)))
@@ -83,15 +90,25 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
 def status_command(folder: Folder, json: Json = False) -> None:
     """Show how far a run is: items done, failed by code, left, and the rate. Works while the run goes on, too.
 
-    Exit codes: 0 all items are done or a run is editing them, 2 the folder is not an output folder of joyedit, 3 items
-    failed, or items are left and no run is editing them.
+    Of shards that are not merged it shows each, and their sum. Exit codes: 0 all items are done or a run is editing
+    them, 2 the folder is not an output folder of joyedit, 3 items failed, or items are left and no run is editing them.
     """
     from dataclasses import asdict
 
     from joyedit.job.results.lock import holder_text
     from joyedit.job.results.report import seconds_text
+    from joyedit.job.results.shard_status import tree_status
     from joyedit.job.results.status import status
 
+    tree = tree_status(folder)
+    if tree is not None:
+        from joyedit.cli.shard_rows import rows_of
+
+        if json:
+            console.result(jsonlib.dumps(tree.as_json()))
+        else:
+            console.table(rows_of(tree))
+        raise typer.Exit(EXIT_SOME_FAILED if tree.is_off else EXIT_OK)
     found = status(folder)
     if json:
         console.result(jsonlib.dumps(asdict(found)))

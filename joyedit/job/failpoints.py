@@ -13,7 +13,7 @@ happens when the process reaches POINT (or `any` point) for the COUNT-th time. A
 
 Points: `lock`, `journal.open`, `journal.repair`, `journal.append`, `journal.half`, `journal.appended`, `journal.fsync`,
 `journal.synced`, `file.create`, `file.half`, `file.fsync`, `file.synced`, `file.rename`, `file.renamed`,
-`file.folder`, `file.done`, `read`, `header`.
+`file.folder`, `file.done`, `read`, `header`, `merge.placed`, `merge.recorded`, `merge.removed`, `merge.emptied`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SWITCH = "JOYEDIT_FAULT"
 Point = Literal[
     "lock", "journal.open", "journal.repair", "journal.append", "journal.half", "journal.appended", "journal.fsync",
     "journal.synced", "file.create", "file.half", "file.fsync", "file.synced", "file.rename", "file.renamed",
-    "file.folder", "file.done", "read", "header",
+    "file.folder", "file.done", "read", "header", "merge.placed", "merge.recorded", "merge.removed", "merge.emptied",
 ]  # fmt: skip
 
 _SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "stop": signal.SIGSTOP}

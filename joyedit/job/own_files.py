@@ -19,6 +19,7 @@ LOCK = ".joyedit.lock"
 UNFINISHED = ".joyedit.unfinished"
 PAGE = "index.html"
 PAGE_FILES = "index.files"
+SHARDS = "shards"
 
 OWN_NAMES = frozenset((RESULTS, CUT, RESCUED, REPORT, FAILED, LOG, LOCK, UNFINISHED, PAGE, PAGE_FILES, "overview.html"))
 """Names in the output folder itself; in a folder below it they are names like any other. `PAGE_FILES` is a folder. The
@@ -27,6 +28,8 @@ last name is kept free for another page."""
 PAGE_MARK = "about.txt"
 """The file that marks a folder as that of a page."""
 PAGE_MARK_BEGIN = b"joyedit made this folder"
+
+_SHARD = re.compile(SHARDS + r"/[0-9]+-of-[0-9]+(?:/.*)?", re.ASCII | re.DOTALL)
 
 TEMPORARY_SUFFIX = ".joyedit-tmp"
 """How the name of every unfinished file ends."""
@@ -37,6 +40,11 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))
 def is_own_file(folded: str) -> bool:
     """Whether a name in the output folder is that of one of joyedit's files. Fold it first (`names.fold`)."""
     return folded in OWN_NAMES
+
+
+def is_in_shard(folded: str) -> bool:
+    """Whether a name in the output folder is that of the folder of a shard, or lies in it. Fold it first."""
+    return _SHARD.fullmatch(folded) is not None
 
 
 def is_temporary(name: str) -> bool:

@@ -6,31 +6,28 @@ however the program ends.
 
 from __future__ import annotations
 
-import shutil
 import signal
 import statistics
-import tempfile
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from joyedit.errors import CheckpointError, DeviceError, OutputError
 from joyedit.job.hashing import HashCache
-from joyedit.job.own_files import RESULTS
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal, has_records
+from joyedit.job.results.merged_records import MergedRecords, copied_journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.records import read_journal
 from joyedit.job.results.replacing import Replacing
 from joyedit.job.results.resume import Resume
-from joyedit.job.results.safe_open import open_to_read
 from joyedit.job.results.shared import shared_by_all
 from joyedit.job.results.unfinished import Unfinished
 from joyedit.job.results.verify import read_report
@@ -82,24 +79,26 @@ class EarlierRun:
 @contextmanager
 def earlier_run(source: Source, config: RunConfig) -> Iterator[EarlierRun]:
     """Look at the output folder of `config`. Raises `UsageError` where the run would be refused."""
-    if not config.output.is_dir():
+    has_some = has_records(config.output) or (config.tree is not None and has_records(config.tree))
+    if not config.output.is_dir() and not has_some:
         yield EarlierRun()
         return
     skipped = f"the finished pictures in {config.output} are not looked at"
     with _ended_by_signals():
         try:
-            journal = _copy(config.output)
+            journal = copied_journal(config.output)
+            merged = None if config.tree is None else MergedRecords(config.tree)
         except (OSError, OutputError) as error:
-            yield EarlierRun(note=f"{skipped}: {error}" if has_records(config.output) else None)
+            yield EarlierRun(note=f"{skipped}: {error}" if has_some else None)
             return
-        with closing(journal):
+        with closing(journal), nullcontext() if merged is None else closing(merged):
             recorded = RecordedOutputs(journal)
             own = OwnPictures(journal, recorded, config.output, _unfinished(config.output, journal))
-            info = _describe(config) if has_records(config.output) else None
+            info = _describe(config) if has_some else None
             if not isinstance(info, BackendInfo):
                 yield EarlierRun(own=own, note=f"{skipped}: {info}" if info else None)
                 return
-            resume = _resume(journal, source, config, info, own, recorded)
+            resume = _resume(journal, source, config, info, own, recorded, merged=merged)
             yield EarlierRun(own=own, resume=resume, rates=_rates(journal, config, info))
 
 
@@ -115,17 +114,10 @@ def _describe(config: RunConfig) -> BackendInfo | str:
         return str(error)
 
 
-def _copy(folder: Path) -> Journal:
-    """The journal of this folder, on a copy. Raises OSError, OutputError and ManifestError."""
-    with tempfile.TemporaryFile("a+b") as copy:
-        with suppress(FileNotFoundError), open(open_to_read(folder / RESULTS), "rb") as file:
-            shutil.copyfileobj(file, copy, 1 << 20)
-        copy.flush()
-        return Journal(folder, copy=copy.fileno())
-
-
 def _unfinished(path: Path, journal: Journal) -> list[str]:
     """The outputs that were in work when a run ended."""
+    if not path.is_dir():
+        return []
     folder = OutputFolder(path)
     try:
         folder.prepare()  # it is there, so nothing is made
@@ -160,6 +152,8 @@ def _resume(
     info: BackendInfo,
     own: OwnPictures,
     recorded: RecordedOutputs,
+    *,
+    merged: MergedRecords | None,
 ) -> Resume:
     """As a run has it, but that files are compared by size and times. Raises UsageError as a run does."""
     fingerprints = Fingerprinter.for_run(config, model_identity(info, config), info.schedule, info.dtype)
@@ -172,6 +166,17 @@ def _resume(
         )
         if config.redo == "changed" and source.kind != "stdin":
             replacing.refuse(source)
+    before = None
+    if merged is not None:
+        before = merged.resume(
+            source,
+            replace(config, trust_journal=True),
+            fingerprints=fingerprints,
+            hashes=hashes,
+            shared=shared,
+            model=info.model,
+            at_once=source.kind != "stdin",
+        )
     return Resume(
         journal,
         config.output,
@@ -181,6 +186,7 @@ def _resume(
         trust=True,
         own=own,
         replacing=replacing,
+        merged=before,
     )
 
 

@@ -55,6 +55,7 @@ class LazyModel:
         self.backend = None
         self._checked = False
         resumed = config.redo == "failed" or (config.redo == "changed" and has_records(config.output))
+        resumed = resumed or config.tree is not None  # a shard may have no items, or all of them in the tree
         if source.kind == "stdin" and not self._came(describe):
             return
         if describe is None or not resumed or source.kind == "stdin":

@@ -359,4 +359,5 @@ class RunSession:
             summary=self.model.summary,
             tally=self._tally,
             backend=self.model.backend,
+            shard=self._source.shard_counts(),
         )

@@ -35,10 +35,10 @@ _BENCH = re.compile(r"(?<=joyedit bench )")
 LAYER, NANO_QKV = "double_blocks.0.attn.img_attn_qkv", (576, 192)
 """A layer of nano, and its shape."""
 
-PROGRAMS = {"joyedit", "hf", "make", "pip", "python", "find", "jq"}
+PROGRAMS = {"joyedit", "hf", "make", "pip", "python", "find", "jq", "sbatch", "torchrun"}
 """The programs that a document may call."""
 
-OTHER_FLAGS = {"--help"}
+OTHER_FLAGS = {"--help", "--array"}
 """Flags in running text that no command of joyedit lists."""
 
 

@@ -93,12 +93,12 @@ def test_a_file_that_comes_while_the_item_is_edited_stays(forks: Forks, tmp_path
     code = (
         "import sys, pathlib\n"
         "from joyedit.job.results import output_folder\n"
-        "put = output_folder._put\n"
+        "put = output_folder.put\n"
         "def late(folder, temporary, name, may_replace):\n"
         "    if name == 'a.png':\n"
         "        pathlib.Path('out/a.png').write_bytes(b'mine')\n"
         "    put(folder, temporary, name, may_replace)\n"
-        "output_folder._put = late\n"
+        "output_folder.put = late\n"
         "from joyedit.cli.main import main\n"
         "main(sys.argv[1:])\n"
     )

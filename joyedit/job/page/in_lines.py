@@ -11,6 +11,7 @@ from joyedit.job.data_picture import MOST_HELD, DataPicture, is_in_a_line
 from joyedit.job.own_files import RESULTS
 from joyedit.job.results.records import lines_of, parse
 from joyedit.job.results.safe_open import open_to_read
+from joyedit.job.results.shard_folders import whole_of
 from joyedit.job.source.sources import reopen
 from joyedit.job.spec import EditItem
 
@@ -29,7 +30,7 @@ def pictures_in_lines(
     if not wanted or stopped():
         return found
     try:
-        for item in reopen(report.get("asked"), out).items():
+        for item in reopen(report.get("asked"), whole_of(out)).items():
             for image in item.images if isinstance(item, EditItem) else ():
                 if isinstance(image, DataPicture) and image.sha256 in wanted and image.sha256 not in found:
                     found[image.sha256] = image

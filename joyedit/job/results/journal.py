@@ -120,6 +120,11 @@ class Journal:
         """Whether the last record of the id `name` is a failure."""
         return bool(self._places.get(name, 0) & 1)
 
+    def ids(self) -> list[str]:
+        """The ids that have a record, in the order of the file."""
+        with self._lock:
+            return sorted(self._places, key=lambda name: self._places[name] >> 1)
+
     def failures(self) -> Iterator[dict[str, Any]]:
         """The last record of each id that failed, in the order of the file."""
         with self._lock:
@@ -136,8 +141,12 @@ class Journal:
         return line
 
     def append_again(self, record: dict[str, Any]) -> None:
-        """Append an earlier record once more: it is the last one of its id then. Raises ValueError if it is no JSON."""
-        self._append(record["id"], line_of(record), has_failed=record["status"] != "ok")
+        """Append an earlier record, also of another journal: it is the last one of its id then.
+
+        Raises ValueError if it is no JSON.
+        """
+        has_failed = record["status"] != "ok"
+        self._append(record["id"], line_of(record), has_failed=has_failed, replaces=replaced_by(record))
 
     def _append(self, name: str, line: str, *, has_failed: bool, replaces: Iterable[str] = ()) -> None:
         data = memoryview(line.encode() + b"\n")

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from joyedit.errors import ItemError, OutputError, UsageError, os_reason
 from joyedit.job import failpoints
 from joyedit.job.hashing import sha256_of
-from joyedit.job.own_files import FAILED, REPORT, RESULTS, TEMPORARY_SUFFIX, is_temporary
+from joyedit.job.own_files import FAILED, REPORT, RESULTS, SHARDS, TEMPORARY_SUFFIX, is_in_shard, is_temporary
 from joyedit.job.results.safe_open import open_folder, own_folder, read_own, take_group
 
 # Errors that concern one name. Every other OSError (no space, quota, read-only, input/output) concerns the folder.
@@ -40,7 +40,7 @@ _NAME_ERRORS = frozenset(
 _REFUSED_NAMES = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 _NAME_REMEDY = "the disk of the output folder does not take this name: rename the picture, or use another disk with -o"
 _DISK_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE})
-_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES})
+NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES})
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -128,11 +128,11 @@ class OutputFolder:
         "write_failed" if Pillow refuses. Raises `OutputError` if the folder itself cannot be written. Other errors
         of `fill` pass through.
         """
-        parts = _parts(relative)
+        parts = parts_of(relative)
         # A name of its own: the item's name may have 255 bytes, which leaves no room for a suffix.
         temporary = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
         try:
-            with self._parent(parts, relative) as folder:
+            with self.parent(parts, relative) as folder:
                 try:
                     handle = os.open(temporary, _NEW, 0o666, dir_fd=folder)
                     with open(handle, "wb") as file:
@@ -145,7 +145,7 @@ class OutputFolder:
                             os.fsync(handle)
                         failpoints.reached("file.synced")
                     failpoints.reached("file.rename")
-                    _put(folder, temporary, parts[-1], may_replace)
+                    put(folder, temporary, parts[-1], may_replace)
                     failpoints.reached("file.renamed")
                 except BaseException:
                     with contextlib.suppress(OSError):
@@ -153,13 +153,13 @@ class OutputFolder:
                     raise
                 failpoints.reached("file.folder")
                 if flush:
-                    self._sync(folder)
+                    self.sync(folder)
                 failpoints.reached("file.done")
         except FileExistsError as error:
             message = f"the file {relative!r} is there already, and no record of joyedit names it"
             raise ItemError("output_taken", f"{message} ({TAKEN_REMEDY})") from error
         except OSError as error:
-            raise self._typed(error, relative) from error
+            raise self.typed(error, relative) from error
         return self.path.joinpath(*parts)
 
     def write_bytes(
@@ -190,15 +190,15 @@ class OutputFolder:
     def remove(self, relative: str) -> None:
         """Remove a file that is joyedit's own, if it is there."""
         with contextlib.suppress(OSError, ItemError):
-            parts = _parts(relative)
-            with self._parent(parts, relative, create=False) as folder:
+            parts = parts_of(relative)
+            with self.parent(parts, relative, create=False) as folder:
                 os.unlink(parts[-1], dir_fd=folder)
 
     def remove_picture(self, relative: str, size: int, sha256: str) -> bool:
         """Remove a picture if its content is still the recorded one. Says whether it did."""
         try:
-            parts = _parts(relative)
-            with self._parent(parts, relative, create=False) as folder:
+            parts = parts_of(relative)
+            with self.parent(parts, relative, create=False) as folder:
                 handle = os.open(parts[-1], _READ, dir_fd=folder)
                 with open(handle, "rb", buffering=0) as file:
                     status = os.fstat(handle)
@@ -210,14 +210,16 @@ class OutputFolder:
         return True
 
     def clean(self) -> int:
-        """Remove the unfinished files that a killed run left behind. Returns their number.
+        """Remove the unfinished files that a killed run left behind, but for those of shards. Returns their number.
 
         Those that only a colleague may remove stay. Call it only with the lock held: another run's files look the
         same. Raises `OutputError`.
         """
         count = 0
         try:
-            for _, _, names, folder in os.fwalk(".", dir_fd=self.handle):
+            for place, folders, names, folder in os.fwalk(".", dir_fd=self.handle):
+                if place == f"./{SHARDS}":  # each has a lock of its own
+                    folders[:] = [name for name in folders if not is_in_shard(f"{SHARDS}/{name}")]
                 for name in names:
                     if is_temporary(name):
                         with contextlib.suppress(PermissionError, FileNotFoundError):
@@ -228,7 +230,7 @@ class OutputFolder:
         return count
 
     @contextlib.contextmanager
-    def _parent(self, parts: Sequence[str], relative: str, *, create: bool = True) -> Iterator[int]:
+    def parent(self, parts: Sequence[str], relative: str, *, create: bool = True) -> Iterator[int]:
         """A handle of the folder of this file, by way of all folders between."""
         folder = os.dup(self.handle)
         try:
@@ -253,19 +255,21 @@ class OutputFolder:
             raise
         with contextlib.suppress(FileExistsError):  # another thread was first
             os.mkdir(name, dir_fd=folder)
-            self._sync(folder)
+            self.sync(folder)
         inner = os.open(name, _FOLDER, dir_fd=folder)
         take_group(inner, folder)
         return inner
 
-    def _sync(self, folder: int) -> None:
+    def sync(self, folder: int) -> None:
+        """Flush the entries of a folder with this handle. Raises OSError."""
         if not sync_folder(folder):
             self.note = (
                 "the file system of the output folder cannot flush folders: after a power cut, "
                 "run the same command again to edit what was lost"
             )
 
-    def _typed(self, error: OSError, relative: str) -> ItemError | OutputError:
+    def typed(self, error: OSError, relative: str) -> ItemError | OutputError:
+        """The error at a file as one of an item, if it concerns the name, or else of the folder."""
         if error.errno is None:  # Pillow raises its own errors as OSError without a number
             return ItemError("write_failed", f"cannot write {relative!r}: {error}")
         if error.errno in _NAME_ERRORS:
@@ -284,7 +288,7 @@ def _make(path: Path) -> None:
         take_group(made, parent)
 
 
-def _parts(relative: str) -> tuple[str, ...]:
+def parts_of(relative: str) -> tuple[str, ...]:
     """The parts of a name below the folder. Raises `ItemError` if it leads out."""
     name = PurePosixPath(relative)
     if not name.parts or name.is_absolute() or ".." in name.parts or "\0" in relative:
@@ -292,13 +296,13 @@ def _parts(relative: str) -> tuple[str, ...]:
     return name.parts
 
 
-def _put(folder: int, temporary: str, name: str, may_replace: Callable[[], bool] | None) -> None:
+def put(folder: int, temporary: str, name: str, may_replace: Callable[[], bool] | None) -> None:
     """Give a complete file its final name. Raises FileExistsError for a file that stays."""
     if may_replace is not None:
         try:
             os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)  # refuses a name that is taken
         except OSError as error:
-            if not isinstance(error, FileExistsError) and error.errno not in _NO_HARD_LINKS:
+            if not isinstance(error, FileExistsError) and error.errno not in NO_HARD_LINKS:
                 raise
             # Without hard links, the moment between this look and the renaming is the best there is.
             if _exists(folder, name) and not may_replace() and not _have_one_content(folder, temporary, name):

@@ -21,6 +21,7 @@ from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.records import mask_seen, output_of, settings_of
+from joyedit.job.results.shard_folders import whole_of
 from joyedit.job.results.shared import Shared
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem
@@ -217,7 +218,7 @@ class Replacing:
         return (
             f"this run would replace {what} in {self._folder}, {why}; for example {first} "
             f"(add --update to replace the pictures that differ, or --overwrite to edit all items again, "
-            f"or keep them and choose another folder: -o {_free_name(self._folder)})"
+            f"or keep them and choose another folder: -o {_free_name(whole_of(self._folder))})"
         )
 
 

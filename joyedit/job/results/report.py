@@ -112,7 +112,8 @@ class Report:
     record, or a finished picture that differs from what was asked (null: only the end of the source would tell).
     `missing` were counted at the start and did not come. `error` is what stopped the run. `batches` and
     `images_per_second` count this run alone; the latter is all finished pictures over all the time after loading.
-    `asked` is what the ids of the items depend on, and the hash of what they share.
+    `asked` is what the ids of the items depend on, and the hash of what they share. Of the run of a shard, `shard`
+    holds its number, `of` how many there are, its items, and the items of all shards (null: nobody counted them).
 
     `seconds` is the time by the clock, `stages` the time in each stage (the sum over all threads for reading
     and writing), `waited` the time in which the device waited for pictures to be read or written. Stages
@@ -167,6 +168,7 @@ class Report:
     settings: Settings
     notes: tuple[str, ...]
     versions: Mapping[str, str | None]
+    shard: Mapping[str, int | None] | None = None
 
     def __post_init__(self) -> None:
         assert self.items == self.ok + self.failed, "the counts of items do not add up"
@@ -186,6 +188,8 @@ class Report:
                 f"{self.items}: {self.ok} ok, {self.failed} failed" + (f" ({failures})" if failures else ""),
             ),
         ]
+        if self.shard is not None:
+            rows.insert(0, ("shard", shard_text(self.shard)))
         if self.skipped:
             rows.append(("done before", f"{self.skipped} of them"))
         if self.left:
@@ -227,6 +231,13 @@ class Report:
         rows.append(("schedule", self.schedule))
         rows.append(("output", printable(self.output)))
         return rows
+
+
+def shard_text(shard: Mapping[str, int | None]) -> str:
+    """`3 of 16: 312 of 5,000 items`, without the counts where nobody counted."""
+    text = f"{shard['number']} of {shard['of']}"
+    items, whole = shard["items"], shard["whole"]
+    return text if items is None or whole is None else f"{text}: {items:,} of {whole:,} items"
 
 
 def versions() -> dict[str, str | None]:

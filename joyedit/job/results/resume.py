@@ -37,7 +37,8 @@ class Resume:
     `redo` is that of `RunConfig`, `update` and `trust` its `update` and `trust_journal`. With `trust`, an input whose
     size and times are the recorded ones counts as unchanged, and so does a picture that has the recorded size.
     `replacing` tells which finished pictures stay; None lets all of them be replaced. `own` tells which pictures were
-    in work when a run ended: their records may be missing.
+    in work when a run ended: their records may be missing. `merged` decides for items that have no record here: those
+    of a shard may be finished in the output folder of all shards.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Resume:
         trust: bool,
         own: OwnPictures,
         replacing: Replacing | None = None,
+        merged: Resume | None = None,
     ) -> None:
+        self._merged = merged
         self._journal = journal
         self._earlier = EarlierIds(journal)
         self._inside = os.path.join(folder, "")
@@ -61,12 +64,18 @@ class Resume:
         self._trust = trust
         self._own = own
         self._replacing = replacing
-        self.again = 0
-        """How many items with a finished picture are edited again, because something about them has changed."""
+        self._again = 0
         self._lock = threading.Lock()
+
+    @property
+    def again(self) -> int:
+        """How many items with a finished picture are edited again, because something about them has changed."""
+        return self._again + (0 if self._merged is None else self._merged.again)
 
     def decide(self, item: EditItem) -> Decision:
         """What this run does with the item."""
+        if self._merged is not None and self._earlier.final(item) is None:
+            return self._merged.decide(item)
         if self._redo == "all" or (self._redo == "changed" and not len(self._journal)):
             return "edit"
         last = self._earlier.final(item)
@@ -94,7 +103,7 @@ class Resume:
             return "keep"
         if not has_failed and self._is_readable(item):
             with self._lock:
-                self.again += 1
+                self._again += 1
         return "edit"
 
     def given_up_code(self, item: EditItem) -> str:
@@ -105,7 +114,8 @@ class Resume:
     def finished(self, item: EditItem) -> dict[str, Any] | None:
         """The record of the item's finished picture, also under another default id; None if it has none."""
         found = (self._journal.finished(name) for name in (item.id, *item.other_ids))
-        return next((record for record in found if record is not None), None)
+        own = next((record for record in found if record is not None), None)
+        return self._merged.finished(item) if own is None and self._merged is not None else own
 
     def _decide_finished(self, item: EditItem, record: dict[str, Any]) -> Decision:
         """For an item with a finished picture, where only failed items are edited."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.job.results.fingerprint import OUTPUT_VERSION, Fingerprinter
+from joyedit.job.results.shard_folders import whole_of
 from joyedit.job.results.verify import asked_of
 from joyedit.job.source.source import Source
 
@@ -69,10 +70,11 @@ class Shared(NamedTuple):
 def shared_by_all(source: Source, output: Path, fingerprints: Fingerprinter) -> Shared:
     """What all items of a run share. A retry has that of the run whose failed items it edits.
 
-    The path of standard input is in the current folder, to which its own paths are relative.
+    All shards of a source share one thing, which holds where they are merged too. The path of standard input is in the
+    current folder, to which its own paths are relative.
     """
     before = Shared.read(asked_of(source, output).get("shared"))
-    return before or Shared.of(fingerprints, source.shared(), source=source.name, output=output)
+    return before or Shared.of(fingerprints, source.shared(), source=source.name, output=whole_of(output))
 
 
 def _hash(text: str, digits: int) -> str:

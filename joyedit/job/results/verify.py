@@ -17,10 +17,20 @@ from typing import Any
 
 from joyedit.errors import ItemError, OutputError, UsageError, first_line, os_reason, place
 from joyedit.job.hashing import sha256_of
-from joyedit.job.own_files import FAILED, OWN_NAMES, REPORT, RESULTS, is_page_folder, is_temporary
+from joyedit.job.own_files import (
+    FAILED,
+    OWN_NAMES,
+    REPORT,
+    RESULTS,
+    SHARDS,
+    is_in_shard,
+    is_page_folder,
+    is_temporary,
+)
 from joyedit.job.pictures.decode import load_picture
 from joyedit.job.results.records import damaged_lines, error_code, final_records, mask_path, output_of, read_journal
 from joyedit.job.results.safe_open import open_to_read, read_own
+from joyedit.job.results.shard_folders import refuse_unmerged, whole_of
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.sources import Source, reopen
 from joyedit.job.spec import EditItem, FailedItem
@@ -63,6 +73,7 @@ class Counts:
 
 def require_journal(folder: Path) -> None:
     """Raises `UsageError` for what is no output folder of joyedit, `OutputError` for one that may not be read."""
+    refuse_unmerged(folder)
     if not (folder / RESULTS).is_file():
         raise UsageError(f"{folder}: this is no output folder of joyedit (it has no {RESULTS})")
     if not os.access(folder / RESULTS, os.R_OK):
@@ -106,6 +117,13 @@ def verify(folder: Path, counts: Counts, source: str | None = None) -> Iterator[
 
 
 def _mismatches(folder: Path, counts: Counts, source: str | None) -> Iterator[Mismatch]:
+    names = Names()
+    yield from folder_mismatches(folder, counts, names)
+    yield from _items(folder, counts, names, source)
+
+
+def folder_mismatches(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
+    """What does not match within this folder, whatever the source; `names` gets the names that its records hold."""
     damaged, torn = damaged_lines(folder / RESULTS)
     for number in damaged:
         message = f"line {number} is no record: joyedit passes over it"
@@ -113,14 +131,12 @@ def _mismatches(folder: Path, counts: Counts, source: str | None) -> Iterator[Mi
     if torn:
         message = f"{torn} bytes follow the last complete record"
         yield Mismatch(kind="torn_journal", message=message, file=RESULTS)
-    names = _Names()
     yield from _records(folder, counts, names)
     yield from _files(folder, counts, names)
-    yield from _items(folder, counts, names, source)
 
 
 @dataclass(frozen=True, slots=True)
-class _Names:
+class Names:
     """All names that the records hold: ids (and whether the source has them), outputs, absolute paths of inputs."""
 
     ids: dict[str, bool] = field(default_factory=dict)
@@ -133,18 +149,24 @@ class _Names:
         return item.id if item.id in self.ids else next((one for one in others if self.ids.get(one) is False), None)
 
 
-def _items(folder: Path, counts: Counts, names: _Names, source: str | None) -> Iterator[Mismatch]:
-    report = read_report(folder)
+def asked_for(folder: Path, report: dict[str, Any], source: str | None) -> object:
+    """What `reopen` makes the source of: that of the last run, or the one of the name `source`."""
     asked = report.get("asked")
-    if source is not None:
-        before = asked if isinstance(asked, dict) else {}
-        kept = {key: value for key, value in before.items() if key not in ("given", "list")}
-        is_list = source.startswith("@") and not os.path.lexists(source)
-        path = os.path.abspath(source[1:] if is_list else source)
-        asked = {"format": _format(folder), **kept, "path": path, "limit": None} | ({"list": True} if is_list else {})
+    if source is None:
+        return asked
+    before = asked if isinstance(asked, dict) else {}
+    kept = {key: value for key, value in before.items() if key not in ("given", "list")}
+    is_list = source.startswith("@") and not os.path.lexists(source)
+    path = os.path.abspath(source[1:] if is_list else source)
+    return {"format": _format(folder), **kept, "path": path, "limit": None} | ({"list": True} if is_list else {})
+
+
+def _items(folder: Path, counts: Counts, names: Names, source: str | None) -> Iterator[Mismatch]:
+    report = read_report(folder)
+    asked = asked_for(folder, report, source)
     try:
         expected = left = 0
-        for item in reopen(asked, folder).items():
+        for item in reopen(asked, whole_of(folder)).items():
             expected += 1
             known = names.known(item)
             if known is not None:
@@ -187,7 +209,7 @@ def _format(folder: Path) -> str:
     return "png"
 
 
-def _records(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
+def _records(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
     waiting: deque[Future[Mismatch | None]] = deque()
     failed: set[str] = set()
     with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="joyedit-verify") as pool:
@@ -252,11 +274,11 @@ def check_record(folder: Path, record: dict[str, Any]) -> Mismatch | None:
     return None
 
 
-def _files(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
+def _files(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
     root = os.path.abspath(folder)
     earlier: dict[str, str] | None = None  # read when the first file is found that no last record names
     for parent, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not is_page_folder(os.path.join(parent, name)))
+        folders[:] = sorted(name for name in folders if not _is_apart(root, parent, name))
         for name in sorted(files):
             path = os.path.join(parent, name)
             relative = os.path.relpath(path, root).replace(os.sep, "/")
@@ -275,6 +297,15 @@ def _files(folder: Path, counts: Counts, names: _Names) -> Iterator[Mismatch]:
                 else:
                     message = "an earlier record names this file; the picture of this item has another name now"
                     yield Mismatch(kind="earlier_picture", message=message, id=owner, file=relative)
+
+
+def _is_apart(root: str, parent: str, name: str) -> bool:
+    """Whether a folder holds no pictures of this output folder: a page's, and a shard's that is not merged."""
+    path = os.path.join(parent, name)
+    if is_page_folder(path):
+        return True
+    is_shard = parent == os.path.join(root, SHARDS) and is_in_shard(f"{SHARDS}/{name}")
+    return is_shard and os.path.isfile(os.path.join(path, RESULTS))
 
 
 def _earlier_outputs(folder: Path) -> dict[str, str]:

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
 from joyedit.job.boxes import box_text, read_box
-from joyedit.job.data_picture import DataPicture, Reference
+from joyedit.job.data_picture import DataPicture
 from joyedit.job.plan import failed
 from joyedit.job.source.columns import kept_columns
 from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.default_ids import Uses
 from joyedit.job.source.item_cells import CellEdit, cell_edits
-from joyedit.job.source.item_names import ItemNames
+from joyedit.job.source.item_names import CellName, ItemNames
 from joyedit.job.source.line_matrix import matrix_of_line
-from joyedit.job.source.line_pictures import SHOWN_DATA, images_of, mask_problem, of_mask, take_pictures
+from joyedit.job.source.line_pictures import images_of, mask_problem, of_mask, shown_paths, take_pictures
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet, wishes_of
 from joyedit.job.source.matrix import SWEPT, Cell, Matrix
@@ -39,9 +39,7 @@ from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
 
 _UNSAID = (None, None, None)
 _SHOWN_TEXT = 2000
-_SHOWN_PATH = 1000
 _TOO_LONG = Problem(f"this item has more than {MAX_ITEM >> 20} MiB beside its pictures")
-_SHOWN_IMAGES = 20
 
 
 class _Built(NamedTuple):
@@ -102,6 +100,8 @@ class ItemBuilder:
         self._box = options.default_box
         self.counted = 0
         """How many items all records so far make."""
+        self.in_shard = 0
+        """How many of them are of the shard, where the source is for one."""
         tree = OutputTree(options.output)
         self._base = base or ""
         self._pictures = PictureFinder(base or "", tree, look=look)
@@ -171,21 +171,12 @@ class ItemBuilder:
         name = built.name or self._names.failed(None if line is None else line.id, number)
         return FailedItem(
             id=name,
-            images=() if line is None else self._shown_paths(line),
+            images=() if line is None else shown_paths(line, self._pictures),
             instruction="" if line is None else cut(line.instruction or "", _SHOWN_TEXT),
             origin=Origin(file=self._file, line=number or None),
             code="bad_line",
             message=message,
         )
-
-    def _shown_paths(self, line: Line) -> tuple[Reference, ...]:
-        """The paths of a line that is no item, as its record shows them: the first few, the long ones cut."""
-        return tuple(self._shown_path(image) for image in images_of(line)[:_SHOWN_IMAGES])
-
-    def _shown_path(self, image: str) -> Reference:
-        if not is_plain(image) and is_data(image):
-            return DataPicture(cut(image, SHOWN_DATA), "", b"")
-        return Path(cut(self._pictures.find(image).path, _SHOWN_PATH))
 
     def _build(self, record: Record, *, make: bool = True) -> _Built:
         """Checks the record and takes its names; makes the items if `make` is set and there is no problem."""
@@ -214,12 +205,11 @@ class ItemBuilder:
         if mask is not None:
             _add(problems, mask_problem(len(pictures), asked.size))
             problems += self._names.of_input(mask)
-        facts = None
-        if self._names.outputs.has_template:
-            facts = partial(self._facts, pictures[0].path if pictures else "", record.line, values, columns)
-        named = [(edit.cell, None if facts is None else partial(facts, edit)) for edit in edits]
+        facts = partial(self._facts, pictures[0].path if pictures else "", record.line, values, columns)
+        has_template = self._names.outputs.has_template
+        named = [(edit.cell, partial(facts, edit) if has_template else None) for edit in edits]
         names = self._names.give(line, values, pictures, max(record.line, 1), named, problems=problems)
-        self.counted += len(names.cells)
+        self._count(names.cells)
         if problems or not make:
             swept = () if line.seeds is None and line.sweep is None else [edit.cell for edit in edits]
             return _Built([], problems, line, names.id, edits[0].instruction, missing, loras, swept)
@@ -247,6 +237,11 @@ class ItemBuilder:
             for name, edit in zip(names.cells, edits, strict=True)
         ]
         return _Built(items, problems, line, names.id, edits[0].instruction, missing, loras)
+
+    def _count(self, cells: Sequence[CellName]) -> None:
+        if self._options.shard is not None:
+            self.in_shard += self._options.count_in_shard([cell.id for cell in cells], self.counted)
+        self.counted += len(cells)
 
     def _asked_size(self, line: Line, settings: Settings, problems: list[Problem]) -> AskedSize:
         """The size of an item. Most lines say nothing of it, and have that of the run."""

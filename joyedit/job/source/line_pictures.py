@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from joyedit.errors import Problem
-from joyedit.job.data_picture import DataPicture
+from joyedit.job.data_picture import DataPicture, Reference
 from joyedit.job.sizes import Size
 from joyedit.job.source.data_uris import DataUriError, is_data, picture_of
+from joyedit.job.source.picture_finder import PictureFinder
+from joyedit.job.source.problems import cut
 from joyedit.job.source.schema import Line
 from joyedit.job.source.written_paths import is_plain
 
 SHOWN_DATA = 100
 """So many characters of a picture that stands in a line are shown where it is told of."""
+_SHOWN_PATH = 1000
+_SHOWN_IMAGES = 20
 
 
 def images_of(line: Line) -> list[str]:
     """The pictures of a line, in its order, whether it says `image` or `images`."""
     return [line.image] if line.image is not None else line.images or []
+
+
+def shown_paths(line: Line, finder: PictureFinder) -> tuple[Reference, ...]:
+    """The paths of a line that is no item, as its record shows them: the first few, the long ones cut."""
+    return tuple(_shown_path(image, finder) for image in images_of(line)[:_SHOWN_IMAGES])
+
+
+def _shown_path(image: str, finder: PictureFinder) -> Reference:
+    if not is_plain(image) and is_data(image):
+        return DataPicture(cut(image, SHOWN_DATA), "", b"")
+    return Path(cut(finder.find(image).path, _SHOWN_PATH))
 
 
 def of_mask(problem: Problem) -> Problem:

@@ -83,6 +83,7 @@ class ManifestSource(Source):
             loras=builder.loras,
             matrix=builder.matrix,
             lines=lines,
+            in_shard=builder.in_shard,
         )
 
     def outline(self) -> SourceSummary:

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from joyedit.job.own_files import is_own_file, is_temporary
+from joyedit.job.own_files import SHARDS, is_in_shard, is_own_file, is_temporary
 from joyedit.job.pictures.can_write import can_write
 
 EXTENSIONS: Mapping[str, tuple[str, ...]] = {
@@ -72,6 +72,8 @@ def name_problem(name: str) -> str | None:
     problem = earlier_problem(name)
     if problem is None and (foreign := _FOREIGN.search(name)) is not None:
         return f"contains {foreign[0]}, which no name on Windows can hold"
+    if problem is None and name[: len(SHARDS)].lower() == SHARDS and is_in_shard(fold(name)):
+        return "lies in the folder of a shard, where joyedit itself writes"
     return problem
 
 
@@ -124,7 +126,7 @@ def earlier_name(name: str) -> str:
 
 def _made(name: str) -> str:
     parts = [_safe_part(part) for part in name.split("/") if part not in ("", ".", "..")]
-    if parts and is_own_file(fold(parts[0])):
+    if parts and (is_own_file(fold(parts[0])) or is_in_shard(fold("/".join(parts)))):
         parts[0] += "_"
     made = "/".join(parts)
     if not made or made.isspace():

@@ -28,7 +28,7 @@ class SourceSummary:
     the one of such items (None: each must have its own). `lines` counts what the lines of a manifest
     say themselves: none of them as long as they are to come; None where there are no lines. `loras` are those of items
     that name none themselves, `lora_sets` the sets that items have; None as long as nobody has read them. `matrix` is
-    what multiplies the items; `items` counts them all.
+    what multiplies the items; `items` counts them all. Of a source for a shard they are those of the shard.
     """
 
     items: int | None
@@ -64,6 +64,9 @@ class Source(ABC):
         """Who gives the settings that neither flags nor the checkpoint give."""
         self._counted: int | None = None
         self._given = 0
+        self._in_shard: int | None = None
+        self.whole: int | None = None
+        """The items of all shards, after the first complete pass over the items of one; else None."""
 
     @abstractmethod
     def check(self) -> SourceSummary:
@@ -84,6 +87,7 @@ class Source(ABC):
             "exclude": list(self.options.exclude),
             **self._of_columns(self.options.columns.as_json()),
             **self._of_names(),
+            **({} if self.options.shard is None else {"shard": [self.options.shard.number, self.options.shard.of]}),
         }
 
     def shared(self) -> dict[str, Any]:
@@ -132,11 +136,33 @@ class Source(ABC):
         return made | ({"text_to_image": True} if self.options.text_to_image else {})
 
     def items(self) -> Iterator[EditItem | FailedItem]:
-        """The items in order, at most `limit`. An item that has become wrong since the check is a failed item."""
-        self._given = 0
+        """The items in order, at most `limit`. An item that has become wrong since the check is a failed item.
+
+        Of a source for a shard those of the shard: `limit` counts the items of all shards.
+        """
+        self._given, shard = 0, self.options.shard
+        if shard is None:
+            for item in islice(self._items(), self.options.limit):
+                self._given += 1
+                yield item
+            return
+        whole = 0
         for item in islice(self._items(), self.options.limit):
-            self._given += 1
-            yield item
+            whole += 1
+            if shard.holds(item.id):
+                self._given += 1
+                yield item
+        self.whole, self._in_shard = whole, self._given
+
+    def shard_counts(self) -> dict[str, int | None] | None:
+        """Number, `of`, items and items of all shards, where the source is for a shard; None where it is not.
+
+        The last two are None before a complete pass.
+        """
+        shard = self.options.shard
+        if shard is None:
+            return None
+        return {"number": shard.number, "of": shard.of, "items": self._in_shard, "whole": self.whole}
 
     def counted_missing(self) -> int:
         """How many items the last check counted that the last pass of `items` did not give, once that has ended.
@@ -159,11 +185,17 @@ class Source(ABC):
         matrix: Matrix | None = None,
         lines: LineSettings | None = None,
         has_own_loras: bool = False,
+        in_shard: int | None = None,
     ) -> SourceSummary:
-        """`has_own_loras`: lines that nobody has read may name LoRAs."""
+        """`has_own_loras`: lines that nobody has read may name LoRAs. `in_shard`: the items of the shard (None: to be
+        counted here).
+        """
         limit = self.options.limit
         if items is not None and limit is not None:
             items = min(items, limit)
+        if items is not None and self.options.shard is not None:  # only the ids tell how many are of the shard
+            whole, items = items, sum(1 for _ in self.items()) if in_shard is None else in_shard
+            self.whole, self._in_shard = whole, items
         if items is not None:
             self._counted = items
         return SourceSummary(

@@ -6,13 +6,14 @@ Precedence: item > command line > recipe > a manifest's `defaults:` > LoRA > che
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from joyedit.errors import Problem, UsageError
 from joyedit.job.boxes import read_box
 from joyedit.job.pictures.can_write import NEEDS, can_write
+from joyedit.job.shard import Shard
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
 from joyedit.job.source.matrix import MOST_CELLS, Matrix
@@ -81,6 +82,8 @@ class SourceOptions:
     """The LoRAs of the command line."""
     mask: str | None = None
     """The path of the mask of items without one of their own, from the current folder."""
+    shard: Shard | None = None
+    """The part of the items that is asked for; None for all of them."""
     shelf: LoraShelf = field(default_factory=LoraShelf, compare=False)
     """What finds LoRAs."""
 
@@ -95,6 +98,11 @@ class SourceOptions:
         if self.recipe is None or not self.recipe.takes_box:
             return None
         return read_box(self.recipe_values.get(BOX, self.recipe.parameters[BOX].default))
+
+    def count_in_shard(self, ids: Sequence[str], before: int) -> int:
+        """How many of these items are of the shard and within the limit, where so many items came before them."""
+        counting = ids if self.limit is None else ids[: max(0, self.limit - before)]
+        return 0 if self.shard is None else sum(map(self.shard.holds, counting))
 
     def check(self) -> None:
         """Raises UsageError for options that cannot work with any source."""

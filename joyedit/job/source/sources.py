@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError
+from joyedit.job.shard import Shard
 from joyedit.job.source.beside_pictures import list_of, text_of_one
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.data_uris import is_data
@@ -139,6 +140,14 @@ def _seed(given: dict[str, Any], place: int) -> int | None:
     return seed if isinstance(seed, int) and 0 <= seed <= MOST_SEED else None
 
 
+def _shard(given: dict[str, Any]) -> Shard | None:
+    """The shard that a run was asked for."""
+    match given.get("shard"):
+        case [int(number), int(of)]:
+            return Shard.read(f"{number}/{of}")
+    return None
+
+
 def reopen(asked: object, output: Path) -> Source:
     """A source with the same ids, from what `Source.asked` gave; for nothing else than these ids.
 
@@ -166,6 +175,7 @@ def reopen(asked: object, output: Path) -> Source:
         template=BY_ID if given.get("named") is True else None,
         flags=Settings(seed=_seed(given, 0)),
         checkpoint=Settings(seed=_seed(given, 1)),
+        shard=_shard(given),
         look=False,
     )
     options.check()

@@ -9,6 +9,7 @@ from joyedit.job.hashing import HashCache
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.given_up import KILLED
 from joyedit.job.results.journal import Journal
+from joyedit.job.results.merged_records import MergedRecords
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
 from joyedit.job.results.recorded_outputs import RecordedOutputs
@@ -32,6 +33,7 @@ class Admission:
         self._recorded = RecordedOutputs(journal)
         left = [one.output for one in self.in_work.before.values()]
         self.own = OwnPictures(journal, self._recorded, folder.path, left)
+        self._merged = None if config.tree is None else MergedRecords(config.tree)
         self._folder = folder
         self._journal = journal
         self._config = config
@@ -58,6 +60,17 @@ class Admission:
             )
             if at_once and config.redo == "changed":
                 replacing.refuse(source)
+        merged = None
+        if self._merged is not None:
+            merged = self._merged.resume(
+                source,
+                config,
+                fingerprints=fingerprints,
+                hashes=hashes,
+                shared=self.shared,
+                model=model,
+                at_once=at_once,
+            )
         return Resume(
             self._journal,
             self._folder.path,
@@ -67,6 +80,7 @@ class Admission:
             trust=config.trust_journal,
             own=self.own,
             replacing=replacing,
+            merged=merged,
         )
 
     def admit(self, item: EditItem) -> bool:
@@ -106,3 +120,5 @@ class Admission:
     def close(self) -> None:
         """The end of the run."""
         self.in_work.close()
+        if self._merged is not None:
+            self._merged.close()

@@ -143,6 +143,7 @@ class RunStats:
         summary: SourceSummary,
         tally: Tally,
         backend: LoadedModel | None,
+        shard: Mapping[str, int | None] | None = None,
     ) -> Report:
         """The report as it stands now. `backend` is None where no model was loaded."""
         now = self._clock.now()
@@ -155,6 +156,7 @@ class RunStats:
             seconds=now - self._start,
             source=source,
             asked=self.asked,
+            shard=shard,
             output=str(config.output),
             left=_left(ending, None if backend is None else summary.items, tally),
             passed_over=summary.passed.count,

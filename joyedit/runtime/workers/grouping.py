@@ -5,16 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from joyedit.errors import JoyeditError
+from joyedit.errors import JoyeditError, UsageError
 from joyedit.job.spec import RunConfig
+from joyedit.runtime.model import is_fake
 from joyedit.runtime.parallel.layout import ParallelName, choose_parallel
+from joyedit.runtime.workers.gpus import places_of
 from joyedit.runtime.workers.place import Place
 from joyedit.weights.describe import describe
 from joyedit.weights.wanted import NETWORKS, Wanted
 
 HEADS = 32
 """Attention heads of the published DiT."""
+
+
+def with_places(config: RunConfig, gpus: str | None) -> tuple[RunConfig, tuple[Place, ...]]:
+    """The places of single devices that `--gpus` stands for, and the configuration of a run with them.
+
+    Raises UsageError and DeviceError, also for what they cannot do together.
+    """
+    fake, wish = is_fake(config.model), config.parallel
+    places = () if gpus is None else places_of(gpus, config.device, is_fake=fake)
+    if wish in ("guidance", "sequence"):
+        if not places:
+            raise UsageError(f"--parallel {wish} is for several GPUs (add --gpus all, or leave it out)")
+        if fake:
+            raise UsageError(f"--parallel {wish}: the fake model is in one process alone (use --parallel data)")
+        grouped(places, wish, config)  # what cannot be is told before anything else
+    return replace(config, workers=max(1, len(places)), parallel="data" if fake else wish), places
 
 
 def grouped(places: Sequence[Place], wish: ParallelName, config: RunConfig) -> tuple[Place, ...]:

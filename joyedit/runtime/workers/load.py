@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from joyedit.job.spec import RunConfig
 from joyedit.runtime.model import DescribeModel, LoadModel, describe_without_loading, is_fake
-from joyedit.runtime.parallel.layout import ParallelName
 from joyedit.runtime.protocol import BackendInfo, LoadedModel
 from joyedit.runtime.workers.fleet import Fleet, config_of, of_several
 from joyedit.runtime.workers.grouping import grouped
@@ -15,14 +14,14 @@ from joyedit.runtime.workers.one_question import ask_worker
 from joyedit.runtime.workers.place import Place
 
 
-def fleet_loader(places: Sequence[Place], parallel: ParallelName = "data", *, one_by_one: bool) -> LoadModel:
+def fleet_loader(places: Sequence[Place], *, one_by_one: bool) -> LoadModel:
     """The function that starts the workers, at these places of one device each or in groups of them.
 
     `one_by_one`: the source may wait for a result before the next item.
     """
 
     def load(config: RunConfig) -> LoadedModel:
-        return Fleet(grouped(places, parallel, config), config, one_by_one=one_by_one)
+        return Fleet(grouped(places, config.parallel, config), config, one_by_one=one_by_one)
 
     return load
 

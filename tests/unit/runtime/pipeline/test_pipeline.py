@@ -132,6 +132,9 @@ class Items:
     def shared(self) -> dict[str, Any]:
         return {}
 
+    def shard_counts(self) -> None:
+        return None
+
     def counted_missing(self) -> int:
         return 0
 
