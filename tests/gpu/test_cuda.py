@@ -304,8 +304,6 @@ def test_a_pipelined_run_gives_the_pictures_of_single_edits(
             assert levels_apart(got, alone) <= 1, n
 
 
-@pytest.mark.parametrize("fused", ["auto", "off"])
-@pytest.mark.parametrize("offload", ["none", "blocks"])
 def test_weights_read_straight_to_the_device(diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are those of the mapped files, whatever the size of the pinned pieces."""
 
@@ -333,6 +331,8 @@ def test_weights_read_straight_to_the_device(diffusers_checkpoint: Path, monkeyp
     assert sum(read) > sum(tensor.nbytes for tensor in mapped.values())  # twice most of them
 
 
+@pytest.mark.parametrize("fused", ["auto", "off"])
+@pytest.mark.parametrize("offload", ["none", "blocks"])
 def test_loras_merged_for_a_run_or_for_a_batch(
     diffusers_checkpoint: Path, tmp_path: Path, fused: str, offload: str
 ) -> None:
