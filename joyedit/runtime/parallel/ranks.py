@@ -75,6 +75,7 @@ class GroupRanks:
         self.guidance: RankExchange | None = None
         self.sequence: RankExchange | None = None
         timeout = timedelta(seconds=place.timeout)
+        _count_groups_anew()
         dist.init_process_group(
             "nccl" if self._cuda else "gloo",
             init_method=f"file://{place.folder.resolve() / RENDEZVOUS}",
@@ -141,6 +142,15 @@ def _own_exchange(groups: Sequence[Sequence[int]], rank: int, timeout: timedelta
         if rank in members:
             found = RankExchange(group, members, rank)
     return found
+
+
+def _count_groups_anew() -> None:
+    """Ranks find each other by the number of a group, which torch counts in each process, also where one failed to
+    start. It has no public way to begin again.
+    """
+    world: Any = getattr(dist.distributed_c10d, "_world", None)
+    if world is not None and not dist.is_initialized():
+        world.group_count = 0
 
 
 def _options() -> Any:
