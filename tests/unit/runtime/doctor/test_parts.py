@@ -217,7 +217,8 @@ def test_a_gpu(report: Examination) -> None:
     assert device.tell_device(report, config()) == CUDA
     assert report.findings == []
     assert report.facts["device"]["text"] == (
-        "cuda (H100), 70.0 GB of 80.0 GB free, compute capability 9.0; GPU 0 of 2, CUDA_VISIBLE_DEVICES chooses, --gpus all takes all"
+        "cuda (H100), 70.0 GB of 80.0 GB free, compute capability 9.0; GPU 0 of 2, CUDA_VISIBLE_DEVICES chooses, "
+        "--gpus all takes all"
     )
     assert report.facts["torch"]["text"].endswith("built for CUDA 13.0, sees CUDA device")
 
