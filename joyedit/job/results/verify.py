@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -165,37 +165,52 @@ def _items(folder: Path, counts: Counts, names: Names, source: str | None) -> It
     report = read_report(folder)
     asked = asked_for(folder, report, source)
     try:
-        expected = left = 0
-        for item in reopen(asked, whole_of(folder)).items():
-            expected += 1
-            known = names.known(item)
-            if known is not None:
-                names.ids[known] = True
-                continue
-            left += 1
-            message = f"this item has no record ({place(item.origin.file, item.origin.line)})"
-            yield Mismatch(kind="no_record", message=message, id=item.id)
+        yield from missing_items(reopen(asked, whole_of(folder)).items(), counts, names)
     except (UsageError, OSError) as error:
         if source is not None:
             raise UsageError(str(error)) from error
         counts.unread = first_line(error)
-        yield from _items_by_number(report, counts)
+        yield from missing_by_number(expected_items(report), counts)
         return
+    if source is not None and counts.unknown:
+        yield from unknown_ids(folder, names)
+
+
+def missing_items(
+    items: Iterable[EditItem | FailedItem], counts: Counts, names: Names, also: Callable[[str], str] = lambda name: ""
+) -> Iterator[Mismatch]:
+    """The items of a source that have no record; `also` says more of one, by its id. Then the counts stand.
+
+    Raises what `items` raises.
+    """
+    expected = left = 0
+    for item in items:
+        expected += 1
+        known = names.known(item)
+        if known is not None:
+            names.ids[known] = True
+            continue
+        left += 1
+        message = f"this item has no record ({place(item.origin.file, item.origin.line)}){also(item.id)}"
+        yield Mismatch(kind="no_record", message=message, id=item.id)
     counts.expected, counts.left = expected, left
     counts.unknown = sum(not in_source for in_source in names.ids.values())
-    if source is not None and counts.unknown:
-        for record in final_records(folder / RESULTS):
-            if not names.ids.get(record["id"]):
-                yield Mismatch(kind="unknown_id", message="the source has no item of this id", id=record["id"])
 
 
-def _items_by_number(report: dict[str, Any], counts: Counts) -> Iterator[Mismatch]:
+def unknown_ids(folder: Path, names: Names) -> Iterator[Mismatch]:
+    """Records of this folder whose items the source does not have."""
+    for record in final_records(folder / RESULTS):
+        if not names.ids.get(record["id"]):
+            yield Mismatch(kind="unknown_id", message="the source has no item of this id", id=record["id"])
+
+
+def missing_by_number(expected: int | None, counts: Counts) -> Iterator[Mismatch]:
     """Compares numbers only, because the source cannot be read."""
-    counts.expected = expected_items(report)
-    if counts.expected is not None:
-        counts.left = max(0, counts.expected - counts.records)
+    counts.expected = expected
+    if expected is not None:
+        counts.left = max(0, expected - counts.records)
         if counts.left:
-            yield Mismatch(kind="no_record", message=f"{counts.left} of {counts.expected} items have no record")
+            yield Mismatch(kind="no_record", message=f"{counts.left} of {expected} items have no record")
 
 
 def _format(folder: Path) -> str:

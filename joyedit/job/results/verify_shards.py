@@ -9,12 +9,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from joyedit.errors import UsageError, first_line, place
+from joyedit.errors import UsageError, first_line
 from joyedit.job.own_files import RESULTS
-from joyedit.job.results.records import final_records
 from joyedit.job.results.shard_folders import ShardFolder, shard_folders
 from joyedit.job.results.shard_status import whole_by
-from joyedit.job.results.verify import Counts, Mismatch, Names, asked_for, folder_mismatches, read_report
+from joyedit.job.results.verify import (
+    Counts,
+    Mismatch,
+    Names,
+    asked_for,
+    folder_mismatches,
+    missing_by_number,
+    missing_items,
+    read_report,
+    unknown_ids,
+)
 from joyedit.job.shard import Shard, number_of
 from joyedit.job.source.sources import reopen
 
@@ -78,34 +87,23 @@ def _items(
     begun = {one.shard for one in folders}
     of = {one.shard.of for one in folders}
     only = of.pop() if len(of) == 1 else None
+
+    def also(name: str) -> str:
+        if only is None:
+            return ""
+        shard = Shard(only, number_of(name, only))
+        return f": shard {shard}" + ("" if shard in begun else ", which has not begun")
+
     try:
-        expected = left = 0
-        for item in reopen(asked, out).items():
-            expected += 1
-            known = names.known(item)
-            if known is not None:
-                names.ids[known] = True
-                continue
-            left += 1
-            message = f"this item has no record ({place(item.origin.file, item.origin.line)})"
-            if only is not None:
-                shard = Shard(only, number_of(item.id, only))
-                message += f": shard {shard}" + ("" if shard in begun else ", which has not begun")
-            yield Mismatch(kind="no_record", message=message, id=item.id)
+        yield from missing_items(reopen(asked, out).items(), counts, names, also)
     except (UsageError, OSError) as error:
         if source is not None:
             raise UsageError(str(error)) from error
         counts.unread = first_line(error)
-        counts.expected = max((whole for one in folders if (whole := whole_by(one)) is not None), default=None)
-        if counts.expected is not None:
-            counts.left = max(0, counts.expected - counts.records)
-            if counts.left:
-                yield Mismatch(kind="no_record", message=f"{counts.left} of {counts.expected} items have no record")
+        wholes = (whole for one in folders if (whole := whole_by(one)) is not None)
+        yield from missing_by_number(max(wholes, default=None), counts)
         return
-    counts.expected, counts.left = expected, left
-    counts.unknown = sum(not in_source for in_source in names.ids.values())
     if source is not None and counts.unknown:
         for folder in [out, *(one.path for one in folders)]:
-            for record in final_records(folder / RESULTS) if (folder / RESULTS).is_file() else ():
-                if not names.ids.get(record["id"]):
-                    yield Mismatch(kind="unknown_id", message="the source has no item of this id", id=record["id"])
+            if (folder / RESULTS).is_file():
+                yield from unknown_ids(folder, names)
