@@ -34,7 +34,8 @@ from joyedit.job.results.journal import Journal
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.shared import Shared
-from joyedit.job.spec import Batch, EditItem, ItemResult, Origin, RunConfig, Sampling, Seen, Stamp
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import Batch, EditItem, ItemResult, Origin, Sampling, Seen, Stamp
 from joyedit.options import RunOptions
 from joyedit.request import build_request
 from joyedit.runtime.fake import FakeBackend, FakeLatents

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from joyedit.job.pictures import machine_memory
 from joyedit.job.results.report import host_peak_memory
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.quantities import memory_bytes
 from joyedit.runtime.bench import BenchConfig, batch_of

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from joyedit.job.results.report import host_peak_memory
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.quantities import memory_bytes
 from joyedit.runtime.bench import BenchConfig, batch_of
 from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem
 from joyedit.models.dit import DiT
 from joyedit.models.rope import TokenGrid, rope_table
 from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend

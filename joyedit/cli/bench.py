@@ -17,7 +17,8 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
     from pathlib import Path
 
     from joyedit.errors import UsageError
-    from joyedit.job.spec import BASE_SIZES, RunConfig
+    from joyedit.job.run_config import RunConfig
+    from joyedit.job.spec import BASE_SIZES
     from joyedit.quantities import memory_bytes
     from joyedit.runtime.bench import BenchConfig, bench
 

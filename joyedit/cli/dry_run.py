@@ -16,7 +16,8 @@ from joyedit.job.plan import failed, planner
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import line_of
 from joyedit.job.results.report import seconds_text
-from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import Batch, EditItem, FailedItem
 from joyedit.request import Request
 from joyedit.runtime.earlier_run import EarlierRun, Rates, earlier_run
 from joyedit.runtime.lazy_model import with_outlook

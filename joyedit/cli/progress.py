@@ -23,7 +23,8 @@ from joyedit.cli.streams import Pump
 from joyedit.job.results.records import line_of, output_of
 from joyedit.job.results.report import seconds_text
 from joyedit.job.results.resume import Decision
-from joyedit.job.spec import ItemResult, RunConfig
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import ItemResult
 from joyedit.options import JsonName
 from joyedit.printable import printable
 from joyedit.request import Request

@@ -22,8 +22,9 @@ from joyedit.job.fit import bucket_of_least_loss, fit_to, parse_size, result_siz
 from joyedit.job.masks import mask_fault
 from joyedit.job.parts import Parts, parts_of
 from joyedit.job.pictures.decode import header_size
+from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
-from joyedit.job.spec import Batch, EditItem, FailedItem, PanoramaName, RunConfig, SizedItem
+from joyedit.job.spec import Batch, EditItem, FailedItem, PanoramaName, SizedItem
 
 BatchSize = int | Callable[[Size], int]
 """The number of items in a full batch, or a function that gives it for the target's (height, width)."""

@@ -260,66 +260,6 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
-    """Everything about a run that does not concern one item alone. `batch_size` None means auto.
-
-    `dit`, `encoder` and `vae` name files or folders of single networks, `tokenizer` a folder; what they leave open is
-    that of `model`. `redo` says which of the items with a record the run edits again: those that changed, all of them,
-    or those that failed. `update` allows to replace finished pictures that differ for another reason than their own
-    line or picture: flags, a recipe, the model, another source. With `trust_journal` a file whose size and times are
-    the recorded ones counts as unchanged. `memory` bounds the bytes of the device that joyedit uses; None stands for
-    all that is free. `offload` overrides the plan of what stays there. `max_duration` and `read_timeout` are seconds.
-    The run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
-    come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
-    `expected_items` is how many there are; `expected_guidance` is False where guidance is off for all of them. The
-    work is shared by `workers` devices, each with a process of its own; 1 is this process alone. `parallel` is what
-    they do. `host_memory` bounds the bytes of the machine's memory that weights may wait in; None stands for all
-    that is free. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where
-    items differ, `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards,
-    where the run edits one shard into `output`; what has finished records there is done.
-    """
-
-    output: Path
-    tree: Path | None = None
-    model: str | None = None
-    dit: str | None = None
-    encoder: str | None = None
-    vae: str | None = None
-    tokenizer: str | None = None
-    batch_size: int | None = None
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    attention: AttentionName = "auto"
-    compile: SwitchName = "auto"
-    fused: SwitchName = "auto"
-    offload: OffloadName = "auto"
-    memory: int | None = None
-    schedule: Literal["auto", "original", "diffusers"] = "auto"
-    format: FormatName = "png"
-    quality: int | None = None
-    metadata: MetadataName = "keep"
-    keep_unedited: bool = False
-    register: bool = False
-    panorama: PanoramaName = "whole"
-    window: int = 256
-    redo: Literal["changed", "all", "failed"] = "changed"
-    update: bool = False
-    trust_journal: bool = False
-    max_duration: float | None = None
-    max_pixels: int = MAX_PIXELS
-    read_timeout: float = READ_TIMEOUT
-    expected_steps: float | None = None
-    largest: int | None = None
-    expected_items: int | None = None
-    expected_guidance: bool = True
-    workers: int = 1
-    parallel: Literal["auto", "data", "guidance", "sequence"] = "auto"
-    host_memory: int | None = None
-    merged_loras: tuple[Lora, ...] = ()
-    lora_sets: tuple[tuple[Lora, ...], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ItemResult:
     """The final state of one item; it becomes the item's line in results.jsonl.
 

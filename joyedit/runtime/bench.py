@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.job.buckets import choose_bucket
-from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem
 from joyedit.models import flops
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import random_backend

@@ -31,8 +31,9 @@ from joyedit.job.results.resume import Resume
 from joyedit.job.results.shared import shared_by_all
 from joyedit.job.results.unfinished import Unfinished
 from joyedit.job.results.verify import read_report
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.sources import Source
-from joyedit.job.spec import EditItem, RunConfig
+from joyedit.job.spec import EditItem
 from joyedit.runtime.model import describe_without_loading, is_fake, model_identity
 from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 from joyedit.runtime.protocol import BackendInfo

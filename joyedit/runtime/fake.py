@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from joyedit.errors import CheckpointError, DeviceError, ItemError
+from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
-from joyedit.job.spec import RunConfig
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, HostTimestamp, OutOfMemory, ReadyBatch
 
 ROOM = "JOYEDIT_FAKE_ROOM"

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from joyedit.job.results.journal import has_records
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import SourceStoppedError, SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
-from joyedit.job.spec import RunConfig
 from joyedit.runtime.model import DescribeModel, FetchModel, LoadModel, model_identity
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.interrupts import INTERRUPTS

@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from joyedit.errors import CheckpointError, JoyeditError, UsageError
-from joyedit.job.spec import RunConfig, Settings
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import Settings
 from joyedit.runtime.protocol import Backend, BackendInfo, LoadedModel
 from joyedit.weights.defaults import HUB_EDIT, HUB_SIZE, NANO, local_folder
 from joyedit.weights.find import Found

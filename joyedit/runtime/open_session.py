@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from joyedit.job.pictures.decode import allow_pixels
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import SourceStoppedError
-from joyedit.job.spec import RunConfig
 from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.model import DescribeModel, FetchModel, LoadModel
 from joyedit.runtime.pipeline.clock import StageClock

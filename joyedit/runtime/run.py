@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from joyedit.errors import JoyeditError, OutputError, system_limit
 from joyedit.job.results.report import Report
-from joyedit.job.spec import Batch, FailedItem, RunConfig
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import Batch, FailedItem
 from joyedit.runtime.model import DescribeModel, FetchModel, LoadModel
 from joyedit.runtime.open_session import open_session
 from joyedit.runtime.pipeline.clock import StageClock

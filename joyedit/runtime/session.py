@@ -21,8 +21,9 @@ from joyedit.job.results.retry import write_failed
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.shared import shared_by_all
 from joyedit.job.results.verify import asked_of
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import SourceStoppedError
-from joyedit.job.spec import Batch, EditItem, FailedItem, RunConfig
+from joyedit.job.spec import Batch, EditItem, FailedItem
 from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker

@@ -59,7 +59,7 @@ def test_every_option_is_in_the_reference() -> None:
     page = command_reference.page()
     spelled = {
         node.value
-        for path in [PACKAGE / "options.py", *(PACKAGE / "cli").glob("*.py")]
+        for path in [*(PACKAGE / "options").glob("*.py"), *(PACKAGE / "cli").glob("*.py")]
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Constant) and re.fullmatch(r"--?[a-z][a-z-]*", str(node.value))
     }

@@ -81,7 +81,7 @@ def test_a_signal_in_the_middle_of_reading_is_no_end_of_the_input(
 
     monkeypatch.setattr(StoppableStream, "_read_more", interrupted)
     with lines.open("rb") as file:
-        monkeypatch.setattr("joyedit.request._stdin", lambda: file)
+        monkeypatch.setattr("joyedit.request.build._stdin", lambda: file)
         with pytest.raises(SystemExit) as end:
             main(RUN)
     assert end.value.code == 130, capsys.readouterr().err

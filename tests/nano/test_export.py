@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.loading import load_backend
 from nano.export import export_diffusers
 from support.checkpoints import write_tokenizer

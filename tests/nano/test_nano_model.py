@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import eval_nano
 import pytest
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.weights.defaults import checkpoint_defaults, nano_folder

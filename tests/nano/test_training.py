@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.attention import Spans, TextLengths, join, sdpa_attention, separate
 from joyedit.models.qwen_loading import load_image_processor, load_tokenizer
 from joyedit.models.qwen_prompts import Prompt

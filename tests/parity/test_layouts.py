@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.loading import load_backend
 from support import single_files as single
 from support.checkpoints import write_original

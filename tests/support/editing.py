@@ -12,7 +12,8 @@ from PIL import Image
 
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.pictures.fitted import cropped_to
-from joyedit.job.spec import EditItem, Lora, Origin, RunConfig, Sampling, SizedItem
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import EditItem, Lora, Origin, Sampling, SizedItem
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.protocol import ReadyBatch

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from joyedit.errors import ItemError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.parallel.follow import follow

@@ -14,7 +14,8 @@ import joyedit
 from joyedit import errors
 from joyedit.api import Editor
 from joyedit.errors import ItemError, UsageError
-from joyedit.job.spec import RunConfig, Settings
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents
 from joyedit.runtime.protocol import ReadyBatch
 from support.editing import levels_apart, picture

@@ -53,7 +53,7 @@ PACKAGES = {
 """Installed packages that a room may import."""
 
 NO_TORCH = (
-    "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options.py", "replay.py", "request.py",
+    "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options", "replay.py", "request",
     "quantities.py",
     "api.py",
     "job", "cli", "runtime/pipeline",

@@ -137,7 +137,7 @@ def build(tokenizer: Any, seed: int) -> tuple[VAE, DiT, TextEncoder]:
 
 def load_exported(folder: Path, vae: VAE, dit: DiT, encoder: TextEncoder) -> None:
     """Fill the networks from a checkpoint that was exported from such networks."""
-    from joyedit.job.spec import RunConfig
+    from joyedit.job.run_config import RunConfig
     from joyedit.runtime.joyimage.loading import load_backend
 
     saved = load_backend(RunConfig(output=Path("."), model=str(folder), device="cpu", dtype="fp32"))

@@ -27,7 +27,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joyedit.job.spec import EditItem, MetadataName, RunConfig
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import EditItem, MetadataName
 
 OUTPUT_VERSION = 2
 """Raise it with a change that makes other pictures of the same inputs. joyedit then edits all items again."""

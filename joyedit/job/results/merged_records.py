@@ -22,8 +22,8 @@ from joyedit.job.results.replacing import Replacing
 from joyedit.job.results.resume import Resume
 from joyedit.job.results.safe_open import open_to_read
 from joyedit.job.results.shared import Shared
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import Source
-from joyedit.job.spec import RunConfig
 
 
 def copied_journal(folder: Path) -> Journal:

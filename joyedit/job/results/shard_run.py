@@ -9,9 +9,9 @@ from dataclasses import replace
 from joyedit.errors import UsageError
 from joyedit.job.results.shard_folders import folder_of, refuse_other_parts, whole_of
 from joyedit.job.results.verify import read_report
+from joyedit.job.run_config import RunConfig
 from joyedit.job.shard import Shard
 from joyedit.job.shard_choice import chosen_shard
-from joyedit.job.spec import RunConfig
 
 
 def as_shard(

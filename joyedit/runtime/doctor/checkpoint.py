@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.printable import gigabytes
 from joyedit.runtime.doctor.findings import Examination
 from joyedit.runtime.doctor.host import free_bytes

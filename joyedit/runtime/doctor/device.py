@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from joyedit.errors import DeviceError, first_line
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.config import DiTConfig
 from joyedit.printable import gigabytes
 from joyedit.runtime.doctor import nvidia

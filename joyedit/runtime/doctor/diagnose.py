@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source_options import BUILT_IN
-from joyedit.job.spec import RunConfig, Settings
+from joyedit.job.spec import Settings
 from joyedit.runtime.doctor.checkpoint import open_networks, stands_for_published, tell_checkpoint
 from joyedit.runtime.doctor.findings import Examination
 from joyedit.runtime.doctor.host import tell_disks, tell_host

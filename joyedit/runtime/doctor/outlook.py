@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from joyedit.job.results.report import seconds_text
-from joyedit.job.spec import RunConfig, Settings
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import Settings
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE

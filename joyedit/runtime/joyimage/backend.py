@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.job.results.report import host_peak_memory
+from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
-from joyedit.job.spec import AttentionName, Lora, RunConfig
+from joyedit.job.spec import AttentionName, Lora
 from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT

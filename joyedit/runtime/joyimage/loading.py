@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from joyedit.errors import CheckpointError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.qwen_loading import load_tokenizer

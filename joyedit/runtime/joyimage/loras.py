@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from joyedit.errors import CheckpointError, ItemError
-from joyedit.job.spec import Lora, RunConfig
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import Lora
 from joyedit.models.dit import DiT
 from joyedit.models.lora import LowRank, merge
 from joyedit.weights.lora_file import LayerShapes, LoraFile, layer_shapes, open_lora

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from joyedit.errors import DeviceError
-from joyedit.job.spec import AttentionName, RunConfig
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import AttentionName
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder

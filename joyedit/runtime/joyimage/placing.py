@@ -10,7 +10,7 @@ import torch
 
 from joyedit.errors import DeviceError
 from joyedit.job.pictures import machine_memory
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.parallel.links import link_to_first

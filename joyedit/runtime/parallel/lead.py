@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.errors import DeviceError, first_line
+from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
-from joyedit.job.spec import RunConfig
 from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.joyimage.pixels import PendingPictures

@@ -17,8 +17,9 @@ from joyedit.job.results.replacing import Replacing
 from joyedit.job.results.resume import Resume
 from joyedit.job.results.shared import Shared
 from joyedit.job.results.unfinished import DEATHS, Unfinished
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.sources import Source
-from joyedit.job.spec import Batch, EditItem, RunConfig
+from joyedit.job.spec import Batch, EditItem
 
 
 class Admission:

@@ -23,8 +23,9 @@ from joyedit.job.pictures.fitted import is_whole, taken_out
 from joyedit.job.pictures.masked import Masked, mask_in, mask_of, with_mask, with_own_pixels
 from joyedit.job.pictures.metadata import metadata_of
 from joyedit.job.pictures.unedited import changed_mask, mask_of_result, with_unedited
+from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
-from joyedit.job.spec import RunConfig, Seen
+from joyedit.job.spec import Seen
 from joyedit.runtime.protocol import ReadyItem
 
 _RGB = 4

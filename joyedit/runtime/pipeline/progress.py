@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from joyedit.job.results.resume import Decision
-from joyedit.job.spec import ItemResult, RunConfig
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import ItemResult
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.weights.hub import Download
 

@@ -22,8 +22,8 @@ from joyedit.errors import (
 from joyedit.job.clock import utc_now
 from joyedit.job.results.report import Idle, Report, StageWork, State, WorkerWork, host_peak_memory, versions
 from joyedit.job.results.run_counts import Tally
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.sources import SourceSummary
-from joyedit.job.spec import RunConfig
 from joyedit.runtime.pipeline.clock import Busy, StageClock
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, LoadedModel
 

@@ -29,8 +29,9 @@ from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import loras_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.resume import earlier_picture
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.names import EXTENSIONS
-from joyedit.job.spec import EditItem, RunConfig, Seen
+from joyedit.job.spec import EditItem, Seen
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import Edited

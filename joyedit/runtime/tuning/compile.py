@@ -13,7 +13,7 @@ from functools import partial
 import torch
 
 from joyedit.errors import first_line
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.attention import TextLengths
 from joyedit.models.dit import DiT
 from joyedit.runtime.tuning.measurements import make_cache_folder

@@ -16,8 +16,8 @@ from typing import Any
 
 from joyedit.errors import DeviceError
 from joyedit.job.pictures import machine_memory
+from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
-from joyedit.job.spec import RunConfig
 from joyedit.runtime.pipeline.threads import StoppedError
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.runtime.workers import messages

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from joyedit.errors import JoyeditError, os_reason
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.parallel.layout import Layout
 from joyedit.runtime.parallel.place import Place
 from joyedit.runtime.protocol import Backend

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from joyedit.errors import JoyeditError, UsageError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.model import is_fake
 from joyedit.runtime.parallel.layout import ParallelName, choose_parallel
 from joyedit.runtime.workers.gpus import places_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.model import DescribeModel, LoadModel, describe_without_loading, is_fake
 from joyedit.runtime.protocol import BackendInfo, LoadedModel
 from joyedit.runtime.workers.fleet import Fleet, config_of, of_several

@@ -8,8 +8,9 @@ from typing import Literal
 
 from PIL import Image
 
+from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
-from joyedit.job.spec import RunConfig, SizedItem
+from joyedit.job.spec import SizedItem
 from joyedit.runtime.parallel.layout import ALONE, Layout
 from joyedit.runtime.pipeline.running_batch import Span
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, ReadyBatch, ReadyItem

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 from typing import Any, Literal, overload
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.runtime.workers import messages
 from joyedit.runtime.workers.faults import InWorkerError

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from joyedit.errors import ItemError, JoyeditError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.model import backend_loader, describe_without_loading
 from joyedit.runtime.pipeline.edit import BatchEditor
 from joyedit.runtime.protocol import Backend, GroupLost, ReadyBatch

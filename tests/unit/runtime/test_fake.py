@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from joyedit.errors import UsageError
-from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, Settings, SizedItem
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import EditItem, Origin, Sampling, Settings, SizedItem
 from joyedit.runtime.fake import FakeBackend
 from joyedit.runtime.model import backend_loader, model_settings
 from joyedit.runtime.protocol import ReadyBatch

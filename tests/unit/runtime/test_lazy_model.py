@@ -11,6 +11,7 @@ from PIL import Image
 
 from joyedit.errors import DeviceError, ManifestError
 from joyedit.job.results.records import read_journal
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.matrix import Axis, Matrix
@@ -18,7 +19,7 @@ from joyedit.job.source.schema import Line
 from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.sources import open_source
-from joyedit.job.spec import ItemResult, RunConfig, Settings
+from joyedit.job.spec import ItemResult, Settings
 from joyedit.runtime.fake import FakeBackend
 from joyedit.runtime.lazy_model import with_outlook
 from joyedit.runtime.model import describe_without_loading, model_identity

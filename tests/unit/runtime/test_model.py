@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joyedit.errors import CheckpointError, JoyeditError, UsageError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime import model
 from joyedit.runtime.model import describe_without_loading, folder_identity
 from joyedit.weights import regular_files

@@ -16,9 +16,10 @@ from PIL import Image
 from joyedit.errors import DeviceError, ManifestError, OutputError, Problem, UsageError
 from joyedit.job.results import output_folder as output_module
 from joyedit.job.results.records import read_journal
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.matrix import Matrix
 from joyedit.job.source.passed_over import PassedOver
-from joyedit.job.spec import EditItem, FailedItem, ItemResult, Origin, RunConfig, Sampling, Settings
+from joyedit.job.spec import EditItem, FailedItem, ItemResult, Origin, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents
 from joyedit.runtime.pipeline import read as reading
 from joyedit.runtime.pipeline import write as writing

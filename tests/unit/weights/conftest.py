@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from joyedit.errors import CheckpointError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.loading import load_backend
 from support.hostile import Refused, linked_copy
 

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from joyedit.errors import CheckpointError, UsageError
-from joyedit.job.spec import RunConfig, Settings
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import Settings
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.weights.defaults import checkpoint_defaults

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from joyedit.errors import CheckpointError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.weights.defaults import checkpoint_defaults
 from joyedit.weights.find import detect

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models import qwen_loading
 from joyedit.models.config_values import ConfigError
 from joyedit.models.qwen_config import checked_image_processor

@@ -433,7 +433,7 @@ def test_shapes_that_give_no_config(original: Path, refused: Refused, name: str,
 
 
 def test_not_a_number_as_a_weight_is_the_models_own_affair(diffusers: Path) -> None:
-    from joyedit.job.spec import RunConfig
+    from joyedit.job.run_config import RunConfig
     from joyedit.runtime.joyimage.loading import load_backend
 
     state = load_file(diffusers / DIT)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from joyedit.errors import CheckpointError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.model import describe_without_loading
 from joyedit.weights.layouts import open_checkpoint
 from joyedit.weights.literals import PUBLISHED, read_literals

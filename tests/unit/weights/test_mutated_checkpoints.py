@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from joyedit.errors import CheckpointError, UsageError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.model import describe_without_loading, model_settings
 from joyedit.weights.wanted import Wanted

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.qwen_loading import load_image_processor, load_tokenizer
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend

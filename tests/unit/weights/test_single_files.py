@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from joyedit.errors import CheckpointError, UsageError
-from joyedit.job.spec import RunConfig, Settings
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import Settings
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.model import describe_without_loading, model_settings
 from joyedit.weights import hub_tokenizer, prompt_sources

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from joyedit.errors import CheckpointError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.config import DiTConfig
 from joyedit.runtime.doctor import checkpoint, device, host, nvidia, software
 from joyedit.runtime.doctor.findings import Examination

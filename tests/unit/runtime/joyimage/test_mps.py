@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from joyedit.errors import DeviceError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models import transfer
 from joyedit.runtime.joyimage import backend, placing
 from joyedit.runtime.joyimage.memory import available_bytes, empty_cache

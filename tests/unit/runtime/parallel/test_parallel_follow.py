@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from joyedit.errors import DeviceError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
 from joyedit.runtime.joyimage.backend import Encoded

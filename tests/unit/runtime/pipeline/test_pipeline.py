@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from joyedit.job.results.records import read_journal
+from joyedit.job.run_config import RunConfig
 from joyedit.job.source.matrix import Matrix
 from joyedit.job.source.passed_over import PassedOver
-from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, Settings
+from joyedit.job.spec import EditItem, Origin, Sampling, Settings
 from joyedit.runtime.fake import FakeBackend, FakeLatents, FakePending
 from joyedit.runtime.pipeline.edit import RUNNING_BATCHES
 from joyedit.runtime.protocol import DeviceStage, OutOfMemory, ReadyBatch

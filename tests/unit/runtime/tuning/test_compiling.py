@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.models.compiled_blocks import compiled_forward
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT

@@ -14,7 +14,7 @@ import pytest
 
 from joyedit.errors import CheckpointError, DeviceError, JoyeditError
 from joyedit.job.pictures import machine_memory
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.pipeline.threads import StoppedError
 from joyedit.runtime.workers import fleet as fleets
 from joyedit.runtime.workers import messages, process

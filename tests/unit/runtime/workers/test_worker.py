@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from joyedit.errors import CheckpointError, DeviceError, ItemError, ManifestError, Problem, UsageError
-from joyedit.job.spec import EditItem, Origin, RunConfig, Sampling, SizedItem
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem
 from joyedit.runtime.fake import FakeBackend, FakePending
 from joyedit.runtime.protocol import HostTimestamp, ReadyBatch
 from joyedit.runtime.workers import messages

@@ -14,7 +14,7 @@ import pytest
 from unit.runtime.workers.test_worker import Parent, batch
 
 from joyedit.errors import CheckpointError, DeviceError, JoyeditError, UsageError
-from joyedit.job.spec import RunConfig
+from joyedit.job.run_config import RunConfig
 from joyedit.runtime.fake import FakeBackend
 from joyedit.runtime.joyimage import loading
 from joyedit.runtime.parallel import follow as follows

@@ -1,125 +1,20 @@
-"""Every option of joyedit, spelled once: name, type, default, limits, and what the help says.
-
-The command line makes its flags from these classes (`cli/options.py`), the Python interface takes the same names
-as keywords, and `request` turns them into a checked request. Nothing heavy is imported here.
-"""
+"""The options of `joyedit run`."""
 
 from __future__ import annotations
 
-import types
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from joyedit.job.sizes import FitName
 from joyedit.job.spec import AttentionName, FormatName, MetadataName, OffloadName, PanoramaName, SwitchName
+from joyedit.options.option import option
 from joyedit.runtime.parallel.layout import ParallelName
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
 JsonName = Literal["new", "all"]
-SizeName = Literal["tiny", "small", "full"]
-
-_KEY = "option"
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """How an option is given on the command line, and which numbers it takes.
-
-    `flags` are its spellings; the long one is used in messages. `least` and `most` bound a number. `bare` is the
-    value of a flag that is given without one; None for a flag that always needs its value.
-    """
-
-    flags: tuple[str, ...]
-    help: str
-    metavar: str | None = None
-    least: int | None = None
-    most: int | None = None
-    envvar: str | None = None
-    show_default: bool = True
-    bare: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The long flag: `--steps`."""
-        return next((flag for flag in self.flags if flag.startswith("--")), self.metavar or "")
-
-
-def option(default: Any, *flags: str, help: str, **more: Any) -> Any:
-    """A field of an options class. `more` are fields of `Option`."""
-    return field(default=default, metadata={_KEY: Option(flags, help, **more)})
-
-
-def same_as(options: type, name: str) -> Any:
-    """The option of this name of another class, for a second command."""
-    known = next(one for one in fields(options) if one.name == name)
-    return field(default=known.default, metadata=known.metadata)
-
-
-def option_of(options: type, name: str) -> Option:
-    """The `Option` of a field. Raises KeyError for a field that is none."""
-    found: Option = options.__dataclass_fields__[name].metadata[_KEY]  # type: ignore[attr-defined]
-    return found
-
-
-def names_of(options: type) -> list[str]:
-    """The names of all options of a class, in order."""
-    return [one.name for one in fields(options) if _KEY in one.metadata]
-
-
-def faults_of(options: Any) -> list[str]:
-    """What is wrong with the values, by type, choices and limits: one sentence for each. Python gives any value."""
-    hints = get_type_hints(type(options))
-    faults = []
-    for name in names_of(type(options)):
-        fault = _fault(option_of(type(options), name), hints[name], getattr(options, name))
-        if fault:
-            faults.append(fault)
-    return faults
-
-
-def fault_of_text(options: type, name: str, text: str) -> str:
-    """What is wrong with the value of an option as it was typed; an empty text if nothing is."""
-    hint = get_type_hints(options)[name]
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    value: Any = text
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                value = kind(text)
-            except ValueError:
-                value = text
-    return _fault(option_of(options, name), hint, value)
-
-
-def _fault(known: Option, hint: Any, value: Any) -> str:
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None and type(None) in get_args(hint):
-            return ""
-        hint = next(one for one in get_args(hint) if one is not type(None))
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        return "" if value in choices else f"{known.name} must be {_one_of(choices)}, not {value!r}"
-    if get_origin(hint) is tuple:
-        return "" if isinstance(value, tuple) else f"{known.name} must be a tuple, not {value!r}"
-    kinds: dict[Any, tuple[type, ...]] = {float: (int, float)}
-    if not isinstance(value, kinds.get(hint, (hint,))) or (isinstance(value, bool) and hint is not bool):
-        return f"{known.name} must be {_KINDS[hint]}, not {value!r}"
-    if known.least is not None and value < known.least:
-        return f"{known.name} must be at least {known.least}, not {value}"
-    if known.most is not None and value > known.most:
-        return f"{known.name} must be at most {known.most}, not {value}"
-    return ""
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False", Path: "a path"}
-
-
-def _one_of(choices: tuple[Any, ...]) -> str:
-    *most, last = map(str, choices)
-    return f"{', '.join(most)} or {last}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -332,46 +227,3 @@ class RunOptions:
     )
     quiet: bool = option(False, "-q", "--quiet", help="Print nothing but errors.")
     verbose: bool = option(False, "-v", "--verbose", help="Print each finished item, and tracebacks of errors.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BenchOptions:
-    """The options of `joyedit bench`."""
-
-    size: SizeName = option("small", "--size", help="full is the published model, small has its proportions for a CPU.")
-    basesize: int | None = option(
-        None, "--basesize", metavar="256|512|768|1024", help="Size of the pictures. [default: 1024 for full, else 256]"
-    )
-    references: int = option(1, "--references", least=0, most=5, help="Reference pictures of an item.")
-    batch_size: int = option(1, "--batch-size", least=1, help="Items that go through the networks together.")
-    steps: int | None = option(None, "--steps", least=1, help="Steps of the whole edit. [default: 40 for full, else 8]")
-    rounds: int = option(5, "--rounds", least=1, help="Timed passes of each stage; the median counts.")
-    edits: int = option(1, "--edits", least=1, help="Timed passes of the whole edit.")
-    device: DeviceName = same_as(RunOptions, "device")
-    dtype: DtypeName = same_as(RunOptions, "dtype")
-    attention: AttentionName = same_as(RunOptions, "attention")
-    memory: str = same_as(RunOptions, "memory")
-    offload: OffloadName = same_as(RunOptions, "offload")
-    fused: SwitchName = same_as(RunOptions, "fused")
-    compile: SwitchName = same_as(RunOptions, "compile")
-    json: bool = option(False, "--json", help="Print one JSON object; the table goes to stderr then.")
-    verbose: bool = option(False, "-v", "--verbose", help="Print tracebacks of errors.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DoctorOptions:
-    """The options of `joyedit doctor`. None stands for an option that was not given."""
-
-    model: str | None = same_as(RunOptions, "model")
-    dit: str | None = same_as(RunOptions, "dit")
-    encoder: str | None = same_as(RunOptions, "encoder")
-    vae: str | None = same_as(RunOptions, "vae")
-    tokenizer: str | None = same_as(RunOptions, "tokenizer")
-    output: Path = option(Path("edited"), "-o", "--output", metavar="DIR", help="The folder for the edited pictures.")
-    device: DeviceName = same_as(RunOptions, "device")
-    dtype: DtypeName = same_as(RunOptions, "dtype")
-    memory: str = same_as(RunOptions, "memory")
-    offload: OffloadName = same_as(RunOptions, "offload")
-    basesize: int | None = same_as(RunOptions, "basesize")
-    json: bool = option(False, "--json", help="Print one JSON object.")
-    verbose: bool = option(False, "-v", "--verbose", help="Print tracebacks of errors.")

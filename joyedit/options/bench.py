@@ -1,0 +1,36 @@
+"""The options of `joyedit bench`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from joyedit.job.spec import AttentionName, OffloadName, SwitchName
+from joyedit.options.option import option, same_as
+from joyedit.options.run import DeviceName, DtypeName, RunOptions
+
+SizeName = Literal["tiny", "small", "full"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchOptions:
+    """The options of `joyedit bench`."""
+
+    size: SizeName = option("small", "--size", help="full is the published model, small has its proportions for a CPU.")
+    basesize: int | None = option(
+        None, "--basesize", metavar="256|512|768|1024", help="Size of the pictures. [default: 1024 for full, else 256]"
+    )
+    references: int = option(1, "--references", least=0, most=5, help="Reference pictures of an item.")
+    batch_size: int = option(1, "--batch-size", least=1, help="Items that go through the networks together.")
+    steps: int | None = option(None, "--steps", least=1, help="Steps of the whole edit. [default: 40 for full, else 8]")
+    rounds: int = option(5, "--rounds", least=1, help="Timed passes of each stage; the median counts.")
+    edits: int = option(1, "--edits", least=1, help="Timed passes of the whole edit.")
+    device: DeviceName = same_as(RunOptions, "device")
+    dtype: DtypeName = same_as(RunOptions, "dtype")
+    attention: AttentionName = same_as(RunOptions, "attention")
+    memory: str = same_as(RunOptions, "memory")
+    offload: OffloadName = same_as(RunOptions, "offload")
+    fused: SwitchName = same_as(RunOptions, "fused")
+    compile: SwitchName = same_as(RunOptions, "compile")
+    json: bool = option(False, "--json", help="Print one JSON object; the table goes to stderr then.")
+    verbose: bool = option(False, "-v", "--verbose", help="Print tracebacks of errors.")
