@@ -32,6 +32,7 @@ A record is one JSON object on one line:
     inputs_seen   for each reference, as joyedit read it: [sha256, bytes, mtime_ns, ctime_ns]; no times in a line
     planned_output   the output of a failed item; null for a finished item and for a line that is no item
     replaces      other ids that the item had before: their records do not count any more; only where there are some
+    earlier       for each of inputs the id of the item whose result it is, or null; only where there are some
     loras         paths of the LoRAs, in the order of settings; only where there are some
     columns       what --keep-columns carries from the source, by the names there; only where it does
     at            when the item was finished, in UTC
@@ -85,6 +86,8 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         if result.mask_seen is not None:
             seen, share = result.mask_seen
             more["mask"] |= {"share": share, "seen": [seen.sha256, *seen.stamp]}
+    if result.earlier:
+        more["earlier"] = list(result.earlier)
     more |= {} if result.columns is None else {"columns": result.columns}
     if result.loras:
         more["loras"] = list(result.loras)
