@@ -273,7 +273,7 @@ class ItemResult:
     the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
     is the (height, width) of the picture, `fit` says how the last reference was put into its bucket, and `drift` how
     far the model moved the picture. `parts` are those that were joined. `mask` is the address of the
-    mask, `mask_seen` what was read there. `earlier` is that of the item.
+    mask, `mask_seen` what was read there. `earlier` and `chain` are those of the item.
     """
 
     id: str
@@ -302,4 +302,5 @@ class ItemResult:
     mask: str | None = None
     mask_seen: SeenMask | None = None
     earlier: tuple[str | None, ...] = ()
+    chain: str | None = None
     columns: dict[str, Any] | None = field(default=None, hash=False)

@@ -211,10 +211,7 @@ class ItemBuilder:
         if sum(map(len, texts)) > MAX_ITEM:
             problems.append(_TOO_LONG)
         pictures, mask, missing = self._find_pictures(line, in_line, problems)
-        if edits[0].box is not None and len(pictures) != 1:
-            problems.append(Problem(f"a box is drawn on one picture, and this item has {len(pictures)}", key=BOX))
-        if not pictures:
-            _add(problems, self._left_empty(record.data))
+        self._check_count(len(pictures), edits[0].box is not None, record.data, problems)
         columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
         problems += wrong_loras
         settings, _ = self._edits.settings_with(loras)
@@ -232,8 +229,7 @@ class ItemBuilder:
         earlier = [links.earlier(one, problems) for one in wishes]
         self._count(names.cells)
         if problems or not make:
-            is_several = any(one is not None for one in (line.seeds, line.sweep, line.turns))
-            swept = [edit.cell for edit in edits] if is_several else ()
+            swept = [edit.cell for edit in edits] if _has_several(line) else ()
             return _Built([], problems, line, names.id, edits[0].instruction, missing, loras, swept, wishes)
         images = tuple([in_line[found.path] if found.path in in_line else Path(found.path) for found in pictures])
         items = [
@@ -261,6 +257,12 @@ class ItemBuilder:
             for name, edit, begins in zip(names.cells, edits, earlier, strict=True)
         ]
         return _Built(items, problems, line, names.id, edits[0].instruction, missing, loras)
+
+    def _check_count(self, pictures: int, has_box: bool, data: dict[str, object], problems: list[Problem]) -> None:
+        if has_box and pictures != 1:
+            problems.append(Problem(f"a box is drawn on one picture, and this item has {pictures}", key=BOX))
+        if not pictures:
+            _add(problems, self._left_empty(data))
 
     def _count(self, cells: Sequence[CellName]) -> None:
         if self._options.shard is not None:
@@ -332,6 +334,11 @@ class ItemBuilder:
         kept, problem = kept_columns(data, [name for name in data if self._schema.keeps(name)])
         _add(problems, problem)
         return kept
+
+
+def _has_several(line: Line) -> bool:
+    """Whether a line itself asks for several edits."""
+    return any(one is not None for one in (line.seeds, line.sweep, line.turns))
 
 
 def _add(problems: list[Problem], problem: Problem | None) -> None:

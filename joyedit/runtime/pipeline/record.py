@@ -214,6 +214,7 @@ class Recorder:
             replaces=self.earlier.replaced(item),
             loras=tuple(os.path.abspath(lora.file) for lora in item.loras),
             earlier=item.earlier,
+            chain=item.chain,
             columns=item.columns,
         )
 
