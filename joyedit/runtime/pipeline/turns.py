@@ -116,14 +116,14 @@ class Turns:
             group = self._groups.pop(name, None)
             if group is not None:
                 group.discard(name)
+                if not group:
+                    self._ready.extend(self._held_back.pop(id(group), ()))
             for later in self._later.pop(name, ()):
                 waiting = self._waiting[later]
                 waiting.open.discard(name)
                 if not waiting.open:
                     del self._waiting[later]
                     self._go_on(waiting.item, group)
-            if group is not None and not group:
-                self._ready.extend(self._held_back.pop(id(group), ()))
             self._changed.notify_all()
 
     def taken(self, batch: Batch) -> None:
