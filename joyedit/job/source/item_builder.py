@@ -21,7 +21,14 @@ from joyedit.job.source.item_cells import CellEdit
 from joyedit.job.source.item_names import CellName, ItemNames
 from joyedit.job.source.item_turns import images_with, turn_problems, wishes_of
 from joyedit.job.source.line_edits import LineEdits
-from joyedit.job.source.line_pictures import images_of, mask_problem, of_mask, shown_paths, take_pictures
+from joyedit.job.source.line_pictures import (
+    images_of,
+    mask_problem,
+    of_mask,
+    shown_paths,
+    take_pictures,
+    too_many_references,
+)
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.matrix import Cell, Matrix
@@ -261,6 +268,7 @@ class ItemBuilder:
     def _check_count(self, pictures: int, has_box: bool, data: dict[str, object], problems: list[Problem]) -> None:
         if has_box and pictures != 1:
             problems.append(Problem(f"a box is drawn on one picture, and this item has {pictures}", key=BOX))
+        _add(problems, too_many_references(pictures, self._options.most_references))
         if not pictures:
             _add(problems, self._left_empty(data))
 

@@ -144,7 +144,9 @@ def test_turns_and_other_keys() -> None:
     ]
     (told,) = problems(line("m", turns=["one"], box=[0, 0, 9, 9]))
     assert told.startswith("m.jsonl:1: a red box is drawn on one picture, and turns make several")
-    assert problems(line("m", turns=[])) == ["m.jsonl:1: turns must be a list of 1 to 64 instructions, not an empty list"]
+    assert problems(line("m", turns=[])) == [
+        "m.jsonl:1: turns must be a list of 1 to 64 instructions, not an empty list"
+    ]
     (told,) = problems(line("m", turns=["one", "two"]), line("n", "@m"))
     assert told == "m.jsonl:2: 'm' stands for several items (name one of them: '@m-turn1', '@m-turn2')"
 

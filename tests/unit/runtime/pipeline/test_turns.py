@@ -1,4 +1,4 @@
-"""Items wait for the results that they begin with: in any order of lines, together with their batch, without deadlock."""
+"""Items wait for the results that they begin with: in any order, together with their batch, without deadlock."""
 
 from __future__ import annotations
 
