@@ -1,0 +1,187 @@
+"""Linear layers of 8-bit weights and activations: E4M3 floats (fp8), or integers (int8).
+
+Each row has a scale of its own, and a value times its row's scale is what it stands for. The rows of activations are
+tokens, those of weights are output channels. So the product of a token depends on that token alone.
+
+Legend: R rows (tokens), K input channels, N output channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FP8 = torch.float8_e4m3fn
+INT8 = torch.int8
+MOST = {FP8: 448.0, INT8: 127.0}
+"""The largest value of each dtype."""
+LEAST = 1e-12
+"""A row whose values are all smaller, an empty token's say, is scaled as if this were its largest: no division by 0."""
+FAST_SUMS = True
+"""Sum products of fp8 in the tensor cores alone, which is faster than adding to fp32 now and then."""
+FEWEST_ROWS = 17
+"""torch's product of integers on CUDA takes no fewer rows."""
+
+
+class Quantised(NamedTuple):
+    """Rows of 8 bits: `values` (..., K), and `scales` (..., 1) in fp32."""
+
+    values: Tensor
+    scales: Tensor
+
+    def first(self, count: int) -> Quantised:
+        """Of (B, S, K), the first `count` tokens of each sample."""
+        return Quantised(self.values[:, :count], self.scales[:, :count])
+
+    def rows(self) -> Quantised:
+        """All rows in one dimension: (R, K) and (R, 1)."""
+        return Quantised(self.values.flatten(0, -2), self.scales.flatten(0, -2))
+
+    def parts(self, lengths: Sequence[int]) -> list[Quantised]:
+        """Of (R, K), consecutive rows of these numbers."""
+        pairs = zip(self.values.split(list(lengths)), self.scales.split(list(lengths)), strict=True)
+        return [Quantised(*pair) for pair in pairs]
+
+    def samples(self) -> list[Quantised]:
+        """Of (B, S, K), each sample's (S, K)."""
+        return [Quantised(*pair) for pair in zip(self.values.unbind(0), self.scales.unbind(0), strict=True)]
+
+    def wide(self) -> Tensor:
+        """What it stands for, in fp32."""
+        return self.values.float() * self.scales
+
+
+Rows = Tensor | Quantised
+"""Activations (..., K) as a linear layer takes them."""
+
+
+def quantise(x: Tensor, dtype: torch.dtype) -> Quantised:
+    """Each row of (..., K), of any floating-point dtype, by its own largest value. NaN and infinity become NaN."""
+    wide = x.float()
+    largest = wide.abs().amax(-1, keepdim=True).clamp(min=LEAST)
+    most = MOST[dtype]
+    scaled = wide * (most / largest)
+    return Quantised((scaled.round() if dtype == INT8 else scaled).to(dtype), largest / most)
+
+
+def product(x: Quantised, weight: Quantised, bias: Tensor | None, dtype: torch.dtype, out: Tensor | None) -> Tensor:
+    """x (R, K) times the transpose of weight (N, K), plus bias (N,): (R, N) of `dtype`, in `out` if that is given.
+
+    Products of fp8 on CUDA run on the tensor cores. Elsewhere they are emulated: the same values, multiplied in fp32.
+    """
+    if not len(x.values):
+        return x.scales.new_empty((0, len(weight.values)), dtype=dtype) if out is None else out
+    if x.values.dtype == INT8:
+        return _to(out, _scaled(_integers(x.values, weight.values), x, weight, bias, dtype))
+    if not x.values.is_cuda:
+        return _to(out, _scaled(torch.mm(x.values.float(), weight.values.float().t()), x, weight, bias, dtype))
+    if dtype != torch.bfloat16:  # the only dtype that torch gives where each row has a scale
+        plain = _float8(x, weight, None, None).to(dtype)
+        return _to(out, plain if bias is None else plain + bias)
+    return _float8(x, weight, bias, out)
+
+
+def _float8(x: Quantised, weight: Quantised, bias: Tensor | None, out: Tensor | None) -> Tensor:
+    given = (x.values.contiguous(), weight.values.t(), x.scales.contiguous(), weight.scales.t(), bias)
+    if out is None:
+        return torch._scaled_mm(*given, out_dtype=torch.bfloat16, use_fast_accum=FAST_SUMS)
+    torch.ops.aten._scaled_mm.out(*given, out_dtype=torch.bfloat16, use_fast_accum=FAST_SUMS, out=out)
+    return out
+
+
+def _integers(x: Tensor, weight: Tensor) -> Tensor:
+    """x (R, K) times the transpose of weight (N, K), int8 each: (R, N), int32."""
+    rows = len(x)
+    if x.is_cuda and rows < FEWEST_ROWS:
+        x = F.pad(x, (0, 0, 0, FEWEST_ROWS - rows))
+    return torch._int_mm(x.contiguous(), weight.t())[:rows]
+
+
+def _scaled(
+    summed: Tensor, x: Quantised, weight: Quantised, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:  # fmt: skip
+    found = summed.float() * x.scales * weight.scales.t()
+    return (found if bias is None else found + bias.float()).to(dtype)
+
+
+def _to(out: Tensor | None, found: Tensor) -> Tensor:
+    return found if out is None else out.copy_(found)
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer of 8 bits. Its input is quantised, if it is not yet; its result has the dtype of its bias."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
+        """Without weights: they are on the meta device."""
+        super().__init__()
+        self.in_features, self.out_features, self.dtype = in_features, out_features, dtype
+        with torch.device("meta"):
+            self.weight = _kept(torch.empty(out_features, in_features, dtype=dtype))
+            self.weight_scale = _kept(torch.empty(out_features, 1))
+            self.bias = _kept(torch.empty(out_features))
+
+    @classmethod
+    def of(cls, linear: nn.Linear, dtype: torch.dtype) -> QuantisedLinear:
+        """The same layer, quantised. It shares the bias."""
+        made = cls(linear.in_features, linear.out_features, dtype)
+        weight = quantised_weight(linear.weight.data, dtype)
+        made.weight, made.weight_scale = _kept(weight.values), _kept(weight.scales)
+        made.bias = linear.bias
+        return made
+
+    def part(self, rows: slice) -> tuple[Quantised, Tensor]:
+        """Weights and bias of some output channels."""
+        return Quantised(self.weight[rows], self.weight_scale[rows]), self.bias[rows]
+
+    def forward(self, x: Rows, out: Tensor | None = None) -> Tensor:
+        """(..., K) -> (..., N). `out`: (R, N), where the result goes."""
+        return self._product(x, slice(None), out)
+
+    def partly(self, x: Rows, rows: slice) -> Tensor:
+        """The output channels `rows` alone."""
+        return self._product(x, rows, None)
+
+    def _product(self, x: Rows, rows: slice, out: Tensor | None) -> Tensor:
+        given = x if isinstance(x, Quantised) else quantise(x, self.dtype)
+        weight, bias = self.part(rows)
+        found = product(given.rows(), weight, bias, self.bias.dtype, out)
+        return found.view(*given.values.shape[:-1], -1) if out is None else found
+
+
+ROWS = 2048
+"""Rows of a weight that are quantised at a time: what they take in fp32 stays small."""
+
+
+def quantised_weight(weight: Tensor, dtype: torch.dtype) -> Quantised:
+    """A weight (N, K) of any floating-point dtype, each output channel by its own largest value."""
+    values = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+    scales = torch.empty(len(weight), 1, device=weight.device)
+    for begin in range(0, len(weight), ROWS):
+        part = slice(begin, begin + ROWS)
+        values[part], scales[part] = quantise(weight[part], dtype)
+    return Quantised(values, scales)
+
+
+AnyLinear = nn.Linear | QuantisedLinear
+
+
+def dtype_of_rows(linear: nn.Module) -> torch.dtype | None:
+    """The dtype that a layer quantises its input to; None for a layer that takes it as it is."""
+    return linear.dtype if isinstance(linear, QuantisedLinear) else None
+
+
+def linear_part(linear: nn.Module, x: Rows, rows: slice) -> Tensor:
+    """Some output channels of a linear layer: (..., K) -> (..., n)."""
+    if isinstance(linear, QuantisedLinear):
+        return linear.partly(x, rows)
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(x, Tensor)
+    return F.linear(x, linear.weight[rows], linear.bias[rows])
+
+
+def _kept(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
