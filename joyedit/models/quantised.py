@@ -71,14 +71,14 @@ def quantise(x: Tensor, dtype: torch.dtype) -> Quantised:
 def product(x: Quantised, weight: Quantised, bias: Tensor | None, dtype: torch.dtype, out: Tensor | None) -> Tensor:
     """x (R, K) times the transpose of weight (N, K), plus bias (N,): (R, N) of `dtype`, in `out` if that is given.
 
-    Products of fp8 on CUDA run on the tensor cores. Elsewhere they are emulated: the same values, multiplied in fp32.
+    On CUDA they run on the tensor cores. Elsewhere they are emulated: the same values, multiplied in fp32.
     """
     if not len(x.values):
         return x.scales.new_empty((0, len(weight.values)), dtype=dtype) if out is None else out
-    if x.values.dtype == INT8:
-        return _to(out, _scaled(_integers(x.values, weight.values), x, weight, bias, dtype))
     if not x.values.is_cuda:
         return _to(out, _scaled(torch.mm(x.values.float(), weight.values.float().t()), x, weight, bias, dtype))
+    if x.values.dtype == INT8:
+        return _to(out, _scaled(_integers(x.values, weight.values), x, weight, bias, dtype))
     if dtype != torch.bfloat16:  # the only dtype that torch gives where each row has a scale
         plain = _float8(x, weight, None, None).to(dtype)
         return _to(out, plain if bias is None else plain + bias)
@@ -96,7 +96,7 @@ def _float8(x: Quantised, weight: Quantised, bias: Tensor | None, out: Tensor | 
 def _integers(x: Tensor, weight: Tensor) -> Tensor:
     """x (R, K) times the transpose of weight (N, K), int8 each: (R, N), int32."""
     rows = len(x)
-    if x.is_cuda and rows < FEWEST_ROWS:
+    if rows < FEWEST_ROWS:
         x = F.pad(x, (0, 0, 0, FEWEST_ROWS - rows))
     return torch._int_mm(x.contiguous(), weight.t())[:rows]
 

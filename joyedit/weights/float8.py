@@ -1,9 +1,9 @@
 """Weights of 8-bit floats with a scale, as ComfyUI writes them: a weight is its value times its scale.
 
-Beside `x.weight` lies the scale, one number: `x.weight_scale`, in older files `x.scale_weight`. Files without scales
-hold the values themselves. Scales of activations (`x.input_scale`, `x.scale_input`) change no weight. Marks say that a
-file is of this kind: a tensor `scaled_fp8`, or `x.comfy_quant`, which holds the name of the format as JSON. Other
-formats of that mark, and scales of more than one number, are refused: their weights are not value times scale.
+Beside `x.weight` lies the scale, one number or one for each output channel: `x.weight_scale`, in older files
+`x.scale_weight`. Files without scales hold the values themselves. Scales of activations (`x.input_scale`,
+`x.scale_input`) change no weight. Marks say that a file is of this kind: a tensor `scaled_fp8`, or `x.comfy_quant`,
+which holds the name of the format as JSON. Other formats of that mark, and scales of other shapes, are refused: their weights are not value times scale.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from joyedit.errors import CheckpointError
+from joyedit.models.quantised import Quantised
 from joyedit.printable import brief
 from joyedit.weights.files import SafetensorsFiles
 from joyedit.weights.headers import FLOATS_OF_8_BITS
@@ -26,7 +27,10 @@ SCALES = ("weight_scale", "scale_weight")
 _SIDE = (*SCALES, "input_scale", "scale_input", "comfy_quant")
 FORMATS = ("float8_e4m3fn", "float8_e5m2")
 _MARK = "scaled_fp8"
-_REMEDY = "joyedit reads weights in bf16, fp16, fp32, GGUF, and fp8 with one scale for a tensor: get such a file"
+_REMEDY = (
+    "joyedit reads weights in bf16, fp16, fp32, GGUF, and fp8 with one scale for a tensor or for each output channel:"
+    " get such a file"
+)
 _MOST_MARK = 4096
 
 
@@ -49,8 +53,9 @@ class Float8Files:
             stem, _, leaf = name.rpartition(".")
             scale = next((f"{stem}.{one}" for one in SCALES if leaf == "weight" and f"{stem}.{one}" in shapes), None)
             if scale is not None:
-                if math.prod(shapes[scale]) != 1:
-                    raise self._refused(f"{brief(scale)} has more than one number")
+                rows = shapes[name][:1]
+                if math.prod(shapes[scale]) != 1 and shapes[scale] not in (rows, (*rows, 1)):
+                    raise self._refused(f"{brief(scale)} has neither one number nor one for each output channel")
                 self._scaled[name] = scale
             elif has_mark and leaf == "weight":
                 raise self._refused(f"{brief(name)} has no scale")
@@ -79,10 +84,28 @@ class Float8Files:
         other = self._files.other_types()
         for name, tensor in self._files.read(device, list(self.shapes()) if names is None else names):
             if name in self._scaled:
-                scale = scales[self._scaled[name]].reshape(()).to(tensor.device, torch.float32)
+                scale = scales[self._scaled[name]].to(tensor.device, torch.float32)
+                scale = scale.reshape(()) if scale.numel() == 1 else _column(scale, tensor)
                 yield name, tensor.to(torch.float32) * scale
             else:
                 yield name, tensor.to(torch.float32) if other.get(name) in FLOATS_OF_8_BITS else tensor
+
+    def is_e4m3(self, name: str) -> bool:
+        """Whether the values are those of `quantised.FP8`."""
+        return self._files.other_types().get(name) == "F8_E4M3"
+
+    def quantised(self, name: str, device: torch.device) -> Quantised:
+        """A matrix of such values as it lies in the file, and its scales, one a row."""
+        ((_, values),) = self._files.read(device, [name])
+        scales = torch.ones(len(values), 1, device=device)
+        if name in self._scaled:
+            scale = self._scaled[name]
+            scales *= self._files.read_some({scale})[scale].to(device, torch.float32).reshape(-1, 1)
+        return Quantised(values, scales)
+
+    def stored_values(self, name: str) -> Stored | None:
+        """Where such values lie in their file."""
+        return self._files.stored(name)
 
     def _refuse_formats(self) -> None:
         marks = {name for name in self._side if name.endswith(".comfy_quant")}
@@ -106,6 +129,11 @@ def is_quantised(files: SafetensorsFiles) -> bool:
         or any(name.rpartition(".")[2] in (*_SIDE, _MARK) for name in files.shapes())
         or bool(_layers_of(files.metadata))
     )
+
+
+def _column(scale: Tensor, tensor: Tensor) -> Tensor:
+    """One scale a row, in as many dimensions as the tensor has."""
+    return scale.reshape(-1, *[1] * (tensor.ndim - 1))
 
 
 def _format_of(text: bytes | str) -> str:

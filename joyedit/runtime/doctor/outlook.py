@@ -60,6 +60,7 @@ def tell_outlook(
     if wanted is None:
         return
     tell_kernels(report, config, wanted, networks.dit.cfg)
+    wanted.prepare(networks.dit)
     basesize = settings.basesize or 1024
     placement: Placement | None = None
     with report.part("published model" if assumed else "placement", stops=stops):

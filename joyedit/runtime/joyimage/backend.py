@@ -120,14 +120,15 @@ class JoyImageBackend:
         self._predicted = self._peak = self._operations = 0
         self._on_device_lock = threading.Lock()  # the planner's thread measures, the main one edits
         self.ranks: Ranks = ALONE
-        self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype])
+        self.precision = wanted.precision
+        self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype], self.precision)
         self.compilation = self._compiled(config)
         self.info = self._describe(networks, model, wanted.dtype, time.perf_counter() - started)
         self.streams.encoder_waits_for_work()
 
     def _compiled(self, config: RunConfig) -> Compilation:
         """Compile the DiT's blocks where the run asks for it or it repays; else they run as they are."""
-        if not worth_compiling(config, self.device, self.fusion.on):
+        if self.precision != "exact" or not worth_compiling(config, self.device, self.fusion.on):
             return Compilation(on=False)
         self.ready()
         with self._on_device_lock:
@@ -143,6 +144,7 @@ class JoyImageBackend:
             layout=networks.layout,
             device=_device_name(self.device),
             dtype=dtype,
+            precision=self.precision,
             attention=self.attention.name,
             schedule=self.schedule,
             load_seconds=load_seconds,
@@ -333,7 +335,8 @@ class JoyImageBackend:
         return min(self._batch_sizes[place], most)
 
     def _block_kind(self) -> str:
-        return "fused" if self.info.fused else "compiled" if self.info.compiled else "plain"
+        kind = "fused" if self.info.fused else "compiled" if self.info.compiled else "plain"
+        return kind if self.precision == "exact" else f"{kind} {self.precision}"
 
     def _measure_batch_size(self, target: Size, sizes: tuple[int, ...]) -> int:
         """Measure. The memory that this takes does not count as the run's peak."""

@@ -102,6 +102,7 @@ def place(
 def describe_placement(config: RunConfig, checkpoint: Checkpoint) -> str:
     """What a run would say of its placement; nothing is loaded. Raises DeviceError where nothing fits."""
     wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
+    wanted.prepare(checkpoint.dit)
     networks = Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae)
     placement, budget = plan(networks, wanted, config)
     return placement.text(budget, None if placement.is_resident else known_bus_rate(wanted.device))
