@@ -41,8 +41,9 @@ from joyedit.models.attention import BACKENDS, TextLengths  # noqa: E402
 from joyedit.models.blocks import NORM_EPS, DoubleBlock  # noqa: E402
 from joyedit.models.config import DiTConfig  # noqa: E402
 from joyedit.models.dit import DiT  # noqa: E402
-from joyedit.models.quantised import FP8, INT8, QuantisedLinear, quantise  # noqa: E402
+from joyedit.models.quantised import QuantisedLinear  # noqa: E402
 from joyedit.models.quantised_blocks import LAYERS, put_linear  # noqa: E402
+from joyedit.models.quantised_rows import FP8, INT8, quantise  # noqa: E402
 from joyedit.models.schedule import sigmas  # noqa: E402
 from joyedit.models.strategies import ForwardPass, RunBlock, Strategy  # noqa: E402
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise  # noqa: E402

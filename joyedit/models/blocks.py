@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from joyedit.models.attention import JointSequences
 from joyedit.models.config import DiTConfig
-from joyedit.models.quantised import AnyLinear, Quantised, QuantisedLinear, Rows, linear_part
+from joyedit.models.quantised import AnyLinear, QuantisedLinear, linear_part
+from joyedit.models.quantised_rows import Quantised, Rows
 
 TIME_CHANNELS = 256
 NORM_EPS = 1e-6

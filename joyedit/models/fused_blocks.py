@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from joyedit.models import triton_kernels as kernels
 from joyedit.models.attention import Spans, TextLengths
 from joyedit.models.blocks import MLP, NORM_EPS, DoubleBlock, JointAttention
-from joyedit.models.quantised import AnyLinear, Quantised, QuantisedLinear, Rows, dtype_of_rows
+from joyedit.models.quantised import AnyLinear, QuantisedLinear, dtype_of_rows
+from joyedit.models.quantised_rows import Quantised, Rows
 from joyedit.models.quantising_kernels import quantise_rows
 from joyedit.models.shared_sequences import AttentionOverRanks
 from joyedit.models.strategies import ForwardPass, InPlaceBlocks, RunBlock

@@ -1,71 +1,22 @@
-"""Linear layers of 8-bit weights and activations: E4M3 floats (fp8), or integers (int8).
+"""Linear layers whose weights and activations are rows of 8 bits: their products, and the module.
 
-Each row has a scale of its own, and a value times its row's scale is what it stands for. The rows of activations are
-tokens, those of weights are output channels. So the product of a token depends on that token alone.
+The product of a token depends on that token alone, as each has a scale of its own.
 
 Legend: R rows (tokens), K input channels, N output channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FP8 = torch.float8_e4m3fn
-INT8 = torch.int8
-MOST = {FP8: 448.0, INT8: 127.0}
-"""The largest value of each dtype."""
-LEAST = 1e-12
-"""A row whose values are all smaller, an empty token's say, is scaled as if this were its largest: no division by 0."""
+from joyedit.models.quantised_rows import INT8, Quantised, Rows, quantise, quantised_weight
+
 FAST_SUMS = True
 """Sum products of fp8 in the tensor cores alone, which is faster than adding to fp32 now and then."""
 FEWEST_ROWS = 17
 """torch's product of integers on CUDA takes no fewer rows."""
-
-
-class Quantised(NamedTuple):
-    """Rows of 8 bits: `values` (..., K), and `scales` (..., 1) in fp32."""
-
-    values: Tensor
-    scales: Tensor
-
-    def first(self, count: int) -> Quantised:
-        """Of (B, S, K), the first `count` tokens of each sample."""
-        return Quantised(self.values[:, :count], self.scales[:, :count])
-
-    def rows(self) -> Quantised:
-        """All rows in one dimension: (R, K) and (R, 1)."""
-        return Quantised(self.values.flatten(0, -2), self.scales.flatten(0, -2))
-
-    def parts(self, lengths: Sequence[int]) -> list[Quantised]:
-        """Of (R, K), consecutive rows of these numbers."""
-        pairs = zip(self.values.split(list(lengths)), self.scales.split(list(lengths)), strict=True)
-        return [Quantised(*pair) for pair in pairs]
-
-    def samples(self) -> list[Quantised]:
-        """Of (B, S, K), each sample's (S, K)."""
-        return [Quantised(*pair) for pair in zip(self.values.unbind(0), self.scales.unbind(0), strict=True)]
-
-    def wide(self) -> Tensor:
-        """What it stands for, in fp32."""
-        return self.values.float() * self.scales
-
-
-Rows = Tensor | Quantised
-"""Activations (..., K) as a linear layer takes them."""
-
-
-def quantise(x: Tensor, dtype: torch.dtype) -> Quantised:
-    """Each row of (..., K), of any floating-point dtype, by its own largest value. NaN and infinity become NaN."""
-    wide = x.float()
-    largest = wide.abs().amax(-1, keepdim=True).clamp(min=LEAST)
-    most = MOST[dtype]
-    scaled = wide * (most / largest)
-    return Quantised((scaled.round() if dtype == INT8 else scaled).to(dtype), largest / most)
 
 
 def product(x: Quantised, weight: Quantised, bias: Tensor | None, dtype: torch.dtype, out: Tensor | None) -> Tensor:
@@ -78,7 +29,7 @@ def product(x: Quantised, weight: Quantised, bias: Tensor | None, dtype: torch.d
     if not x.values.is_cuda:
         return _to(out, _scaled(torch.mm(x.values.float(), weight.values.float().t()), x, weight, bias, dtype))
     if x.values.dtype == INT8:
-        return _to(out, _scaled(_integers(x.values, weight.values), x, weight, bias, dtype))
+        return _integers(x, weight, bias, dtype, out)
     if dtype != torch.bfloat16:  # the only dtype that torch gives where each row has a scale
         plain = _float8(x, weight, None, None).to(dtype)
         return _to(out, plain if bias is None else plain + bias)
@@ -93,12 +44,16 @@ def _float8(x: Quantised, weight: Quantised, bias: Tensor | None, out: Tensor | 
     return out
 
 
-def _integers(x: Tensor, weight: Tensor) -> Tensor:
-    """x (R, K) times the transpose of weight (N, K), int8 each: (R, N), int32."""
-    rows = len(x)
-    if rows < FEWEST_ROWS:
-        x = F.pad(x, (0, 0, 0, FEWEST_ROWS - rows))
-    return torch._int_mm(x.contiguous(), weight.t())[:rows]
+def _integers(x: Quantised, weight: Quantised, bias: Tensor | None, dtype: torch.dtype, out: Tensor | None) -> Tensor:
+    rows = len(x.values)
+    values = x.values if rows >= FEWEST_ROWS else F.pad(x.values, (0, 0, 0, FEWEST_ROWS - rows))
+    sums = torch._int_mm(values.contiguous(), weight.values.t())[:rows]
+    try:
+        from joyedit.models.quantising_kernels import give_scales
+    except ImportError:  # there is no Triton
+        return _to(out, _scaled(sums, x, weight, bias, dtype))
+    place = torch.empty(sums.shape, dtype=dtype, device=sums.device) if out is None else out
+    return give_scales(sums, x.scales.contiguous(), weight.scales, bias, place)
 
 
 def _scaled(
@@ -150,20 +105,6 @@ class QuantisedLinear(nn.Module):
         weight, bias = self.part(rows)
         found = product(given.rows(), weight, bias, self.bias.dtype, out)
         return found.view(*given.values.shape[:-1], -1) if out is None else found
-
-
-ROWS = 2048
-"""Rows of a weight that are quantised at a time: what they take in fp32 stays small."""
-
-
-def quantised_weight(weight: Tensor, dtype: torch.dtype) -> Quantised:
-    """A weight (N, K) of any floating-point dtype, each output channel by its own largest value."""
-    values = torch.empty(weight.shape, dtype=dtype, device=weight.device)
-    scales = torch.empty(len(weight), 1, device=weight.device)
-    for begin in range(0, len(weight), ROWS):
-        part = slice(begin, begin + ROWS)
-        values[part], scales[part] = quantise(weight[part], dtype)
-    return Quantised(values, scales)
 
 
 AnyLinear = nn.Linear | QuantisedLinear

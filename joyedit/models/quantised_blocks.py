@@ -10,7 +10,8 @@ from torch import nn
 
 from joyedit.models.blocks import DoubleBlock
 from joyedit.models.dit import DiT
-from joyedit.models.quantised import FP8, INT8, QuantisedLinear
+from joyedit.models.quantised import QuantisedLinear
+from joyedit.models.quantised_rows import FP8, INT8
 
 LAYERS = (
     "attn.img_attn_qkv",

@@ -1,6 +1,7 @@
 """Triton kernels that quantise rows: attention outputs, and the MLP's hidden channels behind their GELU.
 
-One program has a whole row, as the row's largest value decides its scale. They are for CUDA and for inference.
+One program has a whole row, as the row's largest value decides its scale. Another kernel gives sums of integers their
+scales. They are for CUDA and for inference.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from joyedit.models.quantised import LEAST, MOST, Quantised
+from joyedit.models.quantised_rows import LEAST, MOST, Quantised
 
 _LEAST = tl.constexpr(LEAST)
 _TO_WHOLE = tl.constexpr(12582912.0)
@@ -42,6 +43,35 @@ def _quantise(
         u = 0.7978845608028654 * (x + 0.044715 * x * x * x)
         x = x / (1.0 + tl.exp(-2.0 * u))
     store_quantised(x, out_ptr + row * columns + column, scale_ptr + row, inside, MOST)
+
+
+@triton.jit
+def _give_scales(
+    sum_ptr, row_scale_ptr, column_scale_ptr, bias_ptr, out_ptr, columns, out_stride,
+    BIASED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < columns
+    x = tl.load(sum_ptr + row * columns + column, mask=inside, other=0).to(tl.float32)
+    x *= tl.load(row_scale_ptr + row) * tl.load(column_scale_ptr + column, mask=inside, other=0.0)
+    if BIASED:
+        x += tl.load(bias_ptr + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + row * out_stride + column, x.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+def give_scales(sums: Tensor, rows: Tensor, columns: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    """Sums of integers (R, N), contiguous, times a scale a row (R, 1) and one a column (N, 1), plus bias (N,).
+
+    The result goes into `out` (R, N), whose rows may be apart in memory.
+    """
+    count, width = sums.shape
+    block = min(2048, triton.next_power_of_2(width))
+    _give_scales[(count, triton.cdiv(width, block))](
+        sums, rows, columns, sums if bias is None else bias, out, width, out.stride(0),
+        BIASED=bias is not None, BLOCK=block, num_warps=4,
+    )  # fmt: skip
+    return out
 
 
 def quantise_rows(x: Tensor, dtype: torch.dtype, *, gelu: bool = False, out: Quantised | None = None) -> Quantised:

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from joyedit.models.quantised import MOST, Quantised
+from joyedit.models.quantised_rows import MOST, Quantised
 from joyedit.models.quantising_kernels import store_quantised
 
 WIDEST = 32768

@@ -28,6 +28,7 @@ _DTYPES = {
     "F32": torch.float32,
     "F64": torch.float64,
     "F8_E4M3": torch.float8_e4m3fn,
+    "I8": torch.int8,
 }
 
 

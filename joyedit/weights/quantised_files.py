@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from joyedit.models.quantised import FP8, MOST, Quantised, quantised_weight
+from joyedit.models.quantised_rows import MOST, Quantised, quantised_weight
 from joyedit.models.transfer import to_device_as
 from joyedit.weights.device_reader import DeviceReader
 from joyedit.weights.float8 import Float8Files
@@ -103,6 +103,14 @@ class QuantisedFiles:
                 _, tensor = next(plain)
                 yield name, self._component.fit(tensor)
 
+    def exact(self, name: str) -> Tensor:
+        """A weight of the network before anything changes or quantises it, on the device in its exact dtype."""
+        (source,) = [source for source, target in self._targets.items() if target == name]
+        exact = to_device_as(self._component.fit(self._read(source)), self._device, self._exact_dtype_of(name))
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        return exact
+
     def close(self) -> None:
         """Close the files. Nobody may be reading."""
         self._reader.close()
@@ -150,8 +158,8 @@ class QuantisedFiles:
         return (
             isinstance(self._inner, Float8Files)
             and target is not None
-            and self._weights.get(target) == FP8
-            and self._inner.is_e4m3(source)
+            and target in self._weights
+            and self._inner.is_kept_as(source, self._weights[target])
             and (self._change is None or not self._change.changes(target))
         )
 

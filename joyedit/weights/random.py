@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
-from joyedit.models.quantised import MOST, quantised_weight
+from joyedit.models.quantised_rows import MOST, quantised_weight
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE
 

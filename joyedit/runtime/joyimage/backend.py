@@ -113,8 +113,9 @@ class JoyImageBackend:
         itemsize = DTYPES[wanted.dtype].itemsize
         beside = self._loras.device_bytes(itemsize)
         room = max(0, self._placed.budget - self.placement.predicted_peak - RESERVE) // 2 if beside else 0
-        room = min(room, self._loras.changed_bytes(itemsize))
-        self._lora_layers = LoraLayers(self._dit, room)
+        room = min(room, self._loras.changed_bytes(itemsize if wanted.precision == "exact" else 1))
+        self._originals = networks.originals
+        self._lora_layers = LoraLayers(self._dit, room, None if self._originals is None else self._originals.exact)
         self._weights += beside + room
         self._batch_sizes: dict[int, int] = {}
         self._predicted = self._peak = self._operations = 0
@@ -378,6 +379,8 @@ class JoyImageBackend:
         for placed in (self._placed.dit, self._placed.encoder):
             if placed is not None:
                 placed.close()
+        if self._originals is not None:
+            self._originals.close()
         lift_bound(self.device)
         self.cache.clear()
         del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder

@@ -39,7 +39,7 @@ from joyedit.weights.load import (
     told_as_faults_of,
 )
 from joyedit.weights.locate import locate
-from joyedit.weights.quantised_files import quantised_component
+from joyedit.weights.quantised_files import QuantisedFiles, quantised_component
 from joyedit.weights.random import SizeName
 from joyedit.weights.wanted import Wanted
 
@@ -96,6 +96,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
             attention=attention,
             placed=replace(placed, disk_rate=min(rates, default=None)),
             loras=loras,
+            originals=next((f for part in later if isinstance(f := part.component.files, QuantisedFiles)), None),
             sigmas=() if checkpoint.folder is None else recommended(checkpoint.folder / DEFAULTS_FILE).sigmas,
         )
         return JoyImageBackend(networks, wanted, config, model=model.label, started=started, loading=loading)

@@ -23,6 +23,7 @@ from joyedit.runtime.tuning.attention_choice import AttentionChoice, choose_atte
 from joyedit.runtime.tuning.device import DTYPES, choose_device, choose_dtype
 from joyedit.runtime.tuning.precision import check_precision
 from joyedit.runtime.tuning.processor import bf16_units
+from joyedit.weights.quantised_files import QuantisedFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class Networks:
     attention: AttentionChoice
     placed: PlacedModel
     loras: Loras
+    originals: QuantisedFiles | None = None
+    """The files of a DiT with layers of 8 bits, for what LoRAs of differing items change."""
     sigmas: tuple[float, ...] = ()
     """Noise levels that the checkpoint was made for; empty for those of its schedule."""
 

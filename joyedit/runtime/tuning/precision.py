@@ -8,7 +8,8 @@ import torch
 
 from joyedit.errors import DeviceError, first_line
 from joyedit.job.spec import PrecisionName
-from joyedit.models.quantised import FP8, INT8, product, quantise, quantised_weight
+from joyedit.models.quantised import product
+from joyedit.models.quantised_rows import FP8, INT8, quantise, quantised_weight
 
 LEAST_CAPABILITY = {"fp8": (8, 9), "int8": (7, 5)}
 """The first GPUs with units for such products: Ada, and Turing."""
