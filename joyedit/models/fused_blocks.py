@@ -183,7 +183,7 @@ def _mlp(mlp: MLP, x: Rows) -> Tensor:
     first, last = mlp.linears
     dtype = dtype_of_rows(last)
     if dtype is None:
-        plain: Tensor = last(mlp.hidden(x))
+        plain: Tensor = last(mlp.hidden(x)) if isinstance(x, Quantised) else mlp(x)
         return plain
     gelu = isinstance(first, QuantisedLinear)
     hidden: Tensor = first(x) if gelu else mlp.hidden(x)

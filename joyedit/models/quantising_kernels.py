@@ -84,6 +84,8 @@ def quantise_rows(x: Tensor, dtype: torch.dtype, *, gelu: bool = False, out: Qua
     if out is None:
         values = torch.empty(x.shape, dtype=dtype, device=x.device)
         out = Quantised(values, torch.empty((rows, 1), dtype=torch.float32, device=x.device))
+    if not rows:
+        return out
     block = triton.next_power_of_2(columns)
     _quantise[(rows,)](
         x, out.values, out.scales, columns, x.stride(0),

@@ -116,5 +116,14 @@ class DeviceChoice:
         return DTYPES[self.dtype]
 
     def prepare(self, dit: DiT) -> None:
-        """Let the layers of a DiT without weights be of 8 bits, if the run asks for it."""
+        """Let the layers of a DiT without weights be of 8 bits, if the run asks for it.
+
+        Raises DeviceError for widths that tensor cores do not take.
+        """
+        cfg = dit.cfg
+        if self.precision != "exact" and self.device.type == "cuda" and (cfg.hidden_size % 16 or cfg.mlp_dim % 16):
+            raise DeviceError(
+                f"--precision {self.precision}: this model has {cfg.hidden_size} channels and {cfg.mlp_dim} in its MLPs,"
+                " which are no multiples of 16; use --precision exact"
+            )
         quantise_blocks_of_no_weights(dit, self.precision)

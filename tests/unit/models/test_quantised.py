@@ -101,7 +101,8 @@ def test_layer_and_its_parts(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", KINDS)
-def test_a_sample_is_the_same_alone_and_in_a_batch(dtype: torch.dtype) -> None:
+def test_a_network_of_8_bits(dtype: torch.dtype) -> None:
+    """It is near the exact one, and a sample near itself in a batch, where fp32 sums in another order."""
     dit = network()
     exact = velocity(dit, [5, 9])
     quantise_blocks(dit, dtype)
