@@ -121,7 +121,8 @@ class DeviceChoice:
         Raises DeviceError for widths that tensor cores do not take.
         """
         cfg = dit.cfg
-        if self.precision != "exact" and self.device.type == "cuda" and (cfg.hidden_size % 16 or cfg.mlp_dim % 16):
+        odd = cfg.hidden_size % 16 or cfg.mlp_dim % 16
+        if self.precision != "exact" and self.device.type == "cuda" and odd:
             raise DeviceError(
                 f"--precision {self.precision}: this model has {cfg.hidden_size} channels and {cfg.mlp_dim} in its MLPs,"
                 " which are no multiples of 16; use --precision exact"
