@@ -37,11 +37,17 @@ def product(x: Quantised, weight: Quantised, bias: Tensor | None, dtype: torch.d
 
 
 def _float8(x: Quantised, weight: Quantised, bias: Tensor | None, out: Tensor | None) -> Tensor:
-    given = (x.values.contiguous(), weight.values.t(), x.scales.contiguous(), weight.scales.t(), bias)
+    scales = _aligned(x.scales.contiguous()), _aligned(weight.scales).t()
+    given = (x.values.contiguous(), weight.values.t(), *scales, bias)
     if out is None:
         return torch._scaled_mm(*given, out_dtype=torch.bfloat16, use_fast_accum=FAST_SUMS)
     torch.ops.aten._scaled_mm.out(*given, out_dtype=torch.bfloat16, use_fast_accum=FAST_SUMS, out=out)
     return out
+
+
+def _aligned(scales: Tensor) -> Tensor:
+    """cuBLAS may ask for 16 bytes, and the scales of a part may begin at any row."""
+    return scales.clone() if scales.data_ptr() % 16 else scales
 
 
 def _integers(x: Quantised, weight: Quantised, bias: Tensor | None, dtype: torch.dtype, out: Tensor | None) -> Tensor:

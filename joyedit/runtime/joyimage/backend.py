@@ -97,7 +97,9 @@ class JoyImageBackend:
         self.shift = networks.shift
         self.schedule: ScheduleName = networks.schedule if config.schedule == "auto" else config.schedule
         self.conditioner = networks.conditioner
-        self.memory = MemoryModel(dit=networks.dit.cfg, vae=networks.vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
+        itemsize = DTYPES[wanted.dtype].itemsize
+        dit, vae = networks.dit.cfg, networks.vae.cfg
+        self.memory = MemoryModel(dit=dit, vae=vae, itemsize=itemsize, precision=wanted.precision)
         self._weights = self.placement.weights
         self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
         self._encoder = BatchEncoder(
@@ -110,7 +112,6 @@ class JoyImageBackend:
             all_seen=self.release_encoder,
         )
         self._loras, self._sigmas = networks.loras, networks.sigmas
-        itemsize = DTYPES[wanted.dtype].itemsize
         beside = self._loras.device_bytes(itemsize)
         room = max(0, self._placed.budget - self.placement.predicted_peak - RESERVE) // 2 if beside else 0
         room = min(room, self._loras.changed_bytes(itemsize if wanted.precision == "exact" else 1))

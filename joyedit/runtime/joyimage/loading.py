@@ -166,7 +166,9 @@ def _read_ahead(part: _Part, wanted: DeviceChoice) -> float:
 def _read_again(part: _Part, reader: WeightReader, wanted: DeviceChoice, views: Mapping[str, Tensor]) -> None:
     """Read weights that the host has no room to keep. Raises CheckpointError."""
     component = part.component
-    with told_as_faults_of(component, wanted.device, partial(wanted.dtype_of, component.name)):
+    # What is quantised on the device on the way does not wait for what is computed there.
+    aside = _stream_of_its_own(wanted.device) if isinstance(component.files, QuantisedFiles) else nullcontext()
+    with told_as_faults_of(component, wanted.device, partial(wanted.dtype_of, component.name)), aside:
         reader.fill(views)
     if part.merger is not None:
         for name, view in views.items():

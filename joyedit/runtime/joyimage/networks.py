@@ -124,7 +124,7 @@ class DeviceChoice:
         odd = cfg.hidden_size % 16 or cfg.mlp_dim % 16
         if self.precision != "exact" and self.device.type == "cuda" and odd:
             raise DeviceError(
-                f"--precision {self.precision}: this model has {cfg.hidden_size} channels and {cfg.mlp_dim} in its MLPs,"
-                " which are no multiples of 16; use --precision exact"
+                f"--precision {self.precision}: the model has widths of {cfg.hidden_size} and {cfg.mlp_dim} channels,"
+                " no multiples of 16; use --precision exact"
             )
         quantise_blocks_of_no_weights(dit, self.precision)

@@ -48,7 +48,8 @@ def plan(
     dit, encoder, vae = networks
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
-    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
+    itemsize = DTYPES[wanted.dtype].itemsize
+    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, precision=wanted.precision)
     cache = cache_bytes(budget - sizes.total)
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     working = replace(working, kept=working.kept + beside)
