@@ -8,33 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
 from joyedit.job.boxes import box_text, read_box
-from joyedit.job.data_picture import DataPicture
 from joyedit.job.plan import failed
 from joyedit.job.source.columns import kept_columns
-from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.default_ids import Uses
 from joyedit.job.source.item_cells import CellEdit, cell_edits
 from joyedit.job.source.item_names import CellName, ItemNames
+from joyedit.job.source.item_pictures import ItemPictures
 from joyedit.job.source.line_matrix import matrix_of_line
-from joyedit.job.source.line_pictures import images_of, mask_problem, of_mask, shown_paths, take_pictures
+from joyedit.job.source.line_pictures import mask_problem
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet, wishes_of
 from joyedit.job.source.matrix import SWEPT, Cell, Matrix
 from joyedit.job.source.output_names import Facts
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.parameter import BOX
-from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
-from joyedit.job.source.problems import Record, Table, cut, one_message, shown
+from joyedit.job.source.problems import Record, cut, one_message, shown
 from joyedit.job.source.result_sizes import AskedSize, asked_size
-from joyedit.job.source.schema import PICTURE_KEYS, Line
+from joyedit.job.source.schema import Line
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.text import MAX_ITEM
-from joyedit.job.source.written_paths import is_plain
 from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
 
 _UNSAID = (None, None, None)
@@ -63,7 +59,7 @@ class ItemBuilder:
     `file` names the source in messages; relative paths are relative to the folder `base` ("" for the current one, None
     for the current one where ids must not depend on it). With `look`, a picture that does not exist is a problem; with
     `skip_missing` too, its item fails and is no problem of the source. `uses` are what a first pass over the source
-    found.
+    found. `has_keys`: each record has an id, and none an output.
     """
 
     def __init__(
@@ -76,11 +72,9 @@ class ItemBuilder:
         look: bool,
         skip_missing: bool = False,
         uses: Uses | None = None,
+        has_keys: bool = False,
     ) -> None:
         self._file = file
-        self._skip_missing = skip_missing
-        self._count_missing = 0
-        self._first_missing = ""
         self._text_to_image = options.text_to_image
         self._recipe = options.recipe
         self._prompt = options.prompt
@@ -104,9 +98,10 @@ class ItemBuilder:
         """How many of them are of the shard, where the source is for one."""
         tree = OutputTree(options.output)
         self._base = base or ""
-        self._pictures = PictureFinder(base or "", tree, look=look)
-        self._mask = None if options.mask is None else PictureFinder("", tree, look=False).find(options.mask)
-        self._names = ItemNames(options, base, tree, uses)
+        self._pictures = ItemPictures(
+            self._base, tree, self._schema, mask=options.mask, look=look, skip_missing=skip_missing
+        )
+        self._names = ItemNames(options, base, tree, uses, has_keys=has_keys)
 
     def build(self, record: Record) -> tuple[list[EditItem | FailedItem], list[Problem]]:
         """The items, or the problems of the record. The builder gives out its names in both cases."""
@@ -141,9 +136,9 @@ class ItemBuilder:
             Problem(f"no item has the column {shown(name)}, which --map or --keep-columns names", "correct its name")
             for name in sorted(self._schema.unmet)
         ]
-        if count and self._count_missing == count:
+        if count and self._pictures.count_missing == count:
             told = f"the pictures of all {count} items are missing" if count > 1 else "the picture is missing"
-            problems.append(Problem(f"{told}, and --skip-missing skips only some: {self._first_missing}"))
+            problems.append(Problem(f"{told}, and --skip-missing skips only some: {self._pictures.first_missing}"))
         return problems
 
     def items(self, record: Record) -> Sequence[EditItem | FailedItem]:
@@ -151,7 +146,7 @@ class ItemBuilder:
         built = self._build(record)
         if built.items:
             return self._with_pictures(record, built)
-        return [self._failed(record.line, one_message(self._placed(record, built)), built)]
+        return [self._failed(record.line, one_message(self._placed(record, built)), built, record)]
 
     def _with_pictures(self, record: Record, built: _Built) -> list[EditItem | FailedItem]:
         if built.missing is None:
@@ -159,21 +154,25 @@ class ItemBuilder:
         message = str(record.place(built.missing, self._file))
         return [failed(item, "missing_picture", message) for item in built.items]
 
-    def failed(self, problem: Problem) -> FailedItem:
-        """The failed item for a part of the source that cannot be read."""
-        return self._failed(problem.line or 0, one_message([problem]), _Built([], []))
+    def failed(self, problem: Problem, wish: str | None = None) -> FailedItem:
+        """The failed item for a part of the source that cannot be read; `wish` is its id if that is free."""
+        number = problem.line or 0
+        built = _Built([], [], name=None if wish is None else self._names.failed(wish, number))
+        return self._failed(number, one_message([problem]), built, place=problem.file if wish is not None else None)
 
     def _placed(self, record: Record, built: _Built) -> list[Problem]:
         return [record.place(problem, self._file) for problem in built.problems]
 
-    def _failed(self, number: int, message: str, built: _Built) -> FailedItem:
+    def _failed(
+        self, number: int, message: str, built: _Built, record: Record | None = None, *, place: str | None = None
+    ) -> FailedItem:
         line = built.line
         name = built.name or self._names.failed(None if line is None else line.id, number)
         return FailedItem(
             id=name,
-            images=() if line is None else shown_paths(line, self._pictures),
+            images=self._pictures.shown(line, record),
             instruction="" if line is None else cut(line.instruction or "", _SHOWN_TEXT),
-            origin=Origin(file=self._file, line=number or None),
+            origin=self._origin(record, number) if place is None else Origin(file=place),
             code="bad_line",
             message=message,
         )
@@ -189,15 +188,15 @@ class ItemBuilder:
         wrong_loras: list[Problem] = []
         loras = self._own_loras(line, wrong_loras)
         edits = self._edits(line, values, loras, problems)
-        in_line = take_pictures(line, problems)
+        found = self._pictures.of(line, record, problems)
         if sum(map(len, (edits[0].instruction, line.negative_prompt or "", *values.values()))) > MAX_ITEM:
             problems.append(_TOO_LONG)
-        pictures, mask, missing = self._find_pictures(line, in_line, problems)
+        pictures, mask, missing, _ = found
         if edits[0].box is not None and len(pictures) != 1:
             problems.append(Problem(f"a box is drawn on one picture, and this item has {len(pictures)}", key=BOX))
-        if not pictures:
-            _add(problems, self._left_empty(record.data))
-        columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
+        if not pictures and not self._text_to_image:
+            _add(problems, self._pictures.left_empty(record.data))
+        columns = self._columns(record, record.data, problems)
         problems += wrong_loras
         settings, _ = self._settings_with(loras)
         asked = self._asked_size(line, settings, problems)
@@ -205,7 +204,7 @@ class ItemBuilder:
         if mask is not None:
             _add(problems, mask_problem(len(pictures), asked.size))
             problems += self._names.of_input(mask)
-        facts = partial(self._facts, pictures[0].path if pictures else "", record.line, values, columns)
+        facts = partial(self._facts, found.name, record.line, values, columns)
         has_template = self._names.outputs.has_template
         named = [(edit.cell, partial(facts, edit) if has_template else None) for edit in edits]
         names = self._names.give(line, values, pictures, max(record.line, 1), named, problems=problems)
@@ -213,7 +212,7 @@ class ItemBuilder:
         if problems or not make:
             swept = () if line.seeds is None and line.sweep is None else [edit.cell for edit in edits]
             return _Built([], problems, line, names.id, edits[0].instruction, missing, loras, swept)
-        images = tuple([in_line[found.path] if found.path in in_line else Path(found.path) for found in pictures])
+        images, origin = found.images, self._origin(record, record.line)
         items = [
             EditItem(
                 id=name.id,
@@ -222,12 +221,12 @@ class ItemBuilder:
                 sampling=edit.sampling,
                 basesize=edit.basesize,
                 box=edit.box,
-                mask=None if mask is None else in_line[mask.path] if mask.path in in_line else Path(mask.path),
+                mask=None if mask is None else found.reference(mask),
                 size=asked.size,
                 result_size=asked.result,
                 fit=fit,
                 output=name.output,
-                origin=Origin(file=self._file, line=record.line or None),
+                origin=origin,
                 loras=loras.loras,
                 has_default_id=line.id is None,
                 other_ids=name.other_ids,
@@ -311,55 +310,21 @@ class ItemBuilder:
             _add(problems, problem)
         return Matrix() if more or problem is not None else made
 
-    def _find_pictures(
-        self, line: Line, in_line: Mapping[str, DataPicture], problems: list[Problem]
-    ) -> tuple[list[FoundPicture], FoundPicture | None, Problem | None]:
-        """The pictures, the mask, and why one of them is missing if that stops only the item."""
-        if line.image is not None and line.images is not None:
-            problems.append(Problem("'image' and 'images' are both given", "keep one of them"))
-        pictures = [self._find(image, in_line) for image in images_of(line)]
-        mask = self._mask
-        if line.mask is not None:
-            mask = self._find(line.mask, in_line)
-            mask = mask if mask.problem is None else mask._replace(problem=of_mask(mask.problem))
-        missing: Problem | None = None
-        for found in pictures if mask is None else (*pictures, mask):
-            if found.problem is None:
-                continue
-            if found.is_missing and self._skip_missing:
-                missing = missing or found.problem
-            else:
-                problems.append(found.problem)
-        if missing is not None:
-            self._count_missing += 1
-            self._first_missing = self._first_missing or missing.text
-        return pictures, mask, missing
-
-    def _find(self, image: str, in_line: Mapping[str, DataPicture]) -> FoundPicture:
-        """A picture in a file or in the line. Of a broken one in the line the problems tell already."""
-        if image in in_line or (not is_plain(image) and is_data(image)):
-            return FoundPicture(image, (), None)
-        return self._pictures.find(image)
-
-    def _left_empty(self, data: dict[str, object]) -> Problem | None:
-        """The problem of an item without pictures that does not ask for text to image."""
-        if self._text_to_image:
+    def _columns(self, record: Record, data: dict[str, Any], problems: list[Problem]) -> dict[str, Any] | None:
+        """What the record of an item carries from the source."""
+        if record.dataset is not None:
+            return record.dataset.columns
+        if not self._schema.keeps_any:
             return None
-        remedy = "--text-to-image makes a picture of the instruction alone"
-        if isinstance(data, Table):
-            for name in data.empty:
-                if self._schema.key(name) in PICTURE_KEYS:
-                    return Problem(f"{name} is empty, and an edit needs a picture", remedy, key=name)
-        mapped = self._schema.mapped_pictures
-        if mapped and not any(name in data for name in mapped):
-            message = f"the item has no {shown(mapped[0])}, and an edit needs a picture"
-            return Problem(message, remedy, once="no mapped picture")
-        return None
-
-    def _kept_columns(self, data: dict[str, Any], problems: list[Problem]) -> dict[str, Any] | None:
         kept, problem = kept_columns(data, [name for name in data if self._schema.keeps(name)])
         _add(problems, problem)
         return kept
+
+    def _origin(self, record: Record | None, number: int) -> Origin:
+        """Where an item comes from."""
+        if record is not None and record.dataset is not None:
+            return Origin(file=record.dataset.place)
+        return Origin(file=self._file, line=number or None)
 
     def _own_loras(self, line: Line, problems: list[Problem]) -> LoraSet:
         """The LoRAs of the line; those of the run if it names none."""
