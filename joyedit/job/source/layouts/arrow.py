@@ -9,7 +9,7 @@ from typing import Any
 from joyedit.errors import Problem, os_reason
 from joyedit.job.contained import ROW, ContainedPicture, Slice
 from joyedit.job.containers.arrow_rows import ArrowBatches, BrokenArrowError
-from joyedit.job.containers.files import joined, stamp_of
+from joyedit.job.containers.files import absolute, joined, stamp_of
 from joyedit.job.source.layouts.rows import BrokenDatasetError, Reader, Row, Rows
 from joyedit.job.spec import Stamp
 
@@ -111,4 +111,4 @@ def _picture(path: str, inner: str, at: Any, name: Any, stamp: Stamp) -> Any:
     if not isinstance(at, Slice):
         return name
     ending = os.path.splitext(name)[1].lower() if isinstance(name, str) else ""
-    return ContainedPicture(path, inner, at, stamp, ending if len(ending) < 8 else "")
+    return ContainedPicture(absolute(path), inner, at, stamp, ending if len(ending) < 8 else "")

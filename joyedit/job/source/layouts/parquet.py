@@ -13,7 +13,7 @@ from typing import Any
 
 from joyedit.errors import JoyeditError, Problem, os_reason
 from joyedit.job.contained import ROW, Cell, ContainedPicture
-from joyedit.job.containers.files import joined, open_file, stamp_of
+from joyedit.job.containers.files import absolute, joined, open_file, stamp_of
 from joyedit.job.containers.parquet_cells import batch_rows, open_parquet
 from joyedit.job.source.layouts.rows import BrokenDatasetError, Reader, Row, Rows
 from joyedit.job.spec import Stamp
@@ -38,27 +38,27 @@ class ParquetReader(Reader):
     def rows(self, wanted: Collection[str] | None = None) -> Rows:
         for name in self.files:
             path = joined(self.root, name)
-            with _broken(name), open_file(path) as file:
+            with _broken(path), open_file(path) as file:
                 yield from self._of_file(name, path, open_parquet(file), stamp_of(path), wanted)
 
     def columns(self) -> list[str]:
         found: dict[str, None] = {}
         for name in self.files:
-            with _broken(name), open_file(joined(self.root, name)) as file:
+            with _broken(path := joined(self.root, name)), open_file(path) as file:
                 found |= dict.fromkeys(open_parquet(file).schema_arrow.names)
         return list(found)
 
     def picture_columns(self) -> frozenset[str]:
         found: set[str] = set()
         for name in self.files[:1]:
-            with _broken(name), open_file(joined(self.root, name)) as file:
+            with _broken(path := joined(self.root, name)), open_file(path) as file:
                 found |= picture_columns(open_parquet(file)).keys()
         return frozenset(found)
 
     def count(self) -> int:
         total = 0
         for name in self.files:
-            with _broken(name), open_file(joined(self.root, name)) as file:
+            with _broken(path := joined(self.root, name)), open_file(path) as file:
                 total += int(open_parquet(file).metadata.num_rows)
         return total
 
@@ -185,7 +185,7 @@ def _picture(path: str, row: int, cell: Cell, held: Any, stamp: Stamp) -> Any:
         return held[0]
     inner = f"{ROW}{row}.{cell.column}" + ("" if cell.nth is None else f".{cell.nth}")
     ending = os.path.splitext(held)[1].lower() if isinstance(held, str) else ""
-    return ContainedPicture(path, inner, cell, stamp, ending if len(ending) < 8 else "")
+    return ContainedPicture(absolute(path), inner, cell, stamp, ending if len(ending) < 8 else "")
 
 
 class _broken:  # noqa: N801 (a context manager)

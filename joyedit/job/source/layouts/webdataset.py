@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from joyedit.errors import Problem, os_reason
 from joyedit.job.contained import ContainedPicture
-from joyedit.job.containers.files import joined, open_file, stamp_of
+from joyedit.job.containers.files import absolute, joined, open_file, stamp_of
 from joyedit.job.containers.tar_members import Member, TornTarError, members_of
 from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES
 from joyedit.job.source.layouts.rows import BrokenDatasetError, Reader, Row, Rows
@@ -83,7 +83,7 @@ class _Sample:
         elif suffix in SUPPORTED_SUFFIXES:
             if name in self._values:
                 self._fail(f"{member.name} is there twice")
-            self._values[name] = ContainedPicture(self._path, member.name, member.at, stamp)
+            self._values[name] = ContainedPicture(absolute(self._path), member.name, member.at, stamp)
         elif member.at.length > MAX_ITEM:
             self._fail(f"{member.name} has more than {MAX_ITEM >> 20} MiB")
         else:
