@@ -1,4 +1,4 @@
-"""Small datasets of drawn pictures, in the layouts in which people publish theirs. The heavy writers are imported inside."""
+"""Small datasets of drawn pictures, in the layouts in which people publish theirs."""
 
 from __future__ import annotations
 

@@ -109,6 +109,10 @@ class _File:
             raise
         self.cursors: list[_Cursor] = []  # the one that was used last is the last one
 
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            self.handle.close()
+
     def cursor(self, cell: Cell) -> _Cursor:
         """The open place that is nearest before a cell, or a new one."""
         fitting = [
@@ -187,10 +191,9 @@ class ParquetCells:
                 self._files.move_to_end(path)
                 return known
         opened = _File(path, stamp)
-        with self._lock:  # a file that is pushed out is closed by its last reader
+        with self._lock:  # a file that is pushed out is closed when its last reader is done
             known = self._files.get(path)
             if known is not None and known.stamp == stamp:
-                opened.handle.close()
                 return known
             self._files[path] = opened
             while len(self._files) > _FILES:

@@ -6,8 +6,7 @@ model loads (no column of pictures, no instruction anywhere, a damaged file, two
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,12 +31,18 @@ _ID_REMEDY = f"--map id={PLACE} makes the ids of file and row"
 
 
 class DatasetSource(Source):
-    """The rows that `reader` gives. `choice` is what the user says, with the layout that was found."""
+    """The rows that `reader` gives. `choice` is what the user says, with the layout that was found.
 
-    def __init__(self, name: str, reader: Reader, choice: DatasetChoice, options: SourceOptions) -> None:
+    `named` are the files of a dataset that was named by several files.
+    """
+
+    def __init__(
+        self, name: str, reader: Reader, choice: DatasetChoice, options: SourceOptions, named: Sequence[str] = ()
+    ) -> None:
         super().__init__(name, choice.layout, options)
         self.reader = reader
         self.choice = choice
+        self.named = tuple(named)
         self.defaults_name = "the dataset"
         self._base = "" if is_url(reader.root) else (choice.image_root or reader.root)
         self._preset: Preset | None = None
@@ -80,8 +85,7 @@ class DatasetSource(Source):
 
     def asked(self) -> dict[str, Any]:
         """Everything that the ids of the items depend on."""
-        files = [os.path.join(self.reader.root, one) for one in self.reader.files]
-        own = {} if os.path.isdir(self.name) or is_url(self.name) else {"files": [absolute(one) for one in files]}
+        own = {"files": [absolute(one) for one in self.named]} if self.named else {}
         choice = replace(self.choice, reads_captions=self._reads_captions())
         made = super().asked() | {"path": absolute(self.name), "dataset": choice.as_json() | own}
         if self.options.matrix:

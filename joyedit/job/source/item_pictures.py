@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from joyedit.errors import Problem
+from joyedit.job.contained import ContainedPicture
 from joyedit.job.data_picture import Reference
 from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.line_pictures import images_of, of_mask, shown_paths, take_pictures
@@ -42,7 +43,7 @@ class OwnPictures(NamedTuple):
         """The path of the first picture for the name of an output; "" without one."""
         if not self.pictures:
             return ""
-        return self.pictures[0].path
+        return self.pictures[0].file_name
 
 
 class ItemPictures:
@@ -109,5 +110,6 @@ class ItemPictures:
     def _find(self, image: str, held: Mapping[str, Reference]) -> FoundPicture:
         """A picture in a file or in the line. Of a broken one in the line the problems tell already."""
         if image in held or (not is_plain(image) and is_data(image)):
-            return FoundPicture(image, (), None)
+            one = held.get(image)
+            return FoundPicture(image, (), None, contained=one if isinstance(one, ContainedPicture) else None)
         return self._finder.find(image)

@@ -34,6 +34,11 @@ class FoundPicture(NamedTuple):
     contained: ContainedPicture | None = None
     """The same picture, where its path is an address in a larger file."""
 
+    @property
+    def file_name(self) -> str:
+        """What names an output of it: its path; of a picture in a larger file, its name there."""
+        return self.path if self.contained is None else self.contained.file_name
+
 
 class PictureFinder:
     """Finds the pictures that items name. Remembers the last few thousand: manifests repeat their pictures.

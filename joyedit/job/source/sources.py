@@ -20,6 +20,7 @@ from joyedit.job.source.beside_pictures import lacks_instruction, text_of_one
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.dataset_source import DatasetSource
+from joyedit.job.source.gzip_lines import kind_of_compressed
 from joyedit.job.source.layouts.choice import NO_DATASET, DatasetChoice
 from joyedit.job.source.layouts.find import kind_of_files, kind_of_source, open_reader
 from joyedit.job.source.manifests import KINDS, LIST, ManifestSource
@@ -97,7 +98,9 @@ def _dataset(names: list[str], options: SourceOptions) -> DatasetSource | None:
     reader, choice = open_reader(names, choice, options.exclude)
     if choice.image_root is not None and not os.path.isdir(choice.image_root):
         raise UsageError(f"--image-root {choice.image_root}: no such folder")
-    return DatasetSource(names[0] if len(names) == 1 else reader.root or os.curdir, reader, choice, options)
+    if len(names) == 1:
+        return DatasetSource(names[0], reader, choice, options)
+    return DatasetSource(reader.root or os.curdir, reader, choice, options, names)
 
 
 def _kind_of(names: list[str], options: SourceOptions) -> str | None:
@@ -140,7 +143,7 @@ def _refuse_among_others(name: str, *, skip_missing: bool) -> None:
             raise UsageError(f"{name}: no such file or folder")
         if not skip_missing:
             raise UsageError(f"{name}: no such file or folder (--skip-missing edits those that are there)")
-    if os.path.splitext(name)[1].lower() in KINDS and not os.path.isdir(name):
+    if (os.path.splitext(name)[1].lower() in KINDS or kind_of_compressed(name)) and not os.path.isdir(name):
         raise UsageError(f"{name}: a manifest is a source alone (run each by itself, or put their lines together)")
 
 
@@ -169,8 +172,9 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
     suffix = os.path.splitext(source)[1].lower()
     if suffix in PICTURE_SUFFIXES:
         return PictureSource(source, options, text_of_one(source, options))
-    if suffix in KINDS:
-        return ManifestSource(source, KINDS[suffix], options)
+    kind = kind_of_compressed(source) or KINDS.get(suffix)
+    if kind is not None:
+        return ManifestSource(source, kind, options)
     if suffix in _OTHER_TABLES:
         raise UsageError(f"{source}: joyedit reads no {_OTHER_TABLES[suffix]} (save it as .csv or .jsonl)")
     near = nearest(suffix, KINDS) if suffix else f"valid: {', '.join(KINDS)}"

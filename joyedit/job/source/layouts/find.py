@@ -62,13 +62,15 @@ def _kind_of_folder(folder: str) -> str | None:
     has_picture = any(name.lower().endswith(tuple(SUPPORTED_SUFFIXES)) for name in names)
     if any(os.path.basename(name) in METADATA for name in names):
         return "imagefolder"
+    if any(os.path.basename(name) == ANNOTATION for name in names):
+        return "kris-bench"
     if has_picture:
         return None
     if any(name.lower().endswith(PARQUET) for name in names):
         return "parquet"
     if any(name.lower().endswith(TARS) for name in names):
         return "webdataset"
-    return "kris-bench" if any(os.path.basename(name) == ANNOTATION for name in names) else None
+    return None
 
 
 def _names_in(folder: str) -> list[str]:

@@ -55,6 +55,7 @@ class ColumnMap:
         self._parameters = parameters
         self._reads_captions = reads_captions
         self._has_keys = has_keys
+        self._maps_id = "id" in columns.mapped.values()
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], KeyColumns] = {}
         self.unmet = {*columns.mapped, *columns.kept} - {ALL, PLACE}
         """Columns that the user names and that no row had so far."""
@@ -83,7 +84,7 @@ class ColumnMap:
         data: dict[str, Any] = {}
         for key, column in found.keys.items():
             value = row.stable if column == PLACE else row.values.get(column)
-            if value is None:
+            if value is None or (key == "id" and row.key is not None and not self._maps_id):
                 continue
             if key in _PICTURES:
                 key, value = _pictures(key, value, row, pictures)
