@@ -15,6 +15,7 @@ import os
 import resource
 import sys
 from pathlib import Path
+from time import perf_counter, process_time
 
 from PIL import Image
 
