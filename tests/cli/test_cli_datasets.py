@@ -42,7 +42,7 @@ def test_parquet_from_the_dataset_to_the_page_and_back(joyedit: Command) -> None
     assert good["columns"]["task_type"] == "color_alter"
     assert good["source"] == {"file": "gedit/train.parquet#row=0", "line": None}
     with Image.open(Path("edited", good["output"])) as picture:
-        assert picture.size == (320, 192)
+        assert picture.size == tuple(reversed(good["bucket"]))
     assert not list(Path("gedit").glob("*.png")), "a picture never touches the disk"
     copies = [path.name for path in Path("edited/index.files/pictures").iterdir()]
     assert f"v-{good['inputs_seen'][0][0][:24]}.jpg" in copies
@@ -72,7 +72,7 @@ def test_webdataset_and_image_folder(joyedit: Command) -> None:
     datasets.write_tar(Path("shards/a.tar"), members)
     assert joyedit("run", "shards/a.tar", *RUN, "--format", "same", "-o", "wds").code == 0
     assert sorted(path.name for path in Path("wds").glob("*.jpg")) == ["0000.jpg", "0001.jpg"]
-    assert records("wds")[0]["inputs"] == [f"{Path('shards').resolve()}/a.tar#0000.jpg"]
+    assert min(one["inputs"] for one in records("wds")) == [f"{Path('shards').resolve()}/a.tar#0000.jpg"]
     assert joyedit("run", "shards", *RUN, "--format", "same", "-o", "wds", "--trust-journal", "-q").code == 0
     datasets.save(Path("photos/a.png"))
     Path("photos/metadata.csv").write_text("file_name,edit_prompt,shot_by\na.png,x,me\n")

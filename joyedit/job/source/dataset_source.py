@@ -6,7 +6,7 @@ model loads (no column of pictures, no instruction anywhere, a damaged file, two
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from joyedit.job.source.names import safe_name
 from joyedit.job.source.problems import Problems, Record, shown
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
+from joyedit.job.source.turn_links import NoLinks, TurnLinks
 from joyedit.job.spec import EditItem, FailedItem
 
 _ID_REMEDY = f"--map id={PLACE} makes the ids of file and row"
@@ -47,6 +48,7 @@ class DatasetSource(Source):
         self._base = "" if is_url(reader.root) else (choice.image_root or reader.root)
         self._preset: Preset | None = None
         self._uses: Uses | None = None
+        self._links: TurnLinks | None = None
         self._bad = 0
         self._seen: set[str] = set()
         self._missing: set[str] = set()
@@ -117,6 +119,8 @@ class DatasetSource(Source):
         if self._bad == count:
             bad.raise_any()
         problems.add(problem.at(self.name) for problem in (*self._unmet(), *builder.of_all_items(count)))
+        if isinstance(builder.links, TurnLinks):
+            problems.add(problem.at(self.name) for _, problem in builder.links.problems)
         problems.raise_any()
         return self._summary(
             items,
@@ -148,7 +152,31 @@ class DatasetSource(Source):
                 else:
                     yield from builder.items(got)
 
+    def referred(self) -> Collection[str]:
+        """As in `Source`."""
+        links = self._builder(look=False).links
+        return links.referred if isinstance(links, TurnLinks) else ()
+
     def _builder(self, *, look: bool) -> ItemBuilder:
+        builder = self._plain_builder(look=look)
+        if self.reader.has_turns:
+            builder.links = self._turn_links()
+        return builder
+
+    def _turn_links(self) -> TurnLinks:
+        """Whose results items begin with: one more pass over the rows."""
+        if self._links is None:
+            builder = self._plain_builder(look=False)
+            builder.links = NoLinks()
+            links, is_whole = TurnLinks(), True
+            with _told():
+                for _, got in self._records():
+                    is_whole = (not isinstance(got, Problem) and builder.note(got, links)) and is_whole
+            links.seal(is_whole=is_whole)
+            self._links = links
+        return self._links
+
+    def _plain_builder(self, *, look: bool) -> ItemBuilder:
         return ItemBuilder(
             file=self.name,
             base=self._base,
@@ -207,6 +235,7 @@ class DatasetSource(Source):
             self.options.known_parameters(),
             reads_captions=self._reads_captions(),
             has_keys=self.reader.has_keys,
+            has_turns=self.reader.has_turns,
         )
 
     def _reads_captions(self) -> bool:

@@ -16,6 +16,7 @@ from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
 from joyedit.job.source.problems import Record, Table, shown
 from joyedit.job.source.schema import PICTURE_KEYS, Line, Schema
 from joyedit.job.source.written_paths import is_plain
+from joyedit.job.turns import earlier_id
 
 
 class OwnPictures(NamedTuple):
@@ -62,17 +63,20 @@ class ItemPictures:
         self.count_missing = 0
         self.first_missing = ""
 
-    def of(self, line: Line, record: Record, problems: list[Problem]) -> OwnPictures:
-        """The pictures of one record; pictures that stand in its line are taken out of it."""
+    def of(self, line: Line, record: Record, problems: list[Problem], *, names_results: bool) -> OwnPictures:
+        """The pictures of one record; pictures that stand in its line are taken out of it.
+
+        `names_results`: `@id` is the result of another item.
+        """
         held: Mapping[str, Reference] = take_pictures(line, problems)
         if record.dataset is not None:
             held = {**held, **record.dataset.pictures}
         if line.image is not None and line.images is not None:
             problems.append(Problem("'image' and 'images' are both given", "keep one of them"))
-        pictures = [self._find(image, held) for image in images_of(line)]
+        pictures = [self._find(image, held, names_results) for image in images_of(line)]
         mask = self._mask
         if line.mask is not None:
-            mask = self._find(line.mask, held)
+            mask = self._find(line.mask, held, names_results)
             mask = mask if mask.problem is None else mask._replace(problem=of_mask(mask.problem))
         missing: Problem | None = None
         for found in pictures if mask is None else (*pictures, mask):
@@ -107,9 +111,11 @@ class ItemPictures:
             return Problem(message, remedy, once="no mapped picture")
         return None
 
-    def _find(self, image: str, held: Mapping[str, Reference]) -> FoundPicture:
+    def _find(self, image: str, held: Mapping[str, Reference], names_results: bool) -> FoundPicture:
         """A picture in a file or in the line. Of a broken one in the line the problems tell already."""
         if image in held or (not is_plain(image) and is_data(image)):
             one = held.get(image)
             return FoundPicture(image, (), None, contained=one if isinstance(one, ContainedPicture) else None)
+        if names_results and earlier_id(image) is not None:
+            return FoundPicture(image, (), None)
         return self._finder.find(image)

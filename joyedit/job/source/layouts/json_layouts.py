@@ -15,17 +15,8 @@ from joyedit.job.source.problems import shown
 from joyedit.job.source.text import BOM
 
 MAX_JSON = 256 << 20
-_TURNS = 9
+_TURNS = 65
 ANNOTATION = "annotation.json"
-NEEDS_RESULT = Problem(
-    "this turn edits the result of the turn before it, and joyedit does not chain edits yet",
-    "edit the first turns, and make a manifest of their results",
-)
-
-
-def result_of(item: str) -> str | None:
-    """What a line names as its picture where that is the result of another item; None as long as nothing reads it."""
-    return None
 
 
 class JsonReader(Reader):
@@ -35,6 +26,7 @@ class JsonReader(Reader):
         super().__init__(root, files)
         self.kind = kind
         self.format = "JSON"
+        self.has_turns = kind == "imgedit"
 
     def rows(self, wanted: Collection[str] | None = None) -> Rows:
         for name in self.files:
@@ -90,7 +82,10 @@ def kind_of(document: Any) -> str | None:
 
 
 def _imgedit(document: Any, path: str, name: str) -> Iterator[Row]:
-    """`{key: {id, prompt, edit_type}}`, where `id` is the path of the picture; a list of such; `{picture: text}`."""
+    """`{key: {id, prompt, edit_type}}`, where `id` is the path of the picture; a list of such; `{picture: text}`.
+
+    With `turn1`, `turn2`, ... in place of `prompt`, each of them edits the result of the one before.
+    """
     entries = document.items() if isinstance(document, dict) else enumerate(document)
     base, stem = os.path.dirname(name), os.path.splitext(name)[0]
     for key, entry in entries:
@@ -108,24 +103,7 @@ def _imgedit(document: Any, path: str, name: str) -> Iterator[Row]:
             values = {**rest, "image": entry["id"], "instruction": entry.get("prompt")}
             yield row._replace(values=_without(values, "prompt"))
             continue
-        yield from _turns(row, rest | {"image": entry["id"]}, turns)
-
-
-def _turns(row: Row, rest: dict[str, Any], turns: list[Any]) -> Iterator[Row]:
-    """A row for each turn. The picture of the second one is the result of the first."""
-    key = row.key or row.stable
-    for number, text in enumerate(turns, 1):
-        before = f"{key}/turn{number - 1}"
-        values = {**rest, "instruction": text, "turn": number}
-        made = row._replace(place=f"{row.place}.turn{number}", key=f"{key}/turn{number}", values=values)
-        if number > 1:
-            picture = result_of(before)
-            made = made._replace(problem=NEEDS_RESULT) if picture is None else _with(made, picture)
-        yield made
-
-
-def _with(row: Row, picture: str) -> Row:
-    return row._replace(values={**row.values, "image": picture}, base="")
+        yield row._replace(values={**rest, "image": entry["id"], "turns": turns})
 
 
 def _kris(document: Any, path: str, name: str) -> Iterator[Row]:
@@ -175,6 +153,6 @@ def _problem(entry: Any, column: str) -> Problem | None:
     for one in given if isinstance(given, list) and given else [given]:
         if not isinstance(one, str) or not one:
             return Problem(f"{column} must be the path of a picture, not {shown(one)}")
-        if one.startswith(("/", "~", "$")) or is_url(one) or ".." in one.replace("\\", "/").split("/"):
+        if one.startswith(("/", "~", "$", "@")) or is_url(one) or ".." in one.replace("\\", "/").split("/"):
             return Problem(f"{shown(one)} leads out of the folder of pictures", "give their folder with --image-root")
     return None

@@ -21,6 +21,7 @@ from joyedit.job.source.layouts.rows import Row
 from joyedit.job.source.names import safe_name
 from joyedit.job.source.problems import OfDataset, Record, shown
 from joyedit.job.source.schema import ITEM_KEYS
+from joyedit.job.turns import TURNS
 
 _PICTURES = ("image", "images", "mask")
 _SHOWN = 30
@@ -49,12 +50,14 @@ class ColumnMap:
         *,
         reads_captions: bool,
         has_keys: bool,
+        has_turns: bool = False,
     ) -> None:
         self._preset = preset
         self._columns = columns
         self._parameters = parameters
         self._reads_captions = reads_captions
         self._has_keys = has_keys
+        self._has_turns = has_turns
         self._maps_id = "id" in columns.mapped.values()
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], KeyColumns] = {}
         self.unmet = {*columns.mapped, *columns.kept} - {ALL, PLACE}
@@ -110,13 +113,15 @@ class ColumnMap:
         for key, column in self._preset.keys.items():
             if column in free and not _has(keys, key):
                 keys[key] = column
+        if self._has_turns and TURNS in free:
+            keys[TURNS] = TURNS
         taken = set(keys.values())
         if not _has(keys, "image"):
             picture = _image(free, [name for name in pictures if name in free and name not in taken])
             if picture is not None:
                 keys["image"] = picture
         wishes = (*INSTRUCTION, *(CAPTIONS if self._reads_captions else ()))
-        if "instruction" not in keys:
+        if "instruction" not in keys and TURNS not in keys:
             keys |= _first("instruction", wishes, [name for name in free if name not in pictures and name not in taken])
         taken = set(keys.values())
         for name in free:

@@ -44,6 +44,9 @@ class Reader(ABC):
     has_keys: bool = True
     """Whether rows have an id of their own, or by their place. If not, the paths of their pictures name them."""
 
+    has_turns: bool = False
+    """Whether rows may have several instructions that follow each other, as a list under `turns`."""
+
     def __init__(self, root: str, files: Collection[str]) -> None:
         self.root = root
         self.files = tuple(files)

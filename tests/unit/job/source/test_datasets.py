@@ -397,13 +397,10 @@ def test_imgedit() -> None:
     assert edits(source("other/basic.json", image_root="d"))[0].images == (Path("d/animal/0.png"),)
     turns = [{"id": "animal/0.png", "turn1": "a", "turn2": "b", "turn3": "c"}]
     Path("d/turns.json").write_text(json.dumps(turns))
-    opened = source("d/turns.json")
-    opened.check()
-    first, second, third = opened.items()
-    assert (first.id, second.id, third.id) == ("0/turn1", "0/turn2", "0/turn3")
-    assert isinstance(first, EditItem)
-    assert isinstance(second, FailedItem)
-    assert "the result of the turn before it" in second.message
+    first, second, third = edits(source("d/turns.json"))
+    assert (first.id, second.id, third.id) == ("0-turn1", "0-turn2", "0-turn3")
+    assert (first.earlier, third.earlier) == ((), ("0-turn2",))
+    assert (second.instruction, third.instruction) == ("b", "c")
 
 
 def test_kris_bench() -> None:
