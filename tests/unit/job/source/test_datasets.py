@@ -122,7 +122,7 @@ def test_a_layout_that_is_another_one_is_told() -> None:
 def test_magicbrush_in_splits_and_from_the_disk() -> None:
     for split in ("train", "dev"):
         datasets.write_parquet(Path(f"d/data/{split}-00000.parquet"), datasets.magicbrush_rows())
-    with pytest.raises(UsageError, match="several splits: .*--split NAME, or all"):
+    with pytest.raises(UsageError, match=r"several splits: .*--split NAME, or all"):
         source()
     assert told(source(split="validation")) == [("242679/1", BLUE), ("242679/2", BLUE)]
     assert "is taken by" in refused(source(split="all"))
@@ -298,7 +298,7 @@ def test_webdataset_shards() -> None:
     assert found[4].columns == {"width": 96, "caption": "c"}
     assert str(found[4].images[0]).endswith("d/x-000001.tar#10001.jpg")
     assert bytes_of(found[4]) == datasets.encoded(1, "JPEG")
-    assert [item.id for item in edits(source(["d/x-000001.tar", "d/x-000000.tar"]))][0] == "10000"
+    assert edits(source(["d/x-000001.tar", "d/x-000000.tar"]))[0].id == "10000"
     assert len(edits(source(exclude=("x-000001.tar",)))) == 3
     assert edits(source(prompt="all"))[0].instruction == "all", "a caption is no instruction then"
 
