@@ -28,7 +28,7 @@ from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
 from joyedit.runtime.pipeline.clock import StageClock
-from joyedit.runtime.pipeline.edit import BatchEditor, Editor
+from joyedit.runtime.pipeline.edit import BatchEditor, Edited, Editor
 from joyedit.runtime.pipeline.loss_check import LossCheck
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
@@ -38,8 +38,8 @@ from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.pipeline.stats import Ending, RunStats
 from joyedit.runtime.pipeline.stop import Stop
 from joyedit.runtime.pipeline.threads import StoppedError, Workers
-from joyedit.runtime.pipeline.write import PictureWriter, Writers
-from joyedit.runtime.protocol import Backend, ReadyBatch
+from joyedit.runtime.pipeline.write import PictureEncoder, PictureWriter, Placing, Writers
+from joyedit.runtime.protocol import Backend, BackendInfo, ReadyBatch
 
 if TYPE_CHECKING:
     from joyedit.job.source.sources import Source
@@ -118,18 +118,25 @@ class RunSession:
         """The threads that check ahead of the plan which items are done, and how large the pictures are."""
         return Workers(WORKERS, "joyedit-check", timeout=self._config.read_timeout, stopped=self.stop)
 
-    def writers(self) -> Writers:
+    def writers(self) -> Writers[Edited]:
         """The threads that write finished pictures and their records."""
         write = PictureWriter(
             folder=self._folder,
-            config=self._config,
-            info=self.model.info,
+            encode=PictureEncoder(self._config, self.model.info),
+            placing=self._placing(),
             recorder=self.recorder,
             clock=self._clock,
+        )
+        return Writers(write, waiting=partial(self._stats.waiting, "write"))
+
+    def _placing(self) -> Placing:
+        return Placing(
+            folder=self._folder,
+            config=self._config,
+            recorder=self.recorder,
             fingerprints=self._fingerprints,
             admission=self.admission,
         )
-        return Writers(write, waiting=partial(self._stats.waiting, "write"))
 
     def unfinished(self, checkers: Workers) -> Checker:
         """The items of the source that are to be edited, and those that failed already.
@@ -236,7 +243,7 @@ class RunSession:
         """Whether no further batch is to be read."""
         return self.stop() or self._is_broken()
 
-    def editor(self, writers: Writers) -> AbstractContextManager[Editor]:
+    def editor(self, writers: Writers[Edited]) -> AbstractContextManager[Editor]:
         """What takes batches through the networks. With several workers, what they finish goes to `writers` itself."""
         model = self.model.open()
         if self._config.workers > 1:
@@ -265,6 +272,34 @@ class RunSession:
                 stopped=self.stop,
             )
         )
+
+    @property
+    def is_on_cluster(self) -> bool:
+        """Whether machines of a cluster read, edit and write."""
+        return self._config.engine == "ray"
+
+    def on_cluster(self, entries: Iterator[Entry], checker: Checker) -> bool:
+        """Edit all items there; whether all have a record. Raises what ended the run."""
+        from joyedit.runtime.ray_engine.on_cluster import edit_on_cluster
+
+        return edit_on_cluster(
+            self.model.open(),
+            chain.from_iterable(self.parts(entries, checker)),
+            folder=self._folder,
+            recorder=self.recorder,
+            placing=self._placing(),
+            admission=self.admission,
+            clock=self._clock,
+            stats=self._stats,
+            progress=self._progress,
+            loaded=self._loaded,
+            stopped=self.stop,
+            on_batch=self._losses.look,
+        )
+
+    def _loaded(self, info: BackendInfo) -> None:
+        """What an actor says of the model: records name its kernels."""
+        self.recorder.info = self.model.info = info
 
     def batches(self, ready: ReadAhead) -> Iterator[ReadyBatch]:
         """The batches whose pictures were read. Items that failed on the way are recorded."""
