@@ -6,6 +6,7 @@ this machine alone. A program that has connected to Ray already keeps its connec
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from joyedit.errors import DeviceError, JoyeditError, UsageError, first_line
+from joyedit.job.pictures.budget import PlainCaller
+from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.results.report import joyedit_version
 from joyedit.printable import printable
 from joyedit.runtime.ray_engine.look import Looked, look
@@ -59,7 +62,7 @@ class Cluster:
             return
         passed = {name: value for name, value in os.environ.items() if name.startswith(_HANDED_ON)}
         try:
-            with _own_signals():
+            with _own_signals(), caught_messages(PlainCaller()):
                 ray.init(
                     include_dashboard=False,
                     log_to_driver=False,
@@ -156,10 +159,11 @@ def is_lost(error: BaseException) -> bool:
 
 def silence() -> None:
     """Keep Ray's remarks away from the terminal; Ray writes them into its own files as well."""
+    importlib.import_module("ray.data")  # sets up its own logging
     for name in ("ray", "ray.data"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.CRITICAL)
-        logger.propagate = False
+        for handler in logging.getLogger(name).handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.CRITICAL + 1)
 
 
 @contextmanager

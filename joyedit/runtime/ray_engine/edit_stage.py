@@ -17,6 +17,7 @@ from joyedit.job.run_config import RunConfig
 from joyedit.runtime.model import backend_loader
 from joyedit.runtime.pipeline.edit import BatchEditor, EditedItem
 from joyedit.runtime.protocol import Backend, ReadyBatch
+from joyedit.runtime.ray_engine.feed import begins
 from joyedit.runtime.ray_engine.rows import ActorSays, EditedRow, Job, Outcome, ReadRow, packed, unpacked
 from joyedit.runtime.workers import messages
 from joyedit.runtime.workers.faults import Fault
@@ -61,7 +62,6 @@ class EditPictures:
         self._open: set[str] = set()
         self._asked = 0.0
         self._is_stopped = False
-        self._begun = False
         try:
             config = here(job)
             with self._clock.stage("load"):
@@ -90,11 +90,16 @@ class EditPictures:
         fault = row.fault or self._fault
         items: tuple[Any, ...] = ()
         outcomes = row.outcomes
-        says = None
+        says, died, answer = None, row.died, "none"
         if fault is None and row.batch is not None:
+            answer = begins(self._job.feed, "edit", row.number)
+            died = answer == "died"
+            outcomes = () if died else outcomes
+        if answer == "begin" and row.batch is not None:
             try:
                 items, failed, says = self._edited(row.batch)
                 outcomes += failed
+                self._job.feed.ended.remote("edit", row.number)
             except DeviceLostError:
                 traceback.print_exc()
                 os._exit(_LOST)  # Ray starts the actor again, and tries the batch there
@@ -109,6 +114,7 @@ class EditPictures:
             stages=row.stages,
             notes=row.notes,
             fault=fault,
+            died=died,
             node=socket.gethostname(),
             says=says,
         )

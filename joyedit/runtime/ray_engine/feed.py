@@ -12,12 +12,19 @@ an empty row.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from joyedit.runtime.ray_engine.rows import as_table
 
+Stage = Literal["read", "edit", "write"]
+Answer = Literal["begin", "stopped", "died"]
+
+MOST_BEGUN: Mapping[Stage, int] = {"read": 2, "edit": 1, "write": 2}
+"""So many processes may die with one batch in a stage. Ray itself would try without end, and an item that kills every
+actor would stop the run: so a batch with which an actor died comes back, and its items go out again, each alone."""
 DEPTH = 4
 """So many batches are planned ahead of the read task."""
 
@@ -31,6 +38,7 @@ class Feed:
         self._asked = 0
         self._ended = False
         self._stopped = False
+        self._begun: Counter[tuple[Stage, int]] = Counter()
         self._changed = asyncio.Condition()
 
     async def put(self, data: bytes) -> bool:
@@ -52,9 +60,24 @@ class Feed:
             await self._changed.wait_for(lambda: self._stopped or self._ended or number < self._count)
             return self._held.get(number, b"") if number < self._count else None
 
+    async def begin(self, stage: Stage, number: int) -> Answer:
+        """A process is about to work on this batch. `died`: too many processes did, and have not come to its end."""
+        if self._stopped:
+            return "stopped"
+        if self._begun[stage, number] >= MOST_BEGUN[stage]:
+            return "died"
+        self._begun[stage, number] += 1
+        return "begin"
+
+    async def ended(self, stage: Stage, number: int) -> None:
+        """The work is done. If its result is lost with a machine, Ray may have it done again."""
+        self._begun.pop((stage, number), None)
+
     async def over(self, number: int) -> None:
         """The outcome of this batch has come back: nobody needs it again."""
         self._held.pop(number, None)
+        for stage in MOST_BEGUN:
+            self._begun.pop((stage, number), None)
 
     async def end(self) -> None:
         """No more batches come."""
@@ -71,6 +94,14 @@ class Feed:
     async def is_stopped(self) -> bool:
         """Whether the run stops."""
         return self._stopped
+
+
+def begins(feed: Any, stage: Stage, number: int) -> Answer:
+    """Ask the actor, from another process."""
+    import ray
+
+    answer: Answer = ray.get(feed.begin.remote(stage, number))
+    return answer
 
 
 def blocks(feed: Any) -> Iterator[Any]:

@@ -1,8 +1,9 @@
 """The driver's side of a run over Ray: batches go out, outcomes come back, pictures get names and records.
 
 Each item of a batch that went out is open until its outcome came. An outcome of an item that is not open changes
-nothing, so a batch that Ray ran twice is recorded once. Items that are open when the pipeline ends were with machines
-or processes that died, each time that Ray tried: they go once more, each alone, and one that is lost again is given up.
+nothing, so a batch that Ray ran twice is recorded once. The items of a batch with which an actor died go out once more,
+each alone; one with which a second actor dies is given up. Items that are still open when the pipeline has ended were
+lost on the way; they go through another one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -30,6 +32,7 @@ from joyedit.runtime.ray_engine.hearing import Hearing
 from joyedit.runtime.ray_engine.parts import whole_items
 from joyedit.runtime.ray_engine.pipeline import pipeline
 from joyedit.runtime.ray_engine.rows import Job, Outcome, PlannedRow, WrittenRow, unpacked
+from joyedit.runtime.workers.dispatch import DEATHS
 
 _POLL = 0.1
 
@@ -69,26 +72,24 @@ class RayFlow:
         self._on_batch = on_batch
         self._lock = threading.Lock()
         self._open: dict[int, dict[str, SizedItem]] = {}
-        self._lost: dict[str, SizedItem] = {}
+        self._again: deque[SizedItem] = deque()
+        self._deaths: dict[str, int] = {}  # of items that have no outcome yet
+        self._has_lost = False
         self._all_planned = False
         self._plan_error: BaseException | None = None
 
     def run(self, planned: Iterable[Batch | FailedItem]) -> bool:
         """Edit these; whether all of them have a record. Raises what ended the run."""
-        came_all = self._pass(whole_items(planned), alone=False)
-        if self._lost and not self._stopped():
-            again = list(self._lost.values())
-            what = "1 item was" if len(again) == 1 else f"{len(again)} items were"
-            self._hearing.note(f"{what} with workers that died: tried again, each alone")
-            self._lost = {}
-            self._pass((Batch(index=0, items=sized.as_parts) for sized in again), alone=True)
-            for sized in () if self._stopped() else self._lost.values():
-                self._recorder.failed(sized, _killed(), KILLED_WORKERS)
+        self._pass(whole_items(planned))
+        came_all = self._all_planned
+        while self._again and not self._stopped():
+            self._pass(())
+        if self._has_lost:
             self._folder.clean()  # what tasks left that did not come back
-        return came_all and not self._stopped() and not self._open
+        return came_all and not self._open and not self._again
 
-    def _pass(self, planned: Iterable[Batch | FailedItem], *, alone: bool) -> bool:
-        """One pipeline from its first batch to its last one; whether the plan came to its end."""
+    def _pass(self, planned: Iterable[Batch | FailedItem]) -> None:
+        """One pipeline from its first batch to its last one. What is lost on the way is in `_again` then."""
         import ray
 
         feed = ray.remote(Feed).options(num_cpus=0, max_concurrency=64, scheduling_strategy=_of_driver()).remote()
@@ -100,7 +101,7 @@ class RayFlow:
         try:
             with Writers(self._place) as writers, self._told_to_stop(feed):
                 planner.start()
-                for row in _rows(pipeline(job, self._model.actors, alone=alone)):
+                for row in _rows(pipeline(job, self._model.actors)):
                     writers.check()
                     for arrived in self._arrived(row):
                         writers.put(arrived)
@@ -110,15 +111,16 @@ class RayFlow:
         finally:
             with suppress(Exception):  # the connection may be gone
                 ray.get(feed.stop.remote(), timeout=10)
-                ray.kill(feed)
             if planner.ident is not None:
                 planner.join(timeout=10)
+            with suppress(Exception):
+                ray.kill(feed)
         if self._plan_error is not None:
             raise self._plan_error
         if not self._stopped():
-            self._lost |= {name: sized for items in self._open.values() for name, sized in items.items()}
+            for items in self._open.values():
+                self._died(items.values())
             self._open = {}
-        return self._all_planned
 
     def _plan(self, planned: Iterable[Batch | FailedItem], feed: Any) -> None:
         """The thread that gives out batches. Ray holds it up while there are enough on the way."""
@@ -126,11 +128,10 @@ class RayFlow:
 
         number = 0
         try:
-            for entry in planned:
+            for entry in self._with_again(planned):
                 if isinstance(entry, FailedItem):
                     self._recorder.unplanned(entry)
                     continue
-                self._on_batch(entry)
                 with self._lock:
                     self._open[number] = {sized.item.id: sized.whole for sized in entry.items}
                 row = PlannedRow(number=number, batch=absolute_batch(entry))
@@ -143,6 +144,37 @@ class RayFlow:
         finally:
             with suppress(Exception):
                 ray.get(feed.end.remote())
+
+    def _with_again(self, planned: Iterable[Batch | FailedItem]) -> Iterator[Batch | FailedItem]:
+        """The planned batches, and those items alone that are to be tried again."""
+        for entry in planned:
+            yield from self._singles()
+            if isinstance(entry, Batch):
+                self._on_batch(entry)
+            yield entry
+        yield from self._singles()
+
+    def _singles(self) -> Iterator[Batch]:
+        with suppress(IndexError):
+            while True:
+                yield Batch(index=0, items=self._again.popleft().as_parts)
+
+    def _died(self, items: Iterable[SizedItem]) -> None:
+        """These were with a process that died, or got lost."""
+        self._has_lost = True
+        again = []
+        for sized in items:
+            name = sized.item.id
+            self._deaths[name] = self._deaths.get(name, 0) + 1
+            if self._deaths[name] < DEATHS:
+                again.append(sized)
+            else:
+                del self._deaths[name]
+                self._recorder.failed(sized, _killed(), KILLED_WORKERS)
+        if again:
+            what = "1 item was" if len(again) == 1 else f"{len(again)} items were"
+            self._hearing.note(f"{what} with a process that died: tried again, each alone")
+            self._again += again
 
     @contextmanager
     def _told_to_stop(self, feed: Any) -> Iterator[None]:
@@ -171,8 +203,12 @@ class RayFlow:
             items = self._open.pop(row.number, None)
         if items is None:
             return
+        if row.died:
+            self._died(items.values())
+            return
         for outcome in row.outcomes:
             sized = items.pop(outcome.id, None)
+            self._deaths.pop(outcome.id, None)
             if sized is not None:
                 yield Arrived(sized, outcome)
         self._hearing.row(row)
@@ -229,6 +265,6 @@ def _of_driver() -> Any:
 def _killed() -> ItemError:
     return ItemError(
         KILLED_WORKERS,
-        "the worker processes that had this item died each time, the last time with it alone (--retry-failed, or a"
-        " change of its line or picture, lets it be tried again)",
+        f"{DEATHS} worker processes died with this item, the last time with it alone (--retry-failed, or a change of"
+        " its line or picture, lets it be tried again)",
     )

@@ -1,8 +1,8 @@
-"""The Ray Data pipeline of a run, and what Ray is asked to do about lost machines.
+"""The Ray Data pipeline of a run. It is Ray's own: one map a stage, with what each needs of a machine.
 
-Ray tries a batch again whose machine or process died, once; it starts the actor again, on another machine if need be. A
-batch that is lost twice does not stop the others: Ray drops its block, and the driver sees in the end which items have
-no outcome. See `flow`.
+Ray bounds what is on its way, starts an actor again whose process or machine died, on another machine if need be, and
+runs again what was lost with it. How often that may be for one batch, `feed` says. A block that Ray gives up all the
+same stops nothing: the driver sees in the end which items have no outcome. See `flow`.
 """
 
 from __future__ import annotations
@@ -16,36 +16,24 @@ from joyedit.runtime.ray_engine.read_stage import read
 from joyedit.runtime.ray_engine.rows import Job
 from joyedit.runtime.ray_engine.write_stage import write
 
-RETRIES = 1
-"""So often Ray tries a batch again with which an actor died."""
-_TASK_RETRIES = 3
-"""So often it tries one again with which a reader or writer died."""
 _AHEAD = 2
 """Batches that an actor has: one that it edits, and one whose pictures are on the way to it."""
 
 
-def pipeline(job: Job, actors: Actors, *, alone: bool) -> Any:
-    """The dataset of written rows; nothing runs before somebody iterates over it.
-
-    With `alone` nothing is tried again, and an actor has one batch at a time: so whatever is lost was with its killer.
-    """
+def pipeline(job: Job, actors: Actors) -> Any:
+    """The dataset of written rows; nothing runs before somebody iterates over it."""
     from ray.data import ActorPoolStrategy, DataContext, read_datasource
 
+    shared: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "udf_modifying_row_count": False}
+    task: dict[str, Any] = {"fn_kwargs": {"job": job}, "num_cpus": TASK_CPUS, **shared}
+    pool = ActorPoolStrategy(size=actors.count, max_tasks_in_flight_per_actor=_AHEAD)
     with DataContext.current(_context()):
         rows = read_datasource(feed_source(job.feed), override_num_blocks=1, num_cpus=0)
-        shared: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "udf_modifying_row_count": False}
-        retries = 0 if alone else _TASK_RETRIES
-        rows = rows.map_batches(read, fn_kwargs={"job": job}, num_cpus=TASK_CPUS, max_retries=retries, **shared)
+        rows = rows.map_batches(read, **task)
         rows = rows.map_batches(
-            EditPictures,
-            fn_constructor_kwargs={"job": job},
-            compute=ActorPoolStrategy(size=actors.count, max_tasks_in_flight_per_actor=1 if alone else _AHEAD),
-            max_restarts=-1,
-            max_task_retries=0 if alone else RETRIES,
-            **actors.resources(),
-            **shared,
+            EditPictures, fn_constructor_kwargs={"job": job}, compute=pool, **actors.resources(), **shared
         )
-        return rows.map_batches(write, fn_kwargs={"job": job}, num_cpus=TASK_CPUS, max_retries=retries, **shared)
+        return rows.map_batches(write, **task)
 
 
 def _context() -> Any:

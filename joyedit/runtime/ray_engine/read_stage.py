@@ -13,6 +13,7 @@ from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
 from joyedit.runtime.pipeline.read_mask import read_mask
 from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.protocol import ReadyBatch
+from joyedit.runtime.ray_engine.feed import begins
 from joyedit.runtime.ray_engine.rows import Job, Outcome, PlannedRow, ReadRow, packed, unpacked
 from joyedit.runtime.workers.faults import Fault
 from joyedit.runtime.workers.relay import RelayClock
@@ -24,7 +25,15 @@ _HASHES = HashCache()
 def read(table: Any, job: Job) -> Any:
     """What Ray calls: a `PlannedRow` becomes a `ReadRow`. Raises nothing, so Ray tries again only what it lost."""
     row = unpacked(table)
-    return table if row is None else packed(read_row(row, job))
+    if row is None:
+        return table
+    answer = begins(job.feed, "read", row.number)
+    if answer != "begin":
+        none = ReadRow(number=row.number, batch=None, outcomes=(), stages={}, died=answer == "died")
+        return packed(none)
+    made = packed(read_row(row, job))
+    job.feed.ended.remote("read", row.number)
+    return made
 
 
 def read_row(row: PlannedRow, job: Job) -> ReadRow:

@@ -73,7 +73,8 @@ class LeftFile:
 class ReadRow:
     """From the readers. `batch` is None where nothing could be read; `outcomes` are the items that failed.
 
-    `stages` are seconds of the stages so far, `fault` is what ends the whole run. `node` says where.
+    `stages` are seconds of the stages so far, `fault` is what ends the whole run. `died`: processes died with this
+    batch, so it is not tried again. `node` says where.
     """
 
     number: int
@@ -82,6 +83,7 @@ class ReadRow:
     stages: Mapping[str, float]
     notes: tuple[str, ...] = ()
     fault: Fault | None = None
+    died: bool = False
     node: str = ""
 
 
@@ -111,6 +113,7 @@ class EditedRow:
     stages: Mapping[str, float]
     notes: tuple[str, ...] = ()
     fault: Fault | None = None
+    died: bool = False
     node: str = ""
     says: ActorSays | None = None
 
@@ -124,6 +127,7 @@ class WrittenRow:
     stages: Mapping[str, float]
     notes: tuple[str, ...] = ()
     fault: Fault | None = None
+    died: bool = False
     node: str = ""
     says: ActorSays | None = None
 

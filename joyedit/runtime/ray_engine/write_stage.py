@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from joyedit.job.spec import EditItem
 from joyedit.runtime.pipeline.join import EditedPart, Joiner
 from joyedit.runtime.pipeline.write import PictureEncoder
 from joyedit.runtime.protocol import ReadyItem
+from joyedit.runtime.ray_engine.feed import begins
 from joyedit.runtime.ray_engine.rows import EditedRow, Job, LeftFile, Outcome, WrittenRow, packed, unpacked
 from joyedit.runtime.workers.faults import Fault
 from joyedit.runtime.workers.messages import Broken, Made
@@ -23,7 +25,15 @@ from joyedit.runtime.workers.relay import RelayClock
 def write(table: Any, job: Job) -> Any:
     """What Ray calls: an `EditedRow` becomes a `WrittenRow`. Raises nothing, so Ray tries again only what it lost."""
     row = unpacked(table)
-    return table if row is None else packed(write_row(row, job))
+    if row is None:
+        return table
+    if not row.items:
+        return packed(write_row(row, job))
+    if begins(job.feed, "write", row.number) == "died":
+        return packed(write_row(replace(row, items=(), outcomes=(), died=True), job))
+    made = packed(write_row(row, job))  # also when the run stops: the picture is made
+    job.feed.ended.remote("write", row.number)
+    return made
 
 
 def write_row(row: EditedRow, job: Job) -> WrittenRow:
@@ -50,6 +60,7 @@ def write_row(row: EditedRow, job: Job) -> WrittenRow:
         stages=stages,
         notes=row.notes,
         fault=fault,
+        died=row.died,
         node=socket.gethostname(),
         says=row.says,
     )
