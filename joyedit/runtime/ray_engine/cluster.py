@@ -23,10 +23,6 @@ from joyedit.job.results.report import joyedit_version
 from joyedit.printable import printable
 from joyedit.runtime.ray_engine.look import Looked, look
 
-TASK_CPUS = 0.5
-"""CPUs that Ray counts for a task that reads or writes: part of its time it waits for a disk."""
-_HANDED_ON = ("JOYEDIT_", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_HOME")
-"""Variables of the driver that the cluster's processes get. No token is among them: Ray keeps these in plain text."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ part writes past Python, into the middle of a progress bar
@@ -60,14 +56,12 @@ class Cluster:
         self._owns = not ray.is_initialized()
         if not self._owns:
             return
-        passed = {name: value for name, value in os.environ.items() if name.startswith(_HANDED_ON)}
         try:
             with _own_signals(), caught_messages(PlainCaller()):
                 ray.init(
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    runtime_env={"env_vars": passed} if passed else None,
                 )
         except Exception as error:
             where = os.environ.get("RAY_ADDRESS")
@@ -83,11 +77,8 @@ class Cluster:
         gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 0))
         if device == "cpu" or is_fake:
             count = wish if isinstance(wish, int) else 1
-            if cpus < count + 1:
-                raise DeviceError(
-                    f"--gpus {count}: the Ray cluster has {cpus} CPUs, and {count} actors leave none for reading and"
-                    " writing (take fewer, or add machines)"
-                )
+            if cpus < count:
+                raise DeviceError(f"--gpus {count}: the Ray cluster has {cpus} CPUs (take fewer, or add machines)")
             return Actors(count=count, is_gpu=False, cpus=max(1, (cpus - 1) // count))
         count = wish if isinstance(wish, int) else gpus
         if not gpus:
@@ -164,6 +155,10 @@ def silence() -> None:
         for handler in logging.getLogger(name).handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.CRITICAL + 1)
+    # What machines report Ray prints to stdout, also without log_to_driver. It has no public switch for that.
+    worker = importlib.import_module("ray._private.worker")
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = False
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from joyedit.job.run_config import RunConfig
 from joyedit.runtime.model import backend_loader
 from joyedit.runtime.pipeline.edit import BatchEditor, EditedItem
 from joyedit.runtime.protocol import Backend, ReadyBatch
+from joyedit.runtime.ray_engine import environment
 from joyedit.runtime.ray_engine.feed import begins
 from joyedit.runtime.ray_engine.rows import ActorSays, EditedRow, Job, Outcome, ReadRow, packed, unpacked
 from joyedit.runtime.workers import messages
@@ -55,6 +56,7 @@ class EditPictures:
     """
 
     def __init__(self, job: Job) -> None:
+        environment.take(job.environment)
         self._job = job
         self._fault: Fault | None = None
         self._out = Collected()

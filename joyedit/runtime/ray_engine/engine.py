@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from joyedit.job.spec import Batch, Lora, SizedItem
 from joyedit.printable import brief
 from joyedit.runtime.model import describe_without_loading, is_fake
 from joyedit.runtime.protocol import BackendInfo, LoadedModel
+from joyedit.runtime.ray_engine import environment
 from joyedit.runtime.ray_engine.cluster import Actors, Cluster, is_lost, why
 from joyedit.runtime.workers.faults import Fault
 from joyedit.runtime.workers.fleet import of_several
@@ -117,8 +119,9 @@ def _ask(config: RunConfig, actors: Actors) -> BackendInfo:
 
     device = "cuda" if actors.is_gpu else config.device
     task = ray.remote(_describe).options(**actors.resources(), max_retries=2)
+    there = environment.own()
     try:
-        found = ray.get(task.remote(replace(absolute(config), device=device)))
+        found = ray.get(task.remote(replace(absolute(config), device=device), there))
     except Exception as error:
         what = "a machine died" if is_lost(error) else "joyedit cannot run there"
         raise JoyeditError(f"--engine ray: a machine was to look at the model, but {what}: {why(error)}") from error
@@ -128,8 +131,9 @@ def _ask(config: RunConfig, actors: Actors) -> BackendInfo:
     return replace(found, model=Wanted.of(config).label)
 
 
-def _describe(config: RunConfig) -> BackendInfo | Fault:
+def _describe(config: RunConfig, variables: Mapping[str, str]) -> BackendInfo | Fault:
     """The task."""
+    environment.take(variables)
     try:
         return describe_without_loading(config)
     except Exception as error:

@@ -25,6 +25,7 @@ from joyedit.job.spec import Batch, FailedItem, SizedItem
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.record import Recorder
 from joyedit.runtime.pipeline.write import Placing, Writers
+from joyedit.runtime.ray_engine import environment
 from joyedit.runtime.ray_engine.cluster import why
 from joyedit.runtime.ray_engine.engine import RayModel, absolute, absolute_batch, model_path
 from joyedit.runtime.ray_engine.feed import Feed
@@ -84,7 +85,7 @@ class RayFlow:
         came_all = self._all_planned
         while self._again and not self._stopped():
             self._pass(())
-        if self._has_lost:
+        if self._has_lost or self._open:
             self._folder.clean()  # what tasks left that did not come back
         return came_all and not self._open and not self._again
 
@@ -95,7 +96,7 @@ class RayFlow:
         feed = ray.remote(Feed).options(num_cpus=0, max_concurrency=64, scheduling_strategy=_of_driver()).remote()
         config = absolute(self._model.config)
         info = replace(self._model.info, model=model_path(config.model) or self._model.info.model)
-        job = Job(config=config, info=info, feed=feed, is_gpu=self._model.actors.is_gpu)
+        job = Job(environment=environment.own(), config=config, info=info, feed=feed, is_gpu=self._model.actors.is_gpu)
         self._all_planned, self._plan_error, self._open = False, None, {}
         planner = threading.Thread(target=self._plan, args=(planned, feed), name="joyedit-plan", daemon=True)
         try:

@@ -9,23 +9,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from joyedit.runtime.ray_engine.cluster import TASK_CPUS, Actors
+from joyedit.runtime.ray_engine.cluster import Actors
 from joyedit.runtime.ray_engine.edit_stage import EditPictures
 from joyedit.runtime.ray_engine.feed import feed_source
 from joyedit.runtime.ray_engine.read_stage import read
 from joyedit.runtime.ray_engine.rows import Job
 from joyedit.runtime.ray_engine.write_stage import write
 
+_TASKS = 2
+"""Tasks for each actor that read at the same time, and as many that write; each of them has threads. It must be more
+than one: Ray would make one operator of readers and actors, so that a GPU waits while its actor reads."""
 _AHEAD = 2
 """Batches that an actor has: one that it edits, and one whose pictures are on the way to it."""
 
 
 def pipeline(job: Job, actors: Actors) -> Any:
     """The dataset of written rows; nothing runs before somebody iterates over it."""
-    from ray.data import ActorPoolStrategy, DataContext, read_datasource
+    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, read_datasource
 
     shared: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "udf_modifying_row_count": False}
-    task: dict[str, Any] = {"fn_kwargs": {"job": job}, "num_cpus": TASK_CPUS, **shared}
+    # Bounded by number. A share of the CPUs would keep them waiting for ever where actors have all that are left.
+    tasks = TaskPoolStrategy(size=_TASKS * actors.count)
+    task: dict[str, Any] = {"fn_kwargs": {"job": job}, "compute": tasks, "num_cpus": 0, **shared}
     pool = ActorPoolStrategy(size=actors.count, max_tasks_in_flight_per_actor=_AHEAD)
     with DataContext.current(_context()):
         rows = read_datasource(feed_source(job.feed), override_num_blocks=1, num_cpus=0)

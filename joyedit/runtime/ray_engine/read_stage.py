@@ -13,6 +13,7 @@ from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
 from joyedit.runtime.pipeline.read_mask import read_mask
 from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.protocol import ReadyBatch
+from joyedit.runtime.ray_engine import environment
 from joyedit.runtime.ray_engine.feed import begins
 from joyedit.runtime.ray_engine.rows import Job, Outcome, PlannedRow, ReadRow, packed, unpacked
 from joyedit.runtime.workers.faults import Fault
@@ -27,6 +28,7 @@ def read(table: Any, job: Job) -> Any:
     row = unpacked(table)
     if row is None:
         return table
+    environment.take(job.environment)
     answer = begins(job.feed, "read", row.number)
     if answer != "begin":
         none = ReadRow(number=row.number, batch=None, outcomes=(), stages={}, died=answer == "died")

@@ -24,9 +24,11 @@ COLUMN = "row"
 class Job:
     """What all stages know. Paths are absolute. `info` is what was said of the model without loading it.
 
-    `feed` is the handle of the `Feed` actor. `is_gpu`: whether an actor has a GPU.
+    `feed` is the handle of the `Feed` actor. `is_gpu`: whether an actor has a GPU. `environment` are the variables of
+    the driver that its processes elsewhere get.
     """
 
+    environment: Mapping[str, str]
     config: RunConfig
     info: BackendInfo
     feed: Any

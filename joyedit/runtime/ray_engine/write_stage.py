@@ -15,6 +15,7 @@ from joyedit.job.spec import EditItem
 from joyedit.runtime.pipeline.join import EditedPart, Joiner
 from joyedit.runtime.pipeline.write import PictureEncoder
 from joyedit.runtime.protocol import ReadyItem
+from joyedit.runtime.ray_engine import environment
 from joyedit.runtime.ray_engine.feed import begins
 from joyedit.runtime.ray_engine.rows import EditedRow, Job, LeftFile, Outcome, WrittenRow, packed, unpacked
 from joyedit.runtime.workers.faults import Fault
@@ -27,6 +28,7 @@ def write(table: Any, job: Job) -> Any:
     row = unpacked(table)
     if row is None:
         return table
+    environment.take(job.environment)
     if not row.items:
         return packed(write_row(row, job))
     if begins(job.feed, "write", row.number) == "died":
