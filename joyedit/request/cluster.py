@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from typing import TYPE_CHECKING
 
 from joyedit.errors import UsageError
@@ -32,6 +33,8 @@ def ray_engine(options: RunOptions, *, makes_file: bool) -> RayEngine | None:
         faults.append(f"--parallel {options.parallel}: each GPU of the cluster makes its own pictures (leave it out)")
     if options.device == "mps":
         faults.append("--device mps: actors compute on CUDA, or with --device cpu on CPUs")
+    if os.environ.get("RAY_ADDRESS", "").startswith("ray://"):
+        faults.append("RAY_ADDRESS is one of Ray Client: run joyedit on a machine of the cluster, without ray://")
     if importlib.util.find_spec("ray") is None:
         faults.append(f"Ray is not installed: {_INSTALL}")
     elif importlib.util.find_spec("pyarrow") is None:

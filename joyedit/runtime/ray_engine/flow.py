@@ -8,6 +8,7 @@ lost on the way; they go through another one.
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import time
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.errors import ItemError, JoyeditError, OutputError
@@ -34,6 +36,7 @@ from joyedit.runtime.ray_engine.parts import whole_items
 from joyedit.runtime.ray_engine.pipeline import pipeline
 from joyedit.runtime.ray_engine.rows import Job, Outcome, PlannedRow, WrittenRow, unpacked
 from joyedit.runtime.workers.dispatch import DEATHS
+from joyedit.runtime.workers.faults import Fault
 
 _POLL = 0.1
 
@@ -223,7 +226,7 @@ class RayFlow:
         item, file = sized.item, outcome.file
         try:
             if outcome.fault is not None:
-                raise outcome.fault.of_item()
+                raise _as_here(outcome.fault, sized).of_item()
             assert file is not None
             self._admission.take(Batch(index=0, items=(sized,)))
             begin = time.perf_counter()
@@ -261,6 +264,15 @@ def _of_driver() -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _as_here(fault: Fault, sized: SizedItem) -> Fault:
+    """The fault with pictures as the source names them: elsewhere their paths were absolute."""
+    message = fault.message
+    for one in sized.item.inputs:
+        if isinstance(one, Path):
+            message = message.replace(os.path.abspath(one), str(one))
+    return replace(fault, message=message)
 
 
 def _killed() -> ItemError:
