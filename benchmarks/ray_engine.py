@@ -2,10 +2,10 @@
 
     python benchmarks/ray_engine.py --items 4000 --rounds 3
 
-Runs of both kinds take turns. The time of a run is that from its first finished item to its last one, as the journal grows,
-so the start of Ray, of processes and of the model is apart. The items have no pictures to read and the
-actors no networks: what is left is the way of an item through the machine. The overhead is the difference of the
-medians. A cluster that runs already is used (RAY_ADDRESS); else one is started for each run.
+Runs of both kinds take turns. The time of a run is that from its first finished item to its last one, as the journal
+grows, so the start of Ray, of processes and of the model is apart. The items have no pictures to read and the actors
+no networks: what is left is the way of an item through the machine. The overhead is the difference of the medians. A
+cluster that runs already is used (RAY_ADDRESS); else one is started for each run.
 """
 
 from __future__ import annotations
