@@ -156,7 +156,7 @@ def silence() -> None:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.CRITICAL + 1)
     # What machines report Ray prints to stdout, also without log_to_driver. It has no public switch for that.
-    worker = importlib.import_module("ray._private.worker")
+    worker: Any = importlib.import_module("ray._private.worker")
     if hasattr(worker, "_worker_logs_enabled"):
         worker._worker_logs_enabled = False
 

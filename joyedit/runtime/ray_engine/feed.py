@@ -1,8 +1,8 @@
 """The way of planned batches into Ray Data: an actor that holds those on their way, and a datasource that reads it.
 
 A source is a stream, and nobody knows its length. So the datasource has one read task, which asks the actor for one
-batch after the other; Ray holds the task up while its output waits, and the actor holds the planner up. What is in
-memory does not grow with the source.
+batch after the other, and holds the planner up while enough are on their way. What is in memory does not grow with the
+source.
 
 Ray may run the read task again when something it gave was lost. The task then gives the same rows in the same order,
 as Ray expects: batches have numbers, the actor keeps each until its outcome has come back, and a batch that is over is
@@ -25,17 +25,18 @@ Answer = Literal["begin", "stopped", "died"]
 MOST_BEGUN: Mapping[Stage, int] = {"read": 2, "edit": 1, "write": 2}
 """So many processes may die with one batch in a stage. Ray itself would try without end, and an item that kills every
 actor would stop the run: so a batch with which an actor died comes back, and its items go out again, each alone."""
-DEPTH = 4
-"""So many batches are planned ahead of the read task."""
+A_WORKER = 8
+"""So many batches are on their way for each actor: being read, edited and written, and some behind them. Ray bounds the
+pictures on their way by its memory; descriptions are so small that it would take all of a long source."""
 
 
 class Feed:
-    """An asyncio actor. Every method may be called by several processes at once."""
+    """An asyncio actor. Every method may be called by several processes at once. It holds at most `most` batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._held: dict[int, bytes] = {}
         self._count = 0
-        self._asked = 0
         self._ended = False
         self._stopped = False
         self._begun: Counter[tuple[Stage, int]] = Counter()
@@ -44,7 +45,7 @@ class Feed:
     async def put(self, data: bytes) -> bool:
         """Add the next batch; waits for room. False if the run stops."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._stopped or self._count - self._asked < DEPTH)
+            await self._changed.wait_for(lambda: self._stopped or len(self._held) < self._most)
             if self._stopped:
                 return False
             self._held[self._count] = data
@@ -55,8 +56,6 @@ class Feed:
     async def get(self, number: int) -> bytes | None:
         """The batch of this number; empty if it is over, None behind the last one."""
         async with self._changed:
-            self._asked = max(self._asked, number + 1)
-            self._changed.notify_all()
             await self._changed.wait_for(lambda: self._stopped or self._ended or number < self._count)
             return self._held.get(number, b"") if number < self._count else None
 
@@ -75,9 +74,11 @@ class Feed:
 
     async def over(self, number: int) -> None:
         """The outcome of this batch has come back: nobody needs it again."""
-        self._held.pop(number, None)
         for stage in MOST_BEGUN:
             self._begun.pop((stage, number), None)
+        async with self._changed:
+            self._held.pop(number, None)
+            self._changed.notify_all()
 
     async def end(self) -> None:
         """No more batches come."""

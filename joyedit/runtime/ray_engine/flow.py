@@ -30,7 +30,7 @@ from joyedit.runtime.pipeline.write import Placing, Writers
 from joyedit.runtime.ray_engine import environment
 from joyedit.runtime.ray_engine.cluster import why
 from joyedit.runtime.ray_engine.engine import RayModel, absolute, absolute_batch, model_path
-from joyedit.runtime.ray_engine.feed import Feed
+from joyedit.runtime.ray_engine.feed import A_WORKER, Feed
 from joyedit.runtime.ray_engine.hearing import Hearing
 from joyedit.runtime.ray_engine.parts import whole_items
 from joyedit.runtime.ray_engine.pipeline import pipeline
@@ -96,7 +96,8 @@ class RayFlow:
         """One pipeline from its first batch to its last one. What is lost on the way is in `_again` then."""
         import ray
 
-        feed = ray.remote(Feed).options(num_cpus=0, max_concurrency=64, scheduling_strategy=_of_driver()).remote()
+        made = ray.remote(Feed).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=_of_driver())
+        feed = made.remote(A_WORKER * self._model.actors.count)
         config = absolute(self._model.config)
         info = replace(self._model.info, model=model_path(config.model) or self._model.info.model)
         job = Job(environment=environment.own(), config=config, info=info, feed=feed, is_gpu=self._model.actors.is_gpu)
@@ -110,7 +111,9 @@ class RayFlow:
                     for arrived in self._arrived(row):
                         writers.put(arrived)
                     feed.over.remote(row.number)
-        except ray.exceptions.RayError as error:
+        except Exception as error:
+            if isinstance(error, JoyeditError) or not type(error).__module__.startswith("ray."):
+                raise
             raise JoyeditError(f"Ray ended the run: {why(error)}") from error
         finally:
             with suppress(Exception):  # the connection may be gone
