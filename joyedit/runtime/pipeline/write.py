@@ -155,7 +155,6 @@ class Placing:
 
     def __init__(
         self,
-        *,
         folder: OutputFolder,
         config: RunConfig,
         recorder: Recorder,
@@ -214,7 +213,7 @@ class PictureWriter:
     """Writes one finished picture and its record; what `Writers` calls."""
 
     def __init__(
-        self, *, folder: OutputFolder, encode: PictureEncoder, placing: Placing, recorder: Recorder, clock: StageClock
+        self, folder: OutputFolder, encode: PictureEncoder, placing: Placing, recorder: Recorder, clock: StageClock
     ) -> None:
         self._folder = folder
         self._encode = encode

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.errors import ItemError, JoyeditError, OutputError
+from joyedit.job.pause import Pause
 from joyedit.job.results.given_up import KILLED_WORKERS
 from joyedit.job.results.hand_over import take
 from joyedit.job.results.output_folder import OutputFolder
@@ -32,7 +33,7 @@ from joyedit.runtime.ray_engine.cluster import why
 from joyedit.runtime.ray_engine.engine import RayModel, absolute, absolute_batch, model_path
 from joyedit.runtime.ray_engine.feed import A_WORKER, Feed
 from joyedit.runtime.ray_engine.hearing import Hearing
-from joyedit.runtime.ray_engine.parts import whole_items
+from joyedit.runtime.ray_engine.parts import Planned, whole_items
 from joyedit.runtime.ray_engine.pipeline import pipeline
 from joyedit.runtime.ray_engine.rows import Job, Outcome, PlannedRow, WrittenRow, unpacked
 from joyedit.runtime.workers.dispatch import DEATHS
@@ -82,7 +83,7 @@ class RayFlow:
         self._all_planned = False
         self._plan_error: BaseException | None = None
 
-    def run(self, planned: Iterable[Batch | FailedItem]) -> bool:
+    def run(self, planned: Planned) -> bool:
         """Edit these; whether all of them have a record. Raises what ended the run."""
         self._pass(whole_items(planned))
         came_all = self._all_planned
@@ -92,7 +93,7 @@ class RayFlow:
             self._folder.clean()  # what tasks left that did not come back
         return came_all and not self._open and not self._again
 
-    def _pass(self, planned: Iterable[Batch | FailedItem]) -> None:
+    def _pass(self, planned: Planned) -> None:
         """One pipeline from its first batch to its last one. What is lost on the way is in `_again` then."""
         import ray
 
@@ -129,7 +130,7 @@ class RayFlow:
                 self._died(items.values())
             self._open = {}
 
-    def _plan(self, planned: Iterable[Batch | FailedItem], feed: Any) -> None:
+    def _plan(self, planned: Planned, feed: Any) -> None:
         """The thread that gives out batches. Ray holds it up while there are enough on the way."""
         import ray
 
@@ -152,10 +153,14 @@ class RayFlow:
             with suppress(Exception):
                 ray.get(feed.end.remote())
 
-    def _with_again(self, planned: Iterable[Batch | FailedItem]) -> Iterator[Batch | FailedItem]:
+    def _with_again(self, planned: Planned) -> Iterator[Batch | FailedItem]:
         """The planned batches, and those items alone that are to be tried again."""
         for entry in planned:
             yield from self._singles()
+            if isinstance(entry, Pause):  # for the result of an item, which may be one that is to be tried again
+                while not entry.wait(_POLL) and not self._stopped():
+                    yield from self._singles()
+                continue
             if isinstance(entry, Batch):
                 self._on_batch(entry)
             yield entry

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from joyedit.job.pause import Pause
 from joyedit.job.spec import Batch, FailedItem
 
+Planned = Iterable[Batch | FailedItem | Pause]
 
-def whole_items(planned: Iterable[Batch | FailedItem]) -> Iterator[Batch | FailedItem]:
+
+def whole_items(planned: Planned) -> Iterator[Batch | FailedItem | Pause]:
     """The same items; each that goes through in parts is a batch of its own, at the place of its last part.
 
     In memory are the items of which some parts have come.
     """
     came: dict[str, int] = {}
     for entry in planned:
-        if isinstance(entry, FailedItem):
+        if not isinstance(entry, Batch):
             yield entry
             continue
         whole = tuple(sized for sized in entry.items if sized.part is None)
