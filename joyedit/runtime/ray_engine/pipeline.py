@@ -11,7 +11,7 @@ from typing import Any
 
 from joyedit.runtime.ray_engine.cluster import Actors
 from joyedit.runtime.ray_engine.edit_stage import EditPictures
-from joyedit.runtime.ray_engine.feed import feed_source
+from joyedit.runtime.ray_engine.feed import A_WORKER, feed_source
 from joyedit.runtime.ray_engine.read_stage import read
 from joyedit.runtime.ray_engine.rows import Job
 from joyedit.runtime.ray_engine.write_stage import write
@@ -32,7 +32,7 @@ def pipeline(job: Job, actors: Actors) -> Any:
     tasks = TaskPoolStrategy(size=_TASKS * actors.count)
     task: dict[str, Any] = {"fn_kwargs": {"job": job}, "compute": tasks, "num_cpus": 0, **shared}
     pool = ActorPoolStrategy(size=actors.count, max_tasks_in_flight_per_actor=_AHEAD)
-    with DataContext.current(_context()):
+    with DataContext.current(_context(A_WORKER * actors.count // 2)):
         rows = read_datasource(feed_source(job.feed), override_num_blocks=1, num_cpus=0)
         rows = rows.map_batches(read, **task)
         rows = rows.map_batches(
@@ -41,13 +41,15 @@ def pipeline(job: Job, actors: Actors) -> Any:
         return rows.map_batches(write, **task)
 
 
-def _context() -> Any:
-    """Ray Data's options, for this pipeline alone."""
+def _context(most_lost: int) -> Any:
+    """Ray Data's options, for this pipeline alone. After so many lost blocks Ray ends it: what fails everywhere must
+    not take all places of the feed, which would wait for ever.
+    """
     from ray.data import DataContext
 
     context = DataContext.get_current().copy()
     context.target_max_block_size = 1  # bytes: each row is a block of its own, and leaves its task at once
-    context.max_errored_blocks = -1  # what has no outcome is seen in the end
+    context.max_errored_blocks = most_lost  # what has no outcome is seen in the end
     context.max_consecutive_actor_init_deaths = 8
     context.execution_no_progress_timeout_s = -1  # a batch may take long, and a cluster may have to grow
     context.enable_progress_bars = False
