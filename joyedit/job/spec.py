@@ -34,6 +34,9 @@ MetadataName = Literal["keep", "no-gps", "strip"]
 PanoramaName = Literal["whole", "parts"]
 """How a picture beyond 4:1 goes through: as a whole, small and padded, or in parts that overlap."""
 
+PrecisionName = Literal["exact", "fp8", "int8"]
+"""What the products of the DiT's blocks take: numbers of the run's dtype, or of 8 bits with scales."""
+
 OffloadName = Literal["auto", "none", "encoder", "blocks"]
 """What passes through the device instead of staying there: as the plan says, nothing, the text encoder's layers, or
 those and the DiT's blocks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from joyedit.job.spec import AttentionName, OffloadName, SwitchName
+from joyedit.job.spec import AttentionName, OffloadName, PrecisionName, SwitchName
 from joyedit.options.option import option, same_as
 from joyedit.options.run import DeviceName, DtypeName, RunOptions
 
@@ -27,6 +27,7 @@ class BenchOptions:
     edits: int = option(1, "--edits", least=1, help="Timed passes of the whole edit.")
     device: DeviceName = same_as(RunOptions, "device")
     dtype: DtypeName = same_as(RunOptions, "dtype")
+    precision: PrecisionName = same_as(RunOptions, "precision")
     attention: AttentionName = same_as(RunOptions, "attention")
     memory: str = same_as(RunOptions, "memory")
     offload: OffloadName = same_as(RunOptions, "offload")

@@ -169,6 +169,7 @@ def describe_without_loading(config: RunConfig, *, may_fetch: bool = True) -> Ba
         layout=found.layout,
         device=str(device),
         dtype=dtype,
+        precision=config.precision,
         attention=config.attention,  # which kernel that is, a measurement on the device would tell
         schedule=found.schedule if config.schedule == "auto" else config.schedule,
         identity=checkpoint_identity(found, may_fetch=may_fetch),

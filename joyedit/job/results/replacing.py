@@ -184,6 +184,7 @@ class Replacing:
         now = settings_of(item) | {
             "schedule": self._fingerprints.schedule,
             "dtype": self._fingerprints.dtype,
+            "precision": self._fingerprints.precision,
             "model": self._model,
         }
         found = {}
@@ -194,6 +195,7 @@ class Replacing:
             found["lora"] = f"lora {_loras(then.get('lora'))} -> {_loras(loras)}"
         if record.get("instruction") != item.instruction:
             found["instruction"] = _change("instruction", record.get("instruction"), item.instruction)
+        then = {"precision": "exact", **then}
         for key, value in now.items():
             if then.get(key) != value:
                 name = "base size" if key == "basesize" else key.replace("_", " ")

@@ -214,16 +214,13 @@ class ItemBuilder:
         edits = self._edits.edits(line, values, loras, problems)
         in_line = take_pictures(line, problems)
         problems += turn_problems(line, edits)
-        texts = (edits[0].instruction, *(line.turns or ()), line.negative_prompt or "", *values.values())
-        if sum(map(len, texts)) > MAX_ITEM:
-            problems.append(_TOO_LONG)
+        _add(problems, _too_long(line, edits[0].instruction, values))
         pictures, mask, missing = self._find_pictures(line, in_line, problems)
         self._check_count(len(pictures), edits[0].box is not None, record.data, problems)
         columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
         problems += wrong_loras
         settings, _ = self._edits.settings_with(loras)
         asked = self._edits.asked_size(line, settings, problems)
-        fit = line.fit or settings.fit or "crop"
         if mask is not None:
             _add(problems, mask_problem(len(pictures), asked.size))
             problems += self._names.of_input(mask)
@@ -250,7 +247,7 @@ class ItemBuilder:
                 mask=None if mask is None else in_line[mask.path] if mask.path in in_line else Path(mask.path),
                 size=asked.size,
                 result_size=asked.result,
-                fit=fit,
+                fit=line.fit or settings.fit or "crop",
                 output=name.output,
                 origin=Origin(file=self._file, line=record.line or None),
                 loras=loras.loras,
@@ -342,6 +339,11 @@ class ItemBuilder:
         kept, problem = kept_columns(data, [name for name in data if self._schema.keeps(name)])
         _add(problems, problem)
         return kept
+
+
+def _too_long(line: Line, instruction: str, values: Mapping[str, str]) -> Problem | None:
+    texts = (instruction, *(line.turns or ()), line.negative_prompt or "", *values.values())
+    return _TOO_LONG if sum(map(len, texts)) > MAX_ITEM else None
 
 
 def _has_several(line: Line) -> bool:

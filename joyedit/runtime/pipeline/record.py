@@ -223,6 +223,7 @@ class Recorder:
             "schedule": self.info.schedule,
             "model": self.info.model,
             "dtype": self.info.dtype,
+            **({} if self.info.precision == "exact" else {"precision": self.info.precision}),
             "attention": self.info.attention,
             "joyedit": self._version,
         }
