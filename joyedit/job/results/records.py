@@ -15,8 +15,9 @@ A record is one JSON object on one line:
                   (the least share of a part that the next one shows too)
     drift         how far the model moved the picture, measured before that is undone: dx and dy in pixels of the
                   reference, and zoom; only where both have enough in common
-    block_steps   where steps left something out: how often a block of the DiT ran for the item (computed), how often it
-                  was left out because a step was reused (reused) or guidance was (unguided), and share_computed
+    computed      where steps left something out: the share of the DiT's blocks that ran for the item over all steps
+                  and branches, how many that were (block_steps), and how many were left out because a step was
+                  reused (reused) or guidance was (unguided)
     mask          where there is one: its path, as in inputs; of a finished picture also share, the part that may
                   change (0 to 1), and seen, as in inputs_seen
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
@@ -82,7 +83,7 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         parts = result.parts
         more["parts"] = {"count": len(parts.begins), "size": list(parts.bucket), "overlap": parts.overlap}
     if result.work is not None:
-        more["block_steps"] = result.work.as_record()
+        more["computed"] = result.work.as_record()
     if result.drift is not None:
         more["drift"] = result.drift
     if result.mask is not None:

@@ -6,7 +6,7 @@ A part that comes later, such as a number format or the regions of a picture, ge
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from joyedit.job.run_config import RunConfig
@@ -28,12 +28,15 @@ class Bundle:
     order: int
     most: int
     guidance_reuse: str
+    computed: float
+    """Of the steps that may be reused, so many nano computed (40 steps, diffusers' schedule). It is for measurements on
+    random weights, whose changes mean nothing."""
 
 
 BUNDLES: Final[dict[SpeedName, Bundle | None]] = {
     "exact": None,
-    "high": Bundle(thresholds={"original": 0.12, "diffusers": 0.12}, order=1, most=3, guidance_reuse="2"),
-    "max": Bundle(thresholds={"original": 0.25, "diffusers": 0.25}, order=1, most=4, guidance_reuse="3"),
+    "high": Bundle(thresholds={"original": 0.12, "diffusers": 0.12}, order=1, most=3, guidance_reuse="2", computed=0.4),
+    "max": Bundle(thresholds={"original": 0.25, "diffusers": 0.25}, order=1, most=4, guidance_reuse="3", computed=0.25),
 }
 
 
@@ -46,6 +49,14 @@ def speed_of_run(config: RunConfig, schedule: str) -> Speed:
         order=config.reuse_order,
         guidance_reuse=config.guidance_reuse,
     )
+
+
+def forced_speed(level: SpeedName, schedule: ScheduleKind) -> Speed:
+    """A level that computes as many steps as nano did, whatever the changes are."""
+    bundle, speed = BUNDLES[level], speed_of(schedule, level=level)
+    if bundle is None or speed.reuse is None:
+        return speed
+    return replace(speed, reuse=replace(speed.reuse, forced=bundle.computed))
 
 
 def speed_record(config: RunConfig, schedule: str) -> dict[str, Any]:

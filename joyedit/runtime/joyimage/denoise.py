@@ -100,8 +100,8 @@ def denoise(
             latent, guidance(step, velocity[:items], velocity[items:]), sigmas[step], sigmas[step + 1]
         )  # fmt: skip
         on_step(step + 1, steps)
-    if work is not None and not speed.is_exact:
-        work[:] = _work(predict, given, ranks, steps, len(dit.double_blocks))
+    if work is not None:
+        work[:] = [] if speed.is_exact else _work(predict, given, ranks, steps, len(dit.double_blocks))
     return latent
 
 

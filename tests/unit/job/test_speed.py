@@ -128,5 +128,5 @@ def test_block_steps_add_up() -> None:
     assert one.all == 60
     both = BlockSteps.total([one, BlockSteps(60, 0, 0)])
     assert both == BlockSteps(87, 15, 18)
-    assert both.as_record() == {"computed": 87, "reused": 15, "unguided": 18, "share_computed": 0.725}
+    assert both.as_record() == {"share": 0.725, "block_steps": 87, "reused": 15, "unguided": 18}
     assert BlockSteps.total([]) == BlockSteps(0, 0, 0)
