@@ -5,8 +5,8 @@
 
 Weights are random, so how much a step changes means nothing. The gain is measured with a forced pattern: as many steps
 are computed as with nano, evenly spread; --computed says another share. Everything that decides runs all the same. In
-one process the exact edit and those of all levels take turns, and medians count; a whole edit is everything from nothing
-known to pixels on the host. How much is lost, benchmarks/loss.py measures with a trained model.
+one process the exact edit and those of all levels take turns, and medians count; a whole edit is everything from
+nothing known to pixels on the host. How much is lost, only a trained model tells.
 
 Then three promises, each on the device's own kernels: a threshold of zero makes the exact latents, bit by bit; with a
 threshold that parts the items of a batch, each item's latents are those that it has alone, bit by bit; and the peak of
@@ -78,9 +78,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, required=True, help="write all figures to this file")
     parser.add_argument("--size", choices=("tiny", "small", "full"), default="full")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument(
-        "--levels", nargs="+", choices=[one for one in BUNDLES if one != "exact"], default=["high", "max"]
-    )
+    faster = [level for level in BUNDLES if level != "exact"]
+    parser.add_argument("--levels", nargs="+", choices=faster, default=faster)
     parser.add_argument("--computed", type=float, help="share of the steps that may be reused to compute; else nano's")
     parser.add_argument("--basesize", type=int, choices=(256, 512, 768, 1024))
     parser.add_argument("--batch-size", type=int, default=1)

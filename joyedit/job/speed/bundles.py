@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import ScheduleKind, SpeedName
-from joyedit.job.speed.options import OFF, guidance_of, threshold_of
+from joyedit.job.speed.options import OFF, guidance_of, thresholds_of
 from joyedit.job.speed.settings import EXACT, Speed, StepReuse
 
 SPEED_FLAGS: Final = ("speed", "reuse", "reuse_order", "guidance_reuse")
@@ -22,9 +22,11 @@ AUTO_LEVEL: Final = "high"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bundle:
-    """What one level leaves out. `thresholds` are those of `--reuse`, by schedule; `guidance_reuse` is as spelled."""
+    """What one level leaves out. `thresholds` are those of `--reuse` by schedule, of many steps and of few;
+    `guidance_reuse` is as spelled.
+    """
 
-    thresholds: dict[ScheduleKind, float]
+    thresholds: dict[ScheduleKind, tuple[float, float]]
     order: int
     most: int
     guidance_reuse: str
@@ -35,8 +37,20 @@ class Bundle:
 
 BUNDLES: Final[dict[SpeedName, Bundle | None]] = {
     "exact": None,
-    "high": Bundle(thresholds={"original": 0.12, "diffusers": 0.12}, order=1, most=3, guidance_reuse="2", computed=0.4),
-    "max": Bundle(thresholds={"original": 0.25, "diffusers": 0.25}, order=1, most=4, guidance_reuse="3", computed=0.25),
+    "high": Bundle(
+        thresholds={"original": (0.12, 0.2), "diffusers": (0.12, 0.2)},
+        order=1,
+        most=3,
+        guidance_reuse="2",
+        computed=0.4,
+    ),
+    "max": Bundle(
+        thresholds={"original": (0.25, 0.35), "diffusers": (0.25, 0.35)},
+        order=1,
+        most=4,
+        guidance_reuse="3",
+        computed=0.25,
+    ),
 }
 
 
@@ -98,8 +112,9 @@ def speed_of(
     steps = None
     if reuse != OFF and (reuse is not None or bundle is not None):
         ways = bundle or auto
-        threshold = ways.thresholds[schedule] if reuse is None else threshold_of(reuse, auto.thresholds[schedule])
-        steps = StepReuse(threshold=threshold, order=ways.order if order is None else order, most=ways.most)
+        many, few = ways.thresholds[schedule] if reuse is None else thresholds_of(reuse, auto.thresholds[schedule])
+        order = ways.order if order is None else order
+        steps = StepReuse(threshold=many, few=None if many == few else few, order=order, most=ways.most)
     said = guidance_reuse if guidance_reuse is not None else OFF if bundle is None else bundle.guidance_reuse
     guidance = guidance_of(said)
     return EXACT if steps is None and guidance is None else Speed(reuse=steps, guidance=guidance)
