@@ -76,7 +76,7 @@ def forced_speed(level: SpeedName, schedule: ScheduleKind) -> Speed:
 def speed_record(config: RunConfig, schedule: str) -> dict[str, Any]:
     """What the settings of a record say of what steps leave out: level and figures; empty where it is nothing."""
     told = speed_of_run(config, schedule).as_record()
-    return {"speed": config.speed, **told} if told else {}
+    return told if config.speed == "exact" or not told else {"speed": config.speed, **told}
 
 
 def speed_told(config: RunConfig) -> dict[str, str]:
