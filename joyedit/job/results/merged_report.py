@@ -129,8 +129,8 @@ def _sums(shards: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 def _computed(tables: Iterable[object]) -> dict[str, Any] | None:
     """What ran of the steps in all shards; None where nothing was left out."""
     names = ("block_steps", "reused", "unguided")
-    counts = [[table.get(name) for name in names] for table in tables if isinstance(table, dict)]
-    known = [BlockSteps(*one) for one in counts if all(isinstance(count, int) for count in one)]
+    counts = [_numbers(table.get(name) for name in names) for table in tables if isinstance(table, dict)]
+    known = [BlockSteps(*map(int, one)) for one in counts if len(one) == len(names)]
     return BlockSteps.total(known).as_record() if known else None
 
 
