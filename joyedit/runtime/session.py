@@ -92,7 +92,7 @@ class RunSession:
         Raises OutputError.
         """
         removed = self._folder.clean()
-        speed = speed_record(self._config, self.model.info.schedule)
+        speed = partial(speed_record, self._config, self.model.info.schedule)
         with Recorder(self._folder, self.model.info, self._tally, self._progress.result, speed) as self.recorder:
             if removed:
                 self.recorder.log(f"removed {removed} unfinished files of an earlier run")

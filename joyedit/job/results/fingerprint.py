@@ -69,10 +69,9 @@ class Fingerprinter:
             speed=speed_of_run(config, schedule),
         )
 
-    @property
-    def _more(self) -> str:
+    def _more(self, steps: int) -> str:
         told = {"keep unedited": self.keep_unedited, "register": self.register, "parts": self.parts}
-        left_out = "" if self.speed.is_exact else f", {_TEXT(self.speed.as_record())}"
+        left_out = "" if self.speed.is_exact else f", {_TEXT(self.speed.at(steps).as_record())}"
         return "".join(f', "{name}"' for name, is_on in told.items() if is_on) + left_out
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
@@ -93,7 +92,7 @@ class Fingerprinter:
             f'{{"basesize": {item.basesize}, {box}"dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
             f'"instruction": {text(item.instruction)}, {loras}{mask}"model": {text(self.model)}, "quality": {quality}, '
-            f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more}], '
+            f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more(sampling.steps)}], '
             f'"sampling": [{sampling.steps}, {float(sampling.guidance_scale)!r}, {sampling.seed}, '
             f"{text(sampling.negative_prompt)}], "
             f'"schedule": {text(self.schedule)}, "size": {size}, "version": {OUTPUT_VERSION}}}'

@@ -23,7 +23,7 @@ A record is one JSON object on one line:
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
                   or null), size and fit (as asked for), schedule, model, dtype, attention, joyedit (its version);
                   lora where the item has some: file (its name), sha256 and scale of each; box where one is drawn;
-                  mask (its name) where there is one; speed, and reuse (threshold, few, order, most) and
+                  mask (its name) where there is one; speed, and reuse (threshold, order, most) and
                   guidance_reuse (every, levels) where steps leave out something;
                   empty for a line of the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write

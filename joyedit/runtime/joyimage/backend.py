@@ -231,7 +231,7 @@ class JoyImageBackend:
                 levels,
                 on_step,
                 self.ranks,
-                speed=self.speed,
+                speed=self.speed.at(encoded.steps),
                 work=encoded.work,
             )
 

@@ -57,16 +57,16 @@ class Recorder:
         info: BackendInfo,
         tally: Tally,
         on_result: Callable[[ItemResult, str], None],
-        speed: Mapping[str, Any] | None = None,
+        speed: Callable[[int], Mapping[str, Any]] = lambda steps: {},
     ) -> None:
-        """`speed`: what the settings of each record say of what steps leave out."""
+        """`speed`: what the settings of an item with so many steps say of what they leave out."""
         self.tally = tally
         self.info = info
         self._on_result = on_result
         self._lock = threading.Lock()
         self._failed_in_parts: set[str] = set()
         self._version = joyedit_version()
-        self._speed = dict(speed or {})
+        self._speed = speed
         self._folder = folder
         self._refuse_log()
         self.journal = Journal(folder.path, handle=folder.handle)
@@ -228,7 +228,7 @@ class Recorder:
             "dtype": self.info.dtype,
             "attention": self.info.attention,
             "joyedit": self._version,
-            **self._speed,
+            **self._speed(item.sampling.steps),
         }
 
 
