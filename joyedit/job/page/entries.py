@@ -43,6 +43,7 @@ _SETTINGS = (
     "schedule",
     "model",
     "dtype",
+    "precision",
     "attention",
     "joyedit",
 )

@@ -15,6 +15,7 @@ import torch
 
 from joyedit.errors import first_line
 from joyedit.job.sizes import Size
+from joyedit.job.spec import PrecisionName
 from joyedit.job.speed.settings import StepReuse
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.protocol import OutOfMemory
@@ -39,11 +40,15 @@ _NO_ROOM = (
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryModel:
-    """What a batch takes beside the weights. `itemsize`: bytes of one number in the networks' dtype."""
+    """What a batch takes beside the weights. `itemsize`: bytes of one number in the networks' dtype.
+
+    With `precision` int8, sums of integers are there before they become such numbers.
+    """
 
     dit: DiTConfig
     vae: VAEConfig
     itemsize: int
+    precision: PrecisionName = "exact"
     reuse: StepReuse | None = None
     """Step reuse keeps residuals of each branch."""
 
@@ -66,8 +71,9 @@ class MemoryModel:
         """The same for the denoising alone."""
         tokens = self.tokens(target)
         branch = (1 + references) * tokens + references * tokens // 4 + TEXT_TOKENS
+        sums = 2 * items * branch * self.dit.mlp_dim * (4 if self.precision == "int8" else 0)
         kept = 0 if self.reuse is None else 2 * items * reuse_bytes(self.dit, tokens, branch, self.reuse, self.itemsize)
-        return denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize) + kept
+        return sums + kept + denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize)
 
     def decoding_bytes(self, target: Size) -> int:
         """The same for the decoding alone: pictures are decoded one by one."""

@@ -50,9 +50,9 @@ def plan(
     dit, encoder, vae = networks
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
-    # Which residuals step reuse keeps does not depend on the schedule.
-    reuse = speed_of_run(config, config.schedule).reuse
-    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize, reuse=reuse)
+    itemsize = DTYPES[wanted.dtype].itemsize
+    reuse = speed_of_run(config, config.schedule).reuse  # which residuals it keeps does not depend on the schedule
+    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, precision=wanted.precision, reuse=reuse)
     cache = cache_bytes(budget - sizes.total)
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     working = replace(working, kept=working.kept + beside)
@@ -115,6 +115,7 @@ def place(
 def describe_placement(config: RunConfig, checkpoint: Checkpoint) -> str:
     """What a run would say of its placement; nothing is loaded. Raises DeviceError where nothing fits."""
     wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
+    wanted.prepare(checkpoint.dit)
     networks = Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae)
     placement, budget = plan(networks, wanted, config)
     return placement.text(budget, None if placement.is_resident else known_bus_rate(wanted.device))

@@ -51,6 +51,7 @@ def test_the_hash_of_what_an_exact_run_shares_has_nothing_of_speed(monkeypatch: 
     for run in (EXACT_CONFIG, config(speed="high")):
         Shared.of(Fingerprinter.for_run(run, "m", "original", "bf16"), {}, source="s", output=Path("out"))
     assert ["speed" in text for text in seen] == [False, False, False, True, False, False]
+    assert not any("precision" in text for text in seen)
 
 
 def test_each_part_and_each_figure_makes_another_fingerprint() -> None:
