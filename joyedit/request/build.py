@@ -15,6 +15,7 @@ from joyedit.job.results.journal import has_records
 from joyedit.job.results.shard_run import as_shard
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.columns import Columns
+from joyedit.job.source.layouts.choice import DatasetChoice
 from joyedit.job.source.loras import LoraShelf
 from joyedit.job.source.matrix_reader import flag_matrix
 from joyedit.job.source.recipe import Recipe
@@ -137,6 +138,7 @@ def build_request(options: RunOptions) -> Request:
         template=template,
         lora=options.lora,
         mask=options.mask,
+        dataset=DatasetChoice.of(options.layout, options.split, options.where, options.image_root),
         shelf=LoraShelf(lora_facts),
     )
     return Request(
