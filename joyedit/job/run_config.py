@@ -16,6 +16,7 @@ from joyedit.job.spec import (
     OffloadName,
     PanoramaName,
     PrecisionName,
+    SpeedName,
     SwitchName,
 )
 
@@ -38,7 +39,8 @@ class RunConfig:
     machine's memory that weights may wait in; None stands for all that is free. `merged_loras` become part of the DiT's
     weights when it is loaded: all items have these. Where items differ, `lora_sets` are the sets that are known at the
     start. `tree` is the output folder of all shards, where the run edits one shard into `output`; what has finished
-    records there is done.
+    records there is done. `speed` says what steps leave out; `reuse`, `reuse_order` and `guidance_reuse` say it for
+    single parts, spelled as on the command line (None: as `speed` has it).
     """
 
     output: Path
@@ -58,6 +60,10 @@ class RunConfig:
     offload: OffloadName = "auto"
     memory: int | None = None
     schedule: Literal["auto", "original", "diffusers"] = "auto"
+    speed: SpeedName = "exact"
+    reuse: str | None = None
+    reuse_order: int | None = None
+    guidance_reuse: str | None = None
     format: FormatName = "png"
     quality: int | None = None
     metadata: MetadataName = "keep"

@@ -32,6 +32,8 @@ from joyedit.job.results.resume import earlier_picture
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.spec import EditItem, Seen, SeenMask
+from joyedit.job.speed.bundles import speed_told
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import Edited
@@ -144,6 +146,7 @@ class PictureEncoder:
         told: dict[str, str] = {} if config.metadata == "keep" else {"metadata": config.metadata}
         told |= {name: "yes" for name in ("keep_unedited", "register") if getattr(config, name)}
         told |= {"panorama": "parts"} if config.panorama == "parts" else {}
+        told |= speed_told(config)
         if form in QUALITIES:
             is_source_quality = config.quality is None and result.quality is not None
             told["quality"] = "source" if is_source_quality else str(config.quality or QUALITIES[form])
@@ -196,8 +199,9 @@ class Placing:
         inputs: tuple[Seen, ...],
         drift: DriftRecord,
         mask: SeenMask | None,
+        work: BlockSteps | None,
     ) -> Written:
-        """What the record of a picture says: `size` and `sha256` of its file, and what was read for it."""
+        """What the record of a picture says: `size` and `sha256` of its file, what was read for it, and what ran."""
         return Written(
             fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in all_inputs]),
             shared=str(self._admission.shared),
@@ -206,6 +210,7 @@ class Placing:
             inputs=inputs,
             drift=drift,
             mask=mask,
+            work=work,
         )
 
 
@@ -233,10 +238,10 @@ class PictureWriter:
         code = "edit_failed"
         try:
             seconds = edited.seconds()
-            whole = self._joiner.add(EditedPart(ready, edited.picture(), seconds))
+            whole = self._joiner.add(EditedPart(ready, edited.picture(), seconds, edited.work()))
             if whole is None:
                 return
-            ready, image, seconds = whole
+            ready, image, seconds, work = whole
             sized, notes = ready.sized, ready.notes
             code = "write_failed"
             with self._clock.stage("write") as lap:
@@ -252,6 +257,7 @@ class PictureWriter:
                     inputs=ready.seen,
                     drift=drift,
                     mask=ready.mask,
+                    work=work,
                 )
         except OutputError:
             raise

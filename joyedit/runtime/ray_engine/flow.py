@@ -247,6 +247,7 @@ class RayFlow:
                 inputs=file.inputs,
                 drift=file.drift,
                 mask=file.mask,
+                work=file.work,
             )
             seconds = dict(outcome.seconds)
             seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - begin

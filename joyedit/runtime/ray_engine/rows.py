@@ -13,6 +13,7 @@ from typing import Any
 
 from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import Batch, Seen, SeenMask
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.protocol import BackendInfo, ReadyBatch, ReadyItem
 from joyedit.runtime.workers.faults import Fault
 from joyedit.runtime.workers.messages import Broken, Made
@@ -58,7 +59,7 @@ class Outcome:
 class LeftFile:
     """A complete picture under a temporary name, in the folder where `output` is to be. `bytes` is its size.
 
-    `inputs` and `mask` are what was read.
+    `inputs` and `mask` are what was read, `work` is what ran of the steps (None where nothing was left out).
     """
 
     output: str
@@ -69,6 +70,7 @@ class LeftFile:
     all_inputs: tuple[Seen, ...]
     drift: dict[str, float] | None
     mask: SeenMask | None
+    work: BlockSteps | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

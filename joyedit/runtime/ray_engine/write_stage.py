@@ -101,10 +101,10 @@ class _Leaving:
         try:
             if isinstance(result, Broken):
                 raise result.fault.of_item()
-            whole = self._joiner.add(EditedPart(ready, result.pixels.picture(), seconds))
+            whole = self._joiner.add(EditedPart(ready, result.pixels.picture(), seconds, result.work))
             if whole is None:
                 return
-            ready, image, seconds = whole
+            ready, image, seconds, work = whole
             notes, code = ready.notes, "write_failed"
             with self._clock.stage("write") as lap:
                 data, more, drift = self._encode(ready, image)
@@ -119,6 +119,7 @@ class _Leaving:
                 all_inputs=ready.all_seen,
                 drift=drift,
                 mask=ready.mask,
+                work=work,
             )
             seconds = seconds | {"write": lap.seconds}
             self._outcomes[item.id] = Outcome(id=item.id, seconds=seconds, notes=notes, file=file)
