@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from joyedit.job.results.report import host_peak_memory
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
-from joyedit.job.spec import AttentionName, Lora
+from joyedit.job.spec import AttentionName
 from joyedit.models import flops
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
@@ -34,6 +34,7 @@ from joyedit.runtime.joyimage.denoise import ALONE, Conditioning, Ranks, denoise
 from joyedit.runtime.joyimage.encode import BatchEncoder
 from joyedit.runtime.joyimage.feature_cache import ContentCache
 from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, empty_cache, memory_faults
+from joyedit.runtime.joyimage.parts import Encoded, EncodedShare
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
 from joyedit.runtime.joyimage.placing import lift_bound
 from joyedit.runtime.joyimage.streams import Streams
@@ -51,19 +52,6 @@ from joyedit.weights.load import Loading
 
 if TYPE_CHECKING:
     from joyedit.runtime.joyimage.networks import DeviceChoice, Networks
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """A batch behind the encoder: what goes into the denoising loop, and its number of steps.
-
-    `operations` are the floating-point operations of the encoding, by formula. `loras` are those of all its items.
-    """
-
-    conditioning: Conditioning
-    steps: int
-    operations: int = 0
-    loras: tuple[Lora, ...] = ()
 
 
 class JoyImageBackend:
@@ -176,23 +164,35 @@ class JoyImageBackend:
             self._loading.wait()
             self._loading = None
 
+    def encode(self, batch: ReadyBatch) -> Encoded:
+        """Text and picture features, reference latents and noise of a batch; by this backend alone."""
+        share = self._encode(batch, ALONE)
+        assert share.whole is not None
+        return Encoded(
+            conditioning=share.whole, steps=share.steps, operations=share.operations, loras=share.loras
+        )  # fmt: skip
+
+    def encode_share(self, batch: ReadyBatch) -> EncodedShare:
+        """As `encode`: the parts of it that are this one's of its `ranks`."""
+        return self._encode(batch, self.ranks)
+
     @memory_faults()
     @torch.inference_mode()
-    def encode(self, batch: ReadyBatch) -> Encoded:
-        """Text and picture features, reference latents and noise of a batch."""
+    def _encode(self, batch: ReadyBatch, ranks: Ranks) -> EncodedShare:
         loras = batch.items[0].item.loras
         self._loras.changes(loras, self.device)  # what is wrong with them is told before anything is done
         self._wait_for_encoder()
         with self._on_device_lock, self.streams.encoding():
             try:
-                conditioning = self._encoder.encode(batch)
+                parts = self._encoder.encode(batch, ranks)
+                whole = parts.whole() if ranks.world == 1 else None
             finally:
                 self.release_encoder()
-        self.streams.work_waits_for_encoder(conditioning.tensors())
+        self.streams.work_waits_for_encoder(parts.tensors() if whole is None else whole.tensors())
         steps = batch.items[0].item.sampling.steps
         self._predict(batch, steps)
         new, self._operations = self._encoder.operations - self._operations, self._encoder.operations
-        return Encoded(conditioning=conditioning, steps=steps, operations=new, loras=loras)
+        return EncodedShare(parts=parts, whole=whole, steps=steps, operations=new, loras=loras)
 
     @memory_faults()
     @torch.inference_mode()
@@ -203,7 +203,7 @@ class JoyImageBackend:
         self._wait_for_encoder()
         with self._on_device_lock, self.streams.encoding():
             try:
-                self._encoder.prepare(batches)
+                self._encoder.prepare(batches, self.ranks)
             finally:
                 self.release_encoder()
 
@@ -235,7 +235,13 @@ class JoyImageBackend:
         changes = self._loras.changes(encoded.loras, self.device)
         with self._on_device_lock, self._lora_layers.changed(encoded.loras, changes):
             begin()
-            return denoise(self._dit, encoded.conditioning, levels, on_step, self.ranks)
+            return denoise(self._dit, self._whole(encoded), levels, on_step, self.ranks)
+
+    def _whole(self, encoded: Encoded) -> Conditioning:
+        """The conditioning with all that other ranks have encoded."""
+        if encoded.parts is None:
+            return encoded.conditioning
+        return encoded.parts.conditioning(self.ranks.everywhere(encoded.parts.own, encoded.specs))
 
     def _levels(self, encoded: Encoded) -> Tensor:
         """Noise levels of a batch, fp32, (steps + 1,): those that a LoRA or the checkpoint was made for, if it was made

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from joyedit.job.run_config import RunConfig
-from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.denoise import PartSpec
 from joyedit.runtime.joyimage.loading import load_backend
+from joyedit.runtime.joyimage.parts import EncodedShare
 from joyedit.runtime.parallel.links import link_to_first
 from joyedit.runtime.parallel.outcome import OK, Outcome
 from joyedit.runtime.parallel.place import Place
@@ -74,6 +76,14 @@ class Facts:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedHere:
+    """What rank 0 has to know of the parts of a batch that another rank has encoded: specs by number, operations."""
+
+    specs: Mapping[int, PartSpec]
+    operations: int
+
+
 def _loaded(
     config: RunConfig, load: Callable[[RunConfig], JoyImageBackend], link: Connection
 ) -> JoyImageBackend | None:
@@ -119,7 +129,7 @@ class Follower:
         self._backend = backend
         self._ranks = ranks
         self._link = link
-        self._encoded: dict[int, Encoded] = {}
+        self._encoded: dict[int, EncodedShare] = {}
 
     def serve(self) -> None:
         """Until rank 0 closes the group. Raises EOFError when it is gone, and what fails in a denoising."""
@@ -129,7 +139,7 @@ class Follower:
             if name == "close":
                 return
             if name == "denoise":
-                self._denoise(given)
+                self._denoise(*given)
             else:
                 self._link.send(self._outcome(name, given))
 
@@ -142,7 +152,8 @@ class Follower:
         try:
             if name == "encode":
                 number, batch = given
-                self._encoded[number] = self._backend.encode(batch)
+                share = self._encoded[number] = self._backend.encode_share(batch)
+                return Outcome(value=EncodedHere(share.parts.specs(self._ranks.rank), share.operations))
             elif name == "prepare":
                 self._backend.prepare(given)
             elif name == "ready":
@@ -153,19 +164,20 @@ class Follower:
             return Outcome.of(error)
         return OK
 
-    def _denoise(self, number: int) -> None:
+    def _denoise(self, number: int, specs: Mapping[int, PartSpec]) -> None:
         begun = False
+        encoded = self._encoded[number].encoded(specs, 0)
 
         def begin() -> None:
             nonlocal begun
-            check_room(self._backend, self._encoded[number], self._ranks)
+            check_room(self._backend, encoded, self._ranks)
             self._link.send(OK)
             if not self._link.recv():
                 raise _Refused
             begun = True
 
         try:
-            self._backend.denoise(self._encoded[number], lambda done, total: None, begin)
+            self._backend.denoise(encoded, lambda done, total: None, begin)
         except _Refused:
             return
         except Exception as error:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import torch
 
-from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.memory import denoising_bytes, memory_faults
+from joyedit.runtime.joyimage.parts import Encoded
 from joyedit.runtime.parallel.ranks import GroupRanks
 
 
 def bytes_of_share(backend: JoyImageBackend, encoded: Encoded, ranks: GroupRanks) -> int:
-    """What denoising a batch takes in this rank, by the memory model. The exchanged heads are within it."""
+    """What denoising a batch takes in this rank, by the memory model, and the parts that are exchanged before it. The
+    exchanged heads are within it.
+    """
     given = encoded.conditioning
     image = 0
     for latent in (given.noise, *given.references):
@@ -24,7 +27,9 @@ def bytes_of_share(backend: JoyImageBackend, encoded: Encoded, ranks: GroupRanks
     own = [texts[branch] for branch in ranks.own(len(texts))]
     tokens = sum(own) + len(own) * image
     size = 1 if ranks.sequence is None else ranks.sequence.size
-    return denoising_bytes(backend.dit.cfg, -(-tokens // size), encoded.steps, backend.dit.dtype.itemsize)
+    computed = denoising_bytes(backend.dit.cfg, -(-tokens // size), encoded.steps, backend.dit.dtype.itemsize)
+    sent = sum(spec.nbytes for spec in encoded.specs if spec.rank == ranks.rank) * (1 + ranks.world)
+    return computed + sum(spec.nbytes for spec in encoded.specs) + sent
 
 
 @memory_faults()
