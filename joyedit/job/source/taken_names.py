@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from joyedit.errors import Problem
+from joyedit.job.number_table import NumberTable
 from joyedit.job.source.names import fold
 from joyedit.job.source.problems import shown
 
@@ -17,16 +18,16 @@ class TakenNames:
 
     `extension` is the ending of outputs that are made from ids; whoever gives items different ones sets it before each.
     `place` gives the name under which an output
-    really lies, where a part of its own name is a link. A million items take about 350 MB here.
+    really lies, where a part of its own name is a link. An item takes about 60 bytes here.
     """
 
     def __init__(self, extension: str, place: Callable[[str], str] = lambda name: name) -> None:
         self.extension = extension
         self._place = place
-        self._ids: dict[str, int] = {}
-        self._cells: dict[str, int] = {}  # the ids of items that a matrix multiplies
-        self._line_cells: dict[str, int] = {}  # those of lines with a matrix of their own, beside lines without
-        self._outputs: dict[str, int] = {}  # these and the next two are folded: case does not count
+        self._ids = NumberTable()
+        self._cells = NumberTable()  # the ids of items that a matrix multiplies
+        self._line_cells = NumberTable()  # those of lines with a matrix of their own, beside lines without
+        self._outputs = NumberTable()  # these and the next two are folded: case does not count
         self._inputs: set[str] = set()
         self._folders: dict[str, int] = {}
         self._counts: dict[str, int] = {}
@@ -125,7 +126,7 @@ class TakenNames:
         return None
 
 
-def _take(table: dict[str, int], name: str, number: int, what: str = "") -> Problem | None:
+def _take(table: NumberTable, name: str, number: int, what: str = "") -> Problem | None:
     """Takes the id `name` in `table`, or says which line has it; `what` says more of the id."""
     taken = table.get(name)
     if taken is not None:
