@@ -33,9 +33,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two lines")
-    parser.add_argument(
-        "--seconds", type=float, help="stop the run after so long, as Ctrl-C does"
-    )
+    parser.add_argument("--seconds", type=float, help="stop the run after so long, as Ctrl-C does")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), given)

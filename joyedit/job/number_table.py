@@ -19,7 +19,7 @@ _BUCKETS = 1 << 14
 
 
 class NumberTable:
-    """A mapping of names to whole numbers from -2^63 to 2^63 - 1. One thread writes at a time, any may read meanwhile."""
+    """A mapping of names to whole numbers of 64 bits. One thread writes at a time, any may read meanwhile."""
 
     def __init__(self) -> None:
         self._key = os.urandom(_DIGEST)

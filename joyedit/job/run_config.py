@@ -18,6 +18,8 @@ from joyedit.job.spec import (
     SwitchName,
 )
 
+RandomSize = Literal["tiny", "small", "full"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
@@ -36,7 +38,8 @@ class RunConfig:
     they do. `host_memory` bounds the bytes of the machine's memory that weights may wait in; None stands for all
     that is free. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where
     items differ, `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards,
-    where the run edits one shard into `output`; what has finished records there is done.
+    where the run edits one shard into `output`; what has finished records there is done. `random` stands for networks
+    of a size with random weights, in place of a model: that is for measuring.
     """
 
     output: Path
@@ -77,3 +80,4 @@ class RunConfig:
     host_memory: int | None = None
     merged_loras: tuple[Lora, ...] = ()
     lora_sets: tuple[tuple[Lora, ...], ...] = ()
+    random: RandomSize | None = None
