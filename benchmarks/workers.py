@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two lines")
-    parser.add_argument("--seconds", type=float, help="stop the run after so long, as Ctrl-C does")
+    parser.add_argument("--seconds", type=float, help="stop the run after so long, as SIGTERM does")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), given)
@@ -69,7 +69,7 @@ def measure(folder: Path, given: argparse.Namespace) -> None:
                 os.kill(dice.choice(workers), signal.SIGKILL)
         if given.seconds is not None and not is_stopped and time.monotonic() - begun > given.seconds:
             is_stopped = True
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
         if time.monotonic() - told >= given.every:
             told = time.monotonic()
             now = resident(process.pid)

@@ -36,10 +36,11 @@ class RunConfig:
     `expected_items` is how many there are; `expected_guidance` is False where guidance is off for all of them. The
     work is shared by `workers` devices, each with a process of its own; 1 is this process alone. `parallel` is what
     they do. `host_memory` bounds the bytes of the machine's memory that weights may wait in; None stands for all
-    that is free. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where
-    items differ, `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards,
-    where the run edits one shard into `output`; what has finished records there is done. `random` stands for networks
-    of a size with random weights, in place of a model: that is for measuring.
+    that is free. Where weights do not fit into that, `shared_memory` bounds one copy for all workers, in the open file
+    in memory with the handle `shared_weights`. `merged_loras` become part of the DiT's weights when it is loaded: all
+    items have these. Where items differ, `lora_sets` are the sets that are known at the start. `tree` is the output
+    folder of all shards, where the run edits one shard into `output`; what has finished records there is done. `random`
+    stands for networks of a size with random weights, in place of a model: that is for measuring.
     """
 
     output: Path
@@ -78,6 +79,8 @@ class RunConfig:
     workers: int = 1
     parallel: Literal["auto", "data", "guidance", "sequence"] = "auto"
     host_memory: int | None = None
+    shared_weights: int | None = None
+    shared_memory: int | None = None
     merged_loras: tuple[Lora, ...] = ()
     lora_sets: tuple[tuple[Lora, ...], ...] = ()
     random: RandomSize | None = None
