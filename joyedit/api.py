@@ -41,7 +41,19 @@ if TYPE_CHECKING:
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit", "box")
 PATHS = ("dit", "encoder", "vae", "tokenizer")
-LOADING = (*PATHS, "lora", "device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule")
+LOADING = (
+    *PATHS,
+    "lora",
+    "device",
+    "dtype",
+    "precision",
+    "attention",
+    "compile",
+    "fused",
+    "memory",
+    "offload",
+    "schedule",
+)
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "no_page", "quiet", "verbose"}
 _AS_TEXT = ("batch_size", "memory", "max_duration", "read_timeout")
 

@@ -34,6 +34,9 @@ MetadataName = Literal["keep", "no-gps", "strip"]
 PanoramaName = Literal["whole", "parts"]
 """How a picture beyond 4:1 goes through: as a whole, small and padded, or in parts that overlap."""
 
+PrecisionName = Literal["exact", "fp8", "int8"]
+"""What the products of the DiT's blocks take: numbers of the run's dtype, or of 8 bits with scales."""
+
 OffloadName = Literal["auto", "none", "encoder", "blocks"]
 """What passes through the device instead of staying there: as the plan says, nothing, the text encoder's layers, or
 those and the DiT's blocks."""
@@ -158,8 +161,11 @@ class EditItem:
     for this item. `box` is drawn in red on the only reference. `mask` says by its greys what of the last reference
     may change (white) and must not (black). `has_default_id`: the id comes from the path of the
     first reference. `other_ids` are default ids that the item had if other lines were there: its picture may be
-    finished under one of them. `owns` says which records under these ids are of this item: none, those of the same
-    line, or all of the same pictures. `columns` are what its record carries from the source; they change no picture.
+    finished under one of them. `earlier` has for each of `images` the id of the item whose result it is, and None for
+    another picture; it is empty for an item without results of others. `chain` is the id by which its shard is
+    chosen, where that is not its own. `owns` says which records under these ids are of this item: none, those of the
+    same line, or all of the same pictures. `columns` are what its record carries from the source; they change no
+    picture.
     """
 
     id: str
@@ -175,6 +181,8 @@ class EditItem:
     loras: tuple[Lora, ...] = ()
     box: Box | None = None
     mask: Reference | None = None
+    earlier: tuple[str | None, ...] = ()
+    chain: str | None = field(default=None, compare=False)
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
     owns: Owns = field(default="none", compare=False)
@@ -268,7 +276,7 @@ class ItemResult:
     the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
     is the (height, width) of the picture, `fit` says how the last reference was put into its bucket, and `drift` how
     far the model moved the picture. `parts` are those that were joined. `mask` is the address of the
-    mask, `mask_seen` what was read there.
+    mask, `mask_seen` what was read there. `earlier` and `chain` are those of the item.
     """
 
     id: str
@@ -296,4 +304,6 @@ class ItemResult:
     drift: dict[str, float] | None = field(default=None, hash=False)
     mask: str | None = None
     mask_seen: SeenMask | None = None
+    earlier: tuple[str | None, ...] = ()
+    chain: str | None = None
     columns: dict[str, Any] | None = field(default=None, hash=False)

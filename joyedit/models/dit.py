@@ -167,10 +167,11 @@ class DiT(nn.Module):
             pe=pe,
             img_mods=mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3),  # (L, 6, 1 or B, 1, M)
             txt_mods=self._text_mods(mods, text),
+            blocks=self.blocks(),
         )
         run = self.strategy(forward)
-        last = len(self.double_blocks) - 1
-        for layer, block in enumerate(self.blocks()):
+        last = len(forward.blocks) - 1
+        for layer, block in enumerate(forward.blocks):
             self.weights.need(layer)
             img, txt = run(block, layer, img, txt, target if layer == last else None)
             self.weights.used(layer)

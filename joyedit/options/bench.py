@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from joyedit.job.run_config import RandomSize
-from joyedit.job.spec import AttentionName, OffloadName, SwitchName
+from joyedit.job.spec import AttentionName, OffloadName, PrecisionName, SwitchName
 from joyedit.options.option import option, same_as
 from joyedit.options.run import DeviceName, DtypeName, RunOptions
 from joyedit.runtime.parallel.layout import ParallelName
@@ -37,6 +37,7 @@ class BenchOptions:
     )  # fmt: skip
     device: DeviceName = same_as(RunOptions, "device")
     dtype: DtypeName = same_as(RunOptions, "dtype")
+    precision: PrecisionName = same_as(RunOptions, "precision")
     attention: AttentionName = same_as(RunOptions, "attention")
     memory: str = same_as(RunOptions, "memory")
     offload: OffloadName = same_as(RunOptions, "offload")

@@ -34,6 +34,7 @@ from joyedit.runtime.model import (
     describe_without_loading,
     fetch,
     model_settings,
+    most_references,
 )
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.page_of_run import with_page
@@ -130,6 +131,7 @@ def build_request(options: RunOptions) -> Request:
         look=not (has_records(config.output) or has_records(options.output)),
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
+        most_references=most_references(Wanted.of(options)),
         columns=columns,
         matrix=matrix,
         template=template,

@@ -42,6 +42,7 @@ _SETTINGS = (
     "schedule",
     "model",
     "dtype",
+    "precision",
     "attention",
     "joyedit",
 )

@@ -11,6 +11,7 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     result        the size of the result, as asked for, how pictures are fitted, what metadata it keeps,
                   and "keep unedited", "register" and "parts" (of panoramas) where these are on
     box           the red box that is drawn; only where there is one
+    precision     of the DiT's products; only where it is not "exact"
     quality       of JPEG and WebP; null for PNG, "source" where it is that of the picture
     inputs        the sha256 of each reference's file, in order
     loras         the sha256 and the scale of each LoRA, in order, and its noise levels; only where there are some
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from joyedit.job.run_config import RunConfig
-from joyedit.job.spec import EditItem, MetadataName
+from joyedit.job.spec import EditItem, MetadataName, PrecisionName
 
 OUTPUT_VERSION = 2
 """Raise it with a change that makes other pictures of the same inputs. joyedit then edits all items again."""
@@ -50,6 +51,7 @@ class Fingerprinter:
     keep_unedited: bool = False
     register: bool = False
     parts: bool = False
+    precision: PrecisionName = "exact"
 
     @classmethod
     def for_run(cls, config: RunConfig, model: str, schedule: str, dtype: str) -> Fingerprinter:
@@ -63,6 +65,7 @@ class Fingerprinter:
             keep_unedited=config.keep_unedited,
             register=config.register,
             parts=config.panorama == "parts",
+            precision=config.precision,
         )
 
     @property
@@ -79,6 +82,7 @@ class Fingerprinter:
             loras = f'"loras": {text([[lora.sha256, lora.scale, lora.sigmas] for lora in item.loras])}, '
         size = "null" if item.size is None else f"[{item.size[0]}, {item.size[1]}]"
         box = "" if item.box is None else f'"box": {text(list(item.box))}, '
+        precision = "" if self.precision == "exact" else f'"precision": {text(self.precision)}, '
         mask = ""
         if item.mask is not None:
             *inputs, sha256_of_mask = inputs
@@ -87,7 +91,8 @@ class Fingerprinter:
         message = (
             f'{{"basesize": {item.basesize}, {box}"dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
-            f'"instruction": {text(item.instruction)}, {loras}{mask}"model": {text(self.model)}, "quality": {quality}, '
+            f'"instruction": {text(item.instruction)}, {loras}{mask}"model": {text(self.model)}, '
+            f'{precision}"quality": {quality}, '
             f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more}], '
             f'"sampling": [{sampling.steps}, {float(sampling.guidance_scale)!r}, {sampling.seed}, '
             f"{text(sampling.negative_prompt)}], "

@@ -18,8 +18,8 @@ from joyedit.job.shard import Shard, missing_text
 from joyedit.printable import printable_json
 
 _COMMON = (
-    "source", "passed_over", "passed_over_files", "model", "layout", "device", "dtype", "attention", "schedule",
-    "placement", "fused", "compile", "batch_size", "settings", "notes", "versions",
+    "source", "passed_over", "passed_over_files", "model", "layout", "device", "dtype", "precision", "attention",
+    "schedule", "placement", "fused", "compile", "batch_size", "settings", "notes", "versions",
 )  # fmt: skip
 """What is the same for all shards, or is told of one of them."""
 _UNKNOWN = ("images_per_second", "warm_up", "steady", "device_idle", "matmul_tflops", "predicted_peak")

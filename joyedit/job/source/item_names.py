@@ -53,6 +53,10 @@ class ItemNames:
         self._of_line: set[str] = set()
         self.outputs = OutputNames(options)
 
+    def knows(self, name: str) -> bool:
+        """Whether this id was given out."""
+        return self._taken.has_id(name)
+
     def failed(self, wish: str | None, number: int) -> str:
         """The id of a record that is no item: `wish`, if it may have that one."""
         if wish is None or name_problem(wish) is not None:

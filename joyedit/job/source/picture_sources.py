@@ -27,6 +27,7 @@ from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.written_paths import system_path
 from joyedit.job.spec import Box, EditItem, FailedItem, Origin, Owns, Sampling, Settings
+from joyedit.job.turns import as_path
 
 _SHOWN_PATH = 1000
 
@@ -36,7 +37,7 @@ class PictureSource(Source):
 
     def __init__(self, name: str, options: SourceOptions, text: str | None = None) -> None:
         super().__init__(name, "picture", options)
-        data: dict[str, Any] = {"image": os.path.basename(name)}
+        data: dict[str, Any] = {"image": as_path(os.path.basename(name))}
         self._has_text = text is not None
         if text is not None:
             data["instruction"] = text  # as a line says it: whoever changes it changes this item

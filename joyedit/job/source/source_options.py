@@ -71,6 +71,8 @@ class SourceOptions:
     """Whether some of them may be missing at the start. If all are missing, that is a fault still."""
     text_to_image: bool = False
     """Whether an item whose picture is left empty is text to image. If not, that is a fault."""
+    most_references: int | None = None
+    """The most pictures that an item may have with the checkpoint; None where nobody knows."""
     columns: Columns = field(default_factory=Columns)
     matrix: Matrix = field(default_factory=Matrix)
     """What multiplies every item."""

@@ -39,6 +39,10 @@ class TakenNames:
         self._given_ids = frozenset(ids)
         self._given_outputs = frozenset(map(self._folded, outputs))
 
+    def has_id(self, name: str) -> bool:
+        """Whether an item has this id, or a line whose items have longer ones."""
+        return any(name in table for table in (self._ids, self._cells, self._line_cells))
+
     def is_reserved(self, wish: str, *, with_output: bool) -> bool:
         """Whether a line has this as its own id, or the default output of it as its own output."""
         if wish in self._given_ids:

@@ -51,6 +51,7 @@ def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
         config=config,
         device=info.device,
         dtype=info.dtype,
+        precision=info.precision,
         attention=info.attention,
         attention_rates=dict(backend.attention.rates),
         attention_faults=dict(backend.attention.faults),

@@ -85,7 +85,9 @@ class JoyImageBackend:
         self.shift = networks.shift
         self.schedule: ScheduleName = networks.schedule if config.schedule == "auto" else config.schedule
         self.conditioner = networks.conditioner
-        self.memory = MemoryModel(dit=networks.dit.cfg, vae=networks.vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
+        itemsize = DTYPES[wanted.dtype].itemsize
+        dit, vae = networks.dit.cfg, networks.vae.cfg
+        self.memory = MemoryModel(dit=dit, vae=vae, itemsize=itemsize, precision=wanted.precision)
         self._weights = self.placement.weights
         self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
         self._encoder = BatchEncoder(
@@ -98,24 +100,25 @@ class JoyImageBackend:
             all_seen=self.release_encoder,
         )
         self._loras, self._sigmas = networks.loras, networks.sigmas
-        itemsize = DTYPES[wanted.dtype].itemsize
         beside = self._loras.device_bytes(itemsize)
         room = max(0, self._placed.budget - self.placement.predicted_peak - RESERVE) // 2 if beside else 0
-        room = min(room, self._loras.changed_bytes(itemsize))
-        self._lora_layers = LoraLayers(self._dit, room)
+        room = min(room, self._loras.changed_bytes(itemsize if wanted.precision == "exact" else 1))
+        self._originals = networks.originals
+        self._lora_layers = LoraLayers(self._dit, room, None if self._originals is None else self._originals.exact)
         self._weights += beside + room
         self._batch_sizes: dict[int, int] = {}
         self._predicted = self._peak = self._operations = 0
         self._on_device_lock = threading.Lock()  # the planner's thread measures, the main one edits
         self.ranks: Ranks = ALONE
-        self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype])
+        self.precision = wanted.precision
+        self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype], self.precision)
         self.compilation = self._compiled(config)
         self.info = self._describe(networks, model, wanted.dtype, time.perf_counter() - started)
         self.streams.encoder_waits_for_work()
 
     def _compiled(self, config: RunConfig) -> Compilation:
         """Compile the DiT's blocks where the run asks for it or it repays; else they run as they are."""
-        if not worth_compiling(config, self.device, self.fusion.on):
+        if self.precision != "exact" or not worth_compiling(config, self.device, self.fusion.on):
             return Compilation(on=False)
         self.ready()
         with self._on_device_lock:
@@ -131,6 +134,7 @@ class JoyImageBackend:
             layout=networks.layout,
             device=_device_name(self.device),
             dtype=dtype,
+            precision=self.precision,
             attention=self.attention.name,
             schedule=self.schedule,
             load_seconds=load_seconds,
@@ -166,11 +170,7 @@ class JoyImageBackend:
 
     def encode(self, batch: ReadyBatch) -> Encoded:
         """Text and picture features, reference latents and noise of a batch; by this backend alone."""
-        share = self._encode(batch, ALONE)
-        assert share.whole is not None
-        return Encoded(
-            conditioning=share.whole, steps=share.steps, operations=share.operations, loras=share.loras
-        )  # fmt: skip
+        return self._encode(batch, ALONE).alone()
 
     def encode_share(self, batch: ReadyBatch) -> EncodedShare:
         """As `encode`: the parts of it that are this one's of its `ranks`."""
@@ -339,7 +339,8 @@ class JoyImageBackend:
         return min(self._batch_sizes[place], most)
 
     def _block_kind(self) -> str:
-        return "fused" if self.info.fused else "compiled" if self.info.compiled else "plain"
+        kind = "fused" if self.info.fused else "compiled" if self.info.compiled else "plain"
+        return kind if self.precision == "exact" else f"{kind} {self.precision}"
 
     def _measure_batch_size(self, target: Size, sizes: tuple[int, ...]) -> int:
         """Measure. The memory that this takes does not count as the run's peak."""
@@ -381,6 +382,8 @@ class JoyImageBackend:
         for placed in (self._placed.dit, self._placed.encoder):
             if placed is not None:
                 placed.close()
+        if self._originals is not None:
+            self._originals.close()
         lift_bound(self.device)
         self.cache.clear()
         del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder

@@ -15,6 +15,7 @@ import torch
 
 from joyedit.errors import first_line
 from joyedit.job.sizes import Size
+from joyedit.job.spec import PrecisionName
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.protocol import OutOfMemory
 
@@ -38,11 +39,15 @@ _NO_ROOM = (
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryModel:
-    """What a batch takes beside the weights. `itemsize`: bytes of one number in the networks' dtype."""
+    """What a batch takes beside the weights. `itemsize`: bytes of one number in the networks' dtype.
+
+    With `precision` int8, sums of integers are there before they become such numbers.
+    """
 
     dit: DiTConfig
     vae: VAEConfig
     itemsize: int
+    precision: PrecisionName = "exact"
 
     def latent_size(self, target: Size) -> Size:
         """(height, width) of a picture's latent."""
@@ -63,7 +68,8 @@ class MemoryModel:
         """The same for the denoising alone."""
         tokens = self.tokens(target)
         branch = (1 + references) * tokens + references * tokens // 4 + TEXT_TOKENS
-        return denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize)
+        sums = 2 * items * branch * self.dit.mlp_dim * (4 if self.precision == "int8" else 0)
+        return sums + denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize)
 
     def decoding_bytes(self, target: Size) -> int:
         """The same for the decoding alone: pictures are decoded one by one."""

@@ -94,6 +94,11 @@ class EncodedShare:
     operations: int
     loras: tuple[Lora, ...]
 
+    def alone(self) -> Encoded:
+        """The batch, where there are no other ranks."""
+        assert self.whole is not None
+        return Encoded(conditioning=self.whole, steps=self.steps, operations=self.operations, loras=self.loras)
+
     def encoded(self, specs: Mapping[int, PartSpec], operations: int) -> Encoded:
         """The batch, when it is known what all ranks have encoded: `specs` of all parts by number, and operations."""
         known = tuple(specs[number] for number in range(self.parts.count))

@@ -56,7 +56,8 @@ def plan(
     dit, encoder, vae = networks
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
-    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
+    itemsize = DTYPES[wanted.dtype].itemsize
+    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, precision=wanted.precision)
     cache = cache_bytes(budget - sizes.total)
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     working = replace(working, kept=working.kept + beside)
@@ -114,6 +115,7 @@ def place(
 def describe_placement(config: RunConfig, checkpoint: Checkpoint) -> str:
     """What a run would say of its placement; nothing is loaded. Raises DeviceError where nothing fits."""
     wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
+    wanted.prepare(checkpoint.dit)
     networks = Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae)
     placement, budget = plan(networks, wanted, config)
     return placement.text(budget, None if placement.is_resident else known_bus_rate(wanted.device))
@@ -160,7 +162,7 @@ def _shared(networks: Unplaced, wanted: DeviceChoice, config: RunConfig) -> Shar
     shared = SharedHost(config.shared_weights)
     device = torch.cuda.get_device_name(wanted.device) if wanted.device.type == "cuda" else wanted.device.type
     by_name = {"transformer": networks.dit, "text encoder": networks.encoder}
-    what = digest_of(by_name, wanted.dtype_of, device, [lora.sha256 for lora in config.merged_loras])
+    what = digest_of(by_name, wanted.dtype_of, device, config.precision, [lora.sha256 for lora in config.merged_loras])
     return shared if shared.agree(what) else None
 
 

@@ -58,6 +58,7 @@ class Facts:
     """What has to be equal in all ranks, so that they compute the same."""
 
     dtype: str
+    precision: str
     schedule: str
     attention: str
     fused: bool
@@ -69,6 +70,7 @@ class Facts:
         info = backend.info
         return cls(
             dtype=info.dtype,
+            precision=info.precision,
             schedule=info.schedule,
             attention=info.attention,
             fused=info.fused,

@@ -23,6 +23,7 @@ from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.safe_open import open_own, reason_of
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, SeenMask, SizedItem
+from joyedit.job.turns import addresses_of
 from joyedit.printable import printable
 from joyedit.runtime.protocol import BackendInfo
 
@@ -190,7 +191,7 @@ class Recorder:
             id=item.id,
             status="ok" if error is None else "failed",
             instruction=item.instruction,
-            inputs=tuple(address_of(one) for one in item.images),
+            inputs=addresses_of(item),
             output=item.output if error is None else None,
             bucket=None if sized is None else sized.target,
             result=None if sized is None or written is None else sized.result or sized.target,
@@ -212,6 +213,8 @@ class Recorder:
             planned_output=None if error is None else item.output,
             replaces=self.earlier.replaced(item),
             loras=tuple(os.path.abspath(lora.file) for lora in item.loras),
+            earlier=item.earlier,
+            chain=item.chain,
             columns=item.columns,
         )
 
@@ -220,6 +223,7 @@ class Recorder:
             "schedule": self.info.schedule,
             "model": self.info.model,
             "dtype": self.info.dtype,
+            **({} if self.info.precision == "exact" else {"precision": self.info.precision}),
             "attention": self.info.attention,
             "joyedit": self._version,
         }

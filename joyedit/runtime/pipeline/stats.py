@@ -198,6 +198,7 @@ def _model(info: BackendInfo) -> dict[str, Any]:
         "layout": info.layout,
         "device": info.device,
         "dtype": info.dtype,
+        "precision": info.precision,
         "attention": info.attention,
         "schedule": info.schedule,
         "placement": info.placement,
