@@ -17,7 +17,7 @@ from joyedit.job.plan import planner
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import Report
-from joyedit.job.results.resume import Decision, Resume
+from joyedit.job.results.resume import Decision
 from joyedit.job.results.retry import write_failed
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.shared import shared_by_all
@@ -85,9 +85,6 @@ class RunSession:
         self._fingerprints = Fingerprinter.for_run(config, model.identity(), info.schedule, info.dtype)
         self._shared = shared_by_all(source, folder.path, self._fingerprints)
         self._stats.asked = asked_of(source, folder.path) | {"shared": str(self._shared)}
-        self.recorder: Recorder
-        self.admission: Admission
-        self._resume: Resume
         self._turns = TurnStage()
         self._is_broken: Callable[[], bool] = bool  # whether something ended the run that is still to be told
 

@@ -62,6 +62,7 @@ NO_TORCH = (
     "runtime/tuning/processor.py",
     "runtime/parallel/layout.py", "runtime/parallel/place.py", "runtime/parallel/outcome.py",
     "runtime/parallel/links.py", "runtime/parallel/watch.py",
+    "runtime/bench/batch.py", "runtime/bench/scaling.py", "runtime/bench/scaling_report.py",
     "runtime/protocol.py", "runtime/model.py", "runtime/lazy_model.py", "runtime/run.py", "runtime/session.py",
     "runtime/open_session.py", "runtime/fake.py", "runtime/workers", "runtime/ray_engine",
     "weights/defaults.py", "weights/hub.py", "weights/hub_tokenizer.py", "weights/wanted.py", "weights/find.py",

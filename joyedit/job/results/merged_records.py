@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 
 from joyedit.errors import OutputError, os_reason
@@ -16,12 +17,14 @@ from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import RESULTS
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal, has_records
+from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.replacing import Replacing
 from joyedit.job.results.resume import Resume
 from joyedit.job.results.safe_open import open_to_read
 from joyedit.job.results.shared import Shared
+from joyedit.job.results.unfinished import Suspect, Unfinished
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import Source
 
@@ -49,6 +52,14 @@ class MergedRecords:
                 self._journal = copied_journal(tree)
             except OSError as error:
                 raise OutputError(f"cannot read {tree / RESULTS}: {os_reason(error)}") from error
+
+    def suspects(self) -> Mapping[str, Suspect]:
+        """Items that were in work when the process of a merged shard died, and have no record in that folder."""
+        if self._journal is None:
+            return {}
+        with closing(OutputFolder(self._tree)) as folder:
+            folder.prepare()
+            return Unfinished(folder, self._journal).before
 
     def resume(
         self,

@@ -185,7 +185,6 @@ class DatasetSource(Source):
             look=look,
             skip_missing=True,
             uses=self._first_pass(),
-            has_keys=self.reader.has_keys,
         )
 
     def _first_pass(self) -> Uses | None:
