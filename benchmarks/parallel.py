@@ -38,8 +38,9 @@ from joyedit.models.attention import Spans, TextLengths  # noqa: E402
 from joyedit.models.schedule import sigmas  # noqa: E402
 from joyedit.models.shared_sequences import SharedSequences, share  # noqa: E402
 from joyedit.runtime.bench import BenchConfig, batch_of  # noqa: E402
-from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend  # noqa: E402
+from joyedit.runtime.joyimage.backend import JoyImageBackend  # noqa: E402
 from joyedit.runtime.joyimage.denoise import ALONE, Alone, denoise  # noqa: E402
+from joyedit.runtime.joyimage.encoded import Encoded  # noqa: E402
 from joyedit.runtime.joyimage.loading import random_backend  # noqa: E402
 from joyedit.runtime.parallel.follow import follow  # noqa: E402
 from joyedit.runtime.parallel.layout import Layout  # noqa: E402

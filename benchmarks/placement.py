@@ -27,7 +27,8 @@ from joyedit.job.results.report import host_peak_memory
 from joyedit.job.run_config import RunConfig
 from joyedit.quantities import memory_bytes
 from joyedit.runtime.bench import BenchConfig, batch_of
-from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.joyimage.loading import random_backend
 from joyedit.runtime.protocol import ReadyBatch
 

@@ -10,6 +10,7 @@ from joyedit.job.source.matrix import SWEPT
 from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import Settings
+from joyedit.job.speed.bundles import speed_flags, speed_text
 from joyedit.printable import brief
 from joyedit.request import Request
 
@@ -54,6 +55,8 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
         if name == "negative_prompt" and value and not _is_guided(settings, summary):
             origin = "not used, because guidance is off"
         rows.append((name.replace("_", " "), _text(summary, name, shown, origin)))
+    if not all(value in (None, "exact") for value in speed_flags(request.config).values()):
+        rows.append(("speed", speed_text(request.config)))
     if summary.matrix or _own(summary, EDITS) is not None:
         shown = f"{summary.matrix.size} ({summary.matrix.text})" if summary.matrix else "1"
         rows.append(("edits of each item", _text(summary, EDITS, shown, None)))

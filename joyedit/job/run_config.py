@@ -15,6 +15,7 @@ from joyedit.job.spec import (
     MetadataName,
     OffloadName,
     PanoramaName,
+    SpeedName,
     SwitchName,
 )
 
@@ -36,7 +37,9 @@ class RunConfig:
     they do. `host_memory` bounds the bytes of the machine's memory that weights may wait in; None stands for all
     that is free. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where
     items differ, `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards,
-    where the run edits one shard into `output`; what has finished records there is done.
+    where the run edits one shard into `output`; what has finished records there is done. `speed` says what steps leave
+    out; `reuse`, `reuse_order` and `guidance_reuse` say it for single parts, spelled as on the command line (None: as
+    `speed` has it).
     """
 
     output: Path
@@ -55,6 +58,10 @@ class RunConfig:
     offload: OffloadName = "auto"
     memory: int | None = None
     schedule: Literal["auto", "original", "diffusers"] = "auto"
+    speed: SpeedName = "exact"
+    reuse: str | None = None
+    reuse_order: int | None = None
+    guidance_reuse: str | None = None
     format: FormatName = "png"
     quality: int | None = None
     metadata: MetadataName = "keep"

@@ -16,6 +16,7 @@ from joyedit.job.data_picture import Reference
 from joyedit.job.fit import Fit, PixelBox
 from joyedit.job.parts import Parts
 from joyedit.job.sizes import FitName, Size
+from joyedit.job.speed.settings import BlockSteps
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom: in pixels, or in fractions of the sides if none of them is larger than 1."""
@@ -33,6 +34,12 @@ MetadataName = Literal["keep", "no-gps", "strip"]
 
 PanoramaName = Literal["whole", "parts"]
 """How a picture beyond 4:1 goes through: as a whole, small and padded, or in parts that overlap."""
+
+ScheduleKind = Literal["original", "diffusers"]
+"""The two spacings of noise levels that are in use for the same weights."""
+
+SpeedName = Literal["exact", "high", "max"]
+"""How much a run leaves out to be faster: nothing, or what costs little, or more."""
 
 OffloadName = Literal["auto", "none", "encoder", "blocks"]
 """What passes through the device instead of staying there: as the plan says, nothing, the text encoder's layers, or
@@ -268,7 +275,7 @@ class ItemResult:
     the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
     is the (height, width) of the picture, `fit` says how the last reference was put into its bucket, and `drift` how
     far the model moved the picture. `parts` are those that were joined. `mask` is the address of the
-    mask, `mask_seen` what was read there.
+    mask, `mask_seen` what was read there. `work` is what ran of its steps; None where nothing was left out.
     """
 
     id: str
@@ -296,4 +303,5 @@ class ItemResult:
     drift: dict[str, float] | None = field(default=None, hash=False)
     mask: str | None = None
     mask_seen: SeenMask | None = None
+    work: BlockSteps | None = None
     columns: dict[str, Any] | None = field(default=None, hash=False)

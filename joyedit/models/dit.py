@@ -11,6 +11,7 @@ jdopensource/JoyAI-Image-Edit-Diffusers; parameter names are those of that check
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from joyedit.models.strategies import (
     InPlaceBlocks,
     LayerWeights,
     ResidentWeights,
+    RunBlock,
     Strategy,
 )
 
@@ -38,6 +40,27 @@ def by_sample(linear: nn.Linear, x: Tensor) -> Tensor:
         whole: Tensor = linear(x)
         return whole
     return torch.stack([linear(one) for one in x])
+
+
+@dataclass(kw_only=True, slots=True)
+class BlockPass:
+    """One forward on its way through the blocks: both streams as the blocks so far left them, and how to go on.
+
+    `img` (B, S, M) and packed `txt` (T, M); behind the last block only the first `target` image tokens are there.
+    With an exchange, S, T and `target` count the tokens of this rank (`shared`).
+    """
+
+    img: Tensor
+    txt: Tensor
+    target: int
+    grid: TokenGrid
+    run: RunBlock
+    shared: SharedSequences | None = None
+
+    @property
+    def target_tokens(self) -> Tensor:
+        """The target's part of the image stream, (B, target, M)."""
+        return self.img[:, : self.target]
 
 
 class DiT(nn.Module):
@@ -147,6 +170,19 @@ class DiT(nn.Module):
         With an `exchange`, all its ranks are given the same, each computes some of the tokens, and each gets the whole
         velocity.
         """
+        running = self.begin(items, mods, txt, text, exchange)
+        self.run_blocks([running], range(len(self.double_blocks)))
+        return self.velocity(running, running.target_tokens)
+
+    def begin(
+        self,
+        items: Sequence[Tensor],
+        mods: Tensor,
+        txt: Tensor,
+        text: TextLengths,
+        exchange: Exchange | None = None,
+    ) -> BlockPass:
+        """What `predict` does before the blocks, given the same."""
         if len(text.lengths) != items[0].shape[0] or text.total != txt.shape[0]:
             raise ValueError(
                 f"{len(text.lengths)} texts of {text.total} tokens given for {items[0].shape[0]} samples"
@@ -168,14 +204,25 @@ class DiT(nn.Module):
             img_mods=mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3),  # (L, 6, 1 or B, 1, M)
             txt_mods=self._text_mods(mods, text),
         )
-        run = self.strategy(forward)
+        return BlockPass(img=img, txt=txt, target=target, grid=grids[0], run=self.strategy(forward), shared=shared)
+
+    def run_blocks(self, passes: Sequence[BlockPass], layers: range) -> None:
+        """Take forwards through some blocks in a row, each block for all of them; without forwards, nothing is done."""
+        if not passes:
+            return
         last = len(self.double_blocks) - 1
-        for layer, block in enumerate(self.blocks()):
+        blocks = self.blocks()
+        for layer in layers:
             self.weights.need(layer)
-            img, txt = run(block, layer, img, txt, target if layer == last else None)
+            for one in passes:
+                target = one.target if layer == last else None
+                one.img, one.txt = one.run(blocks[layer], layer, one.img, one.txt, target)
             self.weights.used(layer)
-        tokens = by_sample(self.proj_out, layer_norm(img[:, :target]))
-        return self.unpatchify(tokens if shared is None else shared.gather(tokens), grids[0])
+
+    def velocity(self, running: BlockPass, tokens: Tensor) -> Tensor:
+        """What `predict` does behind the blocks. `tokens`: the target's part of the image stream, (B, target, M)."""
+        patches = by_sample(self.proj_out, layer_norm(tokens))
+        return self.unpatchify(patches if running.shared is None else running.shared.gather(patches), running.grid)
 
     def _text_mods(self, mods: Tensor, text: TextLengths) -> Tensor:
         """The text stream's part of `mods`, one vector a token where timesteps differ: (L, 6, 1 or T, M)."""

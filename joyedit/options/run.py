@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from joyedit.job.sizes import FitName
-from joyedit.job.spec import AttentionName, FormatName, MetadataName, OffloadName, PanoramaName, SwitchName
+from joyedit.job.spec import AttentionName, FormatName, MetadataName, OffloadName, PanoramaName, SpeedName, SwitchName
 from joyedit.options.option import option
 from joyedit.runtime.parallel.layout import ParallelName
 
@@ -127,6 +127,26 @@ class RunOptions:
     schedule: ScheduleWish = option(
         "auto", "--schedule", help="Variant of the noise schedule; auto takes the checkpoint's."
     )
+    speed: SpeedName = option(
+        "exact", "--speed",
+        help="What steps may leave out: exact computes everything, high loses little, max more; --dry-run tells what, "
+        "docs/performance.md how much is gained and lost.",
+    )  # fmt: skip
+    reuse: str | None = option(
+        None, "--reuse", metavar="auto|off|X",
+        help="Reuse a step's blocks where the first block changed by less than X, 0 to 1; auto is the calibrated "
+        "threshold. [default: as --speed says]",
+    )  # fmt: skip
+    reuse_order: int | None = option(
+        None, "--reuse-order", least=0, most=2, metavar="0|1|2",
+        help="How a reused step is predicted: 0 keeps the last computed one, 1 takes a line through two, 2 a parabola "
+        "through three. [default: as --speed says]",
+    )  # fmt: skip
+    guidance_reuse: str | None = option(
+        None, "--guidance-reuse", metavar="off|N|LOW:HIGH",
+        help="Compute the branch without the instruction only every N steps, or at noise levels from LOW to HIGH (0 to "
+        "1), and keep its difference meanwhile. [default: as --speed says]",
+    )  # fmt: skip
     shard: str | None = option(
         None, "--shard", metavar="I/N|auto",
         help="Edit only the shard I of N, into a folder of its own below DIR (see joyedit merge); auto takes I and N "

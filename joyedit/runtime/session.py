@@ -24,6 +24,7 @@ from joyedit.job.results.verify import asked_of
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import SourceStoppedError
 from joyedit.job.spec import Batch, EditItem, FailedItem
+from joyedit.job.speed.bundles import speed_record
 from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
@@ -91,7 +92,8 @@ class RunSession:
         Raises OutputError.
         """
         removed = self._folder.clean()
-        with Recorder(self._folder, self.model.info, self._tally, self._progress.result) as self.recorder:
+        speed = speed_record(self._config, self.model.info.schedule)
+        with Recorder(self._folder, self.model.info, self._tally, self._progress.result, speed) as self.recorder:
             if removed:
                 self.recorder.log(f"removed {removed} unfinished files of an earlier run")
             journal = self.recorder.journal

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 
 from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import EditItem, MetadataName
+from joyedit.job.speed.bundles import speed_of_run
+from joyedit.job.speed.settings import EXACT, Speed
 
 OUTPUT_VERSION = 2
 """Raise it with a change that makes other pictures of the same inputs. joyedit then edits all items again."""
@@ -50,6 +52,7 @@ class Fingerprinter:
     keep_unedited: bool = False
     register: bool = False
     parts: bool = False
+    speed: Speed = EXACT
 
     @classmethod
     def for_run(cls, config: RunConfig, model: str, schedule: str, dtype: str) -> Fingerprinter:
@@ -63,12 +66,14 @@ class Fingerprinter:
             keep_unedited=config.keep_unedited,
             register=config.register,
             parts=config.panorama == "parts",
+            speed=speed_of_run(config, schedule),
         )
 
     @property
     def _more(self) -> str:
         told = {"keep unedited": self.keep_unedited, "register": self.register, "parts": self.parts}
-        return "".join(f', "{name}"' for name, is_on in told.items() if is_on)
+        left_out = "" if self.speed.is_exact else f", {_TEXT(self.speed.as_record())}"
+        return "".join(f', "{name}"' for name, is_on in told.items() if is_on) + left_out
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
         """The fingerprint of `item`; `inputs` are the sha256 of its `inputs`: the references, then the mask."""

@@ -120,6 +120,8 @@ class Report:
     overlap, because the device encodes one batch while it works on another. `compile_seconds` is part of the
     stage `load`. `device_work` holds the operations of each stage if the backend counts them, `matmul_tflops`
     the measured ceiling. `predicted_peak` is the device memory that the memory model expected.
+    `speed` says what steps were to leave out: the level, and each part with its figures. `block_steps` counts over all
+    items of this run how often a block of the DiT ran and did not; None where nothing was left out.
     `workers` are the processes that shared the work, none for a run in one process; with some, `device_idle` is the sum
     over their devices, and a memory of the device the largest of them.
     """
@@ -169,6 +171,8 @@ class Report:
     notes: tuple[str, ...]
     versions: Mapping[str, str | None]
     shard: Mapping[str, int | None] | None = None
+    speed: Mapping[str, Any] | None = None
+    block_steps: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         assert self.items == self.ok + self.failed, "the counts of items do not add up"
@@ -229,6 +233,8 @@ class Report:
         if self.placement:
             rows.append(("weights", self.placement))
         rows.append(("schedule", self.schedule))
+        if self.block_steps is not None:
+            rows.append(("block steps", _block_steps(self.block_steps)))
         rows.append(("output", printable(self.output)))
         return rows
 
@@ -291,6 +297,11 @@ def _steady(steady: Mapping[str, Any]) -> str:
     spread, rate = steady["seconds_an_image"], steady["images_per_second"]
     each = f"{seconds_text(spread['median'])} an image (median), {seconds_text(spread['p95'])} (p95)"
     return each if rate is None else f"{rate:.3g} images a second; {each}"
+
+
+def _block_steps(counts: Mapping[str, Any]) -> str:
+    left_out = f"{counts['reused']:,} reused, {counts['unguided']:,} without a second branch"
+    return f"{counts['share_computed']:.1%} computed: {counts['computed']:,}; {left_out}"
 
 
 def _bytes(count: int) -> str:

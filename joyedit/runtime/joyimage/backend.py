@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,9 @@ from torch import Tensor
 from joyedit.job.results.report import host_peak_memory
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
-from joyedit.job.spec import AttentionName, Lora
-from joyedit.models import flops
+from joyedit.job.spec import AttentionName
+from joyedit.job.speed.bundles import speed_of_run
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
 from joyedit.models.schedule import ScheduleName, sigmas
@@ -30,8 +31,9 @@ from joyedit.runtime.joyimage.batch_size import (
     largest_batch_that_fits,
     measured_batch_size,
 )
-from joyedit.runtime.joyimage.denoise import ALONE, Conditioning, Ranks, denoise
+from joyedit.runtime.joyimage.denoise import ALONE, Ranks, denoise
 from joyedit.runtime.joyimage.encode import BatchEncoder
+from joyedit.runtime.joyimage.encoded import Encoded, operations_of
 from joyedit.runtime.joyimage.feature_cache import ContentCache
 from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, empty_cache, memory_faults
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
@@ -51,19 +53,6 @@ from joyedit.weights.load import Loading
 
 if TYPE_CHECKING:
     from joyedit.runtime.joyimage.networks import DeviceChoice, Networks
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """A batch behind the encoder: what goes into the denoising loop, and its number of steps.
-
-    `operations` are the floating-point operations of the encoding, by formula. `loras` are those of all its items.
-    """
-
-    conditioning: Conditioning
-    steps: int
-    operations: int = 0
-    loras: tuple[Lora, ...] = ()
 
 
 class JoyImageBackend:
@@ -96,8 +85,10 @@ class JoyImageBackend:
             self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shift = networks.shift
         self.schedule: ScheduleName = networks.schedule if config.schedule == "auto" else config.schedule
+        self.speed = speed_of_run(config, self.schedule)
         self.conditioner = networks.conditioner
-        self.memory = MemoryModel(dit=networks.dit.cfg, vae=networks.vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize)
+        itemsize = DTYPES[wanted.dtype].itemsize
+        self.memory = MemoryModel(dit=networks.dit.cfg, vae=networks.vae.cfg, itemsize=itemsize, reuse=self.speed.reuse)
         self._weights = self.placement.weights
         self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
         self._encoder = BatchEncoder(
@@ -110,7 +101,6 @@ class JoyImageBackend:
             all_seen=self.release_encoder,
         )
         self._loras, self._sigmas = networks.loras, networks.sigmas
-        itemsize = DTYPES[wanted.dtype].itemsize
         beside = self._loras.device_bytes(itemsize)
         room = max(0, self._placed.budget - self.placement.predicted_peak - RESERVE) // 2 if beside else 0
         room = min(room, self._loras.changed_bytes(itemsize))
@@ -235,7 +225,19 @@ class JoyImageBackend:
         changes = self._loras.changes(encoded.loras, self.device)
         with self._on_device_lock, self._lora_layers.changed(encoded.loras, changes):
             begin()
-            return denoise(self._dit, encoded.conditioning, levels, on_step, self.ranks)
+            return denoise(
+                self._dit,
+                encoded.conditioning,
+                levels,
+                on_step,
+                self.ranks,
+                speed=self.speed,
+                work=encoded.work,
+            )
+
+    def block_steps(self, encoded: Encoded) -> Sequence[BlockSteps]:
+        """What ran of the steps of each item; empty where nothing was left out."""
+        return tuple(encoded.work)
 
     def _levels(self, encoded: Encoded) -> Tensor:
         """Noise levels of a batch, fp32, (steps + 1,): those that a LoRA or the checkpoint was made for, if it was made
@@ -266,16 +268,7 @@ class JoyImageBackend:
 
     def operations(self, encoded: Encoded) -> Mapping[DeviceStage, int]:
         """Floating-point operations of a batch by stage. What came from the cache took none."""
-        given, vae = encoded.conditioning, self.vae.cfg
-        texts = [len(features) for features in (*given.positive, *given.negative) if features is not None]
-        target, *references = (self._dit.grid(latent) for latent in (given.noise, *given.references))
-        tokens = [rows * columns for rows, columns in (target, *references)]
-        height, width = (side * vae.spatial_factor for side in given.noise.shape[-2:])
-        return {
-            "encode": encoded.operations,
-            "denoise": encoded.steps * flops.dit_step(self._dit.cfg, tokens[0], sum(tokens[1:]), texts),
-            "decode": len(given.noise) * flops.vae_decode(vae, height, width),
-        }
+        return operations_of(encoded, self._dit, self.vae.cfg)
 
     def matmul_tflops(self) -> float | None:
         """Measured in a moment; None where the device has no room left for it, or does not answer."""

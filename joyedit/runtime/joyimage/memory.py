@@ -15,6 +15,7 @@ import torch
 
 from joyedit.errors import first_line
 from joyedit.job.sizes import Size
+from joyedit.job.speed.settings import StepReuse
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.protocol import OutOfMemory
 
@@ -43,6 +44,8 @@ class MemoryModel:
     dit: DiTConfig
     vae: VAEConfig
     itemsize: int
+    reuse: StepReuse | None = None
+    """Step reuse keeps residuals of each branch."""
 
     def latent_size(self, target: Size) -> Size:
         """(height, width) of a picture's latent."""
@@ -63,7 +66,8 @@ class MemoryModel:
         """The same for the denoising alone."""
         tokens = self.tokens(target)
         branch = (1 + references) * tokens + references * tokens // 4 + TEXT_TOKENS
-        return denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize)
+        kept = 0 if self.reuse is None else 2 * items * reuse_bytes(self.dit, tokens, branch, self.reuse, self.itemsize)
+        return denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize) + kept
 
     def decoding_bytes(self, target: Size) -> int:
         """The same for the decoding alone: pictures are decoded one by one."""
@@ -92,6 +96,15 @@ def denoising_bytes(cfg: DiTConfig, tokens: int, steps: int, itemsize: int) -> i
     """
     widest = 4 * cfg.hidden_size + 2 * cfg.mlp_dim
     return tokens * widest * itemsize + 2 * steps * cfg.num_layers * 12 * cfg.hidden_size * 4
+
+
+def reuse_bytes(cfg: DiTConfig, target: int, tokens: int, reuse: StepReuse, itemsize: int) -> int:
+    """What step reuse takes of one branch with `target` image tokens of the target, and `tokens` in all.
+
+    From earlier steps it keeps the residuals of the first block and of the others, as many as the order needs; of the
+    step that runs, the first block's residual and the stream behind it.
+    """
+    return ((reuse.order + 3) * target + tokens) * cfg.hidden_size * itemsize
 
 
 def decoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from joyedit.job.run_config import RunConfig
-from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.parallel.links import link_to_first
 from joyedit.runtime.parallel.outcome import OK, Outcome

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import torch
 
-from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
-from joyedit.runtime.joyimage.memory import denoising_bytes, memory_faults
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.encoded import Encoded
+from joyedit.runtime.joyimage.memory import denoising_bytes, memory_faults, reuse_bytes
 from joyedit.runtime.parallel.ranks import GroupRanks
 
 
 def bytes_of_share(backend: JoyImageBackend, encoded: Encoded, ranks: GroupRanks) -> int:
     """What denoising a batch takes in this rank, by the memory model. The exchanged heads are within it."""
-    given = encoded.conditioning
+    given, cfg, itemsize = encoded.conditioning, backend.dit.cfg, backend.dit.dtype.itemsize
     image = 0
     for latent in (given.noise, *given.references):
         rows, columns = backend.dit.grid(latent)
@@ -23,8 +24,13 @@ def bytes_of_share(backend: JoyImageBackend, encoded: Encoded, ranks: GroupRanks
     texts = [len(features) for features in (*given.positive, *given.negative) if features is not None]
     own = [texts[branch] for branch in ranks.own(len(texts))]
     tokens = sum(own) + len(own) * image
+    reuse = backend.speed.reuse
+    kept = 0
+    if reuse is not None:
+        rows, columns = backend.dit.grid(given.noise)
+        kept = sum(reuse_bytes(cfg, rows * columns, length + image, reuse, itemsize) for length in own)
     size = 1 if ranks.sequence is None else ranks.sequence.size
-    return denoising_bytes(backend.dit.cfg, -(-tokens // size), encoded.steps, backend.dit.dtype.itemsize)
+    return denoising_bytes(cfg, -(-tokens // size), encoded.steps, itemsize) + kept // size
 
 
 @memory_faults()

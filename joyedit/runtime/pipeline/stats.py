@@ -24,6 +24,7 @@ from joyedit.job.results.report import Idle, Report, StageWork, State, WorkerWor
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.sources import SourceSummary
+from joyedit.job.speed.bundles import speed_record
 from joyedit.runtime.pipeline.clock import Busy, StageClock
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, LoadedModel
 
@@ -173,6 +174,8 @@ class RunStats:
             batch_size=config.batch_size or "auto",
             settings=summary.settings,
             versions=versions(),
+            speed=speed_record(config, info.schedule) or None,
+            block_steps=None if tally.work is None else tally.work.as_record(),
             **_counts(tally),
             **_model(info),
         )

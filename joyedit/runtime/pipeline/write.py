@@ -32,6 +32,7 @@ from joyedit.job.results.resume import earlier_picture
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.spec import EditItem, Seen
+from joyedit.job.speed.bundles import speed_told
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import Edited
@@ -149,10 +150,10 @@ class PictureWriter:
         code = "edit_failed"
         try:
             seconds = edited.seconds()
-            whole = self._joiner.add(EditedPart(ready, edited.picture(), seconds))
+            whole = self._joiner.add(EditedPart(ready, edited.picture(), seconds, edited.work()))
             if whole is None:
                 return
-            ready, image, seconds = whole
+            ready, image, seconds, work = whole
             sized, notes = ready.sized, ready.notes
             code = "write_failed"
             with self._clock.stage("write") as lap:
@@ -167,6 +168,7 @@ class PictureWriter:
                     inputs=ready.seen,
                     drift=drift,
                     mask=ready.mask,
+                    work=work,
                 )
         except OutputError:
             raise
@@ -213,6 +215,7 @@ class PictureWriter:
         told: dict[str, str] = {} if config.metadata == "keep" else {"metadata": config.metadata}
         told |= {name: "yes" for name in ("keep_unedited", "register") if getattr(config, name)}
         told |= {"panorama": "parts"} if config.panorama == "parts" else {}
+        told |= speed_told(config)
         if form in QUALITIES:
             is_source_quality = config.quality is None and result.quality is not None
             told["quality"] = "source" if is_source_quality else str(config.quality or QUALITIES[form])

@@ -170,7 +170,7 @@ def _message(edited: Edited, backend: Backend) -> messages.Made | messages.Broke
     seconds: dict[str, float] = {}
     try:
         seconds = edited.seconds()
-        return messages.Made(name, seconds, messages.Pixels.of(edited.picture()))
+        return messages.Made(name, seconds, messages.Pixels.of(edited.picture()), edited.work())
     except Exception as error:
         refuse_lost(backend, error)
         return messages.Broken(name, seconds, Fault.of(error))

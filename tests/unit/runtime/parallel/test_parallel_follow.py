@@ -15,8 +15,8 @@ from joyedit.errors import DeviceError
 from joyedit.job.run_config import RunConfig
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
-from joyedit.runtime.joyimage.backend import Encoded
 from joyedit.runtime.joyimage.denoise import Conditioning
+from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.parallel import follow as follow_module
 from joyedit.runtime.parallel.follow import Facts, Follower, follow
 from joyedit.runtime.parallel.layout import Layout

@@ -1,0 +1,94 @@
+"""The table of `--speed`: what each level leaves out. A flag of a single part comes before the level.
+
+The thresholds were calibrated on nano, with each of the two schedules (docs/performance.md has the figures).
+A part that comes later, such as a number format or the regions of a picture, gets a field of `Bundle` and a line here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from joyedit.job.run_config import RunConfig
+from joyedit.job.spec import ScheduleKind, SpeedName
+from joyedit.job.speed.options import OFF, guidance_of, threshold_of
+from joyedit.job.speed.settings import EXACT, Speed, StepReuse
+
+SPEED_FLAGS: Final = ("speed", "reuse", "reuse_order", "guidance_reuse")
+"""The fields of a run's configuration that say what steps leave out."""
+AUTO_LEVEL: Final = "high"
+"""The level whose threshold `--reuse auto` takes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bundle:
+    """What one level leaves out. `thresholds` are those of `--reuse`, by schedule; `guidance_reuse` is as spelled."""
+
+    thresholds: dict[ScheduleKind, float]
+    order: int
+    most: int
+    guidance_reuse: str
+
+
+BUNDLES: Final[dict[SpeedName, Bundle | None]] = {
+    "exact": None,
+    "high": Bundle(thresholds={"original": 0.12, "diffusers": 0.12}, order=1, most=3, guidance_reuse="2"),
+    "max": Bundle(thresholds={"original": 0.25, "diffusers": 0.25}, order=1, most=4, guidance_reuse="3"),
+}
+
+
+def speed_of_run(config: RunConfig, schedule: str) -> Speed:
+    """What a run leaves out. `schedule` is that of its checkpoint, or its own. Raises UsageError."""
+    return speed_of(
+        "original" if schedule == "original" else "diffusers",
+        level=config.speed,
+        reuse=config.reuse,
+        order=config.reuse_order,
+        guidance_reuse=config.guidance_reuse,
+    )
+
+
+def speed_record(config: RunConfig, schedule: str) -> dict[str, Any]:
+    """What the settings of a record say of what steps leave out: level and figures; empty where it is nothing."""
+    told = speed_of_run(config, schedule).as_record()
+    return {"speed": config.speed, **told} if told else {}
+
+
+def speed_told(config: RunConfig) -> dict[str, str]:
+    """What a picture says of how its run was asked to leave out something: the flags that were given."""
+    return {name: str(value) for name, value in speed_flags(config).items() if value not in (None, "exact")}
+
+
+def speed_flags(config: RunConfig) -> dict[str, Any]:
+    """The flags that say what steps leave out, as the run has them."""
+    return {name: getattr(config, name) for name in SPEED_FLAGS}
+
+
+def speed_text(config: RunConfig) -> str:
+    """What steps leave out, for people, before the checkpoint is looked at. Its schedule may decide about figures."""
+    kinds: tuple[ScheduleKind, ...] = ("diffusers", "original") if config.schedule == "auto" else (config.schedule,)
+    found = {kind: speed_of_run(config, kind).in_words() or "everything is computed" for kind in kinds}
+    texts = list(dict.fromkeys(found.values()))
+    said = texts[0] if len(texts) == 1 else "; or ".join(f"{text} (schedule {kind})" for kind, text in found.items())
+    return f"{config.speed}: {said}" if config.speed != "exact" else said
+
+
+def speed_of(
+    schedule: ScheduleKind,
+    *,
+    level: SpeedName = "exact",
+    reuse: str | None = None,
+    order: int | None = None,
+    guidance_reuse: str | None = None,
+) -> Speed:
+    """What a run with this schedule leaves out. None stands for what the level says. Raises UsageError."""
+    bundle, auto = BUNDLES[level], BUNDLES[AUTO_LEVEL]
+    assert auto is not None
+    steps = None
+    if reuse != OFF and (reuse is not None or bundle is not None):
+        ways = bundle or auto
+        threshold = ways.thresholds[schedule] if reuse is None else threshold_of(reuse, auto.thresholds[schedule])
+        steps = StepReuse(threshold=threshold, order=ways.order if order is None else order, most=ways.most)
+    said = guidance_reuse if guidance_reuse is not None else OFF if bundle is None else bundle.guidance_reuse
+    guidance = guidance_of(said)
+    return EXACT if steps is None and guidance is None else Speed(reuse=steps, guidance=guidance)

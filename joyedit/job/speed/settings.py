@@ -1,0 +1,155 @@
+"""What a run leaves out of its denoising steps: the settings in force, and the counts of what was left out.
+
+Two savings, each by itself or both. *Step reuse*: in a step that changes little, the blocks behind the first are not
+computed; what they added in earlier steps takes their place. *Guidance reuse*: the branch without the instruction is
+not computed in each step; its difference to the other branch is kept meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+FIRST_BLOCKS = 1
+"""Blocks that every step computes. Their change since the last computed step decides about the others."""
+FIRST_SHARE, LAST_SHARE = 0.1, 0.05
+"""Of all steps, so many at the beginning and at the end are always computed: at least two, and one."""
+MOST_IN_A_ROW = 4
+"""After so many reused steps one is computed, whatever its change."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReuse:
+    """When a step is reused, and what stands for it.
+
+    `threshold`: the relative change of the first block's residual below which a step is reused; 0 reuses none.
+    `order`: how the residual of the other blocks is predicted from computed steps: 0 keeps the last one, 1 draws a line
+    through the last two, 2 a parabola through the last three. `most` reused steps follow each other. `forced` is for
+    measurements on random weights, whose changes mean nothing: this share of the steps that may be reused is
+    computed, evenly spread, whatever the change.
+    """
+
+    threshold: float
+    order: int = 1
+    most: int = MOST_IN_A_ROW
+    forced: float | None = None
+
+    def may_reuse(self, step: int, steps: int) -> bool:
+        """Whether a step, counted from 0, lies between those that are always computed."""
+        first, last = max(2, math.ceil(FIRST_SHARE * steps)), max(1, math.ceil(LAST_SHARE * steps))
+        return first <= step < steps - last
+
+    def is_forced(self, step: int) -> bool | None:
+        """Whether `forced` reuses this step; None where the change decides."""
+        if self.forced is None:
+            return None
+        return math.floor((step + 1) * self.forced) == math.floor(step * self.forced)
+
+    @property
+    def key(self) -> list[Any]:
+        """All that a picture depends on, for fingerprints and records."""
+        return [self.threshold, self.order, self.most, *([] if self.forced is None else [self.forced])]
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        ways = {0: "kept", 1: "predicted by a line", 2: "predicted by a parabola"}
+        return f"steps that change by less than {self.threshold:g} are {ways[self.order]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuidanceReuse:
+    """In which steps the branch without the instruction is computed.
+
+    Every `every`-th step whose noise level lies from `low` to `high`, and the first step. In the others the
+    difference of the branches stays as it was.
+    """
+
+    every: int = 1
+    low: float = 0.0
+    high: float = 1.0
+
+    def computes(self, step: int, sigmas: Sequence[float]) -> bool:
+        """Whether a step, counted from 0, computes both branches. `sigmas`: noise levels of all steps."""
+        return step == 0 or (step % self.every == 0 and self.low <= sigmas[step] <= self.high)
+
+    @property
+    def key(self) -> list[Any]:
+        """All that a picture depends on, for fingerprints and records."""
+        return [self.every, self.low, self.high]
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        told = ["the branch without the instruction is computed"]
+        told += [f"every {self.every} steps"] if self.every > 1 else []
+        if (self.low, self.high) != (0.0, 1.0):
+            told.append(f"at noise levels from {self.low:g} to {self.high:g}")
+        return " ".join(told)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speed:
+    """What is left out; nothing where all parts are None."""
+
+    reuse: StepReuse | None = None
+    guidance: GuidanceReuse | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether everything is computed."""
+        return self.reuse is None and self.guidance is None
+
+    def as_record(self) -> dict[str, Any]:
+        """For the settings of a record: what is in force, with its figures; empty where everything is computed."""
+        told: dict[str, Any] = {}
+        if self.reuse is not None:
+            told["reuse"] = {"threshold": self.reuse.threshold, "order": self.reuse.order, "most": self.reuse.most}
+        if self.guidance is not None:
+            told["guidance_reuse"] = {"every": self.guidance.every, "levels": [self.guidance.low, self.guidance.high]}
+        return told
+
+    def in_words(self) -> str:
+        """For people; empty where everything is computed."""
+        return "; ".join(part.text for part in (self.reuse, self.guidance) if part is not None)
+
+
+EXACT = Speed()
+"""Everything is computed."""
+
+
+class BlockSteps(NamedTuple):
+    """How many times a block of the DiT ran for an item, over all steps and both branches, and how often it did not.
+
+    `reused` were left out by step reuse, `unguided` by guidance reuse.
+    """
+
+    computed: int
+    reused: int
+    unguided: int
+
+    @property
+    def all(self) -> int:
+        """What an exact run computes."""
+        return sum(self)
+
+    @classmethod
+    def of(cls, blocks: int, steps: int, whole: int, reused: int) -> BlockSteps:
+        """Of one branch: so many `steps` in all, of which `whole` were computed and `reused` were reused."""
+        return cls(
+            computed=whole * blocks + reused * FIRST_BLOCKS,
+            reused=reused * (blocks - FIRST_BLOCKS),
+            unguided=(steps - whole - reused) * blocks,
+        )
+
+    @classmethod
+    def total(cls, counts: Iterable[BlockSteps]) -> BlockSteps:
+        """All of them together."""
+        return cls(*map(sum, zip((0, 0, 0), *counts, strict=True)))
+
+    def as_record(self) -> dict[str, Any]:
+        """For a record or a report."""
+        share = round(self.computed / self.all, 4) if self.all else 1.0
+        return {**self._asdict(), "share_computed": share}
