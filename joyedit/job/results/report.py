@@ -301,7 +301,8 @@ def _steady(steady: Mapping[str, Any]) -> str:
 
 def _block_steps(counts: Mapping[str, Any]) -> str:
     left_out = f"{counts['reused']:,} reused, {counts['unguided']:,} without a second branch"
-    return f"{counts['share_computed']:.1%} computed: {counts['computed']:,}; {left_out}"
+    told = f"{counts['share_computed']:.1%} computed: {counts['computed']:,}; {left_out}"
+    return told + (f"; {counts['share_of_tokens']:.1%} of their tokens" if "share_of_tokens" in counts else "")
 
 
 def _bytes(count: int) -> str:

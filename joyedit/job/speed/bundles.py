@@ -6,15 +6,17 @@ A part that comes later, such as a number format or the regions of a picture, ge
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from joyedit.job.run_config import RunConfig
+from joyedit.job.sizes import Size
 from joyedit.job.spec import ScheduleKind, SpeedName
-from joyedit.job.speed.options import OFF, guidance_of, threshold_of
-from joyedit.job.speed.settings import EXACT, Speed, StepReuse
+from joyedit.job.speed.options import OFF, guidance_of, regions_of, threshold_of
+from joyedit.job.speed.settings import Speed, StepReuse
 
-SPEED_FLAGS: Final = ("speed", "reuse", "reuse_order", "guidance_reuse")
+SPEED_FLAGS: Final = ("speed", "reuse", "reuse_order", "guidance_reuse", "regions")
 """The fields of a run's configuration that say what steps leave out."""
 AUTO_LEVEL: Final = "high"
 """The level whose threshold `--reuse auto` takes."""
@@ -22,12 +24,15 @@ AUTO_LEVEL: Final = "high"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bundle:
-    """What one level leaves out. `thresholds` are those of `--reuse`, by schedule; `guidance_reuse` is as spelled."""
+    """What one level leaves out. `thresholds` are those of `--reuse`, by schedule; `guidance_reuse` and `regions`
+    are as spelled.
+    """
 
     thresholds: dict[ScheduleKind, float]
     order: int
     most: int
     guidance_reuse: str
+    regions: str = OFF
 
 
 BUNDLES: Final[dict[SpeedName, Bundle | None]] = {
@@ -45,7 +50,24 @@ def speed_of_run(config: RunConfig, schedule: str) -> Speed:
         reuse=config.reuse,
         order=config.reuse_order,
         guidance_reuse=config.guidance_reuse,
+        regions=config.regions,
     )
+
+
+def has_regions(config: RunConfig) -> bool:
+    """Whether a run leaves out regions of its pictures."""
+    return speed_of_run(config, config.schedule).regions is not None
+
+
+def regions_note(config: RunConfig, target: Size, references: Sequence[Size]) -> str | None:
+    """Why an item with these buckets is computed as a whole although regions are on; None where it is not."""
+    if tuple(references) == (target,) or not has_regions(config):
+        return None
+    if not references:
+        return "computed as a whole: regions need a picture to compare with"
+    if len(references) > 1:
+        return "computed as a whole: regions compare with one picture, and this has several"
+    return "computed as a whole: regions need a result of the shape of its picture"
 
 
 def speed_record(config: RunConfig, schedule: str) -> dict[str, Any]:
@@ -80,6 +102,7 @@ def speed_of(
     reuse: str | None = None,
     order: int | None = None,
     guidance_reuse: str | None = None,
+    regions: str | None = None,
 ) -> Speed:
     """What a run with this schedule leaves out. None stands for what the level says. Raises UsageError."""
     bundle, auto = BUNDLES[level], BUNDLES[AUTO_LEVEL]
@@ -90,5 +113,5 @@ def speed_of(
         threshold = ways.thresholds[schedule] if reuse is None else threshold_of(reuse, auto.thresholds[schedule])
         steps = StepReuse(threshold=threshold, order=ways.order if order is None else order, most=ways.most)
     said = guidance_reuse if guidance_reuse is not None else OFF if bundle is None else bundle.guidance_reuse
-    guidance = guidance_of(said)
-    return EXACT if steps is None and guidance is None else Speed(reuse=steps, guidance=guidance)
+    parts = regions if regions is not None else OFF if bundle is None else bundle.regions
+    return Speed(reuse=steps, guidance=guidance_of(said), regions=regions_of(parts))

@@ -88,7 +88,13 @@ class JoyImageBackend:
         self.speed = speed_of_run(config, self.schedule)
         self.conditioner = networks.conditioner
         itemsize = DTYPES[wanted.dtype].itemsize
-        self.memory = MemoryModel(dit=networks.dit.cfg, vae=networks.vae.cfg, itemsize=itemsize, reuse=self.speed.reuse)
+        self.memory = MemoryModel(
+            dit=networks.dit.cfg,
+            vae=networks.vae.cfg,
+            itemsize=itemsize,
+            reuse=self.speed.reuse,
+            keeps_keys=self.speed.regions is not None,
+        )
         self._weights = self.placement.weights
         self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
         self._encoder = BatchEncoder(

@@ -46,6 +46,8 @@ class MemoryModel:
     itemsize: int
     reuse: StepReuse | None = None
     """Step reuse keeps residuals of each branch."""
+    keeps_keys: bool = False
+    """Regions keep keys and values of each branch."""
 
     def latent_size(self, target: Size) -> Size:
         """(height, width) of a picture's latent."""
@@ -66,8 +68,9 @@ class MemoryModel:
         """The same for the denoising alone."""
         tokens = self.tokens(target)
         branch = (1 + references) * tokens + references * tokens // 4 + TEXT_TOKENS
-        kept = 0 if self.reuse is None else 2 * items * reuse_bytes(self.dit, tokens, branch, self.reuse, self.itemsize)
-        return denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize) + kept
+        kept = 0 if self.reuse is None else reuse_bytes(self.dit, tokens, branch, self.reuse, self.itemsize)
+        kept += keys_bytes(self.dit, branch, self.itemsize) if self.keeps_keys else 0
+        return denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize) + 2 * items * kept
 
     def decoding_bytes(self, target: Size) -> int:
         """The same for the decoding alone: pictures are decoded one by one."""
@@ -105,6 +108,11 @@ def reuse_bytes(cfg: DiTConfig, target: int, tokens: int, reuse: StepReuse, item
     step that runs, the first block's residual and the stream behind it.
     """
     return ((reuse.order + 3) * target + tokens) * cfg.hidden_size * itemsize
+
+
+def keys_bytes(cfg: DiTConfig, tokens: int, itemsize: int) -> int:
+    """What regions take of one branch of so many tokens: keys and values of all blocks."""
+    return 2 * cfg.num_layers * tokens * cfg.hidden_size * itemsize
 
 
 def decoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> int:

@@ -50,9 +50,12 @@ def plan(
     dit, encoder, vae = networks
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
-    # Which residuals step reuse keeps does not depend on the schedule.
-    reuse = speed_of_run(config, config.schedule).reuse
-    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=DTYPES[wanted.dtype].itemsize, reuse=reuse)
+    # What steps keep does not depend on the schedule.
+    speed = speed_of_run(config, config.schedule)
+    reuse, itemsize = speed.reuse, DTYPES[wanted.dtype].itemsize
+    model = MemoryModel(
+        dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, reuse=reuse, keeps_keys=speed.regions is not None
+    )  # fmt: skip
     cache = cache_bytes(budget - sizes.total)
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     working = replace(working, kept=working.kept + beside)

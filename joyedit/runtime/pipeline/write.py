@@ -32,7 +32,7 @@ from joyedit.job.results.resume import earlier_picture
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.spec import EditItem, Seen
-from joyedit.job.speed.bundles import speed_told
+from joyedit.job.speed.bundles import regions_note, speed_told
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import Edited
@@ -159,6 +159,8 @@ class PictureWriter:
             with self._clock.stage("write") as lap:
                 data, more, drift = self._encode(ready, image)
                 notes += more
+                whole_note = regions_note(self._config, sized.target, sized.references)
+                notes += () if whole_note is None else (whole_note,)
                 self._put(item, data)
                 written = Written(
                     fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in ready.all_seen]),
