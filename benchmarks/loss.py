@@ -231,8 +231,8 @@ def judged(
 
 def computed_share(record: dict[str, Any]) -> float | None:
     """The share of the DiT's work that an item took, from 0 to 1; None where its record does not say it."""
-    told = record.get("block_steps")
-    return None if told is None else float(told["share_computed"] * told.get("share_of_tokens", 1.0))
+    told = record.get("computed")
+    return None if told is None else float(told["share"] * told.get("share_of_tokens", 1.0))
 
 
 def psnr(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from joyedit.job.spec import AttentionName, OffloadName, SwitchName
+from joyedit.job.spec import AttentionName, OffloadName, SpeedName, SwitchName
 from joyedit.options.option import option, same_as
 from joyedit.options.run import DeviceName, DtypeName, RunOptions
 
@@ -25,6 +25,11 @@ class BenchOptions:
     steps: int | None = option(None, "--steps", least=1, help="Steps of the whole edit. [default: 40 for full, else 8]")
     rounds: int = option(5, "--rounds", least=1, help="Timed passes of each stage; the median counts.")
     edits: int = option(1, "--edits", least=1, help="Timed passes of the whole edit.")
+    speed: SpeedName = option(
+        "exact", "--speed",
+        help="Time the whole edit with this level of joyedit run too, in turns with the exact one. Changes of random "
+        "weights mean nothing, so as many steps are computed as with nano.",
+    )  # fmt: skip
     device: DeviceName = same_as(RunOptions, "device")
     dtype: DtypeName = same_as(RunOptions, "dtype")
     attention: AttentionName = same_as(RunOptions, "attention")

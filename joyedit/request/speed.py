@@ -14,10 +14,10 @@ def speed_faults(options: RunOptions) -> list[str]:
     if options.speed not in BUNDLES or not all(text is None or isinstance(text, str) for text in texts):
         return []
     faults = []
-    reuse, guidance_reuse, regions = texts
-    for given in ({"reuse": reuse}, {"guidance_reuse": guidance_reuse}, {"regions": regions}):
+    for number in range(len(texts)):  # one by one, to tell of each
+        reuse, guidance_reuse, regions = (text if place == number else None for place, text in enumerate(texts))
         try:
-            speed_of("diffusers", **given)
+            speed_of("diffusers", reuse=reuse, guidance_reuse=guidance_reuse, regions=regions)
         except UsageError as error:
             faults.append(str(error))
     if options.reuse_order is not None and options.reuse == OFF:

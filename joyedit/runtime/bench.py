@@ -21,8 +21,11 @@ from torch import Tensor
 
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.run_config import RunConfig
-from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem
+from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem, SpeedName
+from joyedit.job.speed.bundles import forced_speed
+from joyedit.job.speed.settings import EXACT, BlockSteps, Speed
 from joyedit.models import flops
+from joyedit.runtime.bench_gain import Gain
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import random_backend
 from joyedit.runtime.joyimage.pixels import pixels_of
@@ -50,7 +53,7 @@ STEPS = 4
 class BenchConfig:
     """What to measure. `batch_size` items of `references` pictures each; `steps` of the whole edit.
 
-    A stage is timed `rounds` times, the whole edit `edits` times.
+    A stage is timed `rounds` times, the whole edit `edits` times; with a `speed`, as often with that too, in turns.
     """
 
     size: SizeName
@@ -60,6 +63,12 @@ class BenchConfig:
     steps: int = 8
     rounds: int = 3
     edits: int = 1
+    speed: SpeedName = "exact"
+
+    @property
+    def edit_stage(self) -> str:
+        """What the stage of the whole edit is called."""
+        return f"edit, {self.steps} steps"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +111,7 @@ class BenchReport:
     finite: bool
     stages: list[Stage] = field(default_factory=list)
     peak_memory: int | None = None
+    gain: Gain | None = None
 
     def to_dict(self) -> dict[str, Any]:
         plain = asdict(self)
@@ -109,10 +119,11 @@ class BenchReport:
             raw["tflops"] = stage.tflops
             raw["share_of_matmul"] = None if stage.tflops is None else stage.tflops / self.matmul_tflops
         step = next(s for s in self.stages if s.name == "denoise step")
-        whole = next(s for s in self.stages if s.name.startswith("edit"))
+        whole = next(s for s in self.stages if s.name == self.config.edit_stage)
         plain["seconds_a_step"] = step.seconds
         plain["seconds_an_image"] = whole.seconds / self.config.batch_size
         plain["torch"] = torch.__version__
+        plain["gain"] = None if self.gain is None else self.gain.to_dict()
         return plain
 
     def rows(self) -> list[tuple[str, str]]:
@@ -136,6 +147,7 @@ class BenchReport:
             if stage.tflops is not None:
                 message += f", {stage.tflops:.3g} TFLOP/s, {stage.tflops / self.matmul_tflops:.0%} of the ceiling"
             rows.append((stage.name, message))
+        rows += [] if self.gain is None else [self.gain.row()]
         rows.append(("latents", "finite" if self.finite else "NOT FINITE"))
         if self.peak_memory is not None:
             rows.append(("peak memory", f"{self.peak_memory / 2**30:.2f} GiB"))
@@ -182,6 +194,7 @@ def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
         finite=bench.finite,
         stages=bench.stages,
         peak_memory=backend.peak_memory(),
+        gain=bench.gain,
     )
 
 
@@ -193,6 +206,7 @@ class _Bench:
         self.tokens = TextTokens.of(backend, self.batch)
         self.stages: list[Stage] = []
         self.finite = True
+        self.gain: Gain | None = None
         self._backend = backend
         self._config = config
 
@@ -221,23 +235,45 @@ class _Bench:
         self._stage("decode to pictures", lambda: backend.decode(latents), decode * config.batch_size)
 
     def whole_edits(self) -> None:
-        """Encoding, all steps and decoding, from nothing known. There is no warm-up: every stage had its own."""
+        """Encoding, all steps and decoding, from nothing known. There is no warm-up: every stage had its own, and a
+        level of speed a few steps.
+        """
         backend, config = self._backend, self._config
-        whole = []
+        level = forced_speed(config.speed, backend.schedule)
+        if not level.is_exact:
+            backend.speed = level
+            backend.denoise(replace(backend.encode(self.batch), steps=min(STEPS, config.steps)), _no_progress)
+        whole, fast, computed = [], [], 1.0
         for _ in range(config.edits):
-            backend.cache.clear()
-            backend.synchronize()
-            start = time.perf_counter()
-            edited = backend.denoise(replace(backend.encode(self.batch), steps=config.steps), _no_progress)
-            self.finite = self.finite and bool(edited.isfinite().all())
-            backend.decode(edited)
-            backend.synchronize()
-            whole.append(time.perf_counter() - start)
+            whole.append(self._whole_edit(EXACT)[0])
+            if not level.is_exact:
+                seconds, computed = self._whole_edit(level)
+                fast.append(seconds)
         vae, target = backend.vae.cfg, self.batch.target
         once = config.references * flops.vae_encode(vae, *target) + flops.vae_decode(vae, *target)
         an_item = self.tokens.encode(backend, config, 1) + once
         total = an_item * config.batch_size + self.tokens.step(backend, config, target) * config.steps
-        self._add(f"edit, {config.steps} steps", whole, None, total)
+        self._add(config.edit_stage, whole, None, total)
+        if fast:
+            self._add(f"{config.edit_stage}, --speed {config.speed}", fast, None)
+            faster = statistics.median(whole) / statistics.median(fast)
+            self.gain = Gain(level=config.speed, steps=config.steps, faster=faster, computed=computed)
+
+    def _whole_edit(self, speed: Speed) -> tuple[float, float]:
+        """Seconds of one, and the share of the DiT's blocks that ran."""
+        backend = self._backend
+        backend.speed = speed
+        backend.cache.clear()
+        backend.synchronize()
+        start = time.perf_counter()
+        encoded = replace(backend.encode(self.batch), steps=self._config.steps, work=[])
+        edited = backend.denoise(encoded, _no_progress)
+        self.finite = self.finite and bool(edited.isfinite().all())
+        backend.decode(edited)
+        backend.synchronize()
+        seconds = time.perf_counter() - start
+        work = BlockSteps.total(backend.block_steps(encoded))
+        return seconds, work.computed / work.all if work.all else 1.0
 
     def _stage(self, name: str, call: Callable[[], T], operations: int, passes: int = 1) -> T:
         """`call` goes through the stage `passes` times; the figures are those of one pass."""
@@ -245,10 +281,13 @@ class _Bench:
         self._add(name, [s / passes for s in seconds], warm_up / passes, operations)
         return result
 
-    def _add(self, name: str, seconds: Sequence[float], warm_up: float | None, operations: int) -> None:
+    def _add(
+        self, name: str, seconds: Sequence[float], warm_up: float | None, operations: int | None = None
+    ) -> None:  # fmt: skip
         median = statistics.median(seconds)
         spread = (max(seconds) - min(seconds)) / median
-        stage = Stage(name=name, seconds=median, spread=spread, warm_up=warm_up, tflop=operations / 1e12)
+        tflop = None if operations is None else operations / 1e12
+        stage = Stage(name=name, seconds=median, spread=spread, warm_up=warm_up, tflop=tflop)
         self.stages.append(stage)
 
 

@@ -35,8 +35,8 @@ def run_of(loss: Any, pairs: dict[str, Any], folder: Path, wrong: tuple[str, ...
     for number, (item, pair) in enumerate(pairs.items()):
         (pair.source_image if item in wrong else pair.target_image).save(folder / f"{item}.png")
         record = {"id": item, "status": "ok", "output": f"{item}.png", "seconds": {"denoise": 2.0 + number}}
-        shares = {"share_computed": 0.5, "share_of_tokens": 0.5 + number}
-        lines.append(json.dumps(record | {"block_steps": shares}) + "\n")
+        shares = {"share": 0.5, "share_of_tokens": 0.5 + number}
+        lines.append(json.dumps(record | {"computed": shares}) + "\n")
     (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
     return folder
 

@@ -37,18 +37,18 @@ def test_records_count_block_steps_and_a_picture_is_the_same_in_any_company(tmp_
     assert levels_apart(pictures[0], pictures[1]) == 0
     assert levels_apart(pictures[0], pictures[2]) > 0
     assert np.mean(np.abs(np.asarray(pictures[0], float) - np.asarray(pictures[2], float))) < 3
-    assert "block_steps" not in exact[0]
+    assert "computed" not in exact[0]
     record = next(one for one in together if one["id"] == single[0]["id"])
-    assert record["block_steps"] == single[0]["block_steps"]
+    assert record["computed"] == single[0]["computed"]
     for one in together:
-        counts = one["block_steps"]
-        assert counts["computed"] + counts["reused"] + counts["unguided"] == 8 * 2 * 6
+        counts = one["computed"]
+        assert counts["block_steps"] + counts["reused"] + counts["unguided"] == 8 * 2 * 6
         assert counts["unguided"] == 4 * 6
         assert counts["reused"] > 0
         assert one["settings"]["reuse"]["threshold"] == 0.5
     report = json.loads((tmp_path / "together" / "report.json").read_text())
-    assert report["block_steps"]["computed"] == sum(one["block_steps"]["computed"] for one in together)
-    assert report["block_steps"]["share_computed"] == pytest.approx(report["block_steps"]["computed"] / 192, abs=1e-4)
+    assert report["computed"]["block_steps"] == sum(one["computed"]["block_steps"] for one in together)
+    assert report["computed"]["share"] == pytest.approx(report["computed"]["block_steps"] / 192, abs=1e-4)
 
 
 def test_the_python_interface(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _WORK = ("steps", "basesize", "width", "height", "size")
 """What decides how much work an item is: a reader may leave it to flags when he edits the item again."""
 _SETTINGS = (
     *_AXES,
+    "speed",
     "width",
     "height",
     "size",

@@ -120,7 +120,8 @@ class Report:
     overlap, because the device encodes one batch while it works on another. `compile_seconds` is part of the
     stage `load`. `device_work` holds the operations of each stage if the backend counts them, `matmul_tflops`
     the measured ceiling. `predicted_peak` is the device memory that the memory model expected.
-    `speed` says what steps were to leave out: the level, and each part with its figures. `block_steps` counts over all
+    `speed` says what steps were to leave out: the level, each part with its figures, and the loss where a
+    level's was measured. `computed` counts over all
     items of this run how often a block of the DiT ran and did not; None where nothing was left out.
     `workers` are the processes that shared the work, none for a run in one process; with some, `device_idle` is the sum
     over their devices, and a memory of the device the largest of them.
@@ -172,7 +173,7 @@ class Report:
     versions: Mapping[str, str | None]
     shard: Mapping[str, int | None] | None = None
     speed: Mapping[str, Any] | None = None
-    block_steps: Mapping[str, Any] | None = None
+    computed: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         assert self.items == self.ok + self.failed, "the counts of items do not add up"
@@ -233,8 +234,8 @@ class Report:
         if self.placement:
             rows.append(("weights", self.placement))
         rows.append(("schedule", self.schedule))
-        if self.block_steps is not None:
-            rows.append(("block steps", _block_steps(self.block_steps)))
+        if self.computed is not None:
+            rows.append(("computed", _computed(self.computed)))
         rows.append(("output", printable(self.output)))
         return rows
 
@@ -299,9 +300,9 @@ def _steady(steady: Mapping[str, Any]) -> str:
     return each if rate is None else f"{rate:.3g} images a second; {each}"
 
 
-def _block_steps(counts: Mapping[str, Any]) -> str:
-    left_out = f"{counts['reused']:,} reused, {counts['unguided']:,} without a second branch"
-    told = f"{counts['share_computed']:.1%} computed: {counts['computed']:,}; {left_out}"
+def _computed(counts: Mapping[str, Any]) -> str:
+    left_out = f"{counts['reused']:,} were reused, {counts['unguided']:,} were of a branch whose guidance was kept"
+    told = f"{counts['share']:.1%} of the DiT's blocks: {counts['block_steps']:,} ran, {left_out}"
     return told + (f"; {counts['share_of_tokens']:.1%} of their tokens" if "share_of_tokens" in counts else "")
 
 

@@ -7,13 +7,13 @@ A part that comes later, such as a number format or the regions of a picture, ge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
 from joyedit.job.spec import ScheduleKind, SpeedName
-from joyedit.job.speed.options import OFF, guidance_of, regions_of, threshold_of
+from joyedit.job.speed.options import OFF, guidance_of, regions_of, thresholds_of
 from joyedit.job.speed.settings import Speed, StepReuse
 
 SPEED_FLAGS: Final = ("speed", "reuse", "reuse_order", "guidance_reuse", "regions")
@@ -24,21 +24,36 @@ AUTO_LEVEL: Final = "high"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bundle:
-    """What one level leaves out. `thresholds` are those of `--reuse`, by schedule; `guidance_reuse` and `regions`
-    are as spelled.
+    """What one level leaves out. `thresholds` are those of `--reuse` by schedule, of many steps and of few;
+    `guidance_reuse` and `regions` are as spelled.
     """
 
-    thresholds: dict[ScheduleKind, float]
+    thresholds: dict[ScheduleKind, tuple[float, float]]
     order: int
     most: int
     guidance_reuse: str
+    computed: float
+    """Of the steps that may be reused, so many nano computed (40 steps, diffusers' schedule). It is for measurements on
+    random weights, whose changes mean nothing."""
     regions: str = OFF
 
 
 BUNDLES: Final[dict[SpeedName, Bundle | None]] = {
     "exact": None,
-    "high": Bundle(thresholds={"original": 0.12, "diffusers": 0.12}, order=1, most=3, guidance_reuse="2"),
-    "max": Bundle(thresholds={"original": 0.25, "diffusers": 0.25}, order=1, most=4, guidance_reuse="3"),
+    "high": Bundle(
+        thresholds={"original": (0.12, 0.2), "diffusers": (0.12, 0.2)},
+        order=1,
+        most=3,
+        guidance_reuse="2",
+        computed=0.4,
+    ),
+    "max": Bundle(
+        thresholds={"original": (0.25, 0.35), "diffusers": (0.25, 0.35)},
+        order=1,
+        most=4,
+        guidance_reuse="3",
+        computed=0.25,
+    ),
 }
 
 
@@ -70,10 +85,18 @@ def regions_note(config: RunConfig, target: Size, references: Sequence[Size]) ->
     return "computed as a whole: regions need a result of the shape of its picture"
 
 
+def forced_speed(level: SpeedName, schedule: ScheduleKind) -> Speed:
+    """A level that computes as many steps as nano did, whatever the changes are."""
+    bundle, speed = BUNDLES[level], speed_of(schedule, level=level)
+    if bundle is None or speed.reuse is None:
+        return speed
+    return replace(speed, reuse=replace(speed.reuse, forced=bundle.computed))
+
+
 def speed_record(config: RunConfig, schedule: str) -> dict[str, Any]:
     """What the settings of a record say of what steps leave out: level and figures; empty where it is nothing."""
     told = speed_of_run(config, schedule).as_record()
-    return {"speed": config.speed, **told} if told else {}
+    return told if config.speed == "exact" or not told else {"speed": config.speed, **told}
 
 
 def speed_told(config: RunConfig) -> dict[str, str]:
@@ -110,8 +133,9 @@ def speed_of(
     steps = None
     if reuse != OFF and (reuse is not None or bundle is not None):
         ways = bundle or auto
-        threshold = ways.thresholds[schedule] if reuse is None else threshold_of(reuse, auto.thresholds[schedule])
-        steps = StepReuse(threshold=threshold, order=ways.order if order is None else order, most=ways.most)
+        many, few = ways.thresholds[schedule] if reuse is None else thresholds_of(reuse, auto.thresholds[schedule])
+        order = ways.order if order is None else order
+        steps = StepReuse(threshold=many, few=None if many == few else few, order=order, most=ways.most)
     said = guidance_reuse if guidance_reuse is not None else OFF if bundle is None else bundle.guidance_reuse
     parts = regions if regions is not None else OFF if bundle is None else bundle.regions
     return Speed(reuse=steps, guidance=guidance_of(said), regions=regions_of(parts))

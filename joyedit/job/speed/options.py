@@ -15,14 +15,14 @@ MOST_EVERY = 20
 """Guidance is computed at least every so many steps."""
 
 
-def threshold_of(text: str, auto: float) -> float:
-    """The threshold that `--reuse` names, `auto` where it says that. Raises UsageError."""
+def thresholds_of(text: str, auto: tuple[float, float]) -> tuple[float, float]:
+    """The thresholds for many steps and for few that `--reuse` names, `auto` where it says that. Raises UsageError."""
     if text == AUTO:
         return auto
     value = _number(text)
     if value is None or not 0 <= value <= 1:
         raise UsageError(f"--reuse must be auto, off, or a relative change from 0 to 1 such as 0.1, not {text!r}")
-    return value
+    return value, value
 
 
 def guidance_of(text: str) -> GuidanceReuse | None:

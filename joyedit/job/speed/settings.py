@@ -19,6 +19,8 @@ FIRST_BLOCKS = 1
 """Blocks that every step computes. Their change since the last computed step decides about the others."""
 FIRST_SHARE, LAST_SHARE = 0.1, 0.05
 """Of all steps, so many at the beginning and at the end are always computed: at least two, and one."""
+FEW_STEPS = 20
+"""Up to so many steps are few."""
 MOST_IN_A_ROW = 4
 """After so many reused steps one is computed, whatever its change."""
 
@@ -27,7 +29,8 @@ MOST_IN_A_ROW = 4
 class StepReuse:
     """When a step is reused, and what stands for it.
 
-    `threshold`: the relative change of the first block's residual below which a step is reused; 0 reuses none.
+    `threshold`: the relative change of the first block's residual below which a step is reused; 0 reuses none. `few`
+    is that of items with `FEW_STEPS` or fewer, whose steps change more; None stands for the same.
     `order`: how the residual of the other blocks is predicted from computed steps: 0 keeps the last one, 1 draws a line
     through the last two, 2 a parabola through the last three. `most` reused steps follow each other. `forced` is for
     measurements on random weights, whose changes mean nothing: this share of the steps that may be reused is
@@ -35,9 +38,14 @@ class StepReuse:
     """
 
     threshold: float
+    few: float | None = None
     order: int = 1
     most: int = MOST_IN_A_ROW
     forced: float | None = None
+
+    def limit(self, steps: int) -> float:
+        """The threshold of an item with so many steps."""
+        return self.threshold if self.few is None or steps > FEW_STEPS else self.few
 
     def may_reuse(self, step: int, steps: int) -> bool:
         """Whether a step, counted from 0, lies between those that are always computed."""
@@ -51,15 +59,11 @@ class StepReuse:
         return math.floor((step + 1) * self.forced) == math.floor(step * self.forced)
 
     @property
-    def key(self) -> list[Any]:
-        """All that a picture depends on, for fingerprints and records."""
-        return [self.threshold, self.order, self.most, *([] if self.forced is None else [self.forced])]
-
-    @property
     def text(self) -> str:
         """For people."""
         ways = {0: "kept", 1: "predicted by a line", 2: "predicted by a parabola"}
-        return f"steps that change by less than {self.threshold:g} are {ways[self.order]}"
+        few = "" if self.few is None else f" ({self.few:g} where an item has {FEW_STEPS} or fewer)"
+        return f"steps that change by less than {self.threshold:g}{few} are {ways[self.order]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,11 +81,6 @@ class GuidanceReuse:
     def computes(self, step: int, sigmas: Sequence[float]) -> bool:
         """Whether a step, counted from 0, computes both branches. `sigmas`: noise levels of all steps."""
         return step == 0 or (step % self.every == 0 and self.low <= sigmas[step] <= self.high)
-
-    @property
-    def key(self) -> list[Any]:
-        """All that a picture depends on, for fingerprints and records."""
-        return [self.every, self.low, self.high]
 
     @property
     def text(self) -> str:
@@ -110,7 +109,7 @@ class Speed:
         """For the settings of a record: what is in force, with its figures; empty where everything is computed."""
         told: dict[str, Any] = {}
         if self.reuse is not None:
-            told["reuse"] = {"threshold": self.reuse.threshold, "order": self.reuse.order, "most": self.reuse.most}
+            told["reuse"] = {name: getattr(self.reuse, name) for name in ("threshold", "few", "order", "most")}
         if self.guidance is not None:
             told["guidance_reuse"] = {"every": self.guidance.every, "levels": [self.guidance.low, self.guidance.high]}
         if self.regions is not None:
@@ -164,9 +163,9 @@ class BlockSteps(NamedTuple):
         return cls(*map(sum, zip((0,) * len(cls._fields), *counts, strict=True)))
 
     def as_record(self) -> dict[str, Any]:
-        """For a record or a report."""
+        """For a record or a report: the share that ran, and the counts."""
         share = round(self.computed / self.all, 4) if self.all else 1.0
-        told = {"computed": self.computed, "reused": self.reused, "unguided": self.unguided, "share_computed": share}
+        told = {"share": share, "block_steps": self.computed, "reused": self.reused, "unguided": self.unguided}
         if self.tokens or self.left_out:
             tokens = round(self.share_of_tokens, 4)
             told |= {"tokens": self.tokens, "tokens_left_out": self.left_out, "share_of_tokens": tokens}

@@ -103,8 +103,8 @@ def denoise(
             guided = regions.follow(step, latent, guided)
         latent = euler_step(latent, guided, sigmas[step], sigmas[step + 1])
         on_step(step + 1, steps)
-    if work is not None and not speed.is_exact:
-        work[:] = _work(predict, given, ranks, steps, len(dit.double_blocks))
+    if work is not None:
+        work[:] = [] if speed.is_exact else _work(predict, given, ranks, steps, len(dit.double_blocks))
     return latent
 
 

@@ -193,15 +193,19 @@ def streamed(sizes: Sizes, working: WorkingMemory, resident_blocks: int, slots: 
 
 
 def _with_blocks(sizes: Sizes, working: WorkingMemory, room: int, first_stays: int) -> list[Placement]:
-    """As many resident blocks as there is room for, and the least that works."""
+    """As many resident blocks as there is room for, and the least that works.
+
+    First blocks pass too if nothing else fits.
+    """
     least = replace(streamed(sizes, working, first_stays, FEWEST_SLOTS), first_stays=first_stays)
     free = (room - least.predicted_peak) // sizes.blocks.nbytes
+    smaller = [least, streamed(sizes, working, 0, FEWEST_SLOTS)] if first_stays else [least]
     if free <= 0:
-        return [least]
+        return smaller
     slots = SLOTS
     resident_blocks = min(free - (slots - FEWEST_SLOTS) + first_stays, sizes.blocks.count - slots - 1)
     most = streamed(sizes, working, max(first_stays, resident_blocks), slots)
-    return [replace(most, first_stays=first_stays), least]
+    return [replace(most, first_stays=first_stays), *smaller]
 
 
 def _with_host(placement: Placement, sizes: Sizes, host: int | None, may_read_later: bool) -> Placement:

@@ -75,15 +75,18 @@ def test_a_level_is_a_bundle_and_a_flag_overrides_one_part(schedule: Any) -> Non
         assert bundle is not None
         assert whole.reuse is not None
         assert whole.guidance is not None
-        assert whole.reuse == StepReuse(threshold=bundle.thresholds[schedule], order=bundle.order, most=bundle.most)
+        many, few = bundle.thresholds[schedule]
+        assert whole.reuse == StepReuse(threshold=many, few=few, order=bundle.order, most=bundle.most)
         assert speed_of(schedule, level=level, reuse="off") == replace(whole, reuse=None)
         assert speed_of(schedule, level=level, guidance_reuse="off") == replace(whole, guidance=None)
-        assert speed_of(schedule, level=level, reuse="0.5").reuse == replace(whole.reuse, threshold=0.5)
+        assert speed_of(schedule, level=level, reuse="0.5").reuse == replace(whole.reuse, threshold=0.5, few=None)
         assert speed_of(schedule, level=level, order=2).reuse == replace(whole.reuse, order=2)
     high, most = (speed_of(schedule, level=level).reuse for level in ("high", "max"))
     assert high is not None
     assert most is not None
-    assert high.threshold < most.threshold
+    assert high.limit(40) < most.limit(40)
+    assert high.limit(12) < most.limit(12)
+    assert (high.limit(21), high.limit(20)) == (high.threshold, high.few)
     assert speed_of(schedule, reuse="auto").reuse == high
 
 
@@ -128,5 +131,5 @@ def test_block_steps_add_up() -> None:
     assert one.all == 60
     both = BlockSteps.total([one, BlockSteps(60, 0, 0)])
     assert both == BlockSteps(87, 15, 18)
-    assert both.as_record() == {"computed": 87, "reused": 15, "unguided": 18, "share_computed": 0.725}
+    assert both.as_record() == {"share": 0.725, "block_steps": 87, "reused": 15, "unguided": 18}
     assert BlockSteps.total([]) == BlockSteps(0, 0, 0)
