@@ -21,7 +21,8 @@ def run(folder: Path, name: str, lines: list[dict[str, Any]], **options: Any) ->
     out = folder / name
     done = joyedit.run(folder / f"{name}.jsonl", model="nano", output=out, steps=STEPS, page=False, **options)
     assert done.exit_code == 0
-    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    return sorted(records, key=lambda record: str(record["id"]))
 
 
 def test_an_edit_with_regions(tmp_path: Path) -> None:

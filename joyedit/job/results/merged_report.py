@@ -130,7 +130,7 @@ def _computed(tables: Iterable[object]) -> dict[str, Any] | None:
     """What ran of the steps in all shards; None where nothing was left out."""
     # Those of tokens stand only in the reports of runs with regions.
     names = {"block_steps": None, "reused": None, "unguided": None, "tokens": 0, "tokens_left_out": 0}
-    counts = [
+    counts: list[list[Any]] = [
         [table.get(name, default) for name, default in names.items()] for table in tables if isinstance(table, dict)
     ]
     known = [BlockSteps(*one) for one in counts if all(isinstance(count, int) for count in one)]
