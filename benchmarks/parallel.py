@@ -33,7 +33,7 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from joyedit.job.spec import RunConfig  # noqa: E402
+from joyedit.job.run_config import RunConfig  # noqa: E402
 from joyedit.models.attention import Spans, TextLengths  # noqa: E402
 from joyedit.models.schedule import sigmas  # noqa: E402
 from joyedit.models.shared_sequences import SharedSequences, share  # noqa: E402

@@ -43,7 +43,18 @@ SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "w
 PATHS = ("dit", "encoder", "vae", "tokenizer")
 SPEED = ("speed", "reuse", "reuse_order", "guidance_reuse", "regions")
 LOADING = (
-    *(*PATHS, "lora", "device", "dtype", "attention", "compile", "fused", "memory", "offload", "schedule", *SPEED),
+    *PATHS,
+    "lora",
+    "device",
+    "dtype",
+    "precision",
+    "attention",
+    "compile",
+    "fused",
+    "memory",
+    "offload",
+    "schedule",
+    *SPEED,
 )
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "no_page", "quiet", "verbose"}
 _SPEED_AS_TEXT = ("reuse", "guidance_reuse", "regions")

@@ -100,6 +100,8 @@ def _of_run(made: MadePicture, options: RunOptions) -> dict[str, Any]:
         found["schedule"] = made.run["schedule"]
     if options.dtype == "auto" and made.run.get("dtype") in ("bf16", "fp32"):
         found["dtype"] = made.run["dtype"]
+    if options.precision == "exact" and made.run.get("precision") in ("fp8", "int8"):
+        found["precision"] = made.run["precision"]
     ending = made.path.suffix.lower()
     if options.format is None and options.output.suffix.lower() not in PICTURE_SUFFIXES:
         found["format"] = next((format for format, endings in EXTENSIONS.items() if ending in endings), None)

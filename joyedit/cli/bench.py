@@ -40,6 +40,7 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
         output=Path(),
         device=options.device,
         dtype=options.dtype,
+        precision=options.precision,
         attention=options.attention,
         fused=options.fused,
         compile=options.compile,

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from joyedit.cli import console
 from joyedit.cli.passed_over_text import tell_passed_over
 from joyedit.cli.planned_text import lines_of, record_of
+from joyedit.cli.planned_turns import PlannedTurns
 from joyedit.cli.settings_in_force import in_force
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
 from joyedit.job.fit import LARGE_LOSS
+from joyedit.job.pause import Pause
 from joyedit.job.plan import failed, planner
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import line_of
@@ -55,10 +57,14 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
             tell_passed_over(summary.passed, by_name=True)
             if earlier.note is not None:
                 console.message(f"note: {earlier.note}")
-        counts = Counts(earlier)
+        turns = PlannedTurns(config.output, request.source.referred(), earlier.resume)
+        counts = Counts(earlier, turns)
         folder = config.output if request.picture is None else request.picture.path.parent
-        planned = planner(config, config.batch_size or ASSUMED_BATCH_SIZE)(counts.to_edit(request.source.items()))
+        to_edit = counts.to_edit(turns.begin(request.source.items()))
+        planned = planner(config, config.batch_size or ASSUMED_BATCH_SIZE)(to_edit, size_of=turns.size_of)
         for entry in planned:
+            if isinstance(entry, Pause):
+                continue
             counts.add(entry)
             if json:
                 console.result(line_of(record_of(entry, folder)))
@@ -111,7 +117,7 @@ class Counts:
     `losing` counts items of which much is cropped, `parts` those of panoramas, each of which is an edit.
     """
 
-    def __init__(self, earlier: EarlierRun) -> None:
+    def __init__(self, earlier: EarlierRun, turns: PlannedTurns) -> None:
         self.rates = earlier.rates
         self.seconds = 0.0
         self.untimed = 0
@@ -119,6 +125,7 @@ class Counts:
         self.parts = 0
         self._own = earlier.own
         self._resume = earlier.resume
+        self._turns = turns
         self._counts: Counter[str] = Counter()
 
     @property
@@ -127,15 +134,19 @@ class Counts:
         names = ("items", "done", "left", "batches", "failed")
         return {name: self._counts[name] for name in names if self._resume is not None or name not in ("done", "left")}
 
-    def to_edit(self, items: Iterator[EditItem | FailedItem]) -> Iterator[EditItem | FailedItem]:
+    def to_edit(self, items: Iterator[EditItem | FailedItem | Pause]) -> Iterator[EditItem | FailedItem | Pause]:
         """The items that a run would not pass over."""
         for item in items:
+            if isinstance(item, Pause):
+                yield item
+                continue
             self._counts["items"] += 1
             if not isinstance(item, EditItem):
                 yield item
                 continue
-            decision = "edit" if self._resume is None else self._resume.decide(item)
+            decision = self._turns.decide(item)
             if decision != "edit":
+                self._turns.skipped(item)
                 self._counts["done" if decision in ("done", "changed") else "left"] += 1
                 continue
             refused = None if self._own is None else self._own.refuse(item)
@@ -143,6 +154,7 @@ class Counts:
 
     def add(self, entry: Batch | FailedItem) -> None:
         """One planned batch, or an item that would fail."""
+        self._turns.planned(entry)
         if isinstance(entry, FailedItem):
             self._counts["failed"] += 1
             return

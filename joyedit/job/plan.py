@@ -3,7 +3,8 @@
 It decides which items share a batch, and the order of the batches. It reads only the headers of pictures, so
 planning costs no decoding, and it keeps only the items that still wait. Items with the same picture follow
 each other, so that the run computes the picture's features once. The same stream always gives the same
-batches: neither time nor threads change them.
+batches: neither time nor threads change them. Where items wait for results of others, the stream itself is another
+one from run to run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from joyedit.job.data_picture import MOST_HELD, Reference, held_by
 from joyedit.job.fit import bucket_of_least_loss, fit_to, parse_size, result_size
 from joyedit.job.masks import mask_fault
 from joyedit.job.parts import Parts, parts_of
+from joyedit.job.pause import Pause
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
@@ -31,7 +33,7 @@ BatchSize = int | Callable[[Size], int]
 
 
 def plan(
-    items: Iterable[EditItem | FailedItem],
+    items: Iterable[EditItem | FailedItem | Pause],
     batch_size: BatchSize,
     window: int,
     size_of: Callable[[Reference], Size] = header_size,
@@ -39,7 +41,7 @@ def plan(
     look_ahead: bool = True,
     most_held: int = MOST_HELD,
     panorama: PanoramaName = "whole",
-) -> Iterator[Batch | FailedItem]:
+) -> Iterator[Batch | FailedItem | Pause]:
     """Batches of items with equal `batch_key`, in the order in which the run edits them.
 
     At most `window` items wait at any time: when the oldest one has waited for `window` items of the stream,
@@ -50,7 +52,8 @@ def plan(
 
     Without `look_ahead` a batch leaves as soon as it is full. This is for a source whose next item may wait
     for the result of the last one. If a picture cannot be sized, its item becomes a `FailedItem` and leaves
-    at once. With the `panorama` "parts", each part of a picture beyond 4:1 is planned like an item.
+    at once. At a `Pause` of the stream the oldest item leaves with its batch; where nothing waits, the pause goes on to
+    whoever takes the batches. With the `panorama` "parts", each part of a picture beyond 4:1 is planned like an item.
     """
     if window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
@@ -64,6 +67,10 @@ def plan(
             source_error, entry = error, None
         if entry is None:
             break
+        if isinstance(entry, Pause):
+            oldest = waiting.oldest()
+            yield entry if oldest is None else waiting.leave(oldest[1])
+            continue
         sized = size_item(entry, size_of, panorama) if isinstance(entry, EditItem) else entry
         if isinstance(sized, FailedItem):
             yield sized
@@ -147,7 +154,7 @@ class _Waiting:
         return self._batch_size(key[0]) if callable(self._batch_size) else self._batch_size
 
 
-def planner(config: RunConfig, batch_size: BatchSize) -> Callable[..., Iterator[Batch | FailedItem]]:
+def planner(config: RunConfig, batch_size: BatchSize) -> Callable[..., Iterator[Batch | FailedItem | Pause]]:
     """`plan` as a run has it."""
     return partial(plan, batch_size=batch_size, window=config.window, panorama=config.panorama)
 

@@ -15,6 +15,7 @@ from joyedit.job.spec import (
     MetadataName,
     OffloadName,
     PanoramaName,
+    PrecisionName,
     SpeedName,
     SwitchName,
 )
@@ -52,6 +53,7 @@ class RunConfig:
     batch_size: int | None = None
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: PrecisionName = "exact"
     attention: AttentionName = "auto"
     compile: SwitchName = "auto"
     fused: SwitchName = "auto"

@@ -41,6 +41,9 @@ ScheduleKind = Literal["original", "diffusers"]
 SpeedName = Literal["exact", "high", "max"]
 """How much a run leaves out to be faster: nothing, or what costs little, or more."""
 
+PrecisionName = Literal["exact", "fp8", "int8"]
+"""What the products of the DiT's blocks take: numbers of the run's dtype, or of 8 bits with scales."""
+
 OffloadName = Literal["auto", "none", "encoder", "blocks"]
 """What passes through the device instead of staying there: as the plan says, nothing, the text encoder's layers, or
 those and the DiT's blocks."""
@@ -165,8 +168,11 @@ class EditItem:
     for this item. `box` is drawn in red on the only reference. `mask` says by its greys what of the last reference
     may change (white) and must not (black). `has_default_id`: the id comes from the path of the
     first reference. `other_ids` are default ids that the item had if other lines were there: its picture may be
-    finished under one of them. `owns` says which records under these ids are of this item: none, those of the same
-    line, or all of the same pictures. `columns` are what its record carries from the source; they change no picture.
+    finished under one of them. `earlier` has for each of `images` the id of the item whose result it is, and None for
+    another picture; it is empty for an item without results of others. `chain` is the id by which its shard is
+    chosen, where that is not its own. `owns` says which records under these ids are of this item: none, those of the
+    same line, or all of the same pictures. `columns` are what its record carries from the source; they change no
+    picture.
     """
 
     id: str
@@ -182,6 +188,8 @@ class EditItem:
     loras: tuple[Lora, ...] = ()
     box: Box | None = None
     mask: Reference | None = None
+    earlier: tuple[str | None, ...] = ()
+    chain: str | None = field(default=None, compare=False)
     has_default_id: bool = field(default=False, compare=False)
     other_ids: Iterable[str] = field(default=(), compare=False)
     owns: Owns = field(default="none", compare=False)
@@ -275,7 +283,8 @@ class ItemResult:
     the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
     is the (height, width) of the picture, `fit` says how the last reference was put into its bucket, and `drift` how
     far the model moved the picture. `parts` are those that were joined. `mask` is the address of the
-    mask, `mask_seen` what was read there. `work` is what ran of its steps; None where nothing was left out.
+    mask, `mask_seen` what was read there. `work` is what ran of its steps; None where nothing was left out. `earlier`
+    and `chain` are those of the item.
     """
 
     id: str
@@ -304,4 +313,6 @@ class ItemResult:
     mask: str | None = None
     mask_seen: SeenMask | None = None
     work: BlockSteps | None = None
+    earlier: tuple[str | None, ...] = ()
+    chain: str | None = None
     columns: dict[str, Any] | None = field(default=None, hash=False)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from joyedit.models.attention import JointSequences
 from joyedit.models.config import DiTConfig
+from joyedit.models.quantised import AnyLinear, QuantisedLinear, linear_part
+from joyedit.models.quantised_rows import Quantised, Rows
 
 TIME_CHANNELS = 256
 NORM_EPS = 1e-6
@@ -67,11 +69,24 @@ class MLP(nn.Module):
         first = nn.ModuleDict({"proj": nn.Linear(dim, inner)})
         self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(inner, dim)])
 
+    @property
+    def linears(self) -> tuple[AnyLinear, AnyLinear]:
+        """Both linear layers."""
+        first, last = self.net[0].get_submodule("proj"), self.net[2]
+        assert isinstance(first, AnyLinear)
+        assert isinstance(last, AnyLinear)
+        return first, last
+
+    def hidden(self, x: Rows) -> Tensor:
+        """The first layer and its activation."""
+        first, _ = self.linears
+        if isinstance(x, Tensor) and x.is_cuda and not isinstance(first, QuantisedLinear):
+            fused: Tensor = linear_gelu(x, first.weight, first.bias)
+            return fused
+        return F.gelu(first(x), approximate="tanh")
+
     def forward(self, x: Tensor) -> Tensor:
-        first, _, last = self.net
-        proj = first.get_submodule("proj")
-        hidden = linear_gelu(x, proj.weight, proj.bias) if x.is_cuda else F.gelu(proj(x), approximate="tanh")
-        out: Tensor = last(hidden)
+        out: Tensor = self.net[2](self.hidden(x))
         return out
 
 
@@ -141,7 +156,7 @@ class JointAttention(nn.Module):
         split = self._split_heads
         return (split(img_q), split(img_k), split(img_v)), (split(txt_q), split(txt_k), split(txt_v))
 
-    def projections(self, img: Tensor, txt: Tensor, target: int | None) -> tuple[QKV, QKV]:
+    def projections(self, img: Rows, txt: Rows, target: int | None) -> tuple[QKV, QKV]:
         """Query, key and value of img (B, S, M) and txt (T, M), as the linear layers give them: (..., M) each.
 
         With `target`, only the first `target` image tokens have a query, and no text token has one.
@@ -150,23 +165,17 @@ class JointAttention(nn.Module):
             img_q, img_k, img_v = self.img_attn_qkv(img).chunk(3, -1)
             txt_q, txt_k, txt_v = self.txt_attn_qkv(txt).chunk(3, -1)
             return (img_q, img_k, img_v), (txt_q, txt_k, txt_v)
-        (w_q, w_kv), (b_q, b_kv) = self._split_qkv(self.img_attn_qkv)
-        img_q = F.linear(img[:, :target], w_q, b_q)
-        img_k, img_v = F.linear(img, w_kv, b_kv).chunk(2, -1)
-        (_, w_kv), (_, b_kv) = self._split_qkv(self.txt_attn_qkv)
-        txt_k, txt_v = F.linear(txt, w_kv, b_kv).chunk(2, -1)
+        query = slice(self.img_attn_qkv.out_features // 3)
+        key_value = slice(query.stop, None)
+        asking = img.first(target) if isinstance(img, Quantised) else img[:, :target]
+        img_q = linear_part(self.img_attn_qkv, asking, query)
+        img_k, img_v = linear_part(self.img_attn_qkv, img, key_value).chunk(2, -1)
+        txt_k, txt_v = linear_part(self.txt_attn_qkv, txt, key_value).chunk(2, -1)
         return (img_q, img_k, img_v), (txt_v[:0], txt_k, txt_v)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
         return heads
-
-    @staticmethod
-    def _split_qkv(linear: nn.Linear) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Weights and biases of a QKV projection, each as (query, key and value)."""
-        rows = linear.out_features // 3
-        weight, bias = linear.weight, linear.bias
-        return (weight[:rows], weight[rows:]), (bias[:rows], bias[rows:])
 
 
 class DoubleBlock(nn.Module):

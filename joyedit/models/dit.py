@@ -211,6 +211,7 @@ class DiT(nn.Module):
             pe=pe,
             img_mods=mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3),  # (L, 6, 1 or B, 1, M)
             txt_mods=self._text_mods(mods, text),
+            blocks=self.blocks(),
         )
         return BlockPass(img=img, txt=txt, target=target, grid=grids[0], run=self.strategy(forward), shared=shared)
 

@@ -34,6 +34,17 @@ def dit_step(cfg: DiTConfig, target: int, references: int, text_lengths: Sequenc
     return total
 
 
+def dit_products(cfg: DiTConfig, target: int, references: int, text_lengths: Sequence[int]) -> int:
+    """The part of `dit_step` that the linear layers of the blocks do: those that may be of 8 bits."""
+    m = cfg.hidden_size
+    a_token = 2 * m * (3 * m + m + 2 * cfg.mlp_dim)
+    total = 0
+    for text in text_lengths:
+        keys_values = (references + text) * 2 * m * 2 * m
+        total += ((cfg.num_layers - 1) * (target + references + text) + target) * a_token + keys_values
+    return total
+
+
 def text_encoder(text: Any, tokens: int, before: int = 0) -> int:
     """Decoder layers of Qwen3-VL over `tokens` new tokens behind `before` known ones (causal).
 

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from joyedit.models import triton_kernels as kernels
 from joyedit.models.attention import Spans, TextLengths
 from joyedit.models.blocks import MLP, NORM_EPS, DoubleBlock, JointAttention
+from joyedit.models.quantised import AnyLinear, QuantisedLinear, dtype_of_rows
+from joyedit.models.quantised_rows import Quantised, Rows
+from joyedit.models.quantising_kernels import quantise_rows
 from joyedit.models.shared_sequences import AttentionOverRanks
 from joyedit.models.strategies import ForwardPass, InPlaceBlocks, RunBlock
 
@@ -83,7 +86,7 @@ class FusedBlocks:
         self._forward = forward
         whole = tuple(len(forward.pe[0]) + length for length in forward.text.lengths)
         self._whole = whole
-        self._normed: tuple[Tensor, Tensor] | None = None
+        self._normed: tuple[Rows, Rows] | None = None
 
     def __call__(
         self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
@@ -102,7 +105,7 @@ class FusedBlocks:
         forward, attn, whole = self._forward, block.attn, self._whole
         img_mod, txt_mod = forward.mods(layer)
         if self._normed is None:
-            self._normed = _first_norm(img, img_mod), _first_norm(txt, txt_mod)
+            self._normed = _first_norm(attn.img_attn_qkv, img, img_mod), _first_norm(attn.txt_attn_qkv, txt, txt_mod)
         img_normed, txt_normed = self._normed
         self._normed = None
         joined = _joined(attn, img_normed, txt_normed, forward.text.lengths, forward.pe, target)
@@ -123,14 +126,16 @@ class FusedBlocks:
             del joined, img_normed, txt_normed  # The MLP needs the memory.
             img = img[:, :target]
             img_out = _linear_of(attn.img_attn_proj, samples).view_as(img)
-            normed = kernels.norm_modulate(img, [(img_out, img_mod[2])], img_mod[3], img_mod[4], NORM_EPS)
-            img = torch.addcmul(torch.addcmul(img, img_mod[2], img_out), img_mod[5], block.img_mlp(normed))
+            mlp = block.img_mlp
+            normed = _norm(mlp.linears[0], img, [(img_out, img_mod[2])], img_mod[3], img_mod[4])
+            img = torch.addcmul(torch.addcmul(img, img_mod[2], img_out), img_mod[5], _mlp(mlp, normed))
             return img, txt
         img_out, txt_out = _projected(attn, samples, img.shape[1])
         del joined, samples, img_normed, txt_normed  # The MLPs need the memory.
         img_next, txt_next = forward.mods(layer + 1)
-        img, img_normed = _rest(block.img_mlp, img, img_out, img_mod, img_next)
-        txt, txt_normed = _rest(block.txt_mlp, txt, txt_out, txt_mod, txt_next)
+        reader = forward.blocks[layer + 1].attn
+        img, img_normed = _rest(block.img_mlp, img, img_out, img_mod, img_next, reader.img_attn_qkv)
+        txt, txt_normed = _rest(block.txt_mlp, txt, txt_out, txt_mod, txt_next, reader.txt_attn_qkv)
         self._normed = img_normed, txt_normed
         return img, txt
 
@@ -145,25 +150,52 @@ def _result(parts: Generator[None, None, tuple[Tensor, Tensor]]) -> tuple[Tensor
     raise AssertionError("a block has three parts")
 
 
-def _first_norm(x: Tensor, mod: Tensor) -> Tensor:
-    return kernels.norm_modulate(x, (), mod[0], mod[1], NORM_EPS)
+def _first_norm(reader: nn.Module, x: Tensor, mod: Tensor) -> Rows:
+    return _norm(reader, x, (), mod[0], mod[1])
 
 
-def _rest(mlp: MLP, x: Tensor, attended: Tensor, mod: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
-    """A stream after the attention: itself at the block's end, and the next block's input.
+def _norm(reader: nn.Module, x: Tensor, updates: Sequence[kernels.Update], shift: Tensor, scale: Tensor) -> Rows:
+    """`kernels.norm_modulate`, as the linear layer `reader` takes it."""
+    dtype = dtype_of_rows(reader)
+    if dtype is None:
+        return kernels.norm_modulate(x, updates, shift, scale, NORM_EPS)
+    return kernels.quantised_norm_modulate(x, updates, shift, scale, NORM_EPS, dtype)
+
+
+def _rest(
+    mlp: MLP, x: Tensor, attended: Tensor, mod: Tensor, following: Tensor, reader: nn.Module
+) -> tuple[Tensor, Rows]:
+    """A stream after the attention: itself at the block's end, and the next block's input, as `reader` takes it.
 
     Both updates are added at once, so the stream between attention and MLP is not stored and is rounded once a block.
     These roundings are most of what bf16 loses.
     """
-    normed = kernels.norm_modulate(x, [(attended, mod[2])], mod[3], mod[4], NORM_EPS)
-    updates = [(attended, mod[2]), (mlp(normed), mod[5])]
-    return kernels.residual_norm_modulate(x, updates, following[0], following[1], NORM_EPS)
+    normed = _norm(mlp.linears[0], x, [(attended, mod[2])], mod[3], mod[4])
+    updates = [(attended, mod[2]), (_mlp(mlp, normed), mod[5])]
+    dtype = dtype_of_rows(reader)
+    if dtype is None:
+        return kernels.residual_norm_modulate(x, updates, following[0], following[1], NORM_EPS)
+    return kernels.quantised_residual_norm_modulate(x, updates, following[0], following[1], NORM_EPS, dtype)
+
+
+def _mlp(mlp: MLP, x: Rows) -> Tensor:
+    """The MLP; what its second layer quantises is quantised with the activation."""
+    first, last = mlp.linears
+    dtype = dtype_of_rows(last)
+    if dtype is None:
+        plain: Tensor = last(mlp.hidden(x)) if isinstance(x, Quantised) else mlp(x)
+        return plain
+    gelu = isinstance(first, QuantisedLinear)
+    hidden: Tensor = first(x) if gelu else mlp.hidden(x)
+    rows = quantise_rows(hidden.flatten(0, -2), dtype, gelu=gelu)
+    out: Tensor = last(rows).view(*hidden.shape[:-1], -1)
+    return out
 
 
 def _joined(
     attn: JointAttention,
-    img: Tensor,
-    txt: Tensor,
+    img: Rows,
+    txt: Rows,
     lengths: tuple[int, ...],
     pe: tuple[Tensor, Tensor],
     target: int | None,
@@ -172,12 +204,13 @@ def _joined(
 
     With `target`, only the first `target` image tokens of each sample have a query.
     """
-    rows = _sources(img.shape[1], lengths, img.device)
+    tokens = len(pe[0])
+    rows = _sources(tokens, lengths, pe[0].device)
     few = len(rows) * attn.img_attn_qkv.out_features < MOST_ELEMENTS
-    if target is None and img.shape[1] >= LARGE and few:
+    if target is None and tokens >= LARGE and few:
         return _joined_in_place(attn, img, txt, lengths, pe, rows)
     img_parts, txt_parts = attn.projections(img, txt, target)
-    asking = rows if target is None else _sources(target, (0,) * len(lengths), img.device)
+    asking = rows if target is None else _sources(target, (0,) * len(lengths), rows.device)
     norms = (
         (attn.img_attn_q_norm.weight, attn.txt_attn_q_norm.weight, *pe),
         (attn.img_attn_k_norm.weight, attn.txt_attn_k_norm.weight, *pe),
@@ -192,25 +225,39 @@ def _joined(
 
 def _joined_in_place(
     attn: JointAttention,
-    img: Tensor,
-    txt: Tensor,
+    img: Rows,
+    txt: Rows,
     lengths: tuple[int, ...],
     pe: tuple[Tensor, Tensor],
     rows: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `_joined`: one product a sample writes where the attention reads. Query, key and value are strided."""
-    qkv = img.new_empty(len(rows), 3, attn.num_heads, img.shape[2] // attn.num_heads)
-    places = qkv.flatten(1).split([n for length in lengths for n in (img.shape[1], length)])
+    bias, tokens = attn.img_attn_qkv.bias, len(pe[0])
+    qkv = bias.new_empty(len(rows), 3, attn.num_heads, attn.img_attn_qkv.in_features // attn.num_heads)
+    places = qkv.flatten(1).split([n for length in lengths for n in (tokens, length)])
     for linear, samples, out in (
-        (attn.img_attn_qkv, img.unbind(0), places[::2]),
-        (attn.txt_attn_qkv, txt.split(list(lengths)), places[1::2]),
+        (attn.img_attn_qkv, img.samples() if isinstance(img, Quantised) else img.unbind(0), places[::2]),
+        (
+            attn.txt_attn_qkv,
+            txt.parts(lengths) if isinstance(txt, Quantised) else txt.split(list(lengths)),
+            places[1::2],
+        ),
     ):
         for sample, place in zip(samples, out, strict=True):
-            torch.addmm(linear.bias, sample, linear.weight.t(), out=place)
+            _linear_into(linear, sample, place)
     norms = (attn.img_attn_q_norm, attn.img_attn_k_norm, attn.txt_attn_q_norm, attn.txt_attn_k_norm)
-    kernels.norm_heads_(qkv, rows, img.shape[1], [norm.weight for norm in norms], pe, NORM_EPS)
+    kernels.norm_heads_(qkv, rows, tokens, [norm.weight for norm in norms], pe, NORM_EPS)
     query, key, value = qkv.unbind(1)
     return query, key, value
+
+
+def _linear_into(linear: AnyLinear, x: Rows, out: Tensor) -> None:
+    """A linear layer of (R, K) into (R, N)."""
+    if isinstance(linear, QuantisedLinear):
+        linear(x, out)
+    else:
+        assert isinstance(x, Tensor)
+        torch.addmm(linear.bias, x, linear.weight.t(), out=out)
 
 
 @functools.lru_cache(maxsize=8)
@@ -222,16 +269,36 @@ def _sources(img_tokens: int, lengths: tuple[int, ...], device: torch.device) ->
 def _projected(attn: JointAttention, samples: Sequence[Tensor], img_tokens: int) -> tuple[Tensor, Tensor]:
     """The output projections of each sample's attention (L_i, H, D): (B, S, M) and (T, M)."""
     img = _linear_of(attn.img_attn_proj, [x[:img_tokens] for x in samples])
-    txt = attn.txt_attn_proj(torch.cat([x[img_tokens:].flatten(1) for x in samples]))
+    parts = [x[img_tokens:].flatten(1) for x in samples]
+    dtype = dtype_of_rows(attn.txt_attn_proj)
+    txt: Tensor = attn.txt_attn_proj(torch.cat(parts) if dtype is None else _quantised(parts, dtype))
     return img.unflatten(0, (len(samples), img_tokens)), txt
 
 
-def _linear_of(linear: nn.Linear, parts: Sequence[Tensor]) -> Tensor:
+def _quantised(parts: Sequence[Tensor], dtype: torch.dtype) -> Quantised:
+    """The rows of all parts, (R_i, M) each, together."""
+    lengths = [len(part) for part in parts]
+    values = torch.empty(sum(lengths), parts[0].shape[1], dtype=dtype, device=parts[0].device)
+    out = Quantised(values, torch.empty(sum(lengths), 1, device=parts[0].device))
+    for part, place in zip(parts, out.parts(lengths), strict=True):
+        quantise_rows(part, dtype, out=place)
+    return out
+
+
+def _linear_of(linear: AnyLinear, parts: Sequence[Tensor]) -> Tensor:
     """A linear layer of the rows of all parts, each (L_i, H, D): (sum of L_i, M)."""
-    if len(parts) == 1 or len(parts[0]) < LARGE:
-        together: Tensor = linear(torch.cat([x.flatten(1) for x in parts]) if len(parts) > 1 else parts[0].flatten(1))
+    rows = [part.flatten(1) for part in parts]
+    lengths, dtype = [len(part) for part in parts], dtype_of_rows(linear)
+    small = len(parts) == 1 or lengths[0] < LARGE
+    if dtype is not None:
+        quantised = _quantised(rows, dtype)
+        given: Sequence[Rows] = [quantised] if small else quantised.parts(lengths)
+    else:
+        given = [torch.cat(rows) if len(parts) > 1 else rows[0]] if small else rows
+    if small:
+        together: Tensor = linear(given[0])
         return together
-    out = parts[0].new_empty(sum(map(len, parts)), linear.out_features)
-    for part, rows in zip(parts, out.split([len(x) for x in parts]), strict=True):
-        torch.addmm(linear.bias, part.flatten(1), linear.weight.t(), out=rows)
+    out = parts[0].new_empty(sum(lengths), linear.out_features)
+    for part, place in zip(given, out.split(lengths), strict=True):
+        _linear_into(linear, part, place)
     return out

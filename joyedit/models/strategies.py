@@ -9,7 +9,7 @@ head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,7 +24,7 @@ class ForwardPass:
     """What all blocks of one forward share.
 
     `pe`: cosine and sine (S, D / 2) of the image tokens, fp32. `img_mods`: (L, 6, B or 1, 1, M). `txt_mods`:
-    (L, 6, T or 1, M).
+    (L, 6, T or 1, M). `blocks` are all of them, for what a block computes for the next one.
     """
 
     attend: AttentionFn
@@ -32,6 +32,7 @@ class ForwardPass:
     pe: tuple[Tensor, Tensor]
     img_mods: Tensor
     txt_mods: Tensor
+    blocks: Sequence[DoubleBlock] = ()
 
     def mods(self, layer: int) -> tuple[Tensor, Tensor]:
         """Modulations of a block, as `DoubleBlock.forward` takes them."""

@@ -19,6 +19,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from joyedit.models.quantised_rows import MOST, Quantised
+from joyedit.models.quantising_kernels import store_quantised
+
 WIDEST = 32768
 """Columns of a softmax that one program holds."""
 WIDE_SCORES = 2**27
@@ -28,8 +31,8 @@ WIDE_SCORES = 2**27
 @triton.jit
 def _residual_norm(
     x_ptr, first_ptr, first_gate_ptr, second_ptr, second_gate_ptr, shift_ptr, scale_ptr, sum_ptr, out_ptr,
-    columns, rows_a_sample, sample_stride, eps,
-    UPDATES: tl.constexpr, KEPT: tl.constexpr, BLOCK: tl.constexpr,
+    row_scale_ptr, columns, rows_a_sample, sample_stride, eps,
+    UPDATES: tl.constexpr, KEPT: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -49,7 +52,11 @@ def _residual_norm(
     shift = tl.load(shift_ptr + column, mask=inside, other=0.0).to(tl.float32)
     scale = tl.load(scale_ptr + column, mask=inside, other=0.0).to(tl.float32)
     out = normed * scale + shift
-    tl.store(out_ptr + row * columns + column, out.to(out_ptr.dtype.element_ty), mask=inside)
+    if MOST > 0:
+        out = tl.where(inside, out, 0.0)
+        store_quantised(out, out_ptr + row * columns + column, row_scale_ptr + row, inside, MOST)
+    else:
+        tl.store(out_ptr + row * columns + column, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 Update = tuple[Tensor, Tensor]
@@ -64,6 +71,15 @@ def norm_modulate(x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Te
     return _launch_norm(x, updates, shift, scale, eps, kept=False)[1]
 
 
+def quantised_norm_modulate(
+    x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Tensor, eps: float, dtype: torch.dtype
+) -> Quantised:
+    """`norm_modulate`, each of its rows quantised to `dtype` before it is rounded."""
+    out = _quantised_like(x, dtype)
+    _launch_norm(x, updates, shift, scale, eps, kept=False, out=out)
+    return out
+
+
 def residual_norm_modulate(
     x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -74,22 +90,43 @@ def residual_norm_modulate(
     return _launch_norm(x, updates, shift, scale, eps, kept=True)
 
 
+def quantised_residual_norm_modulate(
+    x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Quantised]:
+    """`residual_norm_modulate`, each row of its second result quantised to `dtype` before it is rounded."""
+    out = _quantised_like(x, dtype)
+    return _launch_norm(x, updates, shift, scale, eps, kept=True, out=out)[0], out
+
+
+def _quantised_like(x: Tensor, dtype: torch.dtype) -> Quantised:
+    values = torch.empty(x.shape, dtype=dtype, device=x.device)
+    return Quantised(values, torch.empty((*x.shape[:-1], 1), dtype=torch.float32, device=x.device))
+
+
 def _launch_norm(
-    x: Tensor, updates: Sequence[Update], shift: Tensor, scale: Tensor, eps: float, kept: bool
+    x: Tensor,
+    updates: Sequence[Update],
+    shift: Tensor,
+    scale: Tensor,
+    eps: float,
+    *,
+    kept: bool,
+    out: Quantised | None = None,
 ) -> tuple[Tensor, Tensor]:
     assert len(updates) <= 2
     columns = x.shape[-1]
     rows_a_sample, sample_stride = x.shape[-2], x.stride(0) if x.ndim == 3 else 0
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    total = torch.empty_like(out) if kept else x
+    values = torch.empty(x.shape, dtype=x.dtype, device=x.device) if out is None else out.values
+    total = torch.empty(x.shape, dtype=x.dtype, device=x.device) if kept else x
     block = triton.next_power_of_2(columns)
     (first, second) = [*updates, (x, shift), (x, shift)][:2]  # where there is none, it is not read
     _residual_norm[(x.numel() // columns,)](
-        x, *first, *second, shift, scale, total, out,
-        columns, rows_a_sample, sample_stride, eps,
-        UPDATES=len(updates), KEPT=kept, BLOCK=block, num_warps=max(1, min(8, block // 512)),
+        x, *first, *second, shift, scale, total, values,
+        x if out is None else out.scales, columns, rows_a_sample, sample_stride, eps,
+        UPDATES=len(updates), KEPT=kept, MOST=0.0 if out is None else MOST[out.values.dtype],
+        BLOCK=block, num_warps=max(1, min(8, block // 512)),
     )  # fmt: skip
-    return total, out
+    return total, values
 
 
 @triton.jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from joyedit.job.spec import AttentionName, OffloadName, SpeedName, SwitchName
+from joyedit.job.spec import AttentionName, OffloadName, PrecisionName, SpeedName, SwitchName
 from joyedit.options.option import option, same_as
 from joyedit.options.run import DeviceName, DtypeName, RunOptions
 
@@ -32,6 +32,7 @@ class BenchOptions:
     )  # fmt: skip
     device: DeviceName = same_as(RunOptions, "device")
     dtype: DtypeName = same_as(RunOptions, "dtype")
+    precision: PrecisionName = same_as(RunOptions, "precision")
     attention: AttentionName = same_as(RunOptions, "attention")
     memory: str = same_as(RunOptions, "memory")
     offload: OffloadName = same_as(RunOptions, "offload")

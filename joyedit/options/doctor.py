@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from joyedit.job.spec import OffloadName
+from joyedit.job.spec import OffloadName, PrecisionName
 from joyedit.options.option import option, same_as
 from joyedit.options.run import DeviceName, DtypeName, RunOptions
 
@@ -22,6 +22,7 @@ class DoctorOptions:
     output: Path = option(Path("edited"), "-o", "--output", metavar="DIR", help="The folder for the edited pictures.")
     device: DeviceName = same_as(RunOptions, "device")
     dtype: DtypeName = same_as(RunOptions, "dtype")
+    precision: PrecisionName = same_as(RunOptions, "precision")
     memory: str = same_as(RunOptions, "memory")
     offload: OffloadName = same_as(RunOptions, "offload")
     basesize: int | None = same_as(RunOptions, "basesize")

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 from joyedit.job.sizes import FitName
-from joyedit.job.spec import AttentionName, FormatName, MetadataName, OffloadName, PanoramaName, SpeedName, SwitchName
+from joyedit.job.source.layouts.choice import LayoutName
+from joyedit.job.spec import (
+    AttentionName,
+    FormatName,
+    MetadataName,
+    OffloadName,
+    PanoramaName,
+    PrecisionName,
+    SpeedName,
+    SwitchName,
+)
 from joyedit.options.option import option
 from joyedit.runtime.parallel.layout import ParallelName
 
@@ -102,6 +112,11 @@ class RunOptions:
         "together); auto is data unless there are fewer items than GPUs.",
     )  # fmt: skip
     dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on a GPU, fp32 on the CPU.")
+    precision: PrecisionName = option(
+        "exact", "--precision",
+        help="Numbers of the DiT's products: exact is --dtype; fp8 (Ada, Hopper, Blackwell) and int8 (other GPUs) take "
+        "half the memory and less time, and change pictures a little. On a CPU they are emulated, which is slower.",
+    )  # fmt: skip
     attention: AttentionName = option(
         "auto", "--attention", help="Attention kernel; auto measures the kernels on the GPU once and takes the fastest."
     )
@@ -189,9 +204,24 @@ class RunOptions:
         help="With a picture of joyedit as SOURCE: the picture that it was made of, if that lies elsewhere now; may be "
         "repeated.",
     )  # fmt: skip
+    layout: LayoutName = option(
+        "auto", "--layout",
+        help="Layout of a dataset: a file format or a benchmark; auto looks at the files, and manifest and folder read "
+        "SOURCE as no dataset.",
+    )  # fmt: skip
+    split: str | None = option(None, "--split", metavar="NAME|all", help="The split of a dataset, such as train.")
+    where: tuple[str, ...] = option(
+        (), "--where", metavar="COLUMN=VALUE",
+        help="Only rows of a dataset with this value, for example instruction_language=en; may be repeated.",
+    )  # fmt: skip
+    image_root: str | None = option(
+        None, "--image-root", metavar="DIR",
+        help="The folder that a dataset's paths of pictures are relative to. [default: that of the dataset]",
+        show_default=False,
+    )  # fmt: skip
     map: tuple[str, ...] = option(
         (), "--map", metavar="KEY=COLUMN",
-        help="Read a column of the manifest as this key, for example image=source_img; may be repeated.",
+        help="Read a column of the manifest or dataset as this key, for example image=source_img; may be repeated.",
     )  # fmt: skip
     ignore_columns: tuple[str, ...] = option(
         (), "--ignore-columns", metavar="NAMES|all",

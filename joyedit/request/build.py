@@ -15,6 +15,7 @@ from joyedit.job.results.journal import has_records
 from joyedit.job.results.shard_run import as_shard
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.columns import Columns
+from joyedit.job.source.layouts.choice import DatasetChoice
 from joyedit.job.source.loras import LoraShelf
 from joyedit.job.source.matrix_reader import flag_matrix
 from joyedit.job.source.recipe import Recipe
@@ -34,6 +35,7 @@ from joyedit.runtime.model import (
     describe_without_loading,
     fetch,
     model_settings,
+    most_references,
 )
 from joyedit.runtime.one_picture import OnePicture
 from joyedit.runtime.page_of_run import with_page
@@ -130,11 +132,13 @@ def build_request(options: RunOptions) -> Request:
         look=not (has_records(config.output) or has_records(options.output)),
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
+        most_references=most_references(Wanted.of(options)),
         columns=columns,
         matrix=matrix,
         template=template,
         lora=options.lora,
         mask=options.mask,
+        dataset=DatasetChoice.of(options.layout, options.split, options.where, options.image_root),
         shelf=LoraShelf(lora_facts),
     )
     return Request(

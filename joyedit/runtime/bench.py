@@ -94,6 +94,7 @@ class BenchReport:
     config: BenchConfig
     device: str
     dtype: str
+    precision: str
     attention: str
     attention_rates: dict[str, float]
     attention_faults: dict[str, str]
@@ -130,7 +131,8 @@ class BenchReport:
         fused = "fused kernels" if self.fused else "plain kernels"
         compiled = f"compiled in {self.compile_seconds:.3g} s" if self.compiled else "not compiled"
         rows = [
-            ("device", f"{self.device}, {self.dtype}, attention {self.attention}, {fused}, {compiled}"),
+            ("device", f"{self.device}, {self.dtype}, {self.precision} products, attention {self.attention}, {fused},"
+             f" {compiled}"),
             ("model", f"random {self.config.size}: " + ", ".join(self._sizes())),
             ("target", f"{self.target[0]}x{self.target[1]}, {self.config.references} references,"
              f" batch {self.config.batch_size}, text tokens {'+'.join(map(str, self.text_tokens))}"),
@@ -173,6 +175,7 @@ def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
         config=config,
         device=info.device,
         dtype=info.dtype,
+        precision=info.precision,
         attention=info.attention,
         attention_rates=dict(backend.attention.rates),
         attention_faults=dict(backend.attention.faults),

@@ -195,8 +195,8 @@ def _rates(journal: Journal, config: RunConfig, info: BackendInfo) -> Rates | No
     """The times in the records of the last run, if that had the same model on the same kind of device."""
     report = read_report(config.output)
     device, stages = str(report.get("device")), report.get("stages")
-    same = (_kind_of(device), report.get("model"), report.get("dtype"))
-    if same != (_kind_of(info.device), info.model, info.dtype):
+    same = (_kind_of(device), report.get("model"), report.get("dtype"), report.get("precision", "exact"))
+    if same != (_kind_of(info.device), info.model, info.dtype, info.precision):
         return None
     times: dict[Kind, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_KEPT))
     try:

@@ -80,6 +80,7 @@ class FakeBackend:
             attention="sdpa" if config.attention == "auto" else config.attention,
             schedule="original" if config.schedule == "auto" else config.schedule,
             identity=f"fake {config.model}",
+            precision=config.precision,
         )
         self.encode_ahead = 1 if config.offload == "auto" else 4
         self.room = int(os.environ.get(ROOM, "1000000"))

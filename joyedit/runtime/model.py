@@ -20,7 +20,7 @@ from joyedit.errors import CheckpointError, JoyeditError, UsageError
 from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import Settings
 from joyedit.runtime.protocol import Backend, BackendInfo, LoadedModel
-from joyedit.weights.defaults import HUB_EDIT, HUB_SIZE, NANO, local_folder
+from joyedit.weights.defaults import HUB_EDIT, HUB_ORIGINAL, HUB_SIZE, NANO, local_folder
 from joyedit.weights.find import Found
 from joyedit.weights.hub import OnDownload, cached_snapshot
 from joyedit.weights.regular_files import files_below, open_regular, unreadable
@@ -115,6 +115,24 @@ def model_settings(wanted: Wanted) -> Settings:
     return own
 
 
+def most_references(wanted: Wanted) -> int | None:
+    """The most pictures that an item may have with this checkpoint: 1 with Edit, 5 with Edit-Plus and where nothing
+    tells which of the two it is. None without a checkpoint that is here. Loads no weights.
+    """
+    from joyedit.weights.defaults import MOST_REFERENCES, local_folder
+    from joyedit.weights.find import find
+
+    if is_fake(wanted.model) or not wanted.is_enough:
+        return None
+    folder = None if wanted.model is None else local_folder(wanted.model) or cached_snapshot(wanted.model)
+    if wanted.model is not None and folder is None:
+        return 1 if wanted.model in (HUB_EDIT, HUB_ORIGINAL) else None
+    try:
+        return 1 if find(wanted, folder).is_edit else MOST_REFERENCES
+    except JoyeditError:  # told with its reason when the checkpoint is opened
+        return None
+
+
 def is_fake(model: str | None) -> bool:
     """Whether the name stands for the backend without networks."""
     return model == FAKE_MODEL and os.environ.get(FAKE_SWITCH) == "1"
@@ -151,6 +169,7 @@ def describe_without_loading(config: RunConfig, *, may_fetch: bool = True) -> Ba
         layout=found.layout,
         device=str(device),
         dtype=dtype,
+        precision=config.precision,
         attention=config.attention,  # which kernel that is, a measurement on the device would tell
         schedule=found.schedule if config.schedule == "auto" else config.schedule,
         identity=checkpoint_identity(found, may_fetch=may_fetch),

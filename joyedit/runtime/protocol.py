@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from joyedit.errors import JoyeditError
 from joyedit.job.pictures.properties import PictureProperties
 from joyedit.job.sizes import Size
-from joyedit.job.spec import EditItem, Seen, SeenMask, SizedItem
+from joyedit.job.spec import EditItem, PrecisionName, Seen, SeenMask, SizedItem
 from joyedit.job.speed.settings import BlockSteps
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class BackendInfo:
 
     `layout` names the kind of checkpoint that was recognised; `load_seconds` is the time until the backend
     could take its first batch; `notes` are remarks for the user. `identity` tells checkpoints apart; where
-    it is empty, the files of the checkpoint are looked at. `fused`: whether joyedit's own kernels
-    run in the DiT.
+    it is empty, the files of the checkpoint are looked at. `precision` is that of the DiT's products.
+    `fused`: whether joyedit's own kernels run in the DiT.
     `compile_seconds` of `load_seconds` went into compiling, where `compiled`. `placement` says which weights stay on
     the device and which pass through it; empty where nobody knows.
     """
@@ -41,6 +41,7 @@ class BackendInfo:
     attention: str
     schedule: str
     identity: str = ""
+    precision: PrecisionName = "exact"
     load_seconds: float = 0.0
     fused: bool = False
     compiled: bool = False

@@ -1,7 +1,7 @@
 """One run from source to report: the whole flow on one screen.
 
-source -> check (threads) -> plan -> read (threads) -> encode, denoise, decode (given to the device by this thread)
-       -> write (threads, which wait for the device) -> record
+source -> turns -> check (threads) -> plan -> read (threads) -> encode, denoise, decode (given to the device by this
+       thread) -> write (threads, which wait for the device) -> record
 
 Every queue is bounded, the device waits for no disk, and each item ends in exactly one record. Items that an
 earlier run has finished leave the flow at the check. No torch here: the networks are behind `Backend`.
@@ -9,7 +9,6 @@ earlier run has finished leave the flow at the check. No torch here: the network
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING
 from joyedit.errors import JoyeditError, OutputError, system_limit
 from joyedit.job.results.report import Report
 from joyedit.job.run_config import RunConfig
-from joyedit.job.spec import Batch, FailedItem
 from joyedit.runtime.model import DescribeModel, FetchModel, LoadModel
 from joyedit.runtime.open_session import open_session
 from joyedit.runtime.pipeline.clock import StageClock
@@ -27,7 +25,7 @@ from joyedit.runtime.pipeline.progress import NoProgress, Progress
 from joyedit.runtime.pipeline.stats import Ending
 from joyedit.runtime.pipeline.threads import StoppedError
 from joyedit.runtime.pipeline.write import Writers
-from joyedit.runtime.session import RunSession
+from joyedit.runtime.session import Planned, RunSession
 
 if TYPE_CHECKING:
     from joyedit.job.source.sources import Source
@@ -117,13 +115,13 @@ def edit_all(session: RunSession) -> Ending:
     return session.complete()
 
 
-def edit_part(session: RunSession, planned: Iterator[Batch | FailedItem], editor: Editor, writers: Writers) -> bool:
+def edit_part(session: RunSession, planned: Planned, editor: Editor, writers: Writers) -> bool:
     """Edit the planned batches, and wait until they are written. Whether all came, and none was left out."""
     with session.read_ahead(planned) as ready:
         try:
             for batch in session.batches(ready):
                 writers.check()
-                writers.put_all(editor.edit(batch))
+                writers.put_all(editor.flush() if batch is None else editor.edit(batch))
             if ready.finished:
                 writers.put_all(editor.finish())
         except KeyboardInterrupt:

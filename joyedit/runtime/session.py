@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from joyedit.errors import CheckpointError, DeviceError, JoyeditError, first_line
 from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import FAILED, REPORT
+from joyedit.job.pause import Pause
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.plan import planner
 from joyedit.job.results.fingerprint import Fingerprinter
@@ -23,7 +24,7 @@ from joyedit.job.results.shared import shared_by_all
 from joyedit.job.results.verify import asked_of
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import SourceStoppedError
-from joyedit.job.spec import Batch, EditItem, FailedItem
+from joyedit.job.spec import Batch, EditItem, FailedItem, ItemResult
 from joyedit.job.speed.bundles import speed_record
 from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.pipeline.admission import Admission
@@ -39,6 +40,8 @@ from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.pipeline.stats import Ending, RunStats
 from joyedit.runtime.pipeline.stop import Stop
 from joyedit.runtime.pipeline.threads import StoppedError, Workers
+from joyedit.runtime.pipeline.turn_results import TurnResults
+from joyedit.runtime.pipeline.turn_stage import TurnStage
 from joyedit.runtime.pipeline.write import PictureWriter, Writers
 from joyedit.runtime.protocol import Backend, ReadyBatch
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from joyedit.job.source.sources import Source
 
 Entry = EditItem | FailedItem
+Planned = Iterator[Batch | FailedItem | Pause]
 
 
 class RunSession:
@@ -83,6 +87,7 @@ class RunSession:
         self.recorder: Recorder
         self.admission: Admission
         self._resume: Resume
+        self._turns = TurnStage()
         self._is_broken: Callable[[], bool] = bool  # whether something ended the run that is still to be told
 
     @contextmanager
@@ -92,8 +97,8 @@ class RunSession:
         Raises OutputError.
         """
         removed = self._folder.clean()
-        speed = speed_record(self._config, self.model.info.schedule)
-        with Recorder(self._folder, self.model.info, self._tally, self._progress.result, speed) as self.recorder:
+        speed = partial(speed_record, self._config, self.model.info.schedule)
+        with Recorder(self._folder, self.model.info, self._tally, self._recorded, speed) as self.recorder:
             if removed:
                 self.recorder.log(f"removed {removed} unfinished files of an earlier run")
             journal = self.recorder.journal
@@ -110,6 +115,10 @@ class RunSession:
                 self._progress.note(f"{told} (add --retry-failed to the same command)")
         if self._folder.note is not None:
             self._progress.note(self._folder.note)
+
+    def _recorded(self, result: ItemResult, line: str) -> None:
+        self._progress.result(result, line)
+        self._turns.ended(result.id)
 
     def _exit_at_once(self) -> None:
         """The last words of a run that is stopped at once."""
@@ -146,8 +155,14 @@ class RunSession:
             at_once=not self._one_by_one,
         )
         self._folder.check_name()  # the pictures that were asked about are those beside the records
+        referred = self._source.referred()
         return Checker(
-            self._stats.count(self._given()),
+            self._turns.begin(
+                self._stats.count(self._given()),
+                referred,
+                TurnResults(self._folder.path, self.recorder.journal, self._resume, referred),
+                one_by_one=self._one_by_one,
+            ),
             self._resume,
             checkers,
             self._skip,
@@ -171,6 +186,7 @@ class RunSession:
     def _skip(self, item: EditItem, decision: Decision) -> None:
         if self.stop():
             raise StoppedError
+        self._turns.skipped(item, decision)
         if decision in ("done", "changed"):
             self.recorder.skipped()
         elif decision == "given up":
@@ -179,7 +195,7 @@ class RunSession:
             self.recorder.left()
         self._progress.skipped(decision, partial(self._resume.finished, item))
 
-    def load_model_if_needed(self, entries: Iterator[Entry]) -> Iterator[Entry] | None:
+    def load_model_if_needed(self, entries: Iterator[Entry | Pause]) -> Iterator[Entry | Pause] | None:
         """Load the model when there is an item to edit; gives all items again, or None where none needs the model.
 
         Raises ManifestError for a source with faults, and whatever loading raises.
@@ -197,42 +213,50 @@ class RunSession:
         self._write_report(Ending("running"))
         return entries
 
-    def _first_to_edit(self, entries: Iterator[Entry]) -> EditItem | None:
+    def _first_to_edit(self, entries: Iterator[Entry | Pause]) -> EditItem | None:
         """The first item that needs the model. Items that failed before it are recorded."""
         for entry in entries:
             self.model.check()  # a source with faults is refused, and not recorded line by line
             if isinstance(entry, EditItem):
                 return entry
-            self.recorder.unplanned(entry)
+            if isinstance(entry, FailedItem):
+                self.recorder.unplanned(entry)
         if not self._tally.recorded + self._tally.left:
             self.model.check()
         return None
 
-    def parts(self, entries: Iterator[Entry], checker: Checker) -> Iterator[Iterator[Batch | FailedItem]]:
-        """The planned batches: of all items first, then one by one the items that may have killed an earlier run."""
+    def parts(self, entries: Iterator[Entry | Pause], checker: Checker) -> Iterator[Planned]:
+        """The planned batches: of all items first, then one by one the items that may have killed an earlier run.
+
+        Items that wait for results of these follow, in the same way.
+        """
         config, backend = self._config, self.model.open()
         suspects: list[EditItem] = []
 
-        def others() -> Iterator[Entry]:
-            for entry in entries:
-                if isinstance(entry, EditItem) and self.admission.comes_last(entry):
-                    suspects.append(entry)
-                else:
-                    yield entry
-
+        others = partial(self._turns.without_last, comes_last=self.admission.comes_last, last=suspects)
         planned = planner(config, config.batch_size or backend.auto_batch_size)
-        yield planned(others(), size_of=checker.size_of, look_ahead=not self._one_by_one)
-        for item in suspects:
-            self.admission.in_work.look(item)
-            yield planned(iter([item]), size_of=partial(header_size, max_pixels=config.max_pixels))
+        plan_others = partial(planned, size_of=checker.size_of, look_ahead=not self._one_by_one)
+        yield plan_others(others(entries))
+        while suspects:
+            last, suspects[:] = [*suspects], []
+            for item in last:
+                self.admission.in_work.look(item)
+                yield planned(iter([item]), size_of=partial(header_size, max_pixels=config.max_pixels))
+            if self._turns.is_waiting:
+                yield plan_others(others(iter(checker)))
 
-    def read_ahead(self, planned: Iterator[Batch | FailedItem]) -> ReadAhead:
+    def read_ahead(self, planned: Planned) -> ReadAhead:
         """Read the pictures of the planned batches in threads."""
         config = self._config
         read = partial(read_picture, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
         look = partial(read_mask, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
-        take = self._losses.before(self.admission.take)
+        take = self._losses.before(self._take)
         return ReadAhead(planned, read, look, timeout=config.read_timeout, stopped=self._has_ended, on_batch=take)
+
+    def _take(self, batch: Batch) -> None:
+        """The items of this batch are in work from now on."""
+        self.admission.take(batch)
+        self._turns.taken(batch)
 
     def _has_ended(self) -> bool:
         """Whether no further batch is to be read."""
@@ -268,15 +292,20 @@ class RunSession:
             )
         )
 
-    def batches(self, ready: ReadAhead) -> Iterator[ReadyBatch]:
-        """The batches whose pictures were read. Items that failed on the way are recorded."""
+    def batches(self, ready: ReadAhead) -> Iterator[ReadyBatch | None]:
+        """The batches whose pictures were read; None where more come only when some of them are done.
+
+        Items that failed on the way are recorded.
+        """
         entries = iter(ready)
         while True:
             with self._stats.waiting("read"):
                 entry = next(entries, None)
             if entry is None:
                 return
-            if isinstance(entry, FailedItem):
+            if isinstance(entry, Pause):
+                yield None
+            elif isinstance(entry, FailedItem):
                 self.recorder.unplanned(entry)
             elif isinstance(entry, UnreadItem):
                 self.recorder.failed(entry.sized, entry.error, "unreadable_picture")

@@ -25,6 +25,10 @@ HUB_EDIT_PLUS = "jdopensource/JoyAI-Image-Edit-Plus-Diffusers"
 HUB_ORIGINAL = "jdopensource/JoyAI-Image-Edit"
 HUB_SIZE = "50 GB"
 """What the published weights take on the disk: 25.2 billion numbers of two bytes."""
+EDIT_PIPELINE = "JoyImageEditPipeline"
+"""How the `model_index.json` of Edit names its pipeline."""
+MOST_REFERENCES = 5
+"""The most references of Edit-Plus. Edit was trained on one."""
 EDIT_PLUS = Settings(steps=30, negative_prompt=" ")
 """What the Edit-Plus pipeline takes where nobody says anything."""
 

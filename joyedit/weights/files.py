@@ -22,7 +22,14 @@ from joyedit.weights.regular_files import INDEX_BYTES, is_there, open_regular, p
 from joyedit.weights.shards import index_of, shards_of, weight_map
 from joyedit.weights.stored import Stored
 
-_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+_DTYPES = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I8": torch.int8,
+}
 
 
 class TensorFiles(Protocol):

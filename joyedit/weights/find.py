@@ -19,7 +19,7 @@ from joyedit.errors import CheckpointError
 from joyedit.models.config_values import ConfigError, Values
 from joyedit.printable import brief
 from joyedit.weights.candidates import Listed, candidates_in
-from joyedit.weights.defaults import HUB_EDIT, HUB_EDIT_PLUS, HUB_ORIGINAL, is_plus_file
+from joyedit.weights.defaults import EDIT_PIPELINE, HUB_EDIT, HUB_EDIT_PLUS, HUB_ORIGINAL, is_plus_file
 from joyedit.weights.literals import PUBLISHED, read_literals
 from joyedit.weights.part import Part, part_in, part_of_candidates, part_of_path
 from joyedit.weights.regular_files import entries, is_there, printable_path, read_object
@@ -51,6 +51,7 @@ MOST_SHOWN = 100
 class Found:
     """The parts of a checkpoint. `folder` is the one that --model leads to, None where each part is named by itself.
 
+    `edit_plus` and `is_edit` say which of the two models it calls itself; both are False where nothing tells.
     `scheduler` and `literals` are files that say how to sample, where there are some. `faults`: files of tensors that
     could not be read, which may be what is missing.
     """
@@ -62,6 +63,7 @@ class Found:
     scheduler: Path | None = None
     literals: Path | None = None
     edit_plus: bool = False
+    is_edit: bool = False
     faults: tuple[CheckpointError, ...] = field(default=(), repr=False)
 
     @property
@@ -145,7 +147,7 @@ def find(wanted: Wanted, folder: Path | None) -> Found:
         found = _single(wanted, folder, rest)
     parts = {role: part for role in ROLES if (part := named.get(role) or found.parts.get(role)) is not None}
     plus = found.edit_plus or _is_plus_file({role: part for role, part in parts.items() if part.config is None})
-    return replace(found, parts=parts, edit_plus=plus)
+    return replace(found, parts=parts, edit_plus=plus, is_edit=found.is_edit and not plus and "dit" not in named)
 
 
 def refuse_absent(found: Found, more: Iterable[str] = ()) -> None:
@@ -198,6 +200,7 @@ def _diffusers(wanted: Wanted, folder: Path, roles: list[Role]) -> Found:
         parts=parts,
         scheduler=_file(folder / SCHEDULER),
         edit_plus="EditPlus" in name,
+        is_edit=name == EDIT_PIPELINE,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
+from joyedit.models.quantised_rows import MOST, quantised_weight
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE
 
@@ -100,7 +101,12 @@ def _fill(
     """Values of a size that keeps signals alive through all layers: gains near 1, the rest by fan-in."""
     state = {}
     for name, meta in list(network.named_parameters()):
-        tensor = torch.empty(meta.shape, dtype=dtype_of(name), device=device)
+        if name.endswith(".weight_scale"):
+            continue  # it came with its weight
+        kept = dtype_of(name)
+        # Values are drawn before they are quantised: a network of 8 bits has the weights of the exact one.
+        drawn = dtype_of(name.removesuffix("weight") + "bias") if kept in MOST else kept
+        tensor = torch.empty(meta.shape, dtype=drawn, device=device)
         fan_in = meta[0].numel() if meta.ndim > 1 else 1
         gain = "norm" in name and name.endswith(("weight", "gamma"))
         if gain:
@@ -109,10 +115,14 @@ def _fill(
             tensor.normal_(0.0, 0.02, generator=generator)
         else:
             tensor.normal_(0.0, 0.2 if name.endswith("modulate_table") else fan_in**-0.5, generator=generator)
-        if place is None:
-            state[name] = tensor
-        else:
-            place(name, tensor)
+        made = {name: tensor}
+        if kept in MOST:
+            made[name], made[f"{name}_scale"] = quantised_weight(tensor, kept)
+        for one, value in made.items():
+            if place is None:
+                state[one] = value
+            else:
+                place(one, value)
     if place is None:
         network.load_state_dict(state, strict=True, assign=True)
     network.requires_grad_(False).eval()

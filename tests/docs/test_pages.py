@@ -70,7 +70,20 @@ def test_every_option_is_in_the_reference() -> None:
 def test_keys_of_a_manifest() -> None:
     assert list(table_words(DOCS / "manifest.md", "key")) == [
         *("image", "images", "instruction", "id", "output", "negative_prompt", "seed", "steps"),
-        *("guidance_scale", "basesize", "width", "height", "size", "fit", "lora", "mask", "box", "seeds", "sweep"),
+        *(
+            "guidance_scale",
+            "basesize",
+            "width",
+            "height",
+            "size",
+            "fit",
+            "lora",
+            "mask",
+            "box",
+            "seeds",
+            "sweep",
+            "turns",
+        ),
     ]
     assert set(table_words(DOCS / "manifest.md", "key")) == set(ITEM_KEYS)
     assert set(DEFAULTS_KEYS) < set(ITEM_KEYS)
@@ -110,7 +123,7 @@ def raised_codes() -> Iterator[str]:
                         if isinstance(value, ast.Constant) and re.fullmatch("[a-z]+_[a-z_]+", str(value.value)):
                             yield str(value.value)
             named = getattr(node.targets[0], "id", "") if isinstance(node, ast.Assign) else ""
-            if isinstance(node, ast.Assign) and named in ("code", "KILLED", "KILLED_WORKERS"):
+            if isinstance(node, ast.Assign) and named in ("code", "KILLED", "KILLED_WORKERS", "EARLIER_FAILED"):
                 values = [n.value for n in ast.walk(node.value) if isinstance(n, ast.Constant)]
                 yield from (str(value) for value in values if re.fullmatch("[a-z]+_[a-z_]+", str(value)))
 
@@ -160,7 +173,7 @@ def test_names_stand_in_the_files_that_are_linked(page: Path) -> None:
 
 def test_a_stranger_finds_three_places_in_one_hop() -> None:
     for name, line in (
-        ("denoise", r"\bguide\("),  # applies guidance
+        ("denoise", r"\bguidance\("),  # applies guidance
         ("Journal._append", r"self\._write\("),  # writes the journal
         ("find", r"\bdetect\("),  # chooses the layout
     ):

@@ -43,7 +43,7 @@ def test_records_count_block_steps_and_a_picture_is_the_same_in_any_company(tmp_
     for one in together:
         counts = one["computed"]
         assert counts["block_steps"] + counts["reused"] + counts["unguided"] == 8 * 2 * 6
-        assert counts["unguided"] == 4 * 6
+        assert counts["unguided"] == 3 * 6
         assert counts["reused"] > 0
         assert one["settings"]["reuse"]["threshold"] == 0.5
     report = json.loads((tmp_path / "together" / "report.json").read_text())

@@ -38,7 +38,7 @@ PACKAGES = {
     "contents": set(),
     "errors": set(),
     "quantities": set(),
-    "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy", "pillow_heif", "simplejpeg"},
+    "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy", "pillow_heif", "simplejpeg", "pyarrow", "fsspec"},
     "models": {"torch", "transformers", "triton"},
     "weights": {"torch", "safetensors", "huggingface_hub", "tqdm", "numpy", "gguf"},
     "runtime": {"torch", "PIL", "numpy", "transformers", "triton"},

@@ -11,6 +11,7 @@ A resume skips an item whose fingerprint is the recorded one. The fingerprint is
     result        the size of the result, as asked for, how pictures are fitted, what metadata it keeps,
                   and "keep unedited", "register" and "parts" (of panoramas) where these are on
     box           the red box that is drawn; only where there is one
+    precision     of the DiT's products; only where it is not "exact"
     quality       of JPEG and WebP; null for PNG, "source" where it is that of the picture
     inputs        the sha256 of each reference's file, in order
     loras         the sha256 and the scale of each LoRA, in order, and its noise levels; only where there are some
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from joyedit.job.run_config import RunConfig
-from joyedit.job.spec import EditItem, MetadataName
+from joyedit.job.spec import EditItem, MetadataName, PrecisionName
 from joyedit.job.speed.bundles import speed_of_run
 from joyedit.job.speed.settings import EXACT, Speed
 
@@ -52,6 +53,7 @@ class Fingerprinter:
     keep_unedited: bool = False
     register: bool = False
     parts: bool = False
+    precision: PrecisionName = "exact"
     speed: Speed = EXACT
 
     @classmethod
@@ -66,13 +68,13 @@ class Fingerprinter:
             keep_unedited=config.keep_unedited,
             register=config.register,
             parts=config.panorama == "parts",
+            precision=config.precision,
             speed=speed_of_run(config, schedule),
         )
 
-    @property
-    def _more(self) -> str:
+    def _more(self, steps: int) -> str:
         told = {"keep unedited": self.keep_unedited, "register": self.register, "parts": self.parts}
-        left_out = "" if self.speed.is_exact else f", {_TEXT(self.speed.as_record())}"
+        left_out = "" if self.speed.is_exact else f", {_TEXT(self.speed.at(steps).as_record())}"
         return "".join(f', "{name}"' for name, is_on in told.items() if is_on) + left_out
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
@@ -84,6 +86,7 @@ class Fingerprinter:
             loras = f'"loras": {text([[lora.sha256, lora.scale, lora.sigmas] for lora in item.loras])}, '
         size = "null" if item.size is None else f"[{item.size[0]}, {item.size[1]}]"
         box = "" if item.box is None else f'"box": {text(list(item.box))}, '
+        precision = "" if self.precision == "exact" else f'"precision": {text(self.precision)}, '
         mask = ""
         if item.mask is not None:
             *inputs, sha256_of_mask = inputs
@@ -92,8 +95,9 @@ class Fingerprinter:
         message = (
             f'{{"basesize": {item.basesize}, {box}"dtype": {text(self.dtype)}, '
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
-            f'"instruction": {text(item.instruction)}, {loras}{mask}"model": {text(self.model)}, "quality": {quality}, '
-            f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more}], '
+            f'"instruction": {text(item.instruction)}, {loras}{mask}"model": {text(self.model)}, '
+            f'{precision}"quality": {quality}, '
+            f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more(sampling.steps)}], '
             f'"sampling": [{sampling.steps}, {float(sampling.guidance_scale)!r}, {sampling.seed}, '
             f"{text(sampling.negative_prompt)}], "
             f'"schedule": {text(self.schedule)}, "size": {size}, "version": {OUTPUT_VERSION}}}'

@@ -21,7 +21,7 @@ from joyedit.printable import printable
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit")
 RUN_SETTINGS = (
-    *("model", "schedule", "dtype", "quality", "metadata", "keep_unedited", "register", "panorama"),
+    *("model", "schedule", "dtype", "precision", "quality", "metadata", "keep_unedited", "register", "panorama"),
     *SPEED_FLAGS,
     "software",
 )
@@ -126,7 +126,7 @@ def _typed(embedded: Mapping[str, str]) -> dict[str, Any]:
 
 def _run_of(embedded: Mapping[str, str], told: Mapping[str, Any]) -> dict[str, str]:
     made = {name: embedded[name] for name in RUN_SETTINGS if name in embedded}
-    made |= {name: str(told[name]) for name in ("model", "schedule", "dtype") if told.get(name)}
+    made |= {name: str(told[name]) for name in ("model", "schedule", "dtype", "precision") if told.get(name)}
     if "software" not in made and told.get("joyedit"):
         made["software"] = f"joyedit {told['joyedit']}"
     return made

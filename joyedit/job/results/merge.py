@@ -33,7 +33,7 @@ from joyedit.job.results.verify import read_report
 _AT_ONCE = 256
 """So many pictures are placed before their folders and then their records are flushed to the disk."""
 _ASKED = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit", "lora",
-          "box", "schedule", "model", "dtype")  # fmt: skip
+          "box", "schedule", "model", "dtype", "precision")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,8 @@ from joyedit.job.speed.settings import BlockSteps
 from joyedit.printable import printable_json
 
 _COMMON = (
-    "source", "passed_over", "passed_over_files", "model", "layout", "device", "dtype", "attention", "schedule",
-    "placement", "fused", "compile", "batch_size", "settings", "notes", "versions",
-    "speed",
+    "source", "passed_over", "passed_over_files", "model", "layout", "device", "dtype", "precision", "attention",
+    "schedule", "placement", "fused", "compile", "batch_size", "settings", "notes", "versions", "speed",
 )  # fmt: skip
 """What is the same for all shards, or is told of one of them."""
 _UNKNOWN = ("images_per_second", "warm_up", "steady", "device_idle", "matmul_tflops", "predicted_peak")
@@ -128,12 +127,11 @@ def _sums(shards: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _computed(tables: Iterable[object]) -> dict[str, Any] | None:
     """What ran of the steps in all shards; None where nothing was left out."""
+    names = ("block_steps", "reused", "unguided", "tokens", "tokens_left_out")
     # Those of tokens stand only in the reports of runs with regions.
-    names = {"block_steps": None, "reused": None, "unguided": None, "tokens": 0, "tokens_left_out": 0}
-    counts: list[list[Any]] = [
-        [table.get(name, default) for name, default in names.items()] for table in tables if isinstance(table, dict)
-    ]
-    known = [BlockSteps(*one) for one in counts if all(isinstance(count, int) for count in one)]
+    absent = {"tokens": 0, "tokens_left_out": 0}
+    counts = [_numbers((absent | table).get(name) for name in names) for table in tables if isinstance(table, dict)]
+    known = [BlockSteps(*map(int, one)) for one in counts if len(one) == len(names)]
     return BlockSteps.total(known).as_record() if known else None
 
 

@@ -24,9 +24,8 @@ A record is one JSON object on one line:
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
                   or null), size and fit (as asked for), schedule, model, dtype, attention, joyedit (its version);
                   lora where the item has some: file (its name), sha256 and scale of each; box where one is drawn;
-                  mask (its name) where there is one; speed, and reuse (threshold, few, order, most),
-                  guidance_reuse (every, levels) and regions (level, first, every, margin) where steps leave out
-                  something;
+                  mask (its name) where there is one; speed, and reuse (threshold, order, most), guidance_reuse (every,
+                  levels) and regions (level, first, every, margin) where steps leave out something;
                   empty for a line of the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write
     notes         unusual steps that the pictures needed, as texts
@@ -38,6 +37,8 @@ A record is one JSON object on one line:
     inputs_seen   for each reference, as joyedit read it: [sha256, bytes, mtime_ns, ctime_ns]; no times in a line
     planned_output   the output of a failed item; null for a finished item and for a line that is no item
     replaces      other ids that the item had before: their records do not count any more; only where there are some
+    earlier       for each of inputs the id of the item whose result it is, or null; only where there are some
+    chain         the id by which the shard of an item is chosen, where that is not its own: it is linked with others
     loras         paths of the LoRAs, in the order of settings; only where there are some
     columns       what --keep-columns carries from the source, by the names there; only where it does
     at            when the item was finished, in UTC
@@ -93,6 +94,10 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         if result.mask_seen is not None:
             seen, share = result.mask_seen
             more["mask"] |= {"share": share, "seen": [seen.sha256, *seen.stamp]}
+    if result.earlier:
+        more["earlier"] = list(result.earlier)
+    if result.chain is not None:
+        more["chain"] = result.chain
     more |= {} if result.columns is None else {"columns": result.columns}
     if result.loras:
         more["loras"] = list(result.loras)
@@ -270,6 +275,12 @@ def output_of(record: dict[str, Any]) -> str | None:
     """The picture that a record names as finished, relative to the output folder; None if it names none."""
     output = record.get("output")
     return output if record.get("status") == "ok" and isinstance(output, str) else None
+
+
+def chain_in(record: dict[str, Any]) -> str:
+    """The id by which the shard of an item is chosen."""
+    chain = record.get("chain")
+    return chain if isinstance(chain, str) else str(record["id"])
 
 
 def replaced_by(record: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from joyedit.job.results.shard_folders import whole_of
 from joyedit.job.results.shared import Shared
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem
+from joyedit.job.turns import earlier_of, in_folder, with_results
 from joyedit.printable import brief, printable
 
 _SHOWN = 60
@@ -76,9 +77,10 @@ class Replacing:
     def _refuse_settings(self, items: Iterable[EditItem | FailedItem]) -> None:
         """Flags, recipe, model or source are others."""
         count, reasons, first = 0, Counter[str](), ""
-        for item in items:
-            if not isinstance(item, EditItem):
+        for one in items:
+            if not isinstance(one, EditItem):
                 continue
+            item = self._with_finished(one)
             record = self._earlier.finished(item)
             owner = self._other_owner(item, record)
             if owner is not None:
@@ -93,6 +95,12 @@ class Replacing:
         if count:
             counted = ", ".join(f"{name} ({number})" for name, number in reasons.most_common())
             raise UsageError(self._message(count, f"because these differ: {counted}", first))
+
+    def _with_finished(self, item: EditItem) -> EditItem:
+        """The item with the finished results that it begins with, as far as there are some."""
+        outputs = {name: output_of(self._journal.finished(name) or {}) for name in earlier_of(item)}
+        files = {name: in_folder(self._folder, output) for name, output in outputs.items() if output is not None}
+        return with_results(item, files) if files else item
 
     def _refuse_pictures(self, items: Iterable[EditItem | FailedItem]) -> None:
         """Most pictures of the source are others than those that were edited: somebody put another source in its place.
@@ -176,6 +184,7 @@ class Replacing:
         now = settings_of(item) | {
             "schedule": self._fingerprints.schedule,
             "dtype": self._fingerprints.dtype,
+            "precision": self._fingerprints.precision,
             "model": self._model,
         }
         found = {}
@@ -186,6 +195,7 @@ class Replacing:
             found["lora"] = f"lora {_loras(then.get('lora'))} -> {_loras(loras)}"
         if record.get("instruction") != item.instruction:
             found["instruction"] = _change("instruction", record.get("instruction"), item.instruction)
+        then = {"precision": "exact", **then}
         for key, value in now.items():
             if then.get(key) != value:
                 name = "base size" if key == "basesize" else key.replace("_", " ")

@@ -161,6 +161,7 @@ class Report:
     layout: str
     device: str
     dtype: str
+    precision: str
     attention: str
     schedule: str
     placement: str
@@ -230,7 +231,8 @@ class Report:
         rows.append(("model", f"{printable(self.model)} ({self.layout})"))
         compiled = f", compiled in {seconds_text(self.compile_seconds)}" if self.compile else ""
         fused = ", fused kernels" if self.fused else ""
-        rows.append(("device", f"{self.device}, {self.dtype}, attention {self.attention}{fused}{compiled}"))
+        precision = "" if self.precision == "exact" else f", {self.precision} products"
+        rows.append(("device", f"{self.device}, {self.dtype}{precision}, attention {self.attention}{fused}{compiled}"))
         if self.placement:
             rows.append(("weights", self.placement))
         rows.append(("schedule", self.schedule))

@@ -106,6 +106,21 @@ class Resume:
                 self._again += 1
         return "edit"
 
+    def decide_failed(self, item: EditItem) -> Decision:
+        """What this run does with an item that cannot be edited: it fails, unless only failed items are asked for."""
+        if self._redo != "failed":
+            return "edit"
+        last = self._earlier.final(item)
+        return self.decide(item) if last is None or last["status"] == "ok" else "edit"
+
+    def finished_file(self, item: EditItem) -> Path | None:
+        """The file of the item's finished picture, wherever it lies; None if it has none."""
+        found = (self._journal.finished(name) for name in (item.id, *item.other_ids))
+        output = next((output_of(record) for record in found if record is not None), None)
+        if output is not None:
+            return Path(self._inside + output)
+        return None if self._merged is None else self._merged.finished_file(item)
+
     def given_up_code(self, item: EditItem) -> str:
         """The error code in the record of an item that is given up."""
         last = self._earlier.final(item)

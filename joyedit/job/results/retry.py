@@ -8,6 +8,7 @@ whose pictures stand in their lines (`data:` URIs): no record holds these, so on
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from joyedit.job.data_picture import is_in_a_line
@@ -15,6 +16,7 @@ from joyedit.job.own_files import FAILED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import mask_path
+from joyedit.job.turns import MARK
 
 _SETTINGS = ("negative_prompt", "seed", "steps", "guidance_scale", "basesize")
 
@@ -27,7 +29,7 @@ def write_failed(folder: OutputFolder, journal: Journal) -> int:
 
     def fill(file: BinaryIO) -> None:
         for record in journal.failures():
-            line = manifest_line(record)
+            line = manifest_line(record, is_failed=journal.has_failed)
             if line is not None:
                 file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "strict") + b"\n")
 
@@ -45,14 +47,20 @@ def _is_in_the_source(record: dict[str, Any]) -> bool:
     return is_item and isinstance(inputs, list) and any(map(is_in_a_line, (*inputs, mask_path(record))))
 
 
-def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The item of a failed record as a line of a manifest; None if the record holds no complete item."""
+def manifest_line(
+    record: dict[str, Any], is_failed: Callable[[str], bool] = lambda name: False
+) -> dict[str, Any] | None:
+    """The item of a failed record as a line of a manifest; None if the record holds no complete item.
+
+    `is_failed` tells which results are not there: the line names them, as they are to be made first.
+    """
     settings, output, inputs = (record.get(key) for key in ("settings", "planned_output", "inputs"))
     instruction = record.get("instruction")
     if not isinstance(settings, dict) or not isinstance(output, str) or not isinstance(instruction, str):
         return None
     if not isinstance(inputs, list) or not all(isinstance(path, str) for path in inputs):
         return None
+    inputs = _with_names(inputs, record.get("earlier"), is_failed)
     mask = mask_path(record)
     if any(map(is_in_a_line, (*inputs, mask))) or (mask is None) != (settings.get("mask") is None):
         return None
@@ -80,6 +88,14 @@ def manifest_line(record: dict[str, Any]) -> dict[str, Any] | None:
     except UnicodeEncodeError:
         return None
     return line
+
+
+def _with_names(inputs: list[str], earlier: object, is_failed: Callable[[str], bool]) -> list[str]:
+    """The pictures of an item: in place of a result that is not there, the name of its item."""
+    if not isinstance(earlier, list) or len(earlier) != len(inputs):
+        return inputs
+    pairs = zip(inputs, earlier, strict=True)
+    return [f"{MARK}{name}" if isinstance(name, str) and is_failed(name) else path for path, name in pairs]
 
 
 def _loras(paths: object, told: object) -> list[dict[str, Any]] | None:

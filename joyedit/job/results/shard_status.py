@@ -10,7 +10,7 @@ from typing import Any
 
 from joyedit.job.own_files import RESULTS
 from joyedit.job.results.lock import holder
-from joyedit.job.results.records import error_code, final_records
+from joyedit.job.results.records import chain_in, error_code, final_records
 from joyedit.job.results.shard_folders import ShardFolder, missing_shards, shard_folders
 from joyedit.job.results.status import Status, state_of, status
 from joyedit.job.results.verify import read_report
@@ -90,9 +90,10 @@ def tree_status(out: Path) -> TreeStatus | None:
     if not folders:
         return None
     codes: dict[str, str | None] = {}
+    merged: dict[str, str] = {}  # by id: what chooses the shard
     if (out / RESULTS).is_file():
-        codes = {record["id"]: error_code(record) for record in final_records(out / RESULTS)}
-    merged = frozenset(codes)
+        for record in final_records(out / RESULTS):
+            codes[record["id"]], merged[record["id"]] = error_code(record), chain_in(record)
     shards: list[ShardStatus] = []
     for one in folders:
         own: set[str] = set()
@@ -101,7 +102,8 @@ def tree_status(out: Path) -> TreeStatus | None:
             code = error_code(record)
             if code is None or codes.get(record["id"], code) is not None:  # done in one place is done
                 codes[record["id"]] = code
-        shards.append(_shard_status(one, sum(one.shard.holds(name) for name in merged - own)))
+        known = (chain for name, chain in merged.items() if name not in own)
+        shards.append(_shard_status(one, sum(map(one.shard.holds, known))))
     failed = Counter(code for code in codes.values() if code is not None)
     wholes = [whole for one in folders if (whole := whole_by(one)) is not None]
     left = max(0, max(wholes) - len(codes)) if wholes else None

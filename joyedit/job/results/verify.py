@@ -28,12 +28,21 @@ from joyedit.job.own_files import (
     is_temporary,
 )
 from joyedit.job.pictures.decode import load_picture
-from joyedit.job.results.records import damaged_lines, error_code, final_records, mask_path, output_of, read_journal
+from joyedit.job.results.records import (
+    chain_in,
+    damaged_lines,
+    error_code,
+    final_records,
+    mask_path,
+    output_of,
+    read_journal,
+)
 from joyedit.job.results.safe_open import open_to_read, read_own
 from joyedit.job.results.shard_folders import refuse_unmerged, whole_of
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.sources import Source, reopen
 from joyedit.job.spec import EditItem, FailedItem
+from joyedit.job.turns import chain_of
 
 _MAX_REPORT = 64 << 20
 _WORKERS = 4
@@ -137,11 +146,15 @@ def folder_mismatches(folder: Path, counts: Counts, names: Names) -> Iterator[Mi
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """All names that the records hold: ids (and whether the source has them), outputs, absolute paths of inputs."""
+    """All names that the records hold: ids (and whether the source has them), outputs, absolute paths of inputs.
+
+    `chains` has the ids by which shards are chosen, where these are others.
+    """
 
     ids: dict[str, bool] = field(default_factory=dict)
     outputs: set[str] = field(default_factory=set)
     inputs: set[str] = field(default_factory=set)
+    chains: dict[str, str] = field(default_factory=dict)
 
     def known(self, item: EditItem | FailedItem) -> str | None:
         """The id under which the item has a record; None if it has none. A default id may have been another one."""
@@ -179,7 +192,9 @@ def _items(folder: Path, counts: Counts, names: Names, source: str | None) -> It
 def missing_items(
     items: Iterable[EditItem | FailedItem], counts: Counts, names: Names, also: Callable[[str], str] = lambda name: ""
 ) -> Iterator[Mismatch]:
-    """The items of a source that have no record; `also` says more of one, by its id. Then the counts stand.
+    """The items of a source that have no record; `also` says more of one, by the first id of its chain.
+
+    Then the counts stand.
 
     Raises what `items` raises.
     """
@@ -191,7 +206,7 @@ def missing_items(
             names.ids[known] = True
             continue
         left += 1
-        message = f"this item has no record ({place(item.origin.file, item.origin.line)}){also(item.id)}"
+        message = f"this item has no record ({place(item.origin.file, item.origin.line)}){also(chain_of(item))}"
         yield Mismatch(kind="no_record", message=message, id=item.id)
     counts.expected, counts.left = expected, left
     counts.unknown = sum(not in_source for in_source in names.ids.values())
@@ -231,6 +246,9 @@ def _records(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
         for record in final_records(folder / RESULTS):
             counts.records += 1
             names.ids[record["id"]] = False
+            chain = chain_in(record)
+            if chain != record["id"]:
+                names.chains[record["id"]] = chain
             given = record.get("inputs")
             for path in given if isinstance(given, list) else ():
                 names.inputs.add(str(path))

@@ -64,7 +64,7 @@ def _places(folder: ShardFolder, own: Names, where: dict[str, _Place], out: Path
     """Items that are in this shard and should not be there."""
     shard = folder.shard
     for name in own.ids:
-        number = number_of(name, shard.of)
+        number = number_of(own.chains.get(name, name), shard.of)
         if number != shard.number:
             message = f"shard {shard} has this item, which is one of shard {number} of {shard.of}"
             yield Mismatch(kind="wrong_shard", message=message, id=name)

@@ -26,6 +26,7 @@ from joyedit.job.source.written_paths import (
     system_path,
 )
 from joyedit.job.spec import Owns
+from joyedit.job.turns import has_turns, named_path
 
 _MARK = 10
 _SAID = sorted((*DEFAULTS_KEYS, "box", "mask"))
@@ -168,6 +169,8 @@ class Uses:
         self._alike: dict[str, dict[str, int]] = {}  # by folded short id, of several pictures: path and content
         self._several: set[str] = set()  # the paths of pictures that lines of different content begin with
         self._has_default = False
+        self.has_turns = False
+        """Whether an item may begin with the result of another one."""
 
     def note(self, data: object) -> None:
         """One line as it was read. What is wrong with it will be told elsewhere; None for one that cannot be read."""
@@ -178,6 +181,7 @@ class Uses:
         for key in INPUT_KEYS:
             if key in line:
                 line[key] = _without_data(line[key])
+        self.has_turns = self.has_turns or has_turns(line)
         output = line.get("output")
         if isinstance(output, str):
             self.given_outputs.add(output)
@@ -187,6 +191,7 @@ class Uses:
         self._has_default = True
         images = line.get("images")
         image = line.get("image", images[0] if isinstance(images, list) and images else None)
+        image = named_path(image) if isinstance(image, str) else image
         if isinstance(image, str) and "\0" not in image and not _is_broken(image):
             self._note_picture(image, hash(repr(sorted(line.items()))))
 
@@ -237,7 +242,7 @@ class DefaultIds:
     def of(self, line: Line, values: Mapping[str, str]) -> DefaultId:
         """The id of a line. Lines of the same content have the same one."""
         content = _content(line, values)
-        images = content[0]
+        images = tuple(map(named_path, content[0]))
         mark = f"-{_mark(content)}"
         if not images or _is_broken(images[0]):
             return DefaultId(f"item{mark}")
@@ -280,6 +285,8 @@ def _content(line: Line, values: Mapping[str, str]) -> tuple[tuple[str, ...], ob
     images = (line.image,) if line.image is not None else tuple(line.images or ())
     given = ((key, getattr(line, key)) for key in _SAID)
     settings = tuple([(key, _hashable(key, value)) for key, value in given if value is not None])
+    if line.turns is not None:
+        settings += (("turns", tuple(line.turns)),)
     if line.seeds is not None or line.sweep is not None:
         settings += (("matrix", json.dumps([line.seeds, line.sweep], sort_keys=True)),)
     return images, settings, tuple(sorted(values.items())) if values else (), line.output

@@ -6,39 +6,37 @@ so that every pass gives the same names.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
-from joyedit.job.boxes import box_text, read_box
-from joyedit.job.data_picture import DataPicture
 from joyedit.job.plan import failed
 from joyedit.job.source.columns import kept_columns
-from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.default_ids import Uses
-from joyedit.job.source.item_cells import CellEdit, cell_edits
+from joyedit.job.source.item_cells import CellEdit
 from joyedit.job.source.item_names import CellName, ItemNames
-from joyedit.job.source.line_matrix import matrix_of_line
-from joyedit.job.source.line_pictures import images_of, mask_problem, of_mask, shown_paths, take_pictures
+from joyedit.job.source.item_pictures import ItemPictures
+from joyedit.job.source.item_turns import images_with, turn_problems, wishes_of
+from joyedit.job.source.line_edits import LineEdits
+from joyedit.job.source.line_pictures import images_of, mask_problem, too_many_references
 from joyedit.job.source.line_settings import LineSettings
-from joyedit.job.source.loras import LoraSet, wishes_of
-from joyedit.job.source.matrix import SWEPT, Cell, Matrix
+from joyedit.job.source.loras import LoraSet
+from joyedit.job.source.matrix import Cell, Matrix
 from joyedit.job.source.output_names import Facts
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.parameter import BOX
-from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
-from joyedit.job.source.problems import Record, Table, cut, one_message, shown
-from joyedit.job.source.result_sizes import AskedSize, asked_size
-from joyedit.job.source.schema import PICTURE_KEYS, Line
-from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
+from joyedit.job.source.problems import Record, cut, one_message, shown
+from joyedit.job.source.schema import Line
+from joyedit.job.source.source_options import RunDefaults, SourceOptions
 from joyedit.job.source.text import MAX_ITEM
-from joyedit.job.source.written_paths import is_plain
-from joyedit.job.spec import EditItem, FailedItem, Origin, Sampling, Settings
+from joyedit.job.source.turn_links import CellWishes, Links, NoLinks, TurnLinks
+from joyedit.job.spec import EditItem, FailedItem, Origin, Settings
+from joyedit.job.turns import named_path
 
 _UNSAID = (None, None, None)
 _SHOWN_TEXT = 2000
+_NO_LINKS = NoLinks()
 _TOO_LONG = Problem(f"this item has more than {MAX_ITEM >> 20} MiB beside its pictures")
 
 
@@ -54,7 +52,9 @@ class _Built(NamedTuple):
     """A picture that is not there, where that stops only its item."""
     loras: LoraSet = LoraSet()
     swept: Sequence[Cell] = ()
-    """The cells of a line that has a matrix of its own."""
+    """The cells of a line that has a matrix, or turns, of its own."""
+    wishes: Sequence[CellWishes] = ()
+    """The items that the record makes, and whose results they begin with."""
 
 
 class ItemBuilder:
@@ -63,7 +63,8 @@ class ItemBuilder:
     `file` names the source in messages; relative paths are relative to the folder `base` ("" for the current one, None
     for the current one where ids must not depend on it). With `look`, a picture that does not exist is a problem; with
     `skip_missing` too, its item fails and is no problem of the source. `uses` are what a first pass over the source
-    found.
+    found, `links` say whose results items begin with; with None no item names any. `has_keys`: each record has an id,
+    and none an output.
     """
 
     def __init__(
@@ -76,37 +77,25 @@ class ItemBuilder:
         look: bool,
         skip_missing: bool = False,
         uses: Uses | None = None,
+        links: Links | None = None,
+        has_keys: bool = False,
     ) -> None:
         self._file = file
-        self._skip_missing = skip_missing
-        self._count_missing = 0
-        self._first_missing = ""
         self._text_to_image = options.text_to_image
-        self._recipe = options.recipe
-        self._prompt = options.prompt
-        self._default_instruction = defaults.instruction
-        self._values = {**defaults.values, **options.recipe_values}
         self._schema = options.item_schema()
         self._schema.unmet -= defaults.names
-        self.loras = options.run_loras()[0] or defaults.loras or LoraSet()
-        self._options, self._defaults = options, defaults.settings
-        self._own_settings: dict[tuple[Settings, ...], tuple[Settings, Sampling]] = {}
-        self.settings = options.settings(defaults.settings, self.loras.settings)
-        self._sampling = self.settings.sampling()
-        faults: list[Problem] = []
-        size = asked_size(self.settings, faults)
-        self._size = None if faults else size  # else each line is told of them
-        self.matrix = options.matrix
-        self._box = options.default_box
+        self._options = options
+        self._edits = LineEdits(options, defaults, base or "")
         self.counted = 0
         """How many items all records so far make."""
         self.in_shard = 0
         """How many of them are of the shard, where the source is for one."""
         tree = OutputTree(options.output)
-        self._base = base or ""
-        self._pictures = PictureFinder(base or "", tree, look=look)
-        self._mask = None if options.mask is None else PictureFinder("", tree, look=False).find(options.mask)
-        self._names = ItemNames(options, base, tree, uses)
+        self._pictures = ItemPictures(
+            base or "", tree, self._schema, mask=options.mask, look=look, skip_missing=skip_missing
+        )
+        self._names = ItemNames(options, base, tree, uses, has_keys=has_keys)
+        self.links = links
 
     def build(self, record: Record) -> tuple[list[EditItem | FailedItem], list[Problem]]:
         """The items, or the problems of the record. The builder gives out its names in both cases."""
@@ -122,14 +111,37 @@ class ItemBuilder:
             lines.add(built.line, built.instruction, built.loras, built.swept)
         return self._placed(record, built)
 
+    def note(self, record: Record, links: TurnLinks) -> bool:
+        """Note in `links` whose results the items of the record begin with. Says whether it could be read."""
+        limit = self._options.limit
+        within = None if limit is None else max(0, limit - self.counted)
+        built = self._build(record, make=False)
+        links.note(built.name, built.wishes, record.line, within=within)
+        return not built.problems
+
+    def knows(self, name: str) -> bool:
+        """Whether this pass gave out the id."""
+        return self._names.knows(name)
+
     @property
     def instruction(self) -> str | None:
         """The instruction of an item that gives neither its own nor a value of the recipe; None if there is none."""
-        values = {**self._values, **self._options.matrix.first_values}
-        text, problems = compose_instruction(
-            self._recipe, values, own=None, prompt=self._prompt, default=self._default_instruction
-        )
-        return None if problems else text
+        return self._edits.instruction
+
+    @property
+    def loras(self) -> LoraSet:
+        """The LoRAs of an item that names none itself."""
+        return self._edits.loras
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of an item that gives none itself."""
+        return self._edits.settings
+
+    @property
+    def matrix(self) -> Matrix:
+        """What multiplies every item."""
+        return self._edits.matrix
 
     def has_seen(self, column: str | None) -> None:
         """A problem of the source names this column, so nobody needs to hear that no item has it."""
@@ -141,9 +153,9 @@ class ItemBuilder:
             Problem(f"no item has the column {shown(name)}, which --map or --keep-columns names", "correct its name")
             for name in sorted(self._schema.unmet)
         ]
-        if count and self._count_missing == count:
+        if count and self._pictures.count_missing == count:
             told = f"the pictures of all {count} items are missing" if count > 1 else "the picture is missing"
-            problems.append(Problem(f"{told}, and --skip-missing skips only some: {self._first_missing}"))
+            problems.append(Problem(f"{told}, and --skip-missing skips only some: {self._pictures.first_missing}"))
         return problems
 
     def items(self, record: Record) -> Sequence[EditItem | FailedItem]:
@@ -151,7 +163,7 @@ class ItemBuilder:
         built = self._build(record)
         if built.items:
             return self._with_pictures(record, built)
-        return [self._failed(record.line, one_message(self._placed(record, built)), built)]
+        return [self._failed(record.line, one_message(self._placed(record, built)), built, record)]
 
     def _with_pictures(self, record: Record, built: _Built) -> list[EditItem | FailedItem]:
         if built.missing is None:
@@ -159,21 +171,25 @@ class ItemBuilder:
         message = str(record.place(built.missing, self._file))
         return [failed(item, "missing_picture", message) for item in built.items]
 
-    def failed(self, problem: Problem) -> FailedItem:
-        """The failed item for a part of the source that cannot be read."""
-        return self._failed(problem.line or 0, one_message([problem]), _Built([], []))
+    def failed(self, problem: Problem, wish: str | None = None) -> FailedItem:
+        """The failed item for a part of the source that cannot be read; `wish` is its id if that is free."""
+        number = problem.line or 0
+        built = _Built([], [], name=None if wish is None else self._names.failed(wish, number))
+        return self._failed(number, one_message([problem]), built, place=problem.file if wish is not None else None)
 
     def _placed(self, record: Record, built: _Built) -> list[Problem]:
         return [record.place(problem, self._file) for problem in built.problems]
 
-    def _failed(self, number: int, message: str, built: _Built) -> FailedItem:
+    def _failed(
+        self, number: int, message: str, built: _Built, record: Record | None = None, *, place: str | None = None
+    ) -> FailedItem:
         line = built.line
         name = built.name or self._names.failed(None if line is None else line.id, number)
         return FailedItem(
             id=name,
-            images=() if line is None else shown_paths(line, self._pictures),
+            images=self._pictures.shown(line, record),
             instruction="" if line is None else cut(line.instruction or "", _SHOWN_TEXT),
-            origin=Origin(file=self._file, line=number or None),
+            origin=self._origin(record, number) if place is None else Origin(file=place),
             code="bad_line",
             message=message,
         )
@@ -187,67 +203,71 @@ class ItemBuilder:
         if line is None:
             return _Built([], problems)
         wrong_loras: list[Problem] = []
-        loras = self._own_loras(line, wrong_loras)
-        edits = self._edits(line, values, loras, problems)
-        in_line = take_pictures(line, problems)
-        if sum(map(len, (edits[0].instruction, line.negative_prompt or "", *values.values()))) > MAX_ITEM:
-            problems.append(_TOO_LONG)
-        pictures, mask, missing = self._find_pictures(line, in_line, problems)
-        if edits[0].box is not None and len(pictures) != 1:
-            problems.append(Problem(f"a box is drawn on one picture, and this item has {len(pictures)}", key=BOX))
-        if not pictures:
-            _add(problems, self._left_empty(record.data))
-        columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
+        loras = self._edits.own_loras(line, wrong_loras)
+        edits = self._edits.edits(line, values, loras, problems)
+        found = self._pictures.of(line, record, problems, names_results=self.links is not None)
+        problems += turn_problems(line, edits)
+        _add(problems, _too_long(line, edits[0].instruction, values))
+        pictures, mask, missing, _ = found
+        self._check_count(len(pictures), edits[0].box is not None, record.data, problems)
+        columns = self._columns(record, record.data, problems)
         problems += wrong_loras
-        settings, _ = self._settings_with(loras)
-        asked = self._asked_size(line, settings, problems)
-        fit = line.fit or settings.fit or "crop"
+        settings, _ = self._edits.settings_with(loras)
+        asked = self._edits.asked_size(line, settings, problems)
         if mask is not None:
             _add(problems, mask_problem(len(pictures), asked.size))
             problems += self._names.of_input(mask)
-        facts = partial(self._facts, pictures[0].path if pictures else "", record.line, values, columns)
+        facts = partial(self._facts, named_path(found.name), record.line, values, columns)
         has_template = self._names.outputs.has_template
         named = [(edit.cell, partial(facts, edit) if has_template else None) for edit in edits]
         names = self._names.give(line, values, pictures, max(record.line, 1), named, problems=problems)
+        wishes = wishes_of(images_of(line), edits, names.cells, names_results=self.links is not None)
+        links = self.links or _NO_LINKS
+        earlier = [links.earlier(one, problems) for one in wishes]
         self._count(names.cells)
         if problems or not make:
-            swept = () if line.seeds is None and line.sweep is None else [edit.cell for edit in edits]
-            return _Built([], problems, line, names.id, edits[0].instruction, missing, loras, swept)
-        images = tuple([in_line[found.path] if found.path in in_line else Path(found.path) for found in pictures])
+            swept = [edit.cell for edit in edits] if _has_several(line) else ()
+            return _Built([], problems, line, names.id, edits[0].instruction, missing, loras, swept, wishes)
+        images, origin = found.images, self._origin(record, record.line)
         items = [
             EditItem(
                 id=name.id,
-                images=images,
+                images=images_with(images, begins, is_later_turn=edit.turn > 0),
                 instruction=edit.instruction,
                 sampling=edit.sampling,
                 basesize=edit.basesize,
                 box=edit.box,
-                mask=None if mask is None else in_line[mask.path] if mask.path in in_line else Path(mask.path),
+                mask=None if mask is None else found.reference(mask),
                 size=asked.size,
                 result_size=asked.result,
-                fit=fit,
+                fit=line.fit or settings.fit or "crop",
                 output=name.output,
-                origin=Origin(file=self._file, line=record.line or None),
+                origin=origin,
                 loras=loras.loras,
+                earlier=begins if any(begins) else (),
+                chain=links.chain(name.id),
                 has_default_id=line.id is None,
                 other_ids=name.other_ids,
                 owns=names.owns,
                 columns=columns,
             )
-            for name, edit in zip(names.cells, edits, strict=True)
+            for name, edit, begins in zip(names.cells, edits, earlier, strict=True)
         ]
         return _Built(items, problems, line, names.id, edits[0].instruction, missing, loras)
 
+    def _check_count(self, pictures: int, has_box: bool, data: dict[str, object], problems: list[Problem]) -> None:
+        if has_box and pictures != 1:
+            problems.append(Problem(f"a box is drawn on one picture, and this item has {pictures}", key=BOX))
+        _add(problems, too_many_references(pictures, self._options.most_references))
+        if not pictures and not self._text_to_image:
+            _add(problems, self._pictures.left_empty(data))
+
     def _count(self, cells: Sequence[CellName]) -> None:
         if self._options.shard is not None:
-            self.in_shard += self._options.count_in_shard([cell.id for cell in cells], self.counted)
+            links = self.links or _NO_LINKS
+            chains = [links.chain(cell.id) or cell.id for cell in cells]
+            self.in_shard += self._options.count_in_shard(chains, self.counted)
         self.counted += len(cells)
-
-    def _asked_size(self, line: Line, settings: Settings, problems: list[Problem]) -> AskedSize:
-        """The size of an item. Most lines say nothing of it, and have that of the run."""
-        if self._size is not None and settings is self.settings and (line.width, line.height, line.size) == _UNSAID:
-            return self._size
-        return asked_size(settings, problems, line)
 
     def _facts(
         self,
@@ -258,136 +278,34 @@ class ItemBuilder:
         edit: CellEdit,
     ) -> Facts:
         """What `--name` may put into a name."""
-        said = {**self._values, **values, **edit.cell.values}
+        said = {**self._edits.values, **values, **edit.cell.values}
         return Facts(picture, line or None, edit.sampling, edit.basesize, said, columns or {})
 
-    # Each of the following reads one part of an item, and adds what is wrong with it to `problems`.
-
-    def _edits(self, line: Line, values: Mapping[str, str], loras: LoraSet, problems: list[Problem]) -> list[CellEdit]:
-        """One edit for each cell of the matrix; of the problems of their instructions those of the first."""
-        settings, given = self._settings_with(loras)
-        sampling = self._own_sampling(line, given)
-        matrix = self.matrix
-        if matrix or line.seeds is not None or line.sweep is not None:
-            said = {key for key in SWEPT if getattr(line, key) is not None} | values.keys()
-            matrix = self._with_own_axes(matrix.without(said), line, sampling.seed, said, problems)
-        if line.box is not None:
-            values = {**values, BOX: box_text(read_box(line.box) or (0, 0, 1, 1))}
-        found: list[Problem] | None = None
-
-        def instruct(swept: Mapping[str, str]) -> str:
-            nonlocal found
-            text, more = compose_instruction(
-                self._recipe,
-                {**self._values, **values, **swept} if values or swept else self._values,
-                own=line.instruction,
-                prompt=self._prompt,
-                default=self._default_instruction,
-            )
-            found = more if found is None else found
-            return text
-
-        basesize = line.basesize or settings.basesize or 0
-        boxed = values.get(BOX) or self._values.get(BOX)
-        box = self._box if boxed is None else read_box(boxed)
-        edits = cell_edits(matrix.cells(sampling.seed), sampling, basesize, instruct, box)
-        problems.extend(found or ())
-        if values and self._recipe is not None:
-            problems.extend(self._recipe.value_problems(values))
-        return edits
-
-    def _with_own_axes(
-        self, run: Matrix, line: Line, seed: int, said: Collection[str], problems: list[Problem]
-    ) -> Matrix:
-        """The matrix of an item, `run` without what its line says itself; that of its line is over it."""
-        if line.seeds is None and line.sweep is None:
-            _add(problems, run.seed_problem(seed))
-            return run
-        parameters = self._options.known_parameters()
-        made, more = matrix_of_line(line.seeds, line.sweep, run, parameters=parameters, said=said)
-        problems.extend(more)
-        problem = made.seed_problem(seed)
-        if not more:
-            _add(problems, problem)
-        return Matrix() if more or problem is not None else made
-
-    def _find_pictures(
-        self, line: Line, in_line: Mapping[str, DataPicture], problems: list[Problem]
-    ) -> tuple[list[FoundPicture], FoundPicture | None, Problem | None]:
-        """The pictures, the mask, and why one of them is missing if that stops only the item."""
-        if line.image is not None and line.images is not None:
-            problems.append(Problem("'image' and 'images' are both given", "keep one of them"))
-        pictures = [self._find(image, in_line) for image in images_of(line)]
-        mask = self._mask
-        if line.mask is not None:
-            mask = self._find(line.mask, in_line)
-            mask = mask if mask.problem is None else mask._replace(problem=of_mask(mask.problem))
-        missing: Problem | None = None
-        for found in pictures if mask is None else (*pictures, mask):
-            if found.problem is None:
-                continue
-            if found.is_missing and self._skip_missing:
-                missing = missing or found.problem
-            else:
-                problems.append(found.problem)
-        if missing is not None:
-            self._count_missing += 1
-            self._first_missing = self._first_missing or missing.text
-        return pictures, mask, missing
-
-    def _find(self, image: str, in_line: Mapping[str, DataPicture]) -> FoundPicture:
-        """A picture in a file or in the line. Of a broken one in the line the problems tell already."""
-        if image in in_line or (not is_plain(image) and is_data(image)):
-            return FoundPicture(image, (), None)
-        return self._pictures.find(image)
-
-    def _left_empty(self, data: dict[str, object]) -> Problem | None:
-        """The problem of an item without pictures that does not ask for text to image."""
-        if self._text_to_image:
+    def _columns(self, record: Record, data: dict[str, Any], problems: list[Problem]) -> dict[str, Any] | None:
+        """What the record of an item carries from the source."""
+        if record.dataset is not None:
+            return record.dataset.columns
+        if not self._schema.keeps_any:
             return None
-        remedy = "--text-to-image makes a picture of the instruction alone"
-        if isinstance(data, Table):
-            for name in data.empty:
-                if self._schema.key(name) in PICTURE_KEYS:
-                    return Problem(f"{name} is empty, and an edit needs a picture", remedy, key=name)
-        mapped = self._schema.mapped_pictures
-        if mapped and not any(name in data for name in mapped):
-            message = f"the item has no {shown(mapped[0])}, and an edit needs a picture"
-            return Problem(message, remedy, once="no mapped picture")
-        return None
-
-    def _kept_columns(self, data: dict[str, Any], problems: list[Problem]) -> dict[str, Any] | None:
         kept, problem = kept_columns(data, [name for name in data if self._schema.keeps(name)])
         _add(problems, problem)
         return kept
 
-    def _own_loras(self, line: Line, problems: list[Problem]) -> LoraSet:
-        """The LoRAs of the line; those of the run if it names none."""
-        if line.lora is None:
-            return self.loras
-        found, more = self._options.shelf.find(wishes_of(line.lora), self._base)
-        problems.extend(more)
-        return found
+    def _origin(self, record: Record | None, number: int) -> Origin:
+        """Where an item comes from."""
+        if record is not None and record.dataset is not None:
+            return Origin(file=record.dataset.place)
+        return Origin(file=self._file, line=number or None)
 
-    def _settings_with(self, loras: LoraSet) -> tuple[Settings, Sampling]:
-        """The settings in force for a line with these LoRAs and without settings of its own."""
-        if loras is self.loras:
-            return self.settings, self._sampling
-        known = self._own_settings.get(loras.recommended)
-        if known is None:
-            settings = self._options.settings(self._defaults, loras.settings)
-            known = self._own_settings[loras.recommended] = settings, settings.sampling()
-        return known
 
-    def _own_sampling(self, line: Line, given: Sampling) -> Sampling:
-        if (line.steps, line.guidance_scale, line.seed, line.negative_prompt) == (None, None, None, None):
-            return given
-        return Sampling(
-            steps=given.steps if line.steps is None else line.steps,
-            guidance_scale=given.guidance_scale if line.guidance_scale is None else line.guidance_scale,
-            seed=given.seed if line.seed is None else line.seed,
-            negative_prompt=given.negative_prompt if line.negative_prompt is None else line.negative_prompt,
-        )
+def _too_long(line: Line, instruction: str, values: Mapping[str, str]) -> Problem | None:
+    texts = (instruction, *(line.turns or ()), line.negative_prompt or "", *values.values())
+    return _TOO_LONG if sum(map(len, texts)) > MAX_ITEM else None
+
+
+def _has_several(line: Line) -> bool:
+    """Whether a line itself asks for several edits."""
+    return any(one is not None for one in (line.seeds, line.sweep, line.turns))
 
 
 def _add(problems: list[Problem], problem: Problem | None) -> None:

@@ -15,13 +15,19 @@ _SAMPLING = frozenset(one.name for one in fields(Sampling))
 
 
 class CellEdit(NamedTuple):
-    """An item as one cell of the matrix asks for it."""
+    """An item as one cell of the matrix asks for it.
+
+    `turn` counts from 0 where its line has several turns; the ending of the cell has it then, and `suffix` is the
+    ending without it.
+    """
 
     cell: Cell
     sampling: Sampling
     basesize: int
     instruction: str
     box: Box | None = None
+    turn: int = 0
+    suffix: str | None = None
 
 
 def cell_edits(

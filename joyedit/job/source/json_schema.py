@@ -19,8 +19,8 @@ from joyedit.job.spec import BASE_SIZES
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 ABOUT = {
-    "image": "The picture to edit: a path relative to the manifest, or a data: URI.",
-    "images": "Several references, in order; the last one gives the shape of the result.",
+    "image": "The picture to edit: a path relative to the manifest, a data: URI, or @ and the id of another item.",
+    "images": "Several references, in order; the last one gives the shape of the result. Empty: text to image.",
     "instruction": "What to do.",
     "id": "The item's name, and its picture's. By default it is made from the path of the picture.",
     "negative_prompt": "A text that guidance leads away from.",
@@ -36,6 +36,7 @@ ABOUT = {
     "lora": "LoRAs in place of the run's; an empty list for none.",
     "seeds": "Several edits of this item: a number of seeds from its own on, or a list of seeds.",
     "sweep": "Several edits of this item: one for each combination of these values.",
+    "turns": "Instructions one after the other: each but the first begins with the result of the one before it.",
     "box": "A red box that is drawn on the picture: left, top, right, bottom in pixels, or in fractions from 0 to 1.",
     "mask": "A picture of the same proportions: white may change, black stays as it is. A path, or a data: URI.",
 }

@@ -51,6 +51,16 @@ def mask_problem(pictures: int, size: Size | None) -> Problem | None:
     return None
 
 
+def too_many_references(pictures: int, most: int | None) -> Problem | None:
+    """Why an item of so many pictures cannot be edited by a checkpoint that takes `most`; None: nobody knows."""
+    if most is None or pictures <= most:
+        return None
+    if most == 1:
+        message = f"this item has {pictures} pictures, and Edit, the model that is given, takes one"
+        return Problem(message, "--model with a checkpoint of Edit-Plus, which takes up to 5", key="images")
+    return Problem(f"this item has {pictures} pictures, and the model takes at most {most}", key="images")
+
+
 def take_pictures(line: Line, problems: list[Problem]) -> dict[str, DataPicture]:
     """The pictures that stand in the line, by their addresses; these take the place of the pictures there."""
     taken: dict[str, DataPicture] = {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Collection, Iterator
+from typing import Any, BinaryIO, cast
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.source.csv_reader import read_csv
 from joyedit.job.source.default_ids import PictureIds, Uses
+from joyedit.job.source.gzip_lines import GzipLines, kind_of_compressed
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.problems import Problems, Records
@@ -17,6 +18,7 @@ from joyedit.job.source.readers import read_json, read_jsonl, read_paths
 from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, read_defaults
 from joyedit.job.source.text import as_utf8
+from joyedit.job.source.turn_links import NoLinks, TurnLinks
 from joyedit.job.source.yaml_manifest import read_yaml, read_yaml_defaults
 from joyedit.job.spec import EditItem, FailedItem, Stamp
 
@@ -49,6 +51,7 @@ class ManifestSource(Source):
         super().__init__(name, kind, options)
         self._base = None if kind == LIST else os.path.dirname(name)
         self._uses: tuple[Stamp, Uses] | None = None
+        self._links: tuple[Uses, TurnLinks] | None = None
 
     def asked(self) -> dict[str, Any]:
         """Everything that the ids of the items depend on."""
@@ -75,6 +78,8 @@ class ManifestSource(Source):
             problems.add([Problem("this manifest has no items").at(self.name)])
         elif count:
             problems.add(problem.at(self.name) for problem in builder.of_all_items(count))
+        if isinstance(builder.links, TurnLinks):
+            problems.add(problem.at(self.name, line or None) for line, problem in builder.links.problems)
         problems.raise_any()
         return self._summary(
             builder.counted,
@@ -112,16 +117,43 @@ class ManifestSource(Source):
             raise ManifestError(wrong)
         return self._builder(defaults, look=False)
 
+    def referred(self) -> Collection[str]:
+        """As in `Source`."""
+        links = self._checked_builder().links
+        return links.referred if isinstance(links, TurnLinks) else ()
+
     def _builder(self, defaults: RunDefaults, *, look: bool) -> ItemBuilder:
-        return ItemBuilder(
+        uses = self._first_pass()
+        builder = ItemBuilder(
             file=self.name,
             base=self._base,
             options=self.options.with_matrix(defaults.matrix),
             defaults=defaults,
             look=look,
             skip_missing=self.options.skip_missing,
-            uses=self._first_pass(),
+            uses=uses,
         )
+        builder.links = self._links_of(defaults, uses) if uses.has_turns and self.kind != LIST else None
+        return builder
+
+    def _links_of(self, defaults: RunDefaults, uses: Uses) -> TurnLinks:
+        """Whose results items begin with: one more pass over the file, as long as that is the same."""
+        if self._links is None or self._links[0] is not uses:
+            builder = ItemBuilder(
+                file=self.name,
+                base=self._base,
+                options=self.options.with_matrix(defaults.matrix),
+                defaults=defaults,
+                look=False,
+                uses=uses,
+                links=NoLinks(),
+            )
+            links, is_whole = TurnLinks(), True
+            for got in self._records():
+                is_whole = (not isinstance(got, Problem) and builder.note(got, links)) and is_whole
+            links.seal(is_whole=is_whole)
+            self._links = uses, links
+        return self._links[1]
 
     def _first_pass(self) -> Uses:
         """What the default ids need to know of all lines. Passes over one and the same file share it."""
@@ -157,6 +189,9 @@ class ManifestSource(Source):
                 raise UsageError(
                     f"{self.name}: this manifest is no file (send its lines to standard input, with - as SOURCE)"
                 )
-            return as_utf8(open(handle, "rb"))
+            file: BinaryIO = os.fdopen(handle, "rb")
+            if kind_of_compressed(self.name) is not None:
+                file = cast("BinaryIO", GzipLines(file, self.name))
+            return as_utf8(file)
         except OSError as error:
             raise UsageError(f"{self.name}: cannot read this manifest: {os_reason(error)}") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.plan import failed
-from joyedit.job.source.beside_pictures import SUFFIX, needs_texts, no_texts, text_beside
+from joyedit.job.source.beside_pictures import NO_TEXTS, SUFFIX, needs_texts, text_beside
 from joyedit.job.source.counted_pictures import CountedPictures
 from joyedit.job.source.folder_names import FolderNames
 from joyedit.job.source.item_builder import ItemBuilder
@@ -27,6 +27,7 @@ from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions, compose_instruction
 from joyedit.job.source.written_paths import system_path
 from joyedit.job.spec import Box, EditItem, FailedItem, Origin, Owns, Sampling, Settings
+from joyedit.job.turns import as_path
 
 _SHOWN_PATH = 1000
 
@@ -36,7 +37,7 @@ class PictureSource(Source):
 
     def __init__(self, name: str, options: SourceOptions, text: str | None = None) -> None:
         super().__init__(name, "picture", options)
-        data: dict[str, Any] = {"image": os.path.basename(name)}
+        data: dict[str, Any] = {"image": as_path(os.path.basename(name))}
         self._has_text = text is not None
         if text is not None:
             data["instruction"] = text  # as a line says it: whoever changes it changes this item
@@ -119,7 +120,7 @@ class FolderSource(Source):
                 asked += 1
                 problems.add(self._edits(entry, shared)[1])
         if asked and problems.total == asked:  # nobody meant to write them
-            raise ManifestError([no_texts(self.name).at(self.name)])
+            raise ManifestError([NO_TEXTS.at(self.name)])
         problems.raise_any()
         if not items:
             counted = "".join(f", {count} x {kind}" for kind, count in passed.kinds.most_common())

@@ -28,6 +28,7 @@ from joyedit.job.source.text import (
     nul_texts_of,
     whole_text,
 )
+from joyedit.job.turns import as_path
 
 MAX_JSON = 64 << 20
 """The most bytes that a JSON list may have."""
@@ -80,7 +81,7 @@ def read_paths(stream: BinaryIO, file: str) -> Records:
 def path_records(lines: StoppableStream, file: str, *, ends_with_nul: bool) -> Records:
     """The records of a list of paths."""
     for got in nul_texts_of(lines, file) if ends_with_nul else lines_of(lines, file):
-        yield got if isinstance(got, Problem) else Record(got[0], {"image": got[1]})
+        yield got if isinstance(got, Problem) else Record(got[0], {"image": as_path(got[1])})
 
 
 def read_json(stream: BinaryIO, file: str) -> Records:

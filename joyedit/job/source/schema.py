@@ -25,6 +25,7 @@ from joyedit.job.source.matrix_cells import LINE_MATRIX, from_matrix_cell
 from joyedit.job.source.parameter import Kind
 from joyedit.job.source.problems import FewProblems, Table, nearest, repeated_key, shown
 from joyedit.job.spec import BASE_SIZES, MAX_GUIDANCE, MAX_STEPS, Settings
+from joyedit.job.turns import MOST_TURNS
 
 ALIASES: Mapping[str, str] = {
     "prompt": "instruction",
@@ -38,7 +39,7 @@ ALIASES: Mapping[str, str] = {
 ITEM_KEYS = (
     "image", "images", "instruction", "id", "negative_prompt", "seed",
     "steps", "guidance_scale", "basesize", "width", "height", "size", "fit", "output", "lora", "box",
-    "mask", *LINE_MATRIX,
+    "mask", *LINE_MATRIX, "turns",
 )  # fmt: skip
 SETTINGS_KEYS = (*Settings.__slots__,)
 RECIPE_KEYS = (*SETTINGS_KEYS, "lora")
@@ -79,6 +80,7 @@ RULES: Mapping[str, str] = {
     "lora": RULE,
     "box": BOX_RULE,
     "mask": "the path of one picture",
+    "turns": f"a list of 1 to {MOST_TURNS} instructions",
 }
 """What each key must be, in the words of the messages. The models below check the same rules."""
 
@@ -119,6 +121,7 @@ class Line(_Strict):
     mask: _Filled | None = None
     seeds: Any = None  # these two are checked in `line_matrix.py`
     sweep: Any = None
+    turns: Annotated[list[_Filled], Field(min_length=1, max_length=MOST_TURNS)] | None = None
 
 
 class Defaults(_Strict):
@@ -352,7 +355,9 @@ def from_cell(key: str, cell: str) -> object:
         return cell.strip()
     if key in LINE_MATRIX:
         return from_matrix_cell(key, cell, from_cell)
-    if key in ("images", "lora"):
+    if key == "turns" and cell.lstrip()[:1] != "[":
+        return [cell]
+    if key in ("images", "lora", "turns"):
         if cell.lstrip()[:1] in ("[", "{" if key == "lora" else "["):
             try:
                 return json.loads(cell)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from joyedit.job.source.passed_over import PassedOver
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.spec import EditItem, FailedItem, Lora, Settings
+from joyedit.job.turns import chain_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +150,7 @@ class Source(ABC):
         whole = 0
         for item in islice(self._items(), self.options.limit):
             whole += 1
-            if shard.holds(item.id):
+            if shard.holds(chain_of(item)):
                 self._given += 1
                 yield item
         self.whole, self._in_shard = whole, self._given
@@ -170,6 +171,13 @@ class Source(ABC):
         0 if all came, or more of them, and if nobody counted: a manifest may have lost lines in between.
         """
         return 0 if self._counted is None else max(0, self._counted - self._given)
+
+    def referred(self) -> Collection[str] | None:
+        """The ids of items whose results others begin with; None where any item may be named by one to come.
+
+        Raises ManifestError.
+        """
+        return ()
 
     @abstractmethod
     def _items(self) -> Iterator[EditItem | FailedItem]: ...

@@ -19,6 +19,7 @@ from joyedit.job.source.source import Source, SourceSummary
 from joyedit.job.source.source_options import RunDefaults, SourceOptions
 from joyedit.job.source.stoppable_stream import StoppableStream
 from joyedit.job.source.text import BOM, MAX_LINE
+from joyedit.job.source.turn_links import LinksSoFar
 from joyedit.job.spec import EditItem, FailedItem
 
 Form = Literal["jsonl", "json", "csv", "paths", "paths with NUL"]
@@ -33,6 +34,7 @@ class StdinSource(Source):
         self._builder = ItemBuilder(
             file="-", base=None, options=options, defaults=RunDefaults(), look=True, skip_missing=True
         )
+        self._builder.links = LinksSoFar(self._builder.knows)
         self._form: Form = "paths"
         self._records: Records = iter(())
         self._first: list[EditItem | FailedItem] = []
@@ -63,6 +65,10 @@ class StdinSource(Source):
             has_own_loras=has_lines,
         )
 
+    def referred(self) -> None:
+        """As in `Source`: an item may name any that came before it."""
+        return None
+
     def _items(self) -> Iterator[EditItem | FailedItem]:
         self.check()
         yield from self._first
@@ -76,6 +82,7 @@ class StdinSource(Source):
         schema = self.options.item_schema()
         self._form = form_of(self._stream.begin(MAX_LINE), schema)
         if self._form.startswith("paths"):
+            self._builder.links = None
             self.options.refuse_line_flags("what comes from standard input")
         if self._form == "json":
             return read_json(io.BytesIO(self._stream.rest(MAX_JSON + 1)), "-")

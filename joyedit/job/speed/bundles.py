@@ -13,7 +13,7 @@ from typing import Any, Final
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
 from joyedit.job.spec import ScheduleKind, SpeedName
-from joyedit.job.speed.options import OFF, guidance_of, regions_of, thresholds_of
+from joyedit.job.speed.options import AUTO, OFF, guidance_of, regions_of, threshold_of
 from joyedit.job.speed.settings import Speed, StepReuse
 
 SPEED_FLAGS: Final = ("speed", "reuse", "reuse_order", "guidance_reuse", "regions")
@@ -24,12 +24,14 @@ AUTO_LEVEL: Final = "high"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bundle:
-    """What one level leaves out. `thresholds` are those of `--reuse` by schedule, of many steps and of few;
-    `guidance_reuse` and `regions` are as spelled.
+    """What one level leaves out. `many` and `few` are thresholds of `--reuse` by schedule, for items with more than
+    `FEW_STEPS` and for the others, and `orders` those of `--reuse-order`; `guidance_reuse` and `regions` are as
+    spelled.
     """
 
-    thresholds: dict[ScheduleKind, tuple[float, float]]
-    order: int
+    many: dict[ScheduleKind, float]
+    few: dict[ScheduleKind, float]
+    orders: tuple[int, int]
     most: int
     guidance_reuse: str
     computed: float
@@ -41,15 +43,17 @@ class Bundle:
 BUNDLES: Final[dict[SpeedName, Bundle | None]] = {
     "exact": None,
     "high": Bundle(
-        thresholds={"original": (0.12, 0.2), "diffusers": (0.12, 0.2)},
-        order=1,
+        many={"original": 0.12, "diffusers": 0.12},
+        few={"original": 0.2, "diffusers": 0.2},
+        orders=(1, 0),
         most=3,
         guidance_reuse="2",
         computed=0.4,
     ),
     "max": Bundle(
-        thresholds={"original": (0.25, 0.35), "diffusers": (0.25, 0.35)},
-        order=1,
+        many={"original": 0.25, "diffusers": 0.25},
+        few={"original": 0.35, "diffusers": 0.35},
+        orders=(1, 0),
         most=4,
         guidance_reuse="3",
         computed=0.25,
@@ -90,12 +94,14 @@ def forced_speed(level: SpeedName, schedule: ScheduleKind) -> Speed:
     bundle, speed = BUNDLES[level], speed_of(schedule, level=level)
     if bundle is None or speed.reuse is None:
         return speed
-    return replace(speed, reuse=replace(speed.reuse, forced=bundle.computed))
+    return replace(speed, reuse=replace(speed.reuse, forced=bundle.computed), few=None)
 
 
-def speed_record(config: RunConfig, schedule: str) -> dict[str, Any]:
-    """What the settings of a record say of what steps leave out: level and figures; empty where it is nothing."""
-    told = speed_of_run(config, schedule).as_record()
+def speed_record(config: RunConfig, schedule: str, steps: int) -> dict[str, Any]:
+    """What the record of an item with so many steps says of what they leave out: level and figures; empty where that is
+    nothing.
+    """
+    told = speed_of_run(config, schedule).at(steps).as_record()
     return told if config.speed == "exact" or not told else {"speed": config.speed, **told}
 
 
@@ -128,14 +134,32 @@ def speed_of(
     regions: str | None = None,
 ) -> Speed:
     """What a run with this schedule leaves out. None stands for what the level says. Raises UsageError."""
-    bundle, auto = BUNDLES[level], BUNDLES[AUTO_LEVEL]
-    assert auto is not None
-    steps = None
+    bundle = BUNDLES[level]
+    ways = bundle or BUNDLES[AUTO_LEVEL]
+    assert ways is not None
+    many = few = None
     if reuse != OFF and (reuse is not None or bundle is not None):
-        ways = bundle or auto
-        many, few = ways.thresholds[schedule] if reuse is None else thresholds_of(reuse, auto.thresholds[schedule])
-        order = ways.order if order is None else order
-        steps = StepReuse(threshold=many, few=None if many == few else few, order=order, most=ways.most)
+        many, few = _step_reuse(ways, schedule, reuse, order)
     said = guidance_reuse if guidance_reuse is not None else OFF if bundle is None else bundle.guidance_reuse
     parts = regions if regions is not None else OFF if bundle is None else bundle.regions
-    return Speed(reuse=steps, guidance=guidance_of(said), regions=regions_of(parts))
+    few = None if few == many else few
+    return Speed(reuse=many, guidance=guidance_of(said), regions=regions_of(parts), few=few)
+
+
+def _step_reuse(
+    ways: Bundle, schedule: ScheduleKind, reuse: str | None, order: int | None
+) -> tuple[StepReuse, StepReuse]:
+    """Step reuse of items with many steps, and with few."""
+    if reuse == AUTO:
+        auto = BUNDLES[AUTO_LEVEL]
+        assert auto is not None
+        thresholds = auto.many[schedule], auto.few[schedule]
+    elif reuse is None:
+        thresholds = ways.many[schedule], ways.few[schedule]
+    else:
+        thresholds = (threshold_of(reuse),) * 2
+    orders = ways.orders if order is None else (order, order)
+    many, few = (
+        StepReuse(threshold=one, order=way, most=ways.most) for one, way in zip(thresholds, orders, strict=True)
+    )
+    return many, few

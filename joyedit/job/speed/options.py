@@ -15,14 +15,12 @@ MOST_EVERY = 20
 """Guidance is computed at least every so many steps."""
 
 
-def thresholds_of(text: str, auto: tuple[float, float]) -> tuple[float, float]:
-    """The thresholds for many steps and for few that `--reuse` names, `auto` where it says that. Raises UsageError."""
-    if text == AUTO:
-        return auto
+def threshold_of(text: str) -> float:
+    """The threshold that `--reuse` names, where that is a number. Raises UsageError."""
     value = _number(text)
     if value is None or not 0 <= value <= 1:
         raise UsageError(f"--reuse must be auto, off, or a relative change from 0 to 1 such as 0.1, not {text!r}")
-    return value, value
+    return value
 
 
 def guidance_of(text: str) -> GuidanceReuse | None:

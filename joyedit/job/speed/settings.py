@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from joyedit.job.speed.regions import Regions
@@ -25,12 +25,16 @@ MOST_IN_A_ROW = 4
 """After so many reused steps one is computed, whatever its change."""
 
 
+def first_steps(steps: int) -> int:
+    """How many steps at the beginning are computed as a whole."""
+    return max(2, math.ceil(FIRST_SHARE * steps))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepReuse:
     """When a step is reused, and what stands for it.
 
-    `threshold`: the relative change of the first block's residual below which a step is reused; 0 reuses none. `few`
-    is that of items with `FEW_STEPS` or fewer, whose steps change more; None stands for the same.
+    `threshold`: the relative change of the first block's residual below which a step is reused; 0 reuses none.
     `order`: how the residual of the other blocks is predicted from computed steps: 0 keeps the last one, 1 draws a line
     through the last two, 2 a parabola through the last three. `most` reused steps follow each other. `forced` is for
     measurements on random weights, whose changes mean nothing: this share of the steps that may be reused is
@@ -38,19 +42,13 @@ class StepReuse:
     """
 
     threshold: float
-    few: float | None = None
     order: int = 1
     most: int = MOST_IN_A_ROW
     forced: float | None = None
 
-    def limit(self, steps: int) -> float:
-        """The threshold of an item with so many steps."""
-        return self.threshold if self.few is None or steps > FEW_STEPS else self.few
-
     def may_reuse(self, step: int, steps: int) -> bool:
         """Whether a step, counted from 0, lies between those that are always computed."""
-        first, last = max(2, math.ceil(FIRST_SHARE * steps)), max(1, math.ceil(LAST_SHARE * steps))
-        return first <= step < steps - last
+        return first_steps(steps) <= step < steps - max(1, math.ceil(LAST_SHARE * steps))
 
     def is_forced(self, step: int) -> bool | None:
         """Whether `forced` reuses this step; None where the change decides."""
@@ -62,16 +60,15 @@ class StepReuse:
     def text(self) -> str:
         """For people."""
         ways = {0: "kept", 1: "predicted by a line", 2: "predicted by a parabola"}
-        few = "" if self.few is None else f" ({self.few:g} where an item has {FEW_STEPS} or fewer)"
-        return f"steps that change by less than {self.threshold:g}{few} are {ways[self.order]}"
+        return f"steps that change by less than {self.threshold:g} are {ways[self.order]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuidanceReuse:
     """In which steps the branch without the instruction is computed.
 
-    Every `every`-th step whose noise level lies from `low` to `high`, and the first step. In the others the
-    difference of the branches stays as it was.
+    The first steps do, and behind them every `every`-th one if its noise level lies from `low` to `high`. In the others
+    the difference of the branches stays as it was.
     """
 
     every: int = 1
@@ -80,7 +77,8 @@ class GuidanceReuse:
 
     def computes(self, step: int, sigmas: Sequence[float]) -> bool:
         """Whether a step, counted from 0, computes both branches. `sigmas`: noise levels of all steps."""
-        return step == 0 or (step % self.every == 0 and self.low <= sigmas[step] <= self.high)
+        behind = step + 1 - first_steps(len(sigmas))
+        return behind <= 0 or (behind % self.every == 0 and self.low <= sigmas[step] <= self.high)
 
     @property
     def text(self) -> str:
@@ -94,11 +92,21 @@ class GuidanceReuse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """What is left out; nothing where all parts are None."""
+    """What is left out; nothing where all parts are None.
+
+    `few` takes the place of `reuse` for items with `FEW_STEPS` or fewer, which change more from step to step.
+    """
 
     reuse: StepReuse | None = None
     guidance: GuidanceReuse | None = None
     regions: Regions | None = None
+    few: StepReuse | None = None
+
+    def at(self, steps: int) -> Speed:
+        """What is left out of an item with so many steps; `few` is None there."""
+        if self.few is None:
+            return self
+        return replace(self, reuse=self.few if steps <= FEW_STEPS else self.reuse, few=None)
 
     @property
     def is_exact(self) -> bool:
@@ -106,10 +114,10 @@ class Speed:
         return self.reuse is None and self.guidance is None and self.regions is None
 
     def as_record(self) -> dict[str, Any]:
-        """For the settings of a record: what is in force, with its figures; empty where everything is computed."""
+        """For the settings of a record, of what `at` gives; empty where everything is computed."""
         told: dict[str, Any] = {}
         if self.reuse is not None:
-            told["reuse"] = {name: getattr(self.reuse, name) for name in ("threshold", "few", "order", "most")}
+            told["reuse"] = {name: getattr(self.reuse, name) for name in ("threshold", "order", "most")}
         if self.guidance is not None:
             told["guidance_reuse"] = {"every": self.guidance.every, "levels": [self.guidance.low, self.guidance.high]}
         if self.regions is not None:
@@ -118,7 +126,10 @@ class Speed:
 
     def in_words(self) -> str:
         """For people; empty where everything is computed."""
-        return "; ".join(part.text for part in (self.reuse, self.guidance, self.regions) if part is not None)
+        parts = [part.text for part in (self.reuse, self.guidance, self.regions) if part is not None]
+        if self.few is not None:
+            parts.insert(1, f"of items with {FEW_STEPS} steps or fewer, {self.few.text}")
+        return "; ".join(parts)
 
 
 EXACT = Speed()

@@ -146,7 +146,7 @@ def tell_kernels(report: Examination, config: RunConfig, wanted: DeviceChoice, d
         report.tell("attention", text, name=chosen.name, tflops=rates, faults=dict(chosen.faults))
         _advise_flash(report, wanted.device, chosen.faults.get("fa4", ""))
     with report.part("fused kernels", stops=False):
-        fault = fused_check.fault(dit, wanted.device, DTYPES[wanted.dtype])
+        fault = fused_check.fault(dit, wanted.device, DTYPES[wanted.dtype], wanted.precision)
         report.tell("fused kernels", f"off: {fault}" if fault else "on", on=not fault, fault=fault or None)
         if fault and wanted.device.type == "cuda":
             remedy = (

@@ -13,7 +13,7 @@ from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE
 from joyedit.runtime.doctor.device import tell_kernels
-from joyedit.runtime.doctor.estimate import STEP_SHARE, Work, estimate
+from joyedit.runtime.doctor.estimate import PRODUCTS_GAIN, STEP_SHARE, Work, estimate
 from joyedit.runtime.doctor.findings import Examination
 from joyedit.runtime.joyimage.networks import DeviceChoice
 from joyedit.runtime.joyimage.placing import Unplaced, plan
@@ -59,7 +59,10 @@ def tell_outlook(
         report.tell("dtype", f"{wanted.dtype}; {wanted.note}" if wanted.note else wanted.dtype, name=wanted.dtype)
     if wanted is None:
         return
+    if wanted.precision != "exact":
+        report.tell("precision", f"{wanted.precision} products in the DiT's blocks", name=wanted.precision)
     tell_kernels(report, config, wanted, networks.dit.cfg)
+    wanted.prepare(networks.dit)
     basesize = settings.basesize or 1024
     placement: Placement | None = None
     with report.part("published model" if assumed else "placement", stops=stops):
@@ -97,7 +100,8 @@ def _tell_time(
         networks.dit.cfg, networks.encoder.config, networks.vae.cfg, basesize=basesize, steps=steps, guided=guided
     )
     tflops = _matmul_rate(wanted)
-    found = estimate(work, tflops, placement, bus_rate(wanted.device) if not placement.is_resident else None)
+    rate = None if placement.is_resident else bus_rate(wanted.device)
+    found = estimate(work, tflops, placement, rate, wanted.precision)
     text = (
         f"about {seconds_text(found.seconds)} an edit ({basesize} pixels, {steps} steps, one picture,"
         f" {'guidance' if guided else 'no guidance'}), {seconds_text(found.step)} a step. An estimate: "
@@ -108,6 +112,8 @@ def _tell_time(
         else f"{work.step / 1e12:.3g} TFLOP a step at {STEP_SHARE:.0%} (measured on an H100) of this device's"
         f" {tflops:.3g} TFLOP/s in products"
     )
+    if wanted.precision == "fp8" and not found.waits_for_bus:
+        text += f", and fp8 products {PRODUCTS_GAIN['fp8']:.2g} times as fast (measured on an H200)"
     text += "; blocks that come from the disk may make it longer" if placement.from_disk else ""
     report.tell(
         "expected time", text, seconds=round(found.seconds, 3), step=round(found.step, 4),

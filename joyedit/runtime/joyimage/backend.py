@@ -88,13 +88,8 @@ class JoyImageBackend:
         self.speed = speed_of_run(config, self.schedule)
         self.conditioner = networks.conditioner
         itemsize = DTYPES[wanted.dtype].itemsize
-        self.memory = MemoryModel(
-            dit=networks.dit.cfg,
-            vae=networks.vae.cfg,
-            itemsize=itemsize,
-            reuse=self.speed.reuse,
-            keeps_keys=self.speed.regions is not None,
-        )
+        dit, vae = networks.dit.cfg, networks.vae.cfg
+        self.memory = MemoryModel(dit=dit, vae=vae, itemsize=itemsize, precision=wanted.precision, speed=self.speed)
         self._weights = self.placement.weights
         self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
         self._encoder = BatchEncoder(
@@ -109,21 +104,23 @@ class JoyImageBackend:
         self._loras, self._sigmas = networks.loras, networks.sigmas
         beside = self._loras.device_bytes(itemsize)
         room = max(0, self._placed.budget - self.placement.predicted_peak - RESERVE) // 2 if beside else 0
-        room = min(room, self._loras.changed_bytes(itemsize))
-        self._lora_layers = LoraLayers(self._dit, room)
+        room = min(room, self._loras.changed_bytes(itemsize if wanted.precision == "exact" else 1))
+        self._originals = networks.originals
+        self._lora_layers = LoraLayers(self._dit, room, None if self._originals is None else self._originals.exact)
         self._weights += beside + room
         self._batch_sizes: dict[int, int] = {}
         self._predicted = self._peak = self._operations = 0
         self._on_device_lock = threading.Lock()  # the planner's thread measures, the main one edits
         self.ranks: Ranks = ALONE
-        self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype])
+        self.precision = wanted.precision
+        self.fusion = fuse(config.fused, self._dit, self.vae, self.device, DTYPES[wanted.dtype], self.precision)
         self.compilation = self._compiled(config)
         self.info = self._describe(networks, model, wanted.dtype, time.perf_counter() - started)
         self.streams.encoder_waits_for_work()
 
     def _compiled(self, config: RunConfig) -> Compilation:
         """Compile the DiT's blocks where the run asks for it or it repays; else they run as they are."""
-        if not worth_compiling(config, self.device, self.fusion.on):
+        if self.precision != "exact" or not worth_compiling(config, self.device, self.fusion.on):
             return Compilation(on=False)
         self.ready()
         with self._on_device_lock:
@@ -139,6 +136,7 @@ class JoyImageBackend:
             layout=networks.layout,
             device=_device_name(self.device),
             dtype=dtype,
+            precision=self.precision,
             attention=self.attention.name,
             schedule=self.schedule,
             load_seconds=load_seconds,
@@ -237,7 +235,7 @@ class JoyImageBackend:
                 levels,
                 on_step,
                 self.ranks,
-                speed=self.speed,
+                speed=self.speed.at(encoded.steps),
                 work=encoded.work,
             )
 
@@ -332,7 +330,8 @@ class JoyImageBackend:
         return min(self._batch_sizes[place], most)
 
     def _block_kind(self) -> str:
-        return "fused" if self.info.fused else "compiled" if self.info.compiled else "plain"
+        kind = "fused" if self.info.fused else "compiled" if self.info.compiled else "plain"
+        return kind if self.precision == "exact" else f"{kind} {self.precision}"
 
     def _measure_batch_size(self, target: Size, sizes: tuple[int, ...]) -> int:
         """Measure. The memory that this takes does not count as the run's peak."""
@@ -374,6 +373,8 @@ class JoyImageBackend:
         for placed in (self._placed.dit, self._placed.encoder):
             if placed is not None:
                 placed.close()
+        if self._originals is not None:
+            self._originals.close()
         lift_bound(self.device)
         self.cache.clear()
         del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder

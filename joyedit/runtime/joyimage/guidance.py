@@ -47,7 +47,7 @@ class Guidance:
             return cond
         own = cond[self._index]
         if not self.needs_both(step):
-            assert self._difference is not None, "the first step computes both"
+            assert self._difference is not None, "the first steps compute both"
             return cond.index_copy(0, self._index, guide_along(own, self._difference, self._scale))
         if self._reuse is not None:
             self._difference = own - uncond

@@ -39,6 +39,7 @@ from joyedit.weights.load import (
     told_as_faults_of,
 )
 from joyedit.weights.locate import locate
+from joyedit.weights.quantised_files import QuantisedFiles, quantised_component
 from joyedit.weights.random import SizeName
 from joyedit.weights.wanted import Wanted
 
@@ -58,16 +59,19 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     checkpoint = open_checkpoint(locate(model))
     wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
     check(checkpoint.components, checkpoint.layout)
-    attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     loras = Loras(checkpoint.dit, config)
+    merger = loras.merger(wanted.device, partial(wanted.exact_dtype_of, "transformer"))
+    wanted.prepare(checkpoint.dit)
+    attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     beside = loras.device_bytes(DTYPES[wanted.dtype].itemsize)
     placed = place(Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae), wanted, config, beside)
     part_of = {checkpoint.dit: placed.dit, checkpoint.text_encoder: placed.encoder, checkpoint.vae: None}
     # Encoding needs what is resident of the encoder and the VAE; what passes may still arrive while it is used.
     at_once = [c for c in checkpoint.components if c.module is not checkpoint.dit and part_of[c.module] is None]
-    merger = loras.merger(wanted.device, partial(wanted.dtype_of, "transformer"))
     later = [
-        _Part(component=c, placed=part_of[c.module], merger=merger if c.module is checkpoint.dit else None)
+        _dit_part(c, wanted, placed.dit, merger)
+        if c.module is checkpoint.dit
+        else _Part(component=c, placed=part_of[c.module])
         for c in reversed(checkpoint.components)
         if c not in at_once
     ]
@@ -92,6 +96,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
             attention=attention,
             placed=replace(placed, disk_rate=min(rates, default=None)),
             loras=loras,
+            originals=next((f for part in later if isinstance(f := part.component.files, QuantisedFiles)), None),
             sigmas=() if checkpoint.folder is None else recommended(checkpoint.folder / DEFAULTS_FILE).sigmas,
         )
         return JoyImageBackend(networks, wanted, config, model=model.label, started=started, loading=loading)
@@ -108,6 +113,20 @@ class _Part:
     component: Component
     placed: PlacedNetwork | None = None
     merger: Merger | None = None
+
+
+def _dit_part(component: Component, wanted: DeviceChoice, placed: PlacedNetwork | None, merger: Merger | None) -> _Part:
+    """The DiT; weights of 8 bits are merged with LoRAs before they are quantised."""
+    if wanted.precision == "exact":
+        return _Part(component=component, placed=placed, merger=merger)
+    dtypes = partial(wanted.dtype_of, component.name), partial(wanted.exact_dtype_of, component.name)
+
+    def is_exact(name: str) -> bool:
+        return dtypes[0](name) == dtypes[1](name)
+
+    before = None if merger is None else merger.only(lambda name: not is_exact(name))
+    made = quantised_component(component, wanted.device, *dtypes, before)
+    return _Part(component=made, placed=placed, merger=None if merger is None else merger.only(is_exact))
 
 
 class _MergedOnTheWay:
@@ -147,7 +166,9 @@ def _read_ahead(part: _Part, wanted: DeviceChoice) -> float:
 def _read_again(part: _Part, reader: WeightReader, wanted: DeviceChoice, views: Mapping[str, Tensor]) -> None:
     """Read weights that the host has no room to keep. Raises CheckpointError."""
     component = part.component
-    with told_as_faults_of(component, wanted.device, partial(wanted.dtype_of, component.name)):
+    # What is quantised on the device on the way does not wait for what is computed there.
+    aside = _stream_of_its_own(wanted.device) if isinstance(component.files, QuantisedFiles) else nullcontext()
+    with told_as_faults_of(component, wanted.device, partial(wanted.dtype_of, component.name)), aside:
         reader.fill(views)
     if part.merger is not None:
         for name, view in views.items():
@@ -213,6 +234,7 @@ def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
     placed: list[PlacedModel] = []
 
     def placers(dit: DiT, encoder: TextEncoder, vae: VAE) -> random.Placers:
+        wanted.prepare(dit)
         placed.append(place(Unplaced(dit, encoder, vae), wanted, config, has_files=False))
         parts = {"transformer": placed[0].dit, "text encoder": placed[0].encoder}
         return {name: part.place for name, part in parts.items() if part is not None}

@@ -116,6 +116,16 @@ class Merger:
             torch.cuda.current_stream(self._device).synchronize()
         return made
 
+    def changes(self, name: str) -> bool:
+        """Whether a weight is changed."""
+        return name in self._changes
+
+    def only(self, wanted: Callable[[str], bool]) -> Merger:
+        """What changes the weights for whose names `wanted` holds."""
+        made = Merger({}, self._device, self._dtype_of)
+        made._changes = {name: low_rank for name, low_rank in self._changes.items() if wanted(name)}
+        return made
+
     def network(self, network: nn.Module) -> None:
         """Change a network that is loaded."""
         with torch.inference_mode(False):

@@ -15,7 +15,8 @@ import torch
 
 from joyedit.errors import first_line
 from joyedit.job.sizes import Size
-from joyedit.job.speed.settings import StepReuse
+from joyedit.job.spec import PrecisionName
+from joyedit.job.speed.settings import EXACT, Speed, StepReuse
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.protocol import OutOfMemory
 
@@ -39,15 +40,17 @@ _NO_ROOM = (
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryModel:
-    """What a batch takes beside the weights. `itemsize`: bytes of one number in the networks' dtype."""
+    """What a batch takes beside the weights. `itemsize`: bytes of one number in the networks' dtype.
+
+    With `precision` int8, sums of integers are there before they become such numbers.
+    """
 
     dit: DiTConfig
     vae: VAEConfig
     itemsize: int
-    reuse: StepReuse | None = None
-    """Step reuse keeps residuals of each branch."""
-    keeps_keys: bool = False
-    """Regions keep keys and values of each branch."""
+    precision: PrecisionName = "exact"
+    speed: Speed = EXACT
+    """What steps leave out: what stands for it is kept for each branch."""
 
     def latent_size(self, target: Size) -> Size:
         """(height, width) of a picture's latent."""
@@ -68,9 +71,13 @@ class MemoryModel:
         """The same for the denoising alone."""
         tokens = self.tokens(target)
         branch = (1 + references) * tokens + references * tokens // 4 + TEXT_TOKENS
-        kept = 0 if self.reuse is None else reuse_bytes(self.dit, tokens, branch, self.reuse, self.itemsize)
-        kept += keys_bytes(self.dit, branch, self.itemsize) if self.keeps_keys else 0
-        return denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize) + 2 * items * kept
+        sums = 2 * items * branch * self.dit.mlp_dim * (4 if self.precision == "int8" else 0)
+        kept, speed = 0, self.speed
+        if speed.reuse is not None:  # residuals of each branch
+            kept += 2 * items * reuse_bytes(self.dit, tokens, branch, speed.reuse, self.itemsize)
+        if speed.regions is not None:
+            kept += 2 * items * keys_bytes(self.dit, branch, self.itemsize)
+        return sums + kept + denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize)
 
     def decoding_bytes(self, target: Size) -> int:
         """The same for the decoding alone: pictures are decoded one by one."""

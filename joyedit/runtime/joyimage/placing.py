@@ -50,12 +50,9 @@ def plan(
     dit, encoder, vae = networks
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
-    # What steps keep does not depend on the schedule.
-    speed = speed_of_run(config, config.schedule)
-    reuse, itemsize = speed.reuse, DTYPES[wanted.dtype].itemsize
-    model = MemoryModel(
-        dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, reuse=reuse, keeps_keys=speed.regions is not None
-    )  # fmt: skip
+    itemsize = DTYPES[wanted.dtype].itemsize
+    speed = speed_of_run(config, config.schedule)  # what steps keep does not depend on the schedule
+    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, precision=wanted.precision, speed=speed)
     cache = cache_bytes(budget - sizes.total)
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     working = replace(working, kept=working.kept + beside)
@@ -71,7 +68,7 @@ def plan(
         offload=config.offload,
         reserve=RESERVE,
         may_read_later=has_files,
-        first_stays=0 if reuse is None else FIRST_BLOCKS,
+        first_stays=0 if speed.reuse is None else FIRST_BLOCKS,
     )
     return placement, budget
 
@@ -118,6 +115,7 @@ def place(
 def describe_placement(config: RunConfig, checkpoint: Checkpoint) -> str:
     """What a run would say of its placement; nothing is loaded. Raises DeviceError where nothing fits."""
     wanted = DeviceChoice.of(config, checkpoint.fp32_bytes)
+    wanted.prepare(checkpoint.dit)
     networks = Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae)
     placement, budget = plan(networks, wanted, config)
     return placement.text(budget, None if placement.is_resident else known_bus_rate(wanted.device))

@@ -192,10 +192,10 @@ class CachedSteps:
         sums = torch.stack([branches[place].cache.change(first[place]) for place in asked])  # (asked, 2)
         if self._exchange is not None:
             sums = _over_ranks(self._exchange, sums)
-        forced, limit = self._reuse.is_forced(step), self._reuse.limit(len(self._sigmas))
+        forced = self._reuse.is_forced(step)
         for place, (change, size) in zip(asked, sums.tolist(), strict=True):
             # What is not a number reuses nothing.
-            reused[place] = change < limit * size if forced is None else forced
+            reused[place] = change < self._reuse.threshold * size if forced is None else forced
         return reused
 
 

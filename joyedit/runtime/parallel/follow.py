@@ -57,6 +57,7 @@ class Facts:
     """What has to be equal in all ranks, so that they compute the same."""
 
     dtype: str
+    precision: str
     schedule: str
     attention: str
     fused: bool
@@ -68,6 +69,7 @@ class Facts:
         info = backend.info
         return cls(
             dtype=info.dtype,
+            precision=info.precision,
             schedule=info.schedule,
             attention=info.attention,
             fused=info.fused,

@@ -20,11 +20,13 @@ from typing import NamedTuple
 from joyedit.errors import ItemError
 from joyedit.job import failpoints
 from joyedit.job.data_picture import MOST_HELD, Reference, held_by
+from joyedit.job.pause import Pause
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.plan import failed
 from joyedit.job.results.resume import Decision, Resume
 from joyedit.job.sizes import Size
 from joyedit.job.spec import EditItem, FailedItem
+from joyedit.job.turns import EARLIER_FAILED
 from joyedit.runtime.pipeline.read_mask import of_mask
 from joyedit.runtime.pipeline.threads import Task, Workers
 
@@ -65,12 +67,12 @@ class Checker:
     Up to `ahead` items are checked before they are asked for; 1 where a person or a program sends items one by
     one and waits for each. `on_skip` is called for each item that is not to be edited. `admit` is called for each
     item that is, before its pictures are touched; it says whether they
-    may be touched now, and may raise ItemError.
+    may be touched now, and may raise ItemError. A `Pause` of the items comes out when nothing before it is left here.
     """
 
     def __init__(
         self,
-        items: Iterable[Entry],
+        items: Iterable[Entry | Pause],
         resume: Resume,
         workers: Workers,
         on_skip: Callable[[EditItem, Decision], None],
@@ -91,7 +93,7 @@ class Checker:
         self._at_once = 0
         self._sizes: dict[Reference, Size] = {}
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[Entry | Pause]:
         waiting: deque[tuple[list[Entry], Task[_Chunk], bool]] = deque()
         items = iter(self._items)
         fault: Exception | None = None
@@ -102,16 +104,19 @@ class Checker:
                 item = next(items, None)
             except Exception as error:  # of the source: raised after the items before it
                 fault, item = error, None
-            if item is not None:
+            pause = item if isinstance(item, Pause) else None
+            if item is not None and not isinstance(item, Pause):
                 chunk.append(item)
                 held += held_by(_inputs(item))
-            if chunk and (item is None or len(chunk) >= self._chunk or held > _HELD):
+            if chunk and (item is None or pause is not None or len(chunk) >= self._chunk or held > _HELD):
                 alone = self._is_alone(waiting)
                 waiting.append((chunk, self._workers.submit(partial(self._look_at, chunk)), alone))
                 chunk, held = [], 0
             if item is None:
                 break
-            while len(waiting) >= self._under_way:
+            if pause is not None and not waiting:
+                yield pause
+            while waiting and (pause is not None or len(waiting) >= self._under_way):
                 yield from self._found(*waiting.popleft())
         while waiting:
             yield from self._found(*waiting.popleft())
@@ -146,7 +151,8 @@ class Checker:
     def _look(self, item: Entry, known: dict[Reference, Size]) -> _Looked:
         """`known` are the sizes of pictures of the items before: items that a matrix multiplies follow each other."""
         if isinstance(item, FailedItem):
-            return _Looked("edit", {})
+            later_turn = item.item if item.code == EARLIER_FAILED else None
+            return _Looked("edit" if later_turn is None else self._resume.decide_failed(later_turn), {})
         decision = self._resume.decide(item)
         if decision != "edit":
             return _Looked(decision, {})
@@ -180,8 +186,9 @@ class Checker:
             message = ", ".join(map(str, _inputs(items[0])))
             looked = [_Looked("edit", {}, ItemError(error.code, str(error).replace("some pictures", message, 1)))]
         for item, found in zip(items, looked, strict=True):
-            if found.decision != "edit" and isinstance(item, EditItem):
-                self._on_skip(item, found.decision)
+            edited = item if isinstance(item, EditItem) else item.item
+            if found.decision != "edit" and edited is not None:
+                self._on_skip(edited, found.decision)
             elif found.fault is not None and isinstance(item, EditItem):
                 yield failed(item, found.fault.code, str(found.fault))
             else:

@@ -84,6 +84,9 @@ class Editor(Protocol):
     def finish(self) -> Iterator[Edited]:
         """No more batches come for now."""
 
+    def flush(self) -> Iterator[Edited]:
+        """Let no batch wait for others: more come only when some of them are done. Gives items as `edit` does."""
+
     def drain(self) -> None:
         """Wait for what is running."""
 
@@ -161,6 +164,10 @@ class BatchEditor:
         while self._waiting and not self._stopped():
             yield from self._denoise(self._encode())
         self.dropped = self.dropped or bool(self._waiting)
+
+    def flush(self) -> Iterator[EditedItem]:
+        """Edit the batches that still wait for others."""
+        return self.finish()
 
     def drain(self) -> None:
         """Wait until the device has finished all batches."""

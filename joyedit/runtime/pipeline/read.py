@@ -21,6 +21,7 @@ from joyedit.job.boxes import fractions_of, is_cropped
 from joyedit.job.data_picture import Reference
 from joyedit.job.fit import Fit
 from joyedit.job.hashing import HashCache
+from joyedit.job.pause import Pause
 from joyedit.job.pictures.budget import Reading, shared_budget
 from joyedit.job.pictures.decode import load_picture
 from joyedit.job.pictures.fitted import fitted
@@ -118,13 +119,14 @@ class ReadAhead:
     """A context that runs the plan and the reading in threads; iterate over it for what is ready.
 
     An error of the plan itself is raised from the iteration. The iteration ends when `stopped` says so;
-    `finished` tells whether it came to the end of the plan. Leaving the context stops the threads; one
-    that waits for standard input, or for a disk, is left to wait and does not hold up the exit.
+    `finished` tells whether it came to the end of the plan. At a pause of the plan its thread waits. Leaving the
+    context stops the threads; one that waits for standard input, or for a disk, is left to wait and does not hold up
+    the exit.
     """
 
     def __init__(
         self,
-        planned: Iterator[Batch | FailedItem],
+        planned: Iterator[Batch | FailedItem | Pause],
         read: Callable[..., ReadPicture],
         look_at_mask: Callable[[Reference, Size], ReadMask] | None = None,
         *,
@@ -144,7 +146,7 @@ class ReadAhead:
         self._planned = planned
         self._read = read
         self._look_at_mask = look_at_mask
-        self._queue: queue.Queue[FailedItem | _Reading | _Stop] = queue.Queue(maxsize=depth)
+        self._queue: queue.Queue[FailedItem | _Reading | Pause | _Stop] = queue.Queue(maxsize=depth)
         self._left = threading.Event()
         self._stopped = stopped
         self._kept: OrderedDict[_Key, Task[ReadPicture | ReadMask]] = (
@@ -164,7 +166,7 @@ class ReadAhead:
         self._left.set()
         self._workers.__exit__(kind, error, trace)
 
-    def __iter__(self) -> Iterator[FailedItem | UnreadItem | ReadyBatch]:
+    def __iter__(self) -> Iterator[FailedItem | UnreadItem | ReadyBatch | Pause]:
         while not self._stopped():
             try:
                 entry = self._queue.get(timeout=_POLL)
@@ -175,7 +177,7 @@ class ReadAhead:
                     raise entry.error
                 self.finished = True
                 return
-            if isinstance(entry, FailedItem):
+            if isinstance(entry, (FailedItem, Pause)):
                 yield entry
                 continue
             try:
@@ -189,6 +191,8 @@ class ReadAhead:
         try:
             for entry in self._planned:
                 if not self._put(self._submit(entry) if isinstance(entry, Batch) else entry):
+                    return
+                if isinstance(entry, Pause) and not self._waited(entry):
                     return
         except StoppedError:
             return
@@ -216,7 +220,14 @@ class ReadAhead:
             return partial(self._look_at_mask, path, bucket)
         return partial(self._read, path, bucket) if box is None else partial(self._read, path, bucket, box=box)
 
-    def _put(self, entry: FailedItem | _Reading | _Stop) -> bool:
+    def _waited(self, pause: Pause) -> bool:
+        """Wait until more may come; False when the run has stopped in the meantime."""
+        while not self._left.is_set() and not self._stopped():
+            if pause.wait(_POLL):
+                return True
+        return False
+
+    def _put(self, entry: FailedItem | _Reading | Pause | _Stop) -> bool:
         """Wait for room; False when the run has stopped in the meantime."""
         while not self._left.is_set():
             try:

@@ -24,6 +24,7 @@ from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.safe_open import open_own, reason_of
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, SeenMask, SizedItem
 from joyedit.job.speed.settings import BlockSteps
+from joyedit.job.turns import addresses_of
 from joyedit.printable import printable
 from joyedit.runtime.protocol import BackendInfo
 
@@ -57,16 +58,16 @@ class Recorder:
         info: BackendInfo,
         tally: Tally,
         on_result: Callable[[ItemResult, str], None],
-        speed: Mapping[str, Any] | None = None,
+        speed: Callable[[int], Mapping[str, Any]] = lambda steps: {},
     ) -> None:
-        """`speed`: what the settings of each record say of what steps leave out."""
+        """`speed`: what the settings of an item with so many steps say of what they leave out."""
         self.tally = tally
         self.info = info
         self._on_result = on_result
         self._lock = threading.Lock()
         self._failed_in_parts: set[str] = set()
         self._version = joyedit_version()
-        self._speed = dict(speed or {})
+        self._speed = speed
         self._folder = folder
         self._refuse_log()
         self.journal = Journal(folder.path, handle=folder.handle)
@@ -195,7 +196,7 @@ class Recorder:
             id=item.id,
             status="ok" if error is None else "failed",
             instruction=item.instruction,
-            inputs=tuple(address_of(one) for one in item.images),
+            inputs=addresses_of(item),
             output=item.output if error is None else None,
             bucket=None if sized is None else sized.target,
             result=None if sized is None or written is None else sized.result or sized.target,
@@ -218,6 +219,8 @@ class Recorder:
             planned_output=None if error is None else item.output,
             replaces=self.earlier.replaced(item),
             loras=tuple(os.path.abspath(lora.file) for lora in item.loras),
+            earlier=item.earlier,
+            chain=item.chain,
             columns=item.columns,
         )
 
@@ -226,9 +229,10 @@ class Recorder:
             "schedule": self.info.schedule,
             "model": self.info.model,
             "dtype": self.info.dtype,
+            **({} if self.info.precision == "exact" else {"precision": self.info.precision}),
             "attention": self.info.attention,
             "joyedit": self._version,
-            **self._speed,
+            **self._speed(item.sampling.steps),
         }
 
 

@@ -24,6 +24,7 @@ from joyedit.job.results.report import Idle, Report, StageWork, State, WorkerWor
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.sources import SourceSummary
+from joyedit.job.spec import Sampling
 from joyedit.job.speed.bundles import speed_record
 from joyedit.runtime.pipeline.clock import Busy, StageClock
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, LoadedModel
@@ -202,6 +203,7 @@ def _model(info: BackendInfo) -> dict[str, Any]:
         "layout": info.layout,
         "device": info.device,
         "dtype": info.dtype,
+        "precision": info.precision,
         "attention": info.attention,
         "schedule": info.schedule,
         "placement": info.placement,
@@ -214,7 +216,7 @@ def _model(info: BackendInfo) -> dict[str, Any]:
 
 def _speed(config: RunConfig, info: BackendInfo, steps: int | None) -> dict[str, Any] | None:
     """What steps leave out, and what is known of its loss; None where they leave out nothing."""
-    told, loss = speed_record(config, info.schedule), loss_of_run(config, steps)
+    told, loss = speed_record(config, info.schedule, steps or Sampling().steps), loss_of_run(config, steps)
     return told | ({} if loss is None else {"loss": asdict(loss)}) if told else None
 
 

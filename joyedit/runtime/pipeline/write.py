@@ -250,6 +250,7 @@ def picture_metadata(item: EditItem, info: BackendInfo, inputs: Sequence[Seen] =
         **mask,
         "schedule": info.schedule,
         "dtype": info.dtype,
+        **({} if info.precision == "exact" else {"precision": info.precision}),
         "model": local.resolve().name if os.path.exists(local) else info.model,
         "software": f"joyedit {joyedit_version()}",
     }

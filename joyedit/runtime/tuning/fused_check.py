@@ -16,15 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from joyedit.errors import DeviceError, first_line
-from joyedit.job.spec import SwitchName
+from joyedit.job.spec import PrecisionName, SwitchName
 from joyedit.models.attention import TextLengths
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
+from joyedit.models.quantised_blocks import QUANTISED, quantise_blocks
 from joyedit.models.vae import VAE
 
 TOLERANCE = {torch.bfloat16: 0.025, torch.float32: 5e-3}
 """Largest norm of the difference, relative to the norm of the plain result. It is several times what rounding causes:
 below 1% in bf16; in fp32, convolutions round to TF32."""
+
+TOLERANCE_OF_8_BITS = 0.06
+"""The same for layers of 8 bits: a rounding in front of them may make a value the next one of so few."""
 
 GRIDS = ((4, 6), (32, 32), (64, 32))
 """Rows and columns of tokens of the pictures that check the DiT: small, large enough to be joined in place, and large
@@ -42,14 +46,21 @@ class Fusion:
     note: str = ""
 
 
-def fuse(wish: SwitchName, dit: DiT, vae: VAE, device: torch.device, dtype: torch.dtype) -> Fusion:
+def fuse(
+    wish: SwitchName,
+    dit: DiT,
+    vae: VAE,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: PrecisionName = "exact",
+) -> Fusion:
     """Switch the kernels on in both networks. auto: on CUDA, if they pass the check.
 
     Raises DeviceError for "on" if they do not.
     """
     if wish == "off" or (wish == "auto" and device.type != "cuda"):
         return Fusion(on=False)
-    found = fault(dit.cfg, device, dtype)
+    found = fault(dit.cfg, device, dtype, precision)
     if found and wish == "on":
         raise DeviceError(f"--fused on: {found}; use --fused auto or off")
     if not found:
@@ -58,7 +69,7 @@ def fuse(wish: SwitchName, dit: DiT, vae: VAE, device: torch.device, dtype: torc
     return Fusion(on=not found, note=found and f"no fused kernels: {found}")
 
 
-def fault(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> str:
+def fault(cfg: DiTConfig, device: torch.device, dtype: torch.dtype, precision: PrecisionName = "exact") -> str:
     """Why the kernels cannot run a DiT with such heads on this device; empty if they pass the check."""
     if device.type != "cuda":
         return "they need a CUDA device"
@@ -67,23 +78,29 @@ def fault(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> str:
     except ImportError as error:
         return f"Triton is not installed ({error})"
     try:
-        worst = float(torch.stack([_dit_error(cfg, device, dtype), _vae_error(device, dtype)]).max())
+        errors = [_dit_error(cfg, device, dtype), _vae_error(device, dtype)]
+        worst = float(torch.stack(errors).max())
+        of_8_bits = 0.0 if precision == "exact" else float(_dit_error(cfg, device, dtype, precision))
     # Triton has no compiler for its launcher, does not support this GPU or these heads, or is another version.
     except (triton.TritonError, RuntimeError, ValueError, TypeError, OSError, subprocess.SubprocessError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return f"they do not run here ({first_line(error)})"
     # A comparison with NaN is false.
-    return "" if worst <= TOLERANCE[dtype] else f"the result differs from the plain networks by {worst:.3g}"
+    if not worst <= TOLERANCE[dtype]:
+        return f"the result differs from the plain networks by {worst:.3g}"
+    return "" if of_8_bits <= TOLERANCE_OF_8_BITS else f"with {precision} the result differs by {of_8_bits:.3g}"
 
 
 @torch.inference_mode()
-def _dit_error(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _dit_error(cfg: DiTConfig, device: torch.device, dtype: torch.dtype, precision: PrecisionName = "exact") -> Tensor:
     """Error of a DiT, for texts of two lengths, with pictures that a kernel joins and pictures that a product joins."""
     heads = {"hidden_size": 4 * cfg.head_dim, "num_heads": 4, "num_layers": 2, "mlp_ratio": 2}
     generator = torch.Generator().manual_seed(0)
     draw = partial(torch.randn, generator=generator)
     dit = _random(DiT(replace(cfg, **heads)), generator).to(device, dtype)  # type: ignore[arg-type]
+    if precision != "exact":
+        quantise_blocks(dit, *QUANTISED[precision])
     timestep = torch.full((1,), 500.0, device=device)
     txt = draw(24, 4 * cfg.head_dim).to(device, dtype)
     errors = []

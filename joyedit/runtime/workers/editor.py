@@ -117,13 +117,18 @@ class FleetEditor:
         self._wait(lambda: self._dispatch.has_room or self._stopped())
         return iter(())
 
-    def finish(self) -> Iterator[Edited]:
-        """Wait until all batches are edited, or the run is to stop."""
+    def flush(self) -> Iterator[Edited]:
+        """Let no batch wait in a worker for others."""
         with self._changed:
             self._dispatch.finishing = True
             for worker in self._dispatch.busy():
                 self._fleet.members[worker].process.send(messages.Flush())
             self._wake()
+        return iter(())
+
+    def finish(self) -> Iterator[Edited]:
+        """Wait until all batches are edited, or the run is to stop."""
+        self.flush()
         self._wait(lambda: not self._is_at_work() or self._stopped())
         return iter(())
 

@@ -34,7 +34,7 @@ def fingerprint(run: RunConfig) -> str:
 def test_nothing_is_left_out_unless_it_is_asked_for() -> None:
     assert speed_of("original") is EXACT
     assert speed_of("diffusers", reuse="off", guidance_reuse="off", level="max") is EXACT
-    assert speed_record(EXACT_CONFIG, "original") == {}
+    assert speed_record(EXACT_CONFIG, "original", 40) == {}
     assert speed_told(EXACT_CONFIG) == {}
 
 
@@ -51,6 +51,7 @@ def test_the_hash_of_what_an_exact_run_shares_has_nothing_of_speed(monkeypatch: 
     for run in (EXACT_CONFIG, config(speed="high")):
         Shared.of(Fingerprinter.for_run(run, "m", "original", "bf16"), {}, source="s", output=Path("out"))
     assert ["speed" in text for text in seen] == [False, False, False, True, False, False]
+    assert not any("precision" in text for text in seen)
 
 
 def test_each_part_and_each_figure_makes_another_fingerprint() -> None:
@@ -68,6 +69,16 @@ def test_each_part_and_each_figure_makes_another_fingerprint() -> None:
     assert len({fingerprint(run) for run in runs}) == len(runs)
 
 
+def test_an_item_of_many_steps_does_not_depend_on_what_few_take() -> None:
+    """The text of what is in force for its number of steps is part of its fingerprint, and nothing else."""
+    level = speed_of("original", level="high")
+    prints = Fingerprinter.for_run(config(speed="high"), "m", "original", "bf16")
+    few = replace(ITEM, sampling=Sampling(steps=12))
+    others = replace(prints, speed=replace(level, few=StepReuse(threshold=0.9)))
+    assert others.of(ITEM, []) == prints.of(ITEM, [])
+    assert others.of(few, []) != prints.of(few, [])
+
+
 @pytest.mark.parametrize("schedule", ["original", "diffusers"])
 def test_a_level_is_a_bundle_and_a_flag_overrides_one_part(schedule: Any) -> None:
     for level in ("high", "max"):
@@ -75,26 +86,40 @@ def test_a_level_is_a_bundle_and_a_flag_overrides_one_part(schedule: Any) -> Non
         assert bundle is not None
         assert whole.reuse is not None
         assert whole.guidance is not None
-        many, few = bundle.thresholds[schedule]
-        assert whole.reuse == StepReuse(threshold=many, few=few, order=bundle.order, most=bundle.most)
-        assert speed_of(schedule, level=level, reuse="off") == replace(whole, reuse=None)
+        assert whole.few is not None
+        assert whole.reuse == StepReuse(threshold=bundle.many[schedule], order=bundle.orders[0], most=bundle.most)
+        assert whole.few == StepReuse(threshold=bundle.few[schedule], order=bundle.orders[1], most=bundle.most)
+        assert whole.at(21) == replace(whole, few=None)
+        assert whole.at(20) == replace(whole, reuse=whole.few, few=None)
+        assert speed_of(schedule, level=level, reuse="off") == replace(whole, reuse=None, few=None)
         assert speed_of(schedule, level=level, guidance_reuse="off") == replace(whole, guidance=None)
-        assert speed_of(schedule, level=level, reuse="0.5").reuse == replace(whole.reuse, threshold=0.5, few=None)
+        assert speed_of(schedule, level=level, reuse="0.5").reuse == replace(whole.reuse, threshold=0.5)
         assert speed_of(schedule, level=level, order=2).reuse == replace(whole.reuse, order=2)
-    high, most = (speed_of(schedule, level=level).reuse for level in ("high", "max"))
-    assert high is not None
-    assert most is not None
-    assert high.limit(40) < most.limit(40)
-    assert high.limit(12) < most.limit(12)
-    assert (high.limit(21), high.limit(20)) == (high.threshold, high.few)
-    assert speed_of(schedule, reuse="auto").reuse == high
+    for steps in (12, 40):
+        high, most = (speed_of(schedule, level=level).at(steps).reuse for level in ("high", "max"))
+        assert high is not None
+        assert most is not None
+        assert high.threshold < most.threshold
+        assert speed_of(schedule, reuse="auto").at(steps).reuse == high
+    own = speed_of(schedule, reuse="0.3", order=2)
+    assert own.few is None
+    assert own.reuse == StepReuse(threshold=0.3, order=2, most=3)
 
 
 def test_guidance_as_it_is_spelled() -> None:
     assert speed_of("original", guidance_reuse="3").guidance == GuidanceReuse(every=3)
     assert speed_of("original", guidance_reuse="0.25:0.9").guidance == GuidanceReuse(low=0.25, high=0.9)
     levels = [1.0, 0.9, 0.8, 0.5, 0.2]
-    assert [GuidanceReuse(every=2).computes(step, levels) for step in range(5)] == [True, False, True, False, True]
+    assert [GuidanceReuse(every=2).computes(step, levels) for step in range(5)] == [True, True, False, True, False]
+    assert [step for step in range(40) if GuidanceReuse(every=10).computes(step, [0.5] * 40)] == [
+        0,
+        1,
+        2,
+        3,
+        13,
+        23,
+        33,
+    ]
     kept = GuidanceReuse(low=0.3, high=0.9)
     assert [kept.computes(step, levels) for step in range(5)] == [True, True, True, True, False]
 
@@ -114,7 +139,7 @@ def test_guidance_that_is_none(text: str) -> None:
 def test_what_is_told() -> None:
     run = config(speed="high", guidance_reuse="3")
     assert speed_told(run) == {"speed": "high", "guidance_reuse": "3"}
-    told = speed_record(run, "diffusers")
+    told = speed_record(run, "diffusers", 40)
     assert told["speed"] == "high"
     assert told["reuse"]["threshold"] == speed_of_run(run, "diffusers").reuse.threshold  # type: ignore[union-attr]
     assert told["guidance_reuse"] == {"every": 3, "levels": [0.0, 1.0]}

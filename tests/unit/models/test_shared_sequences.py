@@ -11,6 +11,8 @@ from torch import Tensor
 from joyedit.models.attention import BACKENDS, Spans, TextLengths
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
+from joyedit.models.quantised_blocks import quantise_blocks
+from joyedit.models.quantised_rows import FP8, INT8
 from joyedit.models.shared_sequences import SharedSequences, share
 from joyedit.models.strategies import InPlaceBlocks, PlainBlocks, Strategy
 from support.ranks import ThreadExchange, run_ranks
@@ -87,6 +89,18 @@ def test_fused_blocks_over_ranks(shape: str, large: int, monkeypatch: pytest.Mon
     network = dit()
     network.fuse_blocks()
     check(network, shape, 3)
+
+
+@pytest.mark.parametrize("dtype", [FP8, INT8])
+def test_layers_of_8_bits_over_ranks(dtype: torch.dtype) -> None:
+    """Each token has its own scale, so a rank quantises its tokens as one rank would; sums may be in another order."""
+    network = dit()
+    quantise_blocks(network, dtype)
+    items, txt, text = inputs(*SHAPES["texts of unequal lengths"])
+    mods = network.modulations(torch.tensor([500.0]))
+    expected = network.predict(items, mods, txt, text)
+    for one in run_ranks(3, lambda exchange: network.predict(items, mods, txt, text, exchange)):
+        assert (one - expected).norm() < 5e-3 * expected.norm()
 
 
 def test_ranks_exchange_once_before_the_attention_and_once_behind_it() -> None:

@@ -12,6 +12,8 @@ from joyedit.models.attention import TextLengths
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
 from joyedit.models.lora import LowRank, merge
+from joyedit.models.quantised_blocks import quantise_blocks
+from joyedit.models.quantised_rows import FP8
 from joyedit.runtime.placement.lora_layers import LoraLayers
 
 CFG = DiTConfig(hidden_size=96, num_heads=3, num_layers=3, text_dim=16, rope_dims=(8, 12, 12), mlp_ratio=2)
@@ -78,6 +80,36 @@ def test_as_merged_bit_for_bit(way: str, room: int, dtype: torch.dtype) -> None:
     assert {name: parameter.data_ptr() for name, parameter in dit.named_parameters()} == before
     assert layers.kept_bytes > 0
     assert room > 10**8 or layers.kept_bytes < room + 2**18
+
+
+@pytest.mark.parametrize("room", [0, 30_000, 10**9])
+def test_layers_of_8_bits_are_changed_before_they_are_quantised(room: int) -> None:
+    merged, dit, exact = (network(torch.float32) for _ in range(3))
+    for name, low_rank in changes(merged).items():
+        weight = merged.get_parameter(f"{name}.weight")
+        merge(weight.data, low_rank, weight.data)
+    for one in (merged, dit):
+        quantise_blocks(one, FP8)
+    plain, expected = velocity(dit), velocity(merged)
+    assert not plain.equal(expected)
+    read: list[str] = []
+
+    def read_exact(name: str) -> torch.Tensor:
+        read.append(name)
+        return exact.get_parameter(name).data.clone()
+
+    layers = LoraLayers(dit, room, read_exact)
+    before = {name: parameter.data_ptr() for name, parameter in dit.named_parameters()}
+    for _ in range(2):
+        with layers.changed("one", changes(dit)):
+            assert velocity(dit).equal(expected)
+            assert velocity(dit).equal(expected)
+        assert velocity(dit).equal(plain)
+    assert {name: parameter.data_ptr() for name, parameter in dit.named_parameters()} == before
+    assert sorted(read) == sorted(f"{name}.weight" for name in LAYERS if name.startswith("double_blocks"))
+    layers.keep_nothing()
+    with layers.changed("one", changes(dit)):
+        assert velocity(dit).equal(expected)
 
 
 def test_a_fault_in_the_middle_leaves_the_plain_weights() -> None:

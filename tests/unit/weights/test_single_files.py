@@ -157,17 +157,31 @@ def test_what_joyedit_cannot_read_is_taken_only_where_nothing_else_is(comfy: Pat
     name = "double_blocks.0.attn.img_attn_qkv"
     quantised[f"{name}.weight"] = quantised[f"{name}.weight"].to(torch.int8)
     quantised[f"{name}.weight_scale"] = torch.ones(len(quantised[f"{name}.weight"]), 1)
-    mark = json.dumps({"format": "int8_tensorwise"}).encode()
+    mark = json.dumps({"format": "convrot_w4a4"}).encode()
     quantised[f"{name}.comfy_quant"] = torch.tensor(list(mark), dtype=torch.uint8)
-    save(comfy / "diffusion_models" / "joyai_image_edit_int8_convrot.safetensors", quantised)
+    save(comfy / "diffusion_models" / "joyai_image_edit_int4_convrot.safetensors", quantised)
     assert opened(comfy).layout == "single files"
     (comfy / DIT_FILE).unlink()
     (line,) = refused(comfy)
     assert line == (
-        f"CKPT/diffusion_models/joyai_image_edit_int8_convrot.safetensors: {name}.comfy_quant is quantised as"
-        " int8_tensorwise; joyedit reads weights in bf16, fp16, fp32, GGUF, and fp8 with one scale for a tensor:"
-        " get such a file"
+        f"CKPT/diffusion_models/joyai_image_edit_int4_convrot.safetensors: {name}.comfy_quant is quantised as"
+        " convrot_w4a4; joyedit reads weights in bf16, fp16, fp32, GGUF, and fp8 or int8 with one scale for a tensor or"
+        " for each output channel: get such a file"
     )
+
+
+def test_a_file_of_whole_numbers(comfy: Path, plain_checkpoint: Path) -> None:
+    state = state_of(plain_checkpoint, DIT)
+    name = "double_blocks.0.attn.img_attn_qkv"
+    weight = state[f"{name}.weight"].float()
+    scale = weight.abs().amax(1, keepdim=True) / 127
+    state[f"{name}.weight"], state[f"{name}.weight_scale"] = (weight / scale).round().to(torch.int8), scale
+    mark = json.dumps({"format": "int8_tensorwise"}).encode()
+    state[f"{name}.comfy_quant"] = torch.tensor(list(mark), dtype=torch.uint8)
+    (comfy / DIT_FILE).unlink()
+    save(comfy / "diffusion_models" / "joyai_image_edit_int8.safetensors", state)
+    checkpoint = opened(comfy)
+    check(checkpoint.components, checkpoint.layout)
 
 
 @pytest.mark.parametrize("with_files", [False, True])

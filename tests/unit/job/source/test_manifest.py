@@ -321,8 +321,8 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     (
         {"qqqqqq": 3},
         "unknown key 'qqqqqq' (valid: image, images, instruction, id, negative_prompt, seed, steps, guidance_scale, "
-        "basesize, width, height, size, fit, output, lora, box, mask, seeds, sweep, prompt, edit_prompt, file_name, "
-        "input_image, source; "
+        "basesize, width, height, size, fit, output, lora, box, mask, seeds, sweep, turns, prompt, edit_prompt, "
+        "file_name, input_image, source; "
         "or --map KEY=qqqqqq, or --ignore-columns qqqqqq)",
     ),
     ({"prompt": "x"}, "'instruction' and 'prompt' mean the same key (keep one of them)"),

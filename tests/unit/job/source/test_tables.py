@@ -268,7 +268,7 @@ def test_all_columns_are_ignored_or_kept(write: Any) -> None:
 def test_an_unknown_column_is_one_message() -> None:
     header = "image,instruction,category,edit prompt\n"
     known = "(valid: image, images, instruction, id, negative_prompt, seed, steps, guidance_scale, basesize, "
-    known += "width, height, size, fit, output, lora, box, mask, seeds, sweep, prompt, edit_prompt, file_name, "
+    known += "width, height, size, fit, output, lora, box, mask, seeds, sweep, turns, prompt, edit_prompt, file_name, "
     known += "input_image, "
     known += "source; "
     assert refused(manifest(header + "a.png,x,1,2\n" * 300)) == [

@@ -133,6 +133,9 @@ class Items:
     def shared(self) -> dict[str, Any]:
         return {}
 
+    def referred(self) -> tuple[str, ...]:
+        return ()
+
     def shard_counts(self) -> None:
         return None
 
