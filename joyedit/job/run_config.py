@@ -43,8 +43,8 @@ class RunConfig:
     `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where items differ,
     `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards, where the run edits
     one shard into `output`; what has finished records there is done. `random` stands for networks of a size with random
-    weights, in place of a model: that is for measuring. `speed` says what steps leave out; `reuse`, `reuse_order` and
-    `guidance_reuse` say it for single parts, spelled as on the command line (None: as `speed` has it).
+    weights, in place of a model: that is for measuring. `speed` says what steps leave out; `reuse`, `reuse_order`,
+    `guidance_reuse` and `regions` say it for single parts, spelled as on the command line (None: as `speed` has it).
     """
 
     output: Path
@@ -68,6 +68,7 @@ class RunConfig:
     reuse: str | None = None
     reuse_order: int | None = None
     guidance_reuse: str | None = None
+    regions: str | None = None
     format: FormatName = "png"
     quality: int | None = None
     metadata: MetadataName = "keep"

@@ -168,6 +168,11 @@ class RunOptions:
         help="Compute the branch without the instruction only every N steps, or at noise levels from LOW to HIGH (0 to "
         "1), and keep its difference meanwhile. [default: as --speed says]",
     )  # fmt: skip
+    regions: str | None = option(
+        None, "--regions", metavar="auto|off|LEVEL",
+        help="Compute what is edited, and take the rest from the picture: patches whose prediction lies within LEVEL "
+        "of it, 0 to 2; auto is the calibrated level. [default: as --speed says]",
+    )  # fmt: skip
     shard: str | None = option(
         None, "--shard", metavar="I/N|auto",
         help="Edit only the shard I of N, into a folder of its own below DIR (see joyedit merge); auto takes I and N "

@@ -88,8 +88,8 @@ class JoyImageBackend:
         self.speed = speed_of_run(config, self.schedule)
         self.conditioner = networks.conditioner
         itemsize = DTYPES[wanted.dtype].itemsize
-        dit, vae, reuse = networks.dit.cfg, networks.vae.cfg, self.speed.reuse
-        self.memory = MemoryModel(dit=dit, vae=vae, itemsize=itemsize, precision=wanted.precision, reuse=reuse)
+        dit, vae = networks.dit.cfg, networks.vae.cfg
+        self.memory = MemoryModel(dit=dit, vae=vae, itemsize=itemsize, precision=wanted.precision, speed=self.speed)
         self._weights = self.placement.weights
         self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
         self._encoder = BatchEncoder(

@@ -79,7 +79,7 @@ def operations_of(encoded: Encoded, dit: DiT, vae: VAEConfig) -> Mapping[DeviceS
     target, *references = (dit.grid(latent) for latent in (given.noise, *given.references))
     tokens = [rows * columns for rows, columns in (target, *references)]
     ran = BlockSteps.total(encoded.work)
-    share = ran.computed / ran.all if ran.all else 1  # branches differ by few text tokens only
+    share = ran.share_of_tokens * ran.computed / ran.all if ran.all else 1  # branches differ by few text tokens only
     height, width = (side * vae.spatial_factor for side in given.noise.shape[-2:])
     return {
         "encode": encoded.operations,

@@ -59,8 +59,8 @@ def plan(
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
     itemsize = DTYPES[wanted.dtype].itemsize
-    reuse = speed_of_run(config, config.schedule).reuse  # which residuals it keeps does not depend on the schedule
-    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, precision=wanted.precision, reuse=reuse)
+    speed = speed_of_run(config, config.schedule)  # what steps keep does not depend on the schedule
+    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, precision=wanted.precision, speed=speed)
     cache = cache_bytes(budget - sizes.total)
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     working = replace(working, kept=working.kept + beside)
@@ -76,7 +76,7 @@ def plan(
         offload=config.offload,
         reserve=RESERVE,
         may_read_later=has_files,
-        first_stays=0 if reuse is None else FIRST_BLOCKS,
+        first_stays=0 if speed.reuse is None else FIRST_BLOCKS,
     )
     return placement, budget
 

@@ -32,7 +32,7 @@ from joyedit.job.results.resume import earlier_picture
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.spec import EditItem, Seen, SeenMask
-from joyedit.job.speed.bundles import speed_told
+from joyedit.job.speed.bundles import regions_note, speed_told
 from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
@@ -138,7 +138,8 @@ class PictureEncoder:
                 notes, drift = result.notes + more, result.drift
         except OSError as error:
             raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
-        return file.getbuffer(), notes, drift
+        regions = regions_note(self._config, ready.sized.target, ready.sized.references)
+        return file.getbuffer(), notes if regions is None else (*notes, regions), drift
 
     def _of_run(self, form: str, result: Result) -> dict[str, str]:
         """What a picture says about how its file was made."""
