@@ -6,6 +6,7 @@ were merged: what is finished there is done. Another process may write there; no
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from joyedit.errors import OutputError, os_reason
 from joyedit.job.hashing import HashCache
-from joyedit.job.own_files import RESULTS
+from joyedit.job.own_files import RESULTS, UNFINISHED
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal, has_records
 from joyedit.job.results.output_folder import OutputFolder
@@ -48,18 +49,26 @@ class MergedRecords:
         self._tree = tree
         self._journal: Journal | None = None
         if has_records(tree):
-            try:
-                self._journal = copied_journal(tree)
-            except OSError as error:
-                raise OutputError(f"cannot read {tree / RESULTS}: {os_reason(error)}") from error
+            self._journal = self._copied()
 
     def suspects(self) -> Mapping[str, Suspect]:
         """Items that were in work when the process of a merged shard died, and have no record in that folder."""
-        if self._journal is None:
+        if not os.path.lexists(self._tree / UNFINISHED):
             return {}
-        with closing(OutputFolder(self._tree)) as folder:
-            folder.prepare()
-            return Unfinished(folder, self._journal).before
+        journal = self._journal or self._copied()  # a shard may have died before its first record
+        try:
+            with closing(OutputFolder(self._tree)) as folder:
+                folder.prepare()
+                return Unfinished(folder, journal).before
+        finally:
+            if journal is not self._journal:
+                journal.close()
+
+    def _copied(self) -> Journal:
+        try:
+            return copied_journal(self._tree)
+        except OSError as error:
+            raise OutputError(f"cannot read {self._tree / RESULTS}: {os_reason(error)}") from error
 
     def resume(
         self,
