@@ -25,6 +25,9 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     Where lines of the manifest say something else, the text says how many, and between which values.
     """
     rows = []
+    if request.config.precision != "exact":
+        told = f"{request.config.precision} in the DiT's products: pictures differ a little from exact ones"
+        rows.append(("precision", told))
     shard = request.source.shard_counts()
     if shard is not None:
         rows.append(("shard", shard_text(shard)))
