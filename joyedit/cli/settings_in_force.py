@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from joyedit.job.boxes import box_text
 from joyedit.job.results.report import shard_text
+from joyedit.job.source.dataset_source import DatasetSource
 from joyedit.job.source.line_settings import EDITS, OwnValues
 from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.matrix import SWEPT
@@ -17,6 +18,7 @@ _SHOWN = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "siz
 _WORDS = ("size", "fit")
 _TEXT = 100
 """The most characters of a text that are shown."""
+_TOLD = 300
 
 
 def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
@@ -28,6 +30,8 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     if request.config.precision != "exact":
         told = f"{request.config.precision} in the DiT's products: pictures differ a little from exact ones"
         rows.append(("precision", told))
+    if isinstance(request.source, DatasetSource):
+        rows.append(("dataset", brief(request.source.told, _TOLD)))
     shard = request.source.shard_counts()
     if shard is not None:
         rows.append(("shard", shard_text(shard)))

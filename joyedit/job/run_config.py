@@ -34,10 +34,11 @@ class RunConfig:
     come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
     `expected_items` is how many there are; `expected_guidance` is False where guidance is off for all of them. The
     work is shared by `workers` devices, each with a process of its own; 1 is this process alone. `parallel` is what
-    they do. `host_memory` bounds the bytes of the machine's memory that weights may wait in; None stands for all
-    that is free. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where
-    items differ, `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards,
-    where the run edits one shard into `output`; what has finished records there is done.
+    they do. The `engine` ray does the work on the machines of a Ray cluster. `host_memory` bounds the bytes of the
+    machine's memory that weights may wait in; None stands for all that is free. `merged_loras` become part of the DiT's
+    weights when it is loaded: all items have these. Where items differ, `lora_sets` are the sets that are known at the
+    start. `tree` is the output folder of all shards, where the run edits one shard into `output`; what has finished
+    records there is done.
     """
 
     output: Path
@@ -76,6 +77,7 @@ class RunConfig:
     expected_guidance: bool = True
     workers: int = 1
     parallel: Literal["auto", "data", "guidance", "sequence"] = "auto"
+    engine: Literal["local", "ray"] = "local"
     host_memory: int | None = None
     merged_loras: tuple[Lora, ...] = ()
     lora_sets: tuple[tuple[Lora, ...], ...] = ()

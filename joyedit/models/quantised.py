@@ -15,6 +15,8 @@ from joyedit.models.quantised_rows import INT8, Quantised, Rows, quantise, quant
 
 FAST_SUMS = True
 """Sum products of fp8 in the tensor cores alone, which is faster than adding to fp32 now and then."""
+FAST_ROWS = 128
+"""Of fewer rows the sums go to fp32: cuBLAS has no fast kernel for few rows and many channels."""
 FEWEST_ROWS = 17
 """torch's product of integers on CUDA takes no fewer rows."""
 
@@ -39,9 +41,10 @@ def product(x: Quantised, weight: Quantised, bias: Tensor | None, dtype: torch.d
 def _float8(x: Quantised, weight: Quantised, bias: Tensor | None, out: Tensor | None) -> Tensor:
     scales = _aligned(x.scales.contiguous()), _aligned(weight.scales).t()
     given = (x.values.contiguous(), weight.values.t(), *scales, bias)
+    fast = FAST_SUMS and len(x.values) >= FAST_ROWS
     if out is None:
-        return torch._scaled_mm(*given, out_dtype=torch.bfloat16, use_fast_accum=FAST_SUMS)
-    torch.ops.aten._scaled_mm.out(*given, out_dtype=torch.bfloat16, use_fast_accum=FAST_SUMS, out=out)
+        return torch._scaled_mm(*given, out_dtype=torch.bfloat16, use_fast_accum=fast)
+    torch.ops.aten._scaled_mm.out(*given, out_dtype=torch.bfloat16, use_fast_accum=fast, out=out)
     return out
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from joyedit.job.sizes import FitName
+from joyedit.job.source.layouts.choice import LayoutName
 from joyedit.job.spec import (
     AttentionName,
     FormatName,
@@ -22,6 +23,7 @@ from joyedit.runtime.parallel.layout import ParallelName
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
+EngineName = Literal["local", "ray"]
 JsonName = Literal["new", "all"]
 
 
@@ -109,6 +111,11 @@ class RunOptions:
         help="How several GPUs share the work: data (each its own items), guidance or sequence (they make each picture "
         "together); auto is data unless there are fewer items than GPUs.",
     )  # fmt: skip
+    engine: EngineName = option(
+        "local", "--engine",
+        help="What runs the work: local is this machine; ray is a Ray cluster, with --gpus of its GPUs (all of them by "
+        "default; needs joyedit[ray]).",
+    )  # fmt: skip
     dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on a GPU, fp32 on the CPU.")
     precision: PrecisionName = option(
         "exact", "--precision",
@@ -177,9 +184,24 @@ class RunOptions:
         help="With a picture of joyedit as SOURCE: the picture that it was made of, if that lies elsewhere now; may be "
         "repeated.",
     )  # fmt: skip
+    layout: LayoutName = option(
+        "auto", "--layout",
+        help="Layout of a dataset: a file format or a benchmark; auto looks at the files, and manifest and folder read "
+        "SOURCE as no dataset.",
+    )  # fmt: skip
+    split: str | None = option(None, "--split", metavar="NAME|all", help="The split of a dataset, such as train.")
+    where: tuple[str, ...] = option(
+        (), "--where", metavar="COLUMN=VALUE",
+        help="Only rows of a dataset with this value, for example instruction_language=en; may be repeated.",
+    )  # fmt: skip
+    image_root: str | None = option(
+        None, "--image-root", metavar="DIR",
+        help="The folder that a dataset's paths of pictures are relative to. [default: that of the dataset]",
+        show_default=False,
+    )  # fmt: skip
     map: tuple[str, ...] = option(
         (), "--map", metavar="KEY=COLUMN",
-        help="Read a column of the manifest as this key, for example image=source_img; may be repeated.",
+        help="Read a column of the manifest or dataset as this key, for example image=source_img; may be repeated.",
     )  # fmt: skip
     ignore_columns: tuple[str, ...] = option(
         (), "--ignore-columns", metavar="NAMES|all",

@@ -56,7 +56,7 @@ def test_the_dry_run_knows_sizes(joyedit: Command, pictures: Path) -> None:
     ended = joyedit("run", "m.jsonl", *FAKE, "-n")
     assert ended.code == 0, ended.err
     assert "items 5, batches 5, failed 0" in ended.out
-    assert "'two', seed 42, from edited/m-turn1.png (64 x 48)" in ended.out
+    assert "'two', 64 x 48, seed 42, from edited/m-turn1.png (64 x 48" in ended.out
     assert ended.out.index("from edited/a.png") < ended.out.index("from edited/b.png")
     joyedit("run", "m.jsonl", *FAKE)
     assert "items 5, done 5, left 0, batches 0" in joyedit("run", "m.jsonl", *FAKE, "-n").out

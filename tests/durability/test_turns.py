@@ -15,8 +15,8 @@ from joyedit.job.results.records import error_code
 from support.figures import EXHAUSTIVE, FIGURES, SOAK
 
 KILLED = -signal.SIGKILL
-EVERY = 1 if EXHAUSTIVE else 9
-RUNS = 10 * SOAK if EXHAUSTIVE else 3
+EVERY = 1 if EXHAUSTIVE else 17
+RUNS = 10 * SOAK if EXHAUSTIVE else 1
 
 
 @pytest.fixture

@@ -13,6 +13,12 @@ from joyedit.cli.main import main
 STEPS = ("-m", "nano", "--steps", "2", "--no-page", "-q")
 
 
+def run(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", *arguments])
+    assert ended.value.code == 0
+
+
 def pixels(path: str) -> bytes:
     with Image.open(path) as picture:
         return picture.tobytes()
@@ -29,11 +35,11 @@ def test_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -
         {"image": "@m-turn2", "id": "last", "instruction": "Make the square green.", "seed": 5},
     ]
     Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert main(["run", "m.jsonl", *STEPS, "--format", format, "-o", "out"]) == 0
+    run("m.jsonl", *STEPS, "--format", format, "-o", "out")
     one, two = f"one.{format}", f"two.{format}"
-    assert main(["run", "a.png", "-p", "Make the square blue.", *STEPS, "-o", one]) == 0
+    run("a.png", "-p", "Make the square blue.", *STEPS, "-o", one)
     assert pixels(one) == pixels(f"out/m-turn1.{format}")
-    assert main(["run", one, "-p", "Make the background grey.", *STEPS, "-o", two]) == 0
+    run(one, "-p", "Make the background grey.", *STEPS, "-o", two)
     assert pixels(two) == pixels(f"out/m-turn2.{format}")
-    assert main(["run", two, "-p", "Make the square green.", *STEPS, "--seed", "5", "-o", f"three.{format}"]) == 0
+    run(two, "-p", "Make the square green.", *STEPS, "--seed", "5", "-o", f"three.{format}")
     assert pixels(f"three.{format}") == pixels(f"out/last.{format}")

@@ -42,10 +42,12 @@ class Names(NamedTuple):
 class ItemNames:
     """Gives names to records in order. `uses` are what a first pass over the source found."""
 
-    def __init__(self, options: SourceOptions, base: str | None, tree: OutputTree, uses: Uses | None) -> None:
+    def __init__(
+        self, options: SourceOptions, base: str | None, tree: OutputTree, uses: Uses | None, *, has_keys: bool = False
+    ) -> None:
         self._extensions = endings_of(options.format)
         self._format = options.format
-        self._taken = TakenNames(default_ending(options.format, None), tree.place)
+        self._taken = TakenNames(default_ending(options.format, None), tree.place, is_compact=has_keys)
         if uses is not None:
             self._taken.reserve(uses.given_ids, uses.given_outputs)
         self._default_ids = DefaultIds(PictureIds(base), uses)
@@ -78,7 +80,7 @@ class ItemNames:
         problems: list[Problem],
     ) -> Names:
         """The names of a line; what is wrong with them is added to `problems`."""
-        ending = default_ending(self._format, pictures[-1].path if pictures else None)
+        ending = default_ending(self._format, pictures[-1].file_name if pictures else None)
         self._taken.extension = self.outputs.extension = ending
         for found in pictures:
             if found.names_in_output:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from joyedit.errors import Problem
+from joyedit.job.source.hashed_names import HashedNames, NameTable
 from joyedit.job.source.names import fold
 from joyedit.job.source.problems import shown
 
@@ -17,16 +18,21 @@ class TakenNames:
 
     `extension` is the ending of outputs that are made from ids; whoever gives items different ones sets it before each.
     `place` gives the name under which an output
-    really lies, where a part of its own name is a link. A million items take about 350 MB here.
+    really lies, where a part of its own name is a link. A million items take about 350 MB here; a tenth of it where
+    `is_compact`: then only the hashes of names are kept.
     """
 
-    def __init__(self, extension: str, place: Callable[[str], str] = lambda name: name) -> None:
+    def __init__(
+        self, extension: str, place: Callable[[str], str] = lambda name: name, *, is_compact: bool = False
+    ) -> None:
         self.extension = extension
         self._place = place
-        self._ids: dict[str, int] = {}
+        self._ids: NameTable = HashedNames() if is_compact else {}
         self._cells: dict[str, int] = {}  # the ids of items that a matrix multiplies
         self._line_cells: dict[str, int] = {}  # those of lines with a matrix of their own, beside lines without
-        self._outputs: dict[str, int] = {}  # these and the next two are folded: case does not count
+        self._outputs: NameTable = (
+            HashedNames() if is_compact else {}
+        )  # these and the next two are folded: case does not count
         self._inputs: set[str] = set()
         self._folders: dict[str, int] = {}
         self._counts: dict[str, int] = {}
@@ -129,7 +135,7 @@ class TakenNames:
         return None
 
 
-def _take(table: dict[str, int], name: str, number: int, what: str = "") -> Problem | None:
+def _take(table: NameTable, name: str, number: int, what: str = "") -> Problem | None:
     """Takes the id `name` in `table`, or says which line has it; `what` says more of the id."""
     taken = table.get(name)
     if taken is not None:

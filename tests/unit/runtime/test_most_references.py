@@ -50,7 +50,9 @@ def test_a_line_is_refused_before_loading(
     lines = [{"image": "a.png", "instruction": "x", "id": "one"}, {"images": [], "instruction": "x", "id": "none"}]
     lines.append({"images": ["a.png"] * pictures, "instruction": "x", "id": "several"})
     Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert main(["run", "m.jsonl", "-m", "model", "-n"]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "m.jsonl", "-m", "model", "-n"])
+    assert ended.value.code == 2
     error = capsys.readouterr().err
     assert f"m.jsonl:3: this item has {told}" in error
     assert error.count("m.jsonl:") == 1
