@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit", "box")
 PATHS = ("dit", "encoder", "vae", "tokenizer")
-SPEED = ("speed", "reuse", "reuse_order", "guidance_reuse")
+SPEED = ("speed", "reuse", "reuse_order", "guidance_reuse", "regions")
 LOADING = (
     *PATHS,
     "lora",
@@ -57,7 +57,7 @@ LOADING = (
     *SPEED,
 )
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "no_page", "quiet", "verbose"}
-_SPEED_AS_TEXT = ("reuse", "guidance_reuse")
+_SPEED_AS_TEXT = ("reuse", "guidance_reuse", "regions")
 _AS_TEXT = ("batch_size", "memory", "max_duration", "read_timeout", *_SPEED_AS_TEXT)
 
 
@@ -116,9 +116,9 @@ def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Editor:
     given.
 
     `options`: any of dit, encoder, vae and tokenizer (paths), device, dtype, attention, compile, fused, memory,
-    offload, schedule, speed, reuse, reuse_order and guidance_reuse, with the values of the flags of those names.
-    `lora`: a path, `{"file": path, "scale": number}`, or a list of these. Raises CheckpointError, DeviceError or
-    UsageError.
+    offload, schedule, speed, reuse, reuse_order, guidance_reuse and regions, with the values of the flags of those
+    names. `lora`: a path, `{"file": path, "scale": number}`, or a list of these. Raises CheckpointError, DeviceError
+    or UsageError.
     """
     _refuse_unknown(options, LOADING)
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from joyedit.models.attention import AttentionFn, TextLengths, sdpa_attention
 from joyedit.models.blocks import ConditionEmbedder, DoubleBlock, layer_norm
 from joyedit.models.config import DiTConfig
+from joyedit.models.region_blocks import KeptKeys, RegionBlocks
 from joyedit.models.rope import TokenGrid, rope_table
 from joyedit.models.shared_sequences import Exchange, SharedSequences
 from joyedit.models.strategies import (
@@ -47,7 +48,8 @@ class BlockPass:
     """One forward on its way through the blocks: both streams as the blocks so far left them, and how to go on.
 
     `img` (B, S, M) and packed `txt` (T, M); behind the last block only the first `target` image tokens are there.
-    With an exchange, S, T and `target` count the tokens of this rank (`shared`).
+    With an exchange, S, T and `target` count the tokens of this rank (`shared`). Where only some of the target's
+    tokens run, S and `target` count these, and `places` (S,) says which of the target they are.
     """
 
     img: Tensor
@@ -56,6 +58,7 @@ class BlockPass:
     grid: TokenGrid
     run: RunBlock
     shared: SharedSequences | None = None
+    places: Tensor | None = None
 
     @property
     def target_tokens(self) -> Tensor:
@@ -181,8 +184,11 @@ class DiT(nn.Module):
         txt: Tensor,
         text: TextLengths,
         exchange: Exchange | None = None,
+        keep: KeptKeys | None = None,
     ) -> BlockPass:
-        """What `predict` does before the blocks, given the same."""
+        """What `predict` does before the blocks, given the same. `keep` gets keys and values of all blocks on the way:
+        of one sample, without an exchange.
+        """
         if len(text.lengths) != items[0].shape[0] or text.total != txt.shape[0]:
             raise ValueError(
                 f"{len(text.lengths)} texts of {text.total} tokens given for {items[0].shape[0]} samples"
@@ -191,6 +197,8 @@ class DiT(nn.Module):
         grids = [self.grid(item) for item in items]
         patches = [self.patchify(item.to(self.dtype)) for item in items]
         target, pe, attend = patches[0].shape[1], self.position_table(grids, txt.device), self.attend
+        if keep is not None:
+            attend = keep.around(attend)
         shared = None if exchange is None else SharedSequences(exchange, [part.shape[1] for part in patches], text)
         if shared is None:
             img = by_sample(self.img_in, torch.cat(patches, dim=1))  # (B, S, M)
@@ -206,6 +214,25 @@ class DiT(nn.Module):
             blocks=self.blocks(),
         )
         return BlockPass(img=img, txt=txt, target=target, grid=grids[0], run=self.strategy(forward), shared=shared)
+
+    def begin_region(self, items: Sequence[Tensor], mods: Tensor, kept: KeptKeys, places: Tensor) -> BlockPass:
+        """What `begin` does where only the target's tokens at `places` (K,) run; all others are as `kept` has them.
+
+        `items`: as in `begin`, of one sample. `mods`: (1, L, 2, 6, M).
+        """
+        grids = [self.grid(item) for item in items]
+        cos, sin = self.position_table(grids, places.device)
+        patches = self.patchify(items[0].to(self.dtype)).index_select(1, places)
+        forward = ForwardPass(
+            attend=self.attend,
+            text=TextLengths.of([0]),
+            pe=(cos[places], sin[places]),
+            img_mods=mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3),  # (L, 6, 1, 1, M)
+            txt_mods=self._text_mods(mods, TextLengths.of([0])),
+        )
+        img = by_sample(self.img_in, patches)  # (1, K, M)
+        run = RegionBlocks(forward, kept, places)
+        return BlockPass(img=img, txt=img[0, :0], target=len(places), grid=grids[0], run=run, places=places)
 
     def run_blocks(self, passes: Sequence[BlockPass], layers: range) -> None:
         """Take forwards through some blocks in a row, each block for all of them; without forwards, nothing is done."""
@@ -223,6 +250,10 @@ class DiT(nn.Module):
     def velocity(self, running: BlockPass, tokens: Tensor) -> Tensor:
         """What `predict` does behind the blocks. `tokens`: the target's part of the image stream, (B, target, M)."""
         patches = by_sample(self.proj_out, layer_norm(tokens))
+        if running.places is not None:  # what did not run has none
+            rows, columns = running.grid
+            whole = patches.new_zeros(1, rows * columns, patches.shape[2])
+            patches = whole.index_copy_(1, running.places, patches)
         return self.unpatchify(patches if running.shared is None else running.shared.gather(patches), running.grid)
 
     def _text_mods(self, mods: Tensor, text: TextLengths) -> Tensor:

@@ -24,6 +24,7 @@ from joyedit.runtime.parallel.layout import ParallelName
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
+EngineName = Literal["local", "ray"]
 JsonName = Literal["new", "all"]
 
 
@@ -111,6 +112,11 @@ class RunOptions:
         help="How several GPUs share the work: data (each its own items), guidance or sequence (they make each picture "
         "together); auto is data unless there are fewer items than GPUs.",
     )  # fmt: skip
+    engine: EngineName = option(
+        "local", "--engine",
+        help="What runs the work: local is this machine; ray is a Ray cluster, with --gpus of its GPUs (all of them by "
+        "default; needs joyedit[ray]).",
+    )  # fmt: skip
     dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on a GPU, fp32 on the CPU.")
     precision: PrecisionName = option(
         "exact", "--precision",
@@ -161,6 +167,11 @@ class RunOptions:
         None, "--guidance-reuse", metavar="off|N|LOW:HIGH",
         help="Compute the branch without the instruction only every N steps, or at noise levels from LOW to HIGH (0 to "
         "1), and keep its difference meanwhile. [default: as --speed says]",
+    )  # fmt: skip
+    regions: str | None = option(
+        None, "--regions", metavar="auto|off|LEVEL",
+        help="Compute what is edited, and take the rest from the picture: patches whose prediction lies within LEVEL "
+        "of it, 0 to 2; auto is the calibrated level. [default: as --speed says]",
     )  # fmt: skip
     shard: str | None = option(
         None, "--shard", metavar="I/N|auto",

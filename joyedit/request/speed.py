@@ -9,14 +9,15 @@ from joyedit.options import RunOptions
 
 
 def speed_faults(options: RunOptions) -> list[str]:
-    """What is wrong with `--reuse`, `--reuse-order` and `--guidance-reuse`. Of wrong types `faults_of` tells."""
-    texts = (options.reuse, options.guidance_reuse)
+    """What is wrong with the flags of single parts. Of wrong types `faults_of` tells."""
+    texts = (options.reuse, options.guidance_reuse, options.regions)
     if options.speed not in BUNDLES or not all(text is None or isinstance(text, str) for text in texts):
         return []
     faults = []
-    for reuse, guidance_reuse in ((options.reuse, None), (None, options.guidance_reuse)):
+    for number in range(len(texts)):  # one by one, to tell of each
+        reuse, guidance_reuse, regions = (text if place == number else None for place, text in enumerate(texts))
         try:
-            speed_of("diffusers", reuse=reuse, guidance_reuse=guidance_reuse)
+            speed_of("diffusers", reuse=reuse, guidance_reuse=guidance_reuse, regions=regions)
         except UsageError as error:
             faults.append(str(error))
     if options.reuse_order is not None and options.reuse == OFF:

@@ -127,8 +127,10 @@ def _sums(shards: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _computed(tables: Iterable[object]) -> dict[str, Any] | None:
     """What ran of the steps in all shards; None where nothing was left out."""
-    names = ("block_steps", "reused", "unguided")
-    counts = [_numbers(table.get(name) for name in names) for table in tables if isinstance(table, dict)]
+    names = ("block_steps", "reused", "unguided", "tokens", "tokens_left_out")
+    # Those of tokens stand only in the reports of runs with regions.
+    absent = {"tokens": 0, "tokens_left_out": 0}
+    counts = [_numbers((absent | table).get(name) for name in names) for table in tables if isinstance(table, dict)]
     known = [BlockSteps(*map(int, one)) for one in counts if len(one) == len(names)]
     return BlockSteps.total(known).as_record() if known else None
 

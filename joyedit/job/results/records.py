@@ -17,14 +17,15 @@ A record is one JSON object on one line:
                   reference, and zoom; only where both have enough in common
     computed      where steps left something out: the share of the DiT's blocks that ran for the item over all steps
                   and branches, how many that were (block_steps), and how many were left out because a step was
-                  reused (reused) or guidance was (unguided)
+                  reused (reused) or guidance was (unguided); with regions also how many tokens went through the blocks
+                  that ran, counted for each block (tokens), how many did not (tokens_left_out), and share_of_tokens
     mask          where there is one: its path, as in inputs; of a finished picture also share, the part that may
                   change (0 to 1), and seen, as in inputs_seen
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
                   or null), size and fit (as asked for), schedule, model, dtype, attention, joyedit (its version);
                   lora where the item has some: file (its name), sha256 and scale of each; box where one is drawn;
-                  mask (its name) where there is one; speed, and reuse (threshold, order, most) and
-                  guidance_reuse (every, levels) where steps leave out something;
+                  mask (its name) where there is one; speed, and reuse (threshold, order, most), guidance_reuse (every,
+                  levels) and regions (level, first, every, margin) where steps leave out something;
                   empty for a line of the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write
     notes         unusual steps that the pictures needed, as texts

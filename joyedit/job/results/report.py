@@ -304,7 +304,8 @@ def _steady(steady: Mapping[str, Any]) -> str:
 
 def _computed(counts: Mapping[str, Any]) -> str:
     left_out = f"{counts['reused']:,} were reused, {counts['unguided']:,} were of a branch whose guidance was kept"
-    return f"{counts['share']:.1%} of the DiT's blocks: {counts['block_steps']:,} ran, {left_out}"
+    told = f"{counts['share']:.1%} of the DiT's blocks: {counts['block_steps']:,} ran, {left_out}"
+    return told + (f"; {counts['share_of_tokens']:.1%} of their tokens" if "share_of_tokens" in counts else "")
 
 
 def _bytes(count: int) -> str:

@@ -6,15 +6,17 @@ A part that comes later, such as a number format or the regions of a picture, ge
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from joyedit.job.run_config import RunConfig
+from joyedit.job.sizes import Size
 from joyedit.job.spec import ScheduleKind, SpeedName
-from joyedit.job.speed.options import AUTO, OFF, guidance_of, threshold_of
-from joyedit.job.speed.settings import EXACT, Speed, StepReuse
+from joyedit.job.speed.options import AUTO, OFF, guidance_of, regions_of, threshold_of
+from joyedit.job.speed.settings import Speed, StepReuse
 
-SPEED_FLAGS: Final = ("speed", "reuse", "reuse_order", "guidance_reuse")
+SPEED_FLAGS: Final = ("speed", "reuse", "reuse_order", "guidance_reuse", "regions")
 """The fields of a run's configuration that say what steps leave out."""
 AUTO_LEVEL: Final = "high"
 """The level whose threshold `--reuse auto` takes."""
@@ -23,7 +25,8 @@ AUTO_LEVEL: Final = "high"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bundle:
     """What one level leaves out. `many` and `few` are thresholds of `--reuse` by schedule, for items with more than
-    `FEW_STEPS` and for the others, and `orders` those of `--reuse-order`; `guidance_reuse` is as spelled.
+    `FEW_STEPS` and for the others, and `orders` those of `--reuse-order`; `guidance_reuse` and `regions` are as
+    spelled.
     """
 
     many: dict[ScheduleKind, float]
@@ -34,6 +37,7 @@ class Bundle:
     computed: float
     """Of the steps that may be reused, so many nano computed (40 steps, diffusers' schedule). It is for measurements on
     random weights, whose changes mean nothing."""
+    regions: str = OFF
 
 
 BUNDLES: Final[dict[SpeedName, Bundle | None]] = {
@@ -65,7 +69,24 @@ def speed_of_run(config: RunConfig, schedule: str) -> Speed:
         reuse=config.reuse,
         order=config.reuse_order,
         guidance_reuse=config.guidance_reuse,
+        regions=config.regions,
     )
+
+
+def has_regions(config: RunConfig) -> bool:
+    """Whether a run leaves out regions of its pictures."""
+    return speed_of_run(config, config.schedule).regions is not None
+
+
+def regions_note(config: RunConfig, target: Size, references: Sequence[Size]) -> str | None:
+    """Why an item with these buckets is computed as a whole although regions are on; None where it is not."""
+    if tuple(references) == (target,) or not has_regions(config):
+        return None
+    if not references:
+        return "computed as a whole: regions need a picture to compare with"
+    if len(references) > 1:
+        return "computed as a whole: regions compare with one picture, and this has several"
+    return "computed as a whole: regions need a result of the shape of its picture"
 
 
 def forced_speed(level: SpeedName, schedule: ScheduleKind) -> Speed:
@@ -110,6 +131,7 @@ def speed_of(
     reuse: str | None = None,
     order: int | None = None,
     guidance_reuse: str | None = None,
+    regions: str | None = None,
 ) -> Speed:
     """What a run with this schedule leaves out. None stands for what the level says. Raises UsageError."""
     bundle = BUNDLES[level]
@@ -119,9 +141,9 @@ def speed_of(
     if reuse != OFF and (reuse is not None or bundle is not None):
         many, few = _step_reuse(ways, schedule, reuse, order)
     said = guidance_reuse if guidance_reuse is not None else OFF if bundle is None else bundle.guidance_reuse
-    guidance = guidance_of(said)
-    found = Speed(reuse=many, guidance=guidance, few=None if few == many else few)
-    return EXACT if found.is_exact else found
+    parts = regions if regions is not None else OFF if bundle is None else bundle.regions
+    few = None if few == many else few
+    return Speed(reuse=many, guidance=guidance_of(said), regions=regions_of(parts), few=few)
 
 
 def _step_reuse(

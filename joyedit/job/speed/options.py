@@ -1,13 +1,16 @@
-"""What `--reuse` and `--guidance-reuse` mean, from their spellings."""
+"""What `--reuse`, `--guidance-reuse` and `--regions` mean, from their spellings."""
 
 from __future__ import annotations
 
 import math
 
 from joyedit.errors import UsageError
+from joyedit.job.speed.regions import AUTO_LEVEL, Regions
 from joyedit.job.speed.settings import GuidanceReuse
 
 OFF, AUTO = "off", "auto"
+MOST_LEVEL = 2
+"""The highest level of regions: latents of two pictures differ by little more."""
 MOST_EVERY = 20
 """Guidance is computed at least every so many steps."""
 
@@ -34,6 +37,18 @@ def guidance_of(text: str) -> GuidanceReuse | None:
         f"--guidance-reuse must be off, a number of steps from 1 to {MOST_EVERY}, or two noise levels from 0 to 1 such"
         f" as 0.3:0.95, not {text!r}"
     )
+
+
+def regions_of(text: str) -> Regions | None:
+    """What `--regions` names; None for `off`. Raises UsageError."""
+    if text == OFF:
+        return None
+    level = AUTO_LEVEL if text == AUTO else _number(text)
+    if level is None or not 0 <= level <= MOST_LEVEL:
+        raise UsageError(
+            f"--regions must be auto, off, or a difference from 0 to {MOST_LEVEL} such as {AUTO_LEVEL}, not {text!r}"
+        )
+    return Regions(level=level)
 
 
 def _number(text: str) -> float | None:

@@ -1,8 +1,9 @@
 """What a run leaves out of its denoising steps: the settings in force, and the counts of what was left out.
 
-Two savings, each by itself or both. *Step reuse*: in a step that changes little, the blocks behind the first are not
-computed; what they added in earlier steps takes their place. *Guidance reuse*: the branch without the instruction is
-not computed in each step; its difference to the other branch is kept meanwhile.
+Three savings, each by itself or together. *Step reuse*: in a step that changes little, the blocks behind the first are
+not computed; what they added in earlier steps takes their place. *Guidance reuse*: the branch without the instruction
+is not computed in each step; its difference to the other branch is kept meanwhile. *Regions*, in a file of their own:
+what of a picture is like its reference runs no more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+from joyedit.job.speed.regions import Regions
 
 FIRST_BLOCKS = 1
 """Blocks that every step computes. Their change since the last computed step decides about the others."""
@@ -96,6 +99,7 @@ class Speed:
 
     reuse: StepReuse | None = None
     guidance: GuidanceReuse | None = None
+    regions: Regions | None = None
     few: StepReuse | None = None
 
     def at(self, steps: int) -> Speed:
@@ -107,7 +111,7 @@ class Speed:
     @property
     def is_exact(self) -> bool:
         """Whether everything is computed."""
-        return self.reuse is None and self.guidance is None
+        return self.reuse is None and self.guidance is None and self.regions is None
 
     def as_record(self) -> dict[str, Any]:
         """For the settings of a record, of what `at` gives; empty where everything is computed."""
@@ -116,11 +120,13 @@ class Speed:
             told["reuse"] = {name: getattr(self.reuse, name) for name in ("threshold", "order", "most")}
         if self.guidance is not None:
             told["guidance_reuse"] = {"every": self.guidance.every, "levels": [self.guidance.low, self.guidance.high]}
+        if self.regions is not None:
+            told["regions"] = self.regions.as_record()
         return told
 
     def in_words(self) -> str:
         """For people; empty where everything is computed."""
-        parts = [part.text for part in (self.reuse, self.guidance) if part is not None]
+        parts = [part.text for part in (self.reuse, self.guidance, self.regions) if part is not None]
         if self.few is not None:
             parts.insert(1, f"of items with {FEW_STEPS} steps or fewer, {self.few.text}")
         return "; ".join(parts)
@@ -137,17 +143,25 @@ PARTS = frozenset(("reuse", "guidance_reuse"))
 class BlockSteps(NamedTuple):
     """How many times a block of the DiT ran for an item, over all steps and both branches, and how often it did not.
 
-    `reused` were left out by step reuse, `unguided` by guidance reuse.
+    `reused` were left out by step reuse, `unguided` by guidance reuse. Where regions are on, `tokens` went through the
+    blocks that ran, counted for each block, and `left_out` did not.
     """
 
     computed: int
     reused: int
     unguided: int
+    tokens: int = 0
+    left_out: int = 0
 
     @property
     def all(self) -> int:
-        """What an exact run computes."""
-        return sum(self)
+        """What an exact run computes, in blocks."""
+        return self.computed + self.reused + self.unguided
+
+    @property
+    def share_of_tokens(self) -> float:
+        """Of the tokens of the blocks that ran, the share that went through them, from 0 to 1."""
+        return self.tokens / (self.tokens + self.left_out) if self.left_out else 1.0
 
     @classmethod
     def of(cls, blocks: int, steps: int, whole: int, reused: int) -> BlockSteps:
@@ -161,9 +175,13 @@ class BlockSteps(NamedTuple):
     @classmethod
     def total(cls, counts: Iterable[BlockSteps]) -> BlockSteps:
         """All of them together."""
-        return cls(*map(sum, zip((0, 0, 0), *counts, strict=True)))
+        return cls(*map(sum, zip((0,) * len(cls._fields), *counts, strict=True)))
 
     def as_record(self) -> dict[str, Any]:
         """For a record or a report: the share that ran, and the counts."""
         share = round(self.computed / self.all, 4) if self.all else 1.0
-        return {"share": share, "block_steps": self.computed, "reused": self.reused, "unguided": self.unguided}
+        told = {"share": share, "block_steps": self.computed, "reused": self.reused, "unguided": self.unguided}
+        if self.tokens or self.left_out:
+            tokens = round(self.share_of_tokens, 4)
+            told |= {"tokens": self.tokens, "tokens_left_out": self.left_out, "share_of_tokens": tokens}
+        return told

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from joyedit.models.attention import TextLengths
 from joyedit.models.dit import BlockPass, DiT
+from joyedit.models.region_blocks import KeptKeys
 from joyedit.models.shared_sequences import Exchange
 from joyedit.models.transfer import to_device
 
@@ -57,6 +58,17 @@ class Conditioning:
         return [*self.positive, *(f for f in self.negative if f is not None)]
 
 
+class BranchCounts(NamedTuple):
+    """Steps of one branch that were computed and reused. Where regions are on, also how many `tokens` went through a
+    block, counted for each block, and how many were `left_out` of blocks that ran.
+    """
+
+    computed: int
+    reused: int
+    tokens: int = 0
+    left_out: int = 0
+
+
 class Predictor(Protocol):
     """Predicts the velocities of a rank's own branches, step after step."""
 
@@ -66,8 +78,8 @@ class Predictor(Protocol):
         `step` counts from 0; `latent` (B, C, h, w) fp32 is that of all items.
         """
 
-    def counts(self) -> list[tuple[int, int]]:
-        """Of each own branch, how many steps were computed so far, and how many were reused."""
+    def counts(self) -> list[BranchCounts]:
+        """Of each own branch, what ran so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +110,9 @@ class Forward:
         """Velocities of these branches' targets, in the DiT's dtype."""
         return dit.predict([latent[self.items], *self.references], mods, self.txt, self.text, self.exchange)
 
-    def begin(self, dit: DiT, latent: Tensor, mods: Tensor) -> BlockPass:
-        """The same up to the first block."""
-        return dit.begin([latent[self.items], *self.references], mods, self.txt, self.text, self.exchange)
+    def begin(self, dit: DiT, latent: Tensor, mods: Tensor, keep: KeptKeys | None = None) -> BlockPass:
+        """The same up to the first block. `keep` gets the keys and values of a single branch on the way."""
+        return dit.begin([latent[self.items], *self.references], mods, self.txt, self.text, self.exchange, keep)
 
 
 class ExactSteps:
@@ -124,8 +136,8 @@ class ExactSteps:
         mods = self._mods[step : step + 1]
         return [forward(self._dit, latent, mods) for forward in self._of(count)]
 
-    def counts(self) -> list[tuple[int, int]]:
-        return [(count, 0) for count in self._counts]
+    def counts(self) -> list[BranchCounts]:
+        return [BranchCounts(count, 0) for count in self._counts]
 
     def _of(self, count: int) -> list[Forward]:
         """A GPU takes all branches at once. A CPU is faster one by one, within its caches."""

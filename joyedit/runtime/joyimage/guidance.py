@@ -5,7 +5,7 @@ Legend: B items, G guided items, C latent channels, h and w latent pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor
 
@@ -19,17 +19,27 @@ class Guidance:
     Which steps these are depends on nothing but the number of the step and its noise level, so all items agree.
     """
 
-    def __init__(self, index: Tensor, scale: Tensor, sigmas: Sequence[float], reuse: GuidanceReuse | None) -> None:
-        """`index`: places of the G guided items. `scale`: theirs, (G, 1, 1, 1). `sigmas`: noise levels of all steps."""
+    def __init__(
+        self,
+        index: Tensor,
+        scale: Tensor,
+        sigmas: Sequence[float],
+        reuse: GuidanceReuse | None,
+        always: Collection[int] = (),
+    ) -> None:
+        """`index`: places of the G guided items. `scale`: theirs, (G, 1, 1, 1). `sigmas`: noise levels of all steps.
+        `always`: steps that compute both branches, whatever `reuse` says.
+        """
         self._index = index
         self._scale = scale
         self._sigmas = sigmas
         self._reuse = reuse
+        self._always = always
         self._difference: Tensor | None = None
 
     def needs_both(self, step: int) -> bool:
         """Whether the branches without the instruction are computed in this step."""
-        return self._reuse is None or self._reuse.computes(step, self._sigmas)
+        return self._reuse is None or step in self._always or self._reuse.computes(step, self._sigmas)
 
     def __call__(self, step: int, cond: Tensor, uncond: Tensor) -> Tensor:
         """Velocities to follow, (B, C, h, w) fp32. `uncond`, (G, C, h, w), is not read where the step needs no both."""

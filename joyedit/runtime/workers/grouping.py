@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from joyedit.errors import JoyeditError, UsageError
-from joyedit.job.run_config import RunConfig
+from joyedit.job.run_config import RandomSize, RunConfig
+from joyedit.job.speed.bundles import has_regions
 from joyedit.runtime.model import is_fake
 from joyedit.runtime.parallel.layout import ParallelName, choose_parallel
 from joyedit.runtime.workers.gpus import places_of
@@ -18,6 +19,8 @@ from joyedit.weights.wanted import NETWORKS, Wanted
 
 HEADS = 32
 """Attention heads of the published DiT."""
+RANDOM_HEADS: dict[RandomSize, int] = {"tiny": 2, "small": 4, "full": HEADS}
+"""Those of random weights, by size."""
 
 
 def with_places(config: RunConfig, gpus: str | None) -> tuple[RunConfig, tuple[Place, ...]]:
@@ -27,7 +30,14 @@ def with_places(config: RunConfig, gpus: str | None) -> tuple[RunConfig, tuple[P
     """
     fake, wish = is_fake(config.model), config.parallel
     places = () if gpus is None else places_of(gpus, config.device, is_fake=fake)
+    if has_regions(config) and wish == "auto":
+        wish = "data"
     if wish in ("guidance", "sequence"):
+        if has_regions(config):
+            raise UsageError(
+                f"--parallel {wish} divides a picture that is computed as a whole, and with regions it is not (use"
+                " --parallel data, or --regions off)"
+            )
         if not places:
             raise UsageError(f"--parallel {wish} is for several GPUs (add --gpus all, or leave it out)")
         if fake:
@@ -64,6 +74,8 @@ def grouped(places: Sequence[Place], wish: ParallelName, config: RunConfig) -> t
 
 def heads_of(config: RunConfig) -> int:
     """Attention heads of the DiT; of the published one where the checkpoint does not say it in a configuration."""
+    if config.random is not None:
+        return RANDOM_HEADS[config.random]
     wanted = Wanted.of(config)
     with suppress(JoyeditError, OSError, ValueError, AttributeError):  # told with its reason when it is loaded
         parts = describe(wanted).parts if wanted.is_enough else ()

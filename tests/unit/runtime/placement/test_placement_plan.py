@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from joyedit.errors import DeviceError
-from joyedit.job.speed.settings import StepReuse
+from joyedit.job.speed.settings import Speed, StepReuse
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
@@ -199,7 +199,7 @@ def test_step_reuse_takes_room(networks: tuple[DiT, TextEncoder, VAE]) -> None:
     """At 1024 pixels a residual has 34 MB, and each of two branches keeps four of them and the stream of its step."""
     dit, _, vae = networks
     plain, reusing = (
-        MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=2, reuse=reuse).denoising_bytes((1024, 1024), 1)
+        MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=2, speed=Speed(reuse=reuse)).denoising_bytes((1024, 1024), 1)
         for reuse in (None, StepReuse(threshold=0.1, order=1))
     )
     residual = 4096 * 4096 * 2
