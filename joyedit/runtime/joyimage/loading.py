@@ -28,7 +28,7 @@ from joyedit.runtime.tuning.compile import keep_compiled_code
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.weights import random
 from joyedit.weights.defaults import DEFAULTS_FILE, nano_folder, recommended
-from joyedit.weights.layouts import open_checkpoint
+from joyedit.weights.layouts import Checkpoint, open_checkpoint
 from joyedit.weights.load import (
     Component,
     Loading,
@@ -66,16 +66,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     beside = loras.device_bytes(DTYPES[wanted.dtype].itemsize)
     placed = place(Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae), wanted, config, beside)
-    part_of = {checkpoint.dit: placed.dit, checkpoint.text_encoder: placed.encoder, checkpoint.vae: None}
-    # Encoding needs what is resident of the encoder and the VAE; what passes may still arrive while it is used.
-    at_once = [c for c in checkpoint.components if c.module is not checkpoint.dit and part_of[c.module] is None]
-    later = [
-        _dit_part(c, wanted, placed.dit, merger)
-        if c.module is checkpoint.dit
-        else _Part(component=c, placed=part_of[c.module])
-        for c in reversed(checkpoint.components)
-        if c not in at_once
-    ]
+    at_once, later = _in_order(checkpoint, placed, wanted, merger)
     rates = [rate for part in later if (rate := _read_ahead(part, wanted))]
     first = Loading(partial(_load_all, [_Part(component=component) for component in at_once], wanted))
     loading = Loading(partial(_load_after, first, later, wanted))
@@ -97,7 +88,7 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
             attention=attention,
             placed=replace(placed, disk_rate=min(rates, default=None)),
             loras=loras,
-            originals=next((f for part in later if isinstance(f := part.component.files, QuantisedFiles)), None),
+            originals=_originals(later),
             sigmas=() if checkpoint.folder is None else recommended(checkpoint.folder / DEFAULTS_FILE).sigmas,
         )
         return JoyImageBackend(networks, wanted, config, model=model.label, started=started, loading=loading)
@@ -105,6 +96,28 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         first.cancel()
         loading.cancel()
         raise
+
+
+def _in_order(
+    checkpoint: Checkpoint, placed: PlacedModel, wanted: DeviceChoice, merger: Merger | None
+) -> tuple[list[Component], list[_Part]]:
+    """What the first batch waits for, and the networks that may arrive while it is encoded: all others."""
+    part_of = {checkpoint.dit: placed.dit, checkpoint.text_encoder: placed.encoder, checkpoint.vae: None}
+    # Encoding needs what is resident of the encoder and the VAE; what passes may still arrive while it is used.
+    at_once = [c for c in checkpoint.components if c.module is not checkpoint.dit and part_of[c.module] is None]
+    later = [
+        _dit_part(one, wanted, placed.dit, merger)
+        if one.module is checkpoint.dit
+        else _Part(component=one, placed=part_of[one.module])
+        for one in reversed(checkpoint.components)
+        if one not in at_once
+    ]
+    return at_once, later
+
+
+def _originals(parts: Sequence[_Part]) -> QuantisedFiles | None:
+    """The files whose weights are quantised as they are read, if there are such."""
+    return next((files for part in parts if isinstance(files := part.component.files, QuantisedFiles)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
