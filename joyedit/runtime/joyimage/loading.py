@@ -49,8 +49,10 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     The DiT, two thirds of it, loads on in a thread while the encoder takes the first batch; `ready` waits
     for it. Raises CheckpointError, DeviceError or UsageError, with nothing half loaded.
     """
-    if config.random is not None:
-        return random_backend(config.random, config)
+    return _checkpoint_backend(config) if config.random is None else random_backend(config.random, config)
+
+
+def _checkpoint_backend(config: RunConfig) -> JoyImageBackend:
     model = Wanted.of(config)
     if not model.is_enough:
         raise CheckpointError("no model is given")
