@@ -40,8 +40,8 @@ from joyedit.models.shared_sequences import SharedSequences, share  # noqa: E402
 from joyedit.runtime.bench.batch import BenchConfig, batch_of, with_steps  # noqa: E402
 from joyedit.runtime.joyimage.backend import JoyImageBackend  # noqa: E402
 from joyedit.runtime.joyimage.denoise import ALONE, Alone, denoise  # noqa: E402
+from joyedit.runtime.joyimage.encoded import Encoded  # noqa: E402
 from joyedit.runtime.joyimage.loading import random_backend  # noqa: E402
-from joyedit.runtime.joyimage.parts import Encoded  # noqa: E402
 from joyedit.runtime.parallel.follow import follow  # noqa: E402
 from joyedit.runtime.parallel.layout import Layout  # noqa: E402
 from joyedit.runtime.parallel.lead import lead  # noqa: E402

@@ -28,8 +28,8 @@ from joyedit.job.run_config import RunConfig
 from joyedit.quantities import memory_bytes
 from joyedit.runtime.bench.batch import BenchConfig, batch_of
 from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.joyimage.loading import random_backend
-from joyedit.runtime.joyimage.parts import Encoded
 from joyedit.runtime.protocol import ReadyBatch
 
 BUDGETS = ("24GB", "16GB", "12GB", "8GB", "6GB")

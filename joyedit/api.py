@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit", "box")
 PATHS = ("dit", "encoder", "vae", "tokenizer")
+SPEED = ("speed", "reuse", "reuse_order", "guidance_reuse", "regions")
 LOADING = (
     *PATHS,
     "lora",
@@ -53,9 +54,11 @@ LOADING = (
     "memory",
     "offload",
     "schedule",
+    *SPEED,
 )
 _ONLY_COMMAND = {"source", "output", "model", "values", "dry_run", "json", "no_page", "quiet", "verbose"}
-_AS_TEXT = ("batch_size", "memory", "max_duration", "read_timeout")
+_SPEED_AS_TEXT = ("reuse", "guidance_reuse", "regions")
+_AS_TEXT = ("batch_size", "memory", "max_duration", "read_timeout", *_SPEED_AS_TEXT)
 
 
 class Editor:
@@ -112,12 +115,14 @@ def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Editor:
     """Load a checkpoint: a folder in a known layout, a hub id, or `nano`; no model where dit, encoder and vae are
     given.
 
-    `options`: any of dit, encoder, vae and tokenizer (paths), device, dtype, attention, compile, fused, memory, offload
-    and schedule, with the values of the flags of those names. `lora`: a path, `{"file": path, "scale": number}`, or a
-    list of these. Raises CheckpointError, DeviceError or UsageError.
+    `options`: any of dit, encoder, vae and tokenizer (paths), device, dtype, attention, compile, fused, memory,
+    offload, schedule, speed, reuse, reuse_order, guidance_reuse and regions, with the values of the flags of those
+    names. `lora`: a path, `{"file": path, "scale": number}`, or a list of these. Raises CheckpointError, DeviceError
+    or UsageError.
     """
     _refuse_unknown(options, LOADING)
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
+    options |= {name: str(options[name]) for name in _SPEED_AS_TEXT if options.get(name) is not None}
     options["lora"] = _loras(options.get("lora"))
     config = loading_config(None if model is None else os.fspath(model), options)
     wanted = Wanted.of(config)

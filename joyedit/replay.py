@@ -21,6 +21,7 @@ from joyedit.job.source.replay import Replay, ReplaySource, replay_of
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.source.sources import refuse_line_field
 from joyedit.job.spec import Settings
+from joyedit.job.speed.bundles import SPEED_FLAGS
 from joyedit.options import RunOptions
 from joyedit.printable import printable
 from joyedit.runtime.model import is_fake
@@ -112,9 +113,19 @@ def _of_run(made: MadePicture, options: RunOptions) -> dict[str, Any]:
     for name in ("keep_unedited", "register"):
         if made.run.get(name) == "yes":
             found[name] = True
+    found |= _of_speed(made, options)
     if made.run.get("panorama") == "parts":
         found["panorama"] = "parts"
     return found
+
+
+def _of_speed(made: MadePicture, options: RunOptions) -> dict[str, Any]:
+    """What steps left out, where no flag says anything of that. Unknown spellings of another release are refused."""
+    if options.speed != "exact" or any(getattr(options, name) is not None for name in SPEED_FLAGS[1:]):
+        return {}
+    found: dict[str, Any] = {name: made.run[name] for name in SPEED_FLAGS if name in made.run}
+    order = found.get("reuse_order", "")
+    return found | ({"reuse_order": int(order)} if order.isascii() and order.isdigit() else {})
 
 
 def _model(made: MadePicture, options: RunOptions) -> tuple[str | None, str]:

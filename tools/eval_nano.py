@@ -29,7 +29,8 @@ from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem
 from joyedit.models.dit import DiT
 from joyedit.models.rope import TokenGrid, rope_table
-from joyedit.runtime.joyimage.backend import Encoded, JoyImageBackend
+from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.joyimage.pixels import pixels_of
 from joyedit.runtime.protocol import ReadyBatch

@@ -38,6 +38,7 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
         steps=options.steps or (40 if is_full else 8),
         rounds=options.rounds,
         edits=options.edits,
+        speed=options.speed,
     )
     run = RunConfig(
         output=Path(),

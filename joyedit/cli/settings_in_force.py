@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from joyedit.job.boxes import box_text
 from joyedit.job.results.report import shard_text
+from joyedit.job.source.dataset_source import DatasetSource
 from joyedit.job.source.line_settings import EDITS, OwnValues
 from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.matrix import SWEPT
 from joyedit.job.source.source import SourceSummary
 from joyedit.job.source.source_options import BUILT_IN
 from joyedit.job.spec import Settings
+from joyedit.job.speed.bundles import speed_flags, speed_text
 from joyedit.printable import brief
 from joyedit.request import Request
+from joyedit.runtime.speed_losses import loss_of_run
 
 _SHOWN = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "size", "fit", "width", "height")
 _WORDS = ("size", "fit")
 _TEXT = 100
 """The most characters of a text that are shown."""
+_TOLD = 300
 
 
 def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
@@ -25,6 +29,11 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     Where lines of the manifest say something else, the text says how many, and between which values.
     """
     rows = []
+    if request.config.precision != "exact":
+        told = f"{request.config.precision} in the DiT's products: pictures differ a little from exact ones"
+        rows.append(("precision", told))
+    if isinstance(request.source, DatasetSource):
+        rows.append(("dataset", brief(request.source.told, _TOLD)))
     shard = request.source.shard_counts()
     if shard is not None:
         rows.append(("shard", shard_text(shard)))
@@ -54,6 +63,10 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
         if name == "negative_prompt" and value and not _is_guided(settings, summary):
             origin = "not used, because guidance is off"
         rows.append((name.replace("_", " "), _text(summary, name, shown, origin)))
+    if not all(value in (None, "exact") for value in speed_flags(request.config).values()):
+        rows.append(("speed", speed_text(request.config)))
+        loss = loss_of_run(request.config, settings.steps)
+        rows += [] if loss is None else [("loss", loss.text)]
     if summary.matrix or _own(summary, EDITS) is not None:
         shown = f"{summary.matrix.size} ({summary.matrix.text})" if summary.matrix else "1"
         rows.append(("edits of each item", _text(summary, EDITS, shown, None)))

@@ -1,4 +1,4 @@
-"""The references of an item: pictures in files, and pictures that stand in a line of the source itself."""
+"""The references of an item: pictures in files, in larger files, and in a line of the source itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
+
+from joyedit.job.contained import ContainedPicture
 
 _SHOWN_DIGITS = 12
 
@@ -35,13 +37,20 @@ class DataPicture:
         return f"data-{self.sha256[:_SHOWN_DIGITS]}"
 
 
-Reference: TypeAlias = Path | DataPicture
+Reference: TypeAlias = Path | DataPicture | ContainedPicture
 """A picture that an item begins with."""
 
 
 def address_of(reference: Reference) -> str:
-    """What a record says of a reference: the absolute path of a file, the address of a picture in a line."""
-    return reference.address if isinstance(reference, DataPicture) else os.path.abspath(reference)
+    """What a record says of a reference: the absolute path of a file, the address of a picture that is in none."""
+    return os.path.abspath(reference) if isinstance(reference, Path) else reference.address
+
+
+def file_of(reference: Reference) -> str | None:
+    """The file that a reference is, or lies in; None for a picture in a line."""
+    if isinstance(reference, ContainedPicture):
+        return reference.file
+    return os.fspath(reference) if isinstance(reference, Path) else None
 
 
 def is_in_a_line(address: object) -> bool:

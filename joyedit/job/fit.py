@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from joyedit.job.buckets import bucket_table, choose_bucket
@@ -122,6 +123,7 @@ def parse_size(text: str) -> ResultSize:
     return ResultSize("exact", exact=(sides[1], sides[0])) if exact is not None else ResultSize("long", long=sides[0])
 
 
+@lru_cache(maxsize=4096)
 def bucket_of_least_loss(size: Size, basesize: int) -> Size:
     """The bucket that a crop of a picture of this (height, width) would lose least in. Errors as in `choose_bucket`."""
     ratio = size[0] / size[1]

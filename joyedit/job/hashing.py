@@ -10,6 +10,10 @@ import threading
 from collections import OrderedDict
 from typing import BinaryIO
 
+from joyedit.errors import ItemError
+from joyedit.job.contained import ContainedPicture
+from joyedit.job.containers.files import stamp_of
+from joyedit.job.containers.pictures import contained_at, read_contained
 from joyedit.job.spec import Seen, Stamp
 
 _CHUNK = 1 << 20
@@ -41,8 +45,15 @@ class HashCache:
             while len(self._held) > _KEPT:
                 self._held.popitem(last=False)
 
-    def sha256(self, path: str) -> Seen:
-        """Hash and stamp of the file at `path`. Raises OSError."""
+    def sha256(self, path: str | ContainedPicture) -> Seen:
+        """Hash and stamp of the file at `path`, or of a picture in a larger file, also by its address. Raises OSError.
+
+        The stamp of a contained picture is that of its file.
+        """
+        contained = contained_at(path) if isinstance(path, str) else path
+        if contained is not None:
+            return self._of_contained(contained)
+        assert isinstance(path, str)
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # waits for no pipe
         with open(handle, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -53,3 +64,14 @@ class HashCache:
                 known = sha256_of(file)
                 self.put(path, stamp, known)
             return Seen(known, stamp)
+
+    def _of_contained(self, picture: ContainedPicture) -> Seen:
+        stamp = stamp_of(picture.file)
+        known = self.get(picture.address, stamp)
+        if known is None:
+            try:
+                known = hashlib.sha256(read_contained(picture)).hexdigest()
+            except ItemError as error:
+                raise OSError(str(error)) from error
+            self.put(picture.address, stamp, known)
+        return Seen(known, stamp)

@@ -16,6 +16,7 @@ from joyedit.job.data_picture import Reference
 from joyedit.job.fit import Fit, PixelBox
 from joyedit.job.parts import Parts
 from joyedit.job.sizes import FitName, Size
+from joyedit.job.speed.settings import BlockSteps
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom: in pixels, or in fractions of the sides if none of them is larger than 1."""
@@ -33,6 +34,12 @@ MetadataName = Literal["keep", "no-gps", "strip"]
 
 PanoramaName = Literal["whole", "parts"]
 """How a picture beyond 4:1 goes through: as a whole, small and padded, or in parts that overlap."""
+
+ScheduleKind = Literal["original", "diffusers"]
+"""The two spacings of noise levels that are in use for the same weights."""
+
+SpeedName = Literal["exact", "high", "max"]
+"""How much a run leaves out to be faster: nothing, or what costs little, or more."""
 
 PrecisionName = Literal["exact", "fp8", "int8"]
 """What the products of the DiT's blocks take: numbers of the run's dtype, or of 8 bits with scales."""
@@ -276,7 +283,8 @@ class ItemResult:
     the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
     is the (height, width) of the picture, `fit` says how the last reference was put into its bucket, and `drift` how
     far the model moved the picture. `parts` are those that were joined. `mask` is the address of the
-    mask, `mask_seen` what was read there. `earlier` and `chain` are those of the item.
+    mask, `mask_seen` what was read there. `work` is what ran of its steps; None where nothing was left out. `earlier`
+    and `chain` are those of the item.
     """
 
     id: str
@@ -304,6 +312,7 @@ class ItemResult:
     drift: dict[str, float] | None = field(default=None, hash=False)
     mask: str | None = None
     mask_seen: SeenMask | None = None
+    work: BlockSteps | None = None
     earlier: tuple[str | None, ...] = ()
     chain: str | None = None
     columns: dict[str, Any] | None = field(default=None, hash=False)

@@ -11,6 +11,7 @@ jdopensource/JoyAI-Image-Edit-Diffusers; parameter names are those of that check
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from joyedit.models.attention import AttentionFn, TextLengths, sdpa_attention
 from joyedit.models.blocks import ConditionEmbedder, DoubleBlock, layer_norm
 from joyedit.models.config import DiTConfig
+from joyedit.models.region_blocks import KeptKeys, RegionBlocks
 from joyedit.models.rope import TokenGrid, rope_table
 from joyedit.models.shared_sequences import Exchange, SharedSequences
 from joyedit.models.strategies import (
@@ -25,6 +27,7 @@ from joyedit.models.strategies import (
     InPlaceBlocks,
     LayerWeights,
     ResidentWeights,
+    RunBlock,
     Strategy,
 )
 
@@ -38,6 +41,29 @@ def by_sample(linear: nn.Linear, x: Tensor) -> Tensor:
         whole: Tensor = linear(x)
         return whole
     return torch.stack([linear(one) for one in x])
+
+
+@dataclass(kw_only=True, slots=True)
+class BlockPass:
+    """One forward on its way through the blocks: both streams as the blocks so far left them, and how to go on.
+
+    `img` (B, S, M) and packed `txt` (T, M); behind the last block only the first `target` image tokens are there.
+    With an exchange, S, T and `target` count the tokens of this rank (`shared`). Where only some of the target's
+    tokens run, S and `target` count these, and `places` (S,) says which of the target they are.
+    """
+
+    img: Tensor
+    txt: Tensor
+    target: int
+    grid: TokenGrid
+    run: RunBlock
+    shared: SharedSequences | None = None
+    places: Tensor | None = None
+
+    @property
+    def target_tokens(self) -> Tensor:
+        """The target's part of the image stream, (B, target, M)."""
+        return self.img[:, : self.target]
 
 
 class DiT(nn.Module):
@@ -147,6 +173,22 @@ class DiT(nn.Module):
         With an `exchange`, all its ranks are given the same, each computes some of the tokens, and each gets the whole
         velocity.
         """
+        running = self.begin(items, mods, txt, text, exchange)
+        self.run_blocks([running], range(len(self.double_blocks)))
+        return self.velocity(running, running.target_tokens)
+
+    def begin(
+        self,
+        items: Sequence[Tensor],
+        mods: Tensor,
+        txt: Tensor,
+        text: TextLengths,
+        exchange: Exchange | None = None,
+        keep: KeptKeys | None = None,
+    ) -> BlockPass:
+        """What `predict` does before the blocks, given the same. `keep` gets keys and values of all blocks on the way:
+        of one sample, without an exchange.
+        """
         if len(text.lengths) != items[0].shape[0] or text.total != txt.shape[0]:
             raise ValueError(
                 f"{len(text.lengths)} texts of {text.total} tokens given for {items[0].shape[0]} samples"
@@ -155,6 +197,8 @@ class DiT(nn.Module):
         grids = [self.grid(item) for item in items]
         patches = [self.patchify(item.to(self.dtype)) for item in items]
         target, pe, attend = patches[0].shape[1], self.position_table(grids, txt.device), self.attend
+        if keep is not None:
+            attend = keep.around(attend)
         shared = None if exchange is None else SharedSequences(exchange, [part.shape[1] for part in patches], text)
         if shared is None:
             img = by_sample(self.img_in, torch.cat(patches, dim=1))  # (B, S, M)
@@ -169,14 +213,48 @@ class DiT(nn.Module):
             txt_mods=self._text_mods(mods, text),
             blocks=self.blocks(),
         )
-        run = self.strategy(forward)
-        last = len(forward.blocks) - 1
-        for layer, block in enumerate(forward.blocks):
+        return BlockPass(img=img, txt=txt, target=target, grid=grids[0], run=self.strategy(forward), shared=shared)
+
+    def begin_region(self, items: Sequence[Tensor], mods: Tensor, kept: KeptKeys, places: Tensor) -> BlockPass:
+        """What `begin` does where only the target's tokens at `places` (K,) run; all others are as `kept` has them.
+
+        `items`: as in `begin`, of one sample. `mods`: (1, L, 2, 6, M).
+        """
+        grids = [self.grid(item) for item in items]
+        cos, sin = self.position_table(grids, places.device)
+        patches = self.patchify(items[0].to(self.dtype)).index_select(1, places)
+        forward = ForwardPass(
+            attend=self.attend,
+            text=TextLengths.of([0]),
+            pe=(cos[places], sin[places]),
+            img_mods=mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3),  # (L, 6, 1, 1, M)
+            txt_mods=self._text_mods(mods, TextLengths.of([0])),
+        )
+        img = by_sample(self.img_in, patches)  # (1, K, M)
+        run = RegionBlocks(forward, kept, places)
+        return BlockPass(img=img, txt=img[0, :0], target=len(places), grid=grids[0], run=run, places=places)
+
+    def run_blocks(self, passes: Sequence[BlockPass], layers: range) -> None:
+        """Take forwards through some blocks in a row, each block for all of them; without forwards, nothing is done."""
+        if not passes:
+            return
+        last = len(self.double_blocks) - 1
+        blocks = self.blocks()
+        for layer in layers:
             self.weights.need(layer)
-            img, txt = run(block, layer, img, txt, target if layer == last else None)
+            for one in passes:
+                target = one.target if layer == last else None
+                one.img, one.txt = one.run(blocks[layer], layer, one.img, one.txt, target)
             self.weights.used(layer)
-        tokens = by_sample(self.proj_out, layer_norm(img[:, :target]))
-        return self.unpatchify(tokens if shared is None else shared.gather(tokens), grids[0])
+
+    def velocity(self, running: BlockPass, tokens: Tensor) -> Tensor:
+        """What `predict` does behind the blocks. `tokens`: the target's part of the image stream, (B, target, M)."""
+        patches = by_sample(self.proj_out, layer_norm(tokens))
+        if running.places is not None:  # what did not run has none
+            rows, columns = running.grid
+            whole = patches.new_zeros(1, rows * columns, patches.shape[2])
+            patches = whole.index_copy_(1, running.places, patches)
+        return self.unpatchify(patches if running.shared is None else running.shared.gather(patches), running.grid)
 
     def _text_mods(self, mods: Tensor, text: TextLengths) -> Tensor:
         """The text stream's part of `mods`, one vector a token where timesteps differ: (L, 6, 1 or T, M)."""

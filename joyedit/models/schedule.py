@@ -45,7 +45,20 @@ def guide(cond: Tensor, uncond: Tensor, scale: Tensor) -> Tensor:
     `cond`, `uncond`: velocities (B, C, h, w); `scale`: (B, 1, 1, 1). Computed in fp32.
     """
     cond, uncond = cond.float(), uncond.float()
-    combined = uncond + scale * (cond - uncond)
+    return _rescaled(uncond + scale * (cond - uncond), cond)
+
+
+def guide_along(cond: Tensor, difference: Tensor, scale: Tensor) -> Tensor:
+    """`guide` where the unconditional prediction is not known: `difference` is cond - uncond of an earlier step.
+
+    Shapes as in `guide`. The result has the length of `cond` too. Computed in fp32.
+    """
+    cond = cond.float()
+    return _rescaled(cond + (scale - 1) * difference.float(), cond)
+
+
+def _rescaled(combined: Tensor, cond: Tensor) -> Tensor:
+    """`combined` with the length of `cond` at every latent pixel."""
     length = combined.norm(dim=1, keepdim=True).clamp_min(1e-6)
     guided: Tensor = combined * (cond.norm(dim=1, keepdim=True) / length)
     return guided

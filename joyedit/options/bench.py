@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from joyedit.job.run_config import RandomSize
-from joyedit.job.spec import AttentionName, OffloadName, PrecisionName, SwitchName
+from joyedit.job.spec import AttentionName, OffloadName, PrecisionName, SpeedName, SwitchName
 from joyedit.options.option import option, same_as
 from joyedit.options.run import DeviceName, DtypeName, RunOptions
 from joyedit.runtime.parallel.layout import ParallelName
@@ -26,6 +26,11 @@ class BenchOptions:
     steps: int | None = option(None, "--steps", least=1, help="Steps of the whole edit. [default: 40 for full, else 8]")
     rounds: int = option(5, "--rounds", least=1, help="Timed passes of each stage; the median counts.")
     edits: int = option(1, "--edits", least=1, help="Timed passes of the whole edit.")
+    speed: SpeedName = option(
+        "exact", "--speed",
+        help="Time the whole edit with this level of joyedit run too, in turns with the exact one. Changes of random "
+        "weights mean nothing, so as many steps are computed as with nano.",
+    )  # fmt: skip
     gpus: str | None = option(
         None, "--gpus", metavar="all|N|LIST",
         help="Measure whole edits by one of these GPUs, by two, four, ... and all of them: all, a number, or indices "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from joyedit.job.sizes import FitName
+from joyedit.job.source.layouts.choice import LayoutName
 from joyedit.job.spec import (
     AttentionName,
     FormatName,
@@ -14,6 +15,7 @@ from joyedit.job.spec import (
     OffloadName,
     PanoramaName,
     PrecisionName,
+    SpeedName,
     SwitchName,
 )
 from joyedit.options.option import option
@@ -22,6 +24,7 @@ from joyedit.runtime.parallel.layout import ParallelName
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
+EngineName = Literal["local", "ray"]
 JsonName = Literal["new", "all"]
 
 
@@ -109,6 +112,11 @@ class RunOptions:
         help="How several GPUs share the work: data (each its own items), guidance or sequence (they make each picture "
         "together); auto is data unless there are fewer items than GPUs.",
     )  # fmt: skip
+    engine: EngineName = option(
+        "local", "--engine",
+        help="What runs the work: local is this machine; ray is a Ray cluster, with --gpus of its GPUs (all of them by "
+        "default; needs joyedit[ray]).",
+    )  # fmt: skip
     dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on a GPU, fp32 on the CPU.")
     precision: PrecisionName = option(
         "exact", "--precision",
@@ -140,6 +148,31 @@ class RunOptions:
     schedule: ScheduleWish = option(
         "auto", "--schedule", help="Variant of the noise schedule; auto takes the checkpoint's."
     )
+    speed: SpeedName = option(
+        "exact", "--speed",
+        help="What steps may leave out: exact computes everything, high loses little, max more; --dry-run tells what, "
+        "docs/performance.md how much is gained and lost.",
+    )  # fmt: skip
+    reuse: str | None = option(
+        None, "--reuse", metavar="auto|off|X",
+        help="Reuse a step's blocks where the first block changed by less than X, 0 to 1; auto is the calibrated "
+        "threshold. [default: as --speed says]",
+    )  # fmt: skip
+    reuse_order: int | None = option(
+        None, "--reuse-order", least=0, most=2, metavar="0|1|2",
+        help="How a reused step is predicted: 0 keeps the last computed one, 1 takes a line through two, 2 a parabola "
+        "through three. [default: as --speed says]",
+    )  # fmt: skip
+    guidance_reuse: str | None = option(
+        None, "--guidance-reuse", metavar="off|N|LOW:HIGH",
+        help="Compute the branch without the instruction only every N steps, or at noise levels from LOW to HIGH (0 to "
+        "1), and keep its difference meanwhile. [default: as --speed says]",
+    )  # fmt: skip
+    regions: str | None = option(
+        None, "--regions", metavar="auto|off|LEVEL",
+        help="Compute what is edited, and take the rest from the picture: patches whose prediction lies within LEVEL "
+        "of it, 0 to 2; auto is the calibrated level. [default: as --speed says]",
+    )  # fmt: skip
     shard: str | None = option(
         None, "--shard", metavar="I/N|auto",
         help="Edit only the shard I of N, into a folder of its own below DIR (see joyedit merge); auto takes I and N "
@@ -177,9 +210,24 @@ class RunOptions:
         help="With a picture of joyedit as SOURCE: the picture that it was made of, if that lies elsewhere now; may be "
         "repeated.",
     )  # fmt: skip
+    layout: LayoutName = option(
+        "auto", "--layout",
+        help="Layout of a dataset: a file format or a benchmark; auto looks at the files, and manifest and folder read "
+        "SOURCE as no dataset.",
+    )  # fmt: skip
+    split: str | None = option(None, "--split", metavar="NAME|all", help="The split of a dataset, such as train.")
+    where: tuple[str, ...] = option(
+        (), "--where", metavar="COLUMN=VALUE",
+        help="Only rows of a dataset with this value, for example instruction_language=en; may be repeated.",
+    )  # fmt: skip
+    image_root: str | None = option(
+        None, "--image-root", metavar="DIR",
+        help="The folder that a dataset's paths of pictures are relative to. [default: that of the dataset]",
+        show_default=False,
+    )  # fmt: skip
     map: tuple[str, ...] = option(
         (), "--map", metavar="KEY=COLUMN",
-        help="Read a column of the manifest as this key, for example image=source_img; may be repeated.",
+        help="Read a column of the manifest or dataset as this key, for example image=source_img; may be repeated.",
     )  # fmt: skip
     ignore_columns: tuple[str, ...] = option(
         (), "--ignore-columns", metavar="NAMES|all",

@@ -15,6 +15,7 @@ from joyedit.job.source.problems import shown
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.spec import Settings
 from joyedit.options import RunOptions, faults_of, option_of
+from joyedit.request.speed import speed_faults
 from joyedit.request.values import named_as
 from joyedit.runtime.model import (
     no_model,
@@ -39,6 +40,7 @@ def refuse(options: RunOptions) -> None:
     faults += [f"--set takes name=value, not {value!r}" for value in options.values if not _is_pair(value)]
     if options.mask is not None and not _is_file(options.mask):
         faults.append(f"--mask {shown(options.mask)}: there is no such picture (give the path of a file)")
+    faults += speed_faults(options)
     for one, other in (("overwrite", "retry_failed"), ("overwrite", "update"), ("quiet", "verbose")):
         if getattr(options, one) and getattr(options, other):
             first, second = (option_of(RunOptions, name).name for name in (one, other))

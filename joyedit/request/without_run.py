@@ -19,6 +19,7 @@ from joyedit.job.spec import BASE_SIZES, EditItem, Lora, Settings
 from joyedit.options import DoctorOptions, RunOptions, faults_of, names_of
 from joyedit.quantities import memory_bytes
 from joyedit.request.checks import home_path
+from joyedit.request.speed import speed_faults
 from joyedit.request.values import converted, named_as
 from joyedit.weights.lora_facts import lora_facts
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def loading_config(model: str | None, options: Mapping[str, Any]) -> RunConfig:
     """The checked options of loading a model, for a caller that edits without a run. Raises UsageError."""
     wanted = RunOptions(source=(), model=model, **options)
-    faults = faults_of(wanted)
+    faults = faults_of(wanted) + speed_faults(wanted)
     if faults:
         raise UsageError("\n".join(faults))
     return RunConfig(**named_as(RunConfig, wanted) | converted(wanted), merged_loras=loaded_loras(wanted.lora).loras)

@@ -34,6 +34,7 @@ from PIL import Image
 from joyedit.errors import CheckpointError, DeviceError, ItemError
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, HostTimestamp, OutOfMemory, ReadyBatch
 
 ROOM = "JOYEDIT_FAKE_ROOM"
@@ -159,6 +160,10 @@ class FakeBackend:
     def operations(self, encoded: FakeLatents) -> Mapping[DeviceStage, int]:
         """A fake computes nothing."""
         return {}
+
+    def block_steps(self, encoded: FakeLatents) -> Sequence[BlockSteps]:
+        """A fake computes nothing."""
+        return ()
 
     def matmul_tflops(self) -> float | None:
         """A fake has no device."""

@@ -16,6 +16,7 @@ from joyedit.errors import JoyeditError
 from joyedit.job.pictures.properties import PictureProperties
 from joyedit.job.sizes import Size
 from joyedit.job.spec import EditItem, PrecisionName, Seen, SeenMask, SizedItem
+from joyedit.job.speed.settings import BlockSteps
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -212,6 +213,9 @@ class Backend(LoadedModel, Protocol):
 
     def operations(self, encoded: Any) -> Mapping[DeviceStage, int]:
         """Floating-point operations of a batch by stage, by formula; empty where nobody knows."""
+
+    def block_steps(self, encoded: Any) -> Sequence[BlockSteps]:
+        """What ran of the steps of each item of a batch that was denoised; empty where nothing was left out."""
 
     def free_memory(self) -> None:
         """Give back what is kept for later use, after `OutOfMemory`."""

@@ -173,7 +173,7 @@ def test_names_stand_in_the_files_that_are_linked(page: Path) -> None:
 
 def test_a_stranger_finds_three_places_in_one_hop() -> None:
     for name, line in (
-        ("denoise", r"\bguide\("),  # applies guidance
+        ("denoise", r"\bguidance\("),  # applies guidance
         ("Journal._append", r"self\._write\("),  # writes the journal
         ("find", r"\bdetect\("),  # chooses the layout
     ):

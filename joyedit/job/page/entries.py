@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from joyedit.job.contained import is_url
 from joyedit.job.data_picture import is_in_a_line
 from joyedit.job.page import loose
 from joyedit.job.page.pictures import Look
@@ -33,6 +34,7 @@ _WORK = ("steps", "basesize", "width", "height", "size")
 """What decides how much work an item is: a reader may leave it to flags when he edits the item again."""
 _SETTINGS = (
     *_AXES,
+    "speed",
     "width",
     "height",
     "size",
@@ -152,11 +154,16 @@ def export_of(record: Mapping[str, Any], out: str) -> tuple[dict[str, Any], str]
     line.pop("image", None)
     line.pop("images", None)
     line.pop("mask", None)
-    paths = [os.path.relpath(path, out) for path in inputs]
+    paths = [_from(out, path) for path in inputs]
     lora = [[os.path.relpath(one["file"], out), loose.number(one["scale"]) or 0.0] for one in loras]
     work = {key: line.pop(key) for key in _WORK if key in line}
-    own = {} if mask is None else {"mask": os.path.relpath(mask, out)}
+    own = {} if mask is None else {"mask": _from(out, mask)}
     return {"line": json.dumps(line, ensure_ascii=False), "work": work, "images": paths, "loras": lora, **own}, ""
+
+
+def _from(out: str, path: str) -> str:
+    """The path or address from the folder `out`; a URL stays as it is."""
+    return path if is_url(path) else os.path.relpath(path, out)
 
 
 def drift_of(record: Mapping[str, Any]) -> list[float] | None:

@@ -24,6 +24,8 @@ from typing import Any
 from PIL import Image
 
 from joyedit.errors import ItemError, OutputError, first_line
+from joyedit.job.contained import ContainedPicture
+from joyedit.job.containers.pictures import contained_at
 from joyedit.job.data_picture import DataPicture, is_in_a_line
 from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.decode import load_picture
@@ -213,6 +215,9 @@ class Pictures:
     def _input(self, path: str, seen: object, copies: _Copies, *, small: bool) -> InputLook:
         if is_in_a_line(path):
             return self._in_line(path, copies, small=small)
+        contained = contained_at(path)
+        if contained is not None:
+            return self._contained(contained, seen, copies, small=small)
         name = brief(os.path.basename(path), 200)
         link = self._link_to(os.path.relpath(path, self._out)) if len(path) < _LINK_PATH and path[:1] == "/" else ""
         off, key, can_be_read = self._state_of(path, _recorded(seen))
@@ -243,6 +248,17 @@ class Pictures:
         _, view, fault = copies.of(picture, key, small=small, view=True)
         name = f"data-{key[:12]}"
         return InputLook(name=name, view=view, off=fault or ("" if view else "it stands in its line of the source"))
+
+    def _contained(self, picture: ContainedPicture, seen: object, copies: _Copies, *, small: bool) -> InputLook:
+        """A picture in a larger file: no browser can open it there, so there is no link."""
+        recorded, off = _recorded(seen), ""
+        key = hashlib.sha256(f"{picture.address}\0{picture.stamp}".encode("utf-8", "surrogateescape")).hexdigest()
+        if recorded is not None:
+            key, size, mtime = recorded
+            is_same = picture.stamp is not None and picture.stamp[:2] == (size, mtime)
+            off = "" if is_same or _sha256_of(picture) == key else _CHANGED
+        _, view, fault = copies.of(picture if not off else None, key, small=small, view=True)
+        return InputLook(name=brief(picture.name, 200), view=view, off=off or fault)
 
     # What `_Copies` asks for.
 
@@ -345,7 +361,7 @@ def _key(path: str, status: os.stat_result) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _sha256_of(path: str) -> str:
+def _sha256_of(path: str | ContainedPicture) -> str:
     try:
         return HashCache().sha256(path).sha256
     except OSError:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from joyedit.errors import ItemError, OutputError, UsageError
+from joyedit.job.containers.pictures import contained_at
 from joyedit.job.data_picture import is_in_a_line
 from joyedit.job.own_files import RESULTS
 from joyedit.job.page import loose
@@ -114,7 +115,7 @@ def _entry(out: Path, record: dict[str, Any]) -> _Entry:
 
 def _small(path: str) -> Image.Image | None:
     with contextlib.suppress(ItemError):
-        image = load_picture(path, _NO_LIMIT).image
+        image = load_picture(contained_at(path) or path, _NO_LIMIT).image
         image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
         return image
     return None

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, TiffImagePlugin
 
+from joyedit.job.contained import ContainedPicture, suffix_of
 from joyedit.job.data_picture import DataPicture
 from joyedit.job.hashing import HashCache, sha256_of
 from joyedit.job.pictures.alpha import StoredAlpha
@@ -26,7 +27,7 @@ from joyedit.job.pictures.colours import own_colours, to_rgb_and_alpha
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.pictures.deep import scaled_by_pillow
 from joyedit.job.pictures.frames import chosen_frame
-from joyedit.job.pictures.given import Given, open_picture, read_errors, refuse_special_file, unchanged
+from joyedit.job.pictures.given import Given, Opened, open_picture, opened, read_errors, refuse_special_file, unchanged
 from joyedit.job.pictures.headers import open_image, orientation_of
 from joyedit.job.pictures.jpeg import JpegPicture, check_data, check_end
 from joyedit.job.pictures.memory import decoding_need, keeps_decoder
@@ -107,6 +108,8 @@ def header_size(picture: Given, max_pixels: int = MAX_PIXELS) -> Size:
     """
     if isinstance(picture, DataPicture):
         return _size_in(picture, max_pixels)
+    if isinstance(picture, ContainedPicture):
+        return _contained_size(picture, picture.stamp, max_pixels)
     name = os.fspath(picture)
     status = refuse_special_file(name)
     return _header_size(name, max_pixels, status.st_mtime_ns, status.st_size)
@@ -117,7 +120,12 @@ def _header_size(name: str, max_pixels: int, _mtime: int, _length: int) -> Size:
     return _size_in(name, max_pixels)
 
 
-def _size_in(picture: str | DataPicture, max_pixels: int) -> Size:
+@lru_cache(maxsize=_SIZE_CACHE)
+def _contained_size(picture: ContainedPicture, _stamp: tuple[int, ...] | None, max_pixels: int) -> Size:
+    return _size_in(picture, max_pixels)
+
+
+def _size_in(picture: Opened, max_pixels: int) -> Size:
     # Reading the pixels later gives the same warnings, and then they become notes.
     with read_errors(picture), gathered_warnings(), open_picture(picture) as file:
         image = open_image(file, str(picture), max_pixels)
@@ -146,7 +154,7 @@ def load_picture(
     if reading is None:
         with Reading(shared_budget()) as own:
             return load_picture(picture, max_pixels, hashes, own, follows_profile=follows_profile, keeps_own=keeps_own)
-    given = picture if isinstance(picture, DataPicture) else os.fspath(picture)
+    given = opened(picture)
     if isinstance(given, str):
         refuse_special_file(given)
     with read_errors(given), open_picture(given) as file, unchanged(given, file) as stamp:
@@ -155,7 +163,7 @@ def load_picture(
             found = _decode(
                 str(given),
                 file,
-                stamp.size,
+                _length(file, given, stamp),
                 max_pixels,
                 reading,
                 follows_profile=follows_profile,
@@ -165,15 +173,25 @@ def load_picture(
     return replace(found, notes=tuple(dict.fromkeys(told)), seen=seen)
 
 
-def _hash(picture: str | DataPicture, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
+def _hash(picture: Opened, file: BinaryIO, stamp: Stamp, hashes: HashCache) -> Seen:
     if isinstance(picture, DataPicture):
         return Seen(picture.sha256, stamp)
-    known = hashes.get(picture, stamp)
+    name = str(picture)
+    known = hashes.get(name, stamp)
     if known is None:
         known = sha256_of(file)
         file.seek(0)
-        hashes.put(picture, stamp, known)
+        hashes.put(name, stamp, known)
     return Seen(known, stamp)
+
+
+def _length(file: BinaryIO, picture: Opened, stamp: Stamp) -> int:
+    """The bytes of the picture; of one in a larger file, its own."""
+    if not isinstance(picture, ContainedPicture):
+        return stamp.size
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return length
 
 
 def _decode(
@@ -273,7 +291,7 @@ def picture_in_memory(image: Image.Image, *, follows_profile: bool = True) -> Pi
 
 
 def _wrong_ending(name: str, image: ImageFile.ImageFile) -> list[str]:
-    suffix = os.path.splitext(name)[1].lower()
+    suffix = suffix_of(name)
     kind = image.format or ""
     return (
         [f"a {kind} picture, although its name ends in {suffix}"] if suffix not in ("", *_ENDINGS.get(kind, ())) else []

@@ -5,7 +5,6 @@ The model computes with 8 bits of information, so an edit gains nothing from mor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -13,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from joyedit.job.data_picture import DataPicture
 from joyedit.job.pictures import tiff, tiff_layout
 from joyedit.job.pictures.budget import Reading, shared_budget
-from joyedit.job.pictures.given import Given, open_picture, read_errors
+from joyedit.job.pictures.given import Given, open_picture, opened, read_errors
 from joyedit.job.pictures.headers import open_image, orientation_of
 from joyedit.job.pictures.memory import Need
 from joyedit.job.pictures.png import PngPicture
@@ -62,7 +60,7 @@ def load_deep(picture: Given, max_pixels: int) -> Deep | None:
     White is 65535. None for a picture that stores them in another way, such as with premultiplied alpha. Raises
     ItemError.
     """
-    given = picture if isinstance(picture, DataPicture) else os.fspath(picture)
+    given = opened(picture)
     with Reading(shared_budget()) as reading, read_errors(given), open_picture(given) as file:
         image = open_image(file, str(given), max_pixels)
         pixels = image.width * image.height

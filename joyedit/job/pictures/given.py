@@ -1,6 +1,6 @@
-"""The bytes of a picture, from its file or from its line: what may be opened, and what goes wrong on the way.
+"""The bytes of a picture, from its file, from a larger file, or from its line.
 
-Every exception of a decoder becomes an ItemError here.
+This says what may be opened, and what goes wrong on the way. Every exception of a decoder becomes an ItemError here.
 """
 
 from __future__ import annotations
@@ -16,21 +16,32 @@ from typing import BinaryIO, TypeAlias
 from PIL import Image
 
 from joyedit.errors import ItemError, JoyeditError, system_limit
+from joyedit.job.contained import ContainedPicture
+from joyedit.job.containers.pictures import read_contained, stamp_of_contained
 from joyedit.job.data_picture import DataPicture
 from joyedit.job.pictures import heif
 from joyedit.job.pictures.budget import NobodyWaits
 from joyedit.job.spec import Stamp
 
-Given: TypeAlias = "str | os.PathLike[str] | DataPicture"
-"""The path of a file, or a picture that stood in a line."""
+Given: TypeAlias = "str | os.PathLike[str] | DataPicture | ContainedPicture"
+"""The path of a file, a picture that stood in a line, or one in a larger file."""
+Opened: TypeAlias = "str | DataPicture | ContainedPicture"
+"""The same, where a path is text."""
 
 _PILLOW_REFUSES = "not identified by this driver"
 _TORN = re.compile("truncated|unexpected end|not enough image data", re.IGNORECASE)
 
 
-def open_picture(picture: str | DataPicture) -> BinaryIO:
-    """The bytes of a picture as an open file. Raises OSError."""
+def open_picture(picture: Opened) -> BinaryIO:
+    """The bytes of a picture as an open file. Raises OSError; and ItemError for one in a larger file."""
+    if isinstance(picture, ContainedPicture):
+        return io.BytesIO(read_contained(picture))
     return io.BytesIO(picture.data) if isinstance(picture, DataPicture) else open(picture, "rb")
+
+
+def opened(picture: Given) -> Opened:
+    """The picture as `open_picture` takes it."""
+    return picture if isinstance(picture, (DataPicture, ContainedPicture)) else os.fspath(picture)
 
 
 def refuse_special_file(name: str) -> os.stat_result:
@@ -49,10 +60,13 @@ def refuse_special_file(name: str) -> os.stat_result:
 
 
 @contextmanager
-def unchanged(picture: str | DataPicture, file: BinaryIO) -> Iterator[Stamp]:
+def unchanged(picture: Opened, file: BinaryIO) -> Iterator[Stamp]:
     """Gives the stamp of the open file. Raises ItemError if it is another one at the end."""
     if isinstance(picture, DataPicture):
         yield Stamp(len(picture.data), 0, 0)
+        return
+    if isinstance(picture, ContainedPicture):  # its bytes are in memory, and its file was the listed one
+        yield stamp_of_contained(picture)
         return
     before = Stamp.of(os.fstat(file.fileno()))
     reading_error: Exception | None = None
@@ -68,7 +82,7 @@ def unchanged(picture: str | DataPicture, file: BinaryIO) -> Iterator[Stamp]:
 
 
 @contextmanager
-def read_errors(name: str | DataPicture) -> Iterator[None]:
+def read_errors(name: Opened) -> Iterator[None]:
     """Turns every exception of Pillow into an ItemError."""
     try:
         yield
@@ -91,13 +105,13 @@ def read_errors(name: str | DataPicture) -> Iterator[None]:
         raise ItemError(code, f"{name}: {reason}") from error
 
 
-def _cut_file(name: str | DataPicture) -> str | None:
+def _cut_file(name: Opened) -> str | None:
     """The reason if a WebP, AVIF or HEIC file is shorter than it says: their readers give no reason of their own."""
     try:
         with open_picture(name) as file:
             head, size = file.read(12), file.seek(0, os.SEEK_END)
             wanted = heif.stated_length(file) if head[4:8] == b"ftyp" else 8 + int.from_bytes(head[4:8], "little")
-    except OSError:
+    except (OSError, ItemError):
         return None
     is_known = head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
     return f"the file is truncated: {size} of {wanted} bytes" if is_known and size < wanted else None

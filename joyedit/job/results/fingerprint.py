@@ -30,6 +30,8 @@ from dataclasses import dataclass
 
 from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import EditItem, MetadataName, PrecisionName
+from joyedit.job.speed.bundles import speed_of_run
+from joyedit.job.speed.settings import EXACT, Speed
 
 OUTPUT_VERSION = 2
 """Raise it with a change that makes other pictures of the same inputs. joyedit then edits all items again."""
@@ -52,6 +54,7 @@ class Fingerprinter:
     register: bool = False
     parts: bool = False
     precision: PrecisionName = "exact"
+    speed: Speed = EXACT
 
     @classmethod
     def for_run(cls, config: RunConfig, model: str, schedule: str, dtype: str) -> Fingerprinter:
@@ -66,12 +69,13 @@ class Fingerprinter:
             register=config.register,
             parts=config.panorama == "parts",
             precision=config.precision,
+            speed=speed_of_run(config, schedule),
         )
 
-    @property
-    def _more(self) -> str:
+    def _more(self, steps: int) -> str:
         told = {"keep unedited": self.keep_unedited, "register": self.register, "parts": self.parts}
-        return "".join(f', "{name}"' for name, is_on in told.items() if is_on)
+        left_out = "" if self.speed.is_exact else f", {_TEXT(self.speed.at(steps).as_record())}"
+        return "".join(f', "{name}"' for name, is_on in told.items() if is_on) + left_out
 
     def of(self, item: EditItem, inputs: Sequence[str]) -> str:
         """The fingerprint of `item`; `inputs` are the sha256 of its `inputs`: the references, then the mask."""
@@ -93,7 +97,7 @@ class Fingerprinter:
             f'"inputs": [{", ".join([text(sha256) for sha256 in inputs])}], '
             f'"instruction": {text(item.instruction)}, {loras}{mask}"model": {text(self.model)}, '
             f'{precision}"quality": {quality}, '
-            f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more}], '
+            f'"result": ["{item.result_size}", "{item.fit}", "{self.metadata}"{self._more(sampling.steps)}], '
             f'"sampling": [{sampling.steps}, {float(sampling.guidance_scale)!r}, {sampling.seed}, '
             f"{text(sampling.negative_prompt)}], "
             f'"schedule": {text(self.schedule)}, "size": {size}, "version": {OUTPUT_VERSION}}}'

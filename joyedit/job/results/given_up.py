@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from joyedit.job.data_picture import address_of
+from joyedit.job.contained import is_url
+from joyedit.job.data_picture import address_of, file_of
 from joyedit.job.results.records import error_code, has_same_settings
 from joyedit.job.spec import EditItem
 
@@ -36,6 +36,11 @@ def _has_same_line(item: EditItem, record: dict[str, Any]) -> bool:
 def _has_newer_picture(item: EditItem, record: dict[str, Any]) -> bool:
     try:
         at = datetime.fromisoformat(str(record.get("at"))).timestamp()
-        return any(os.stat(path).st_ctime > at for path in item.inputs if isinstance(path, Path))
+        return any(_changed_at(file_of(one)) > at for one in item.inputs)
     except (OSError, ValueError):  # the edit will say what is wrong with the picture
         return True
+
+
+def _changed_at(path: str | None) -> float:
+    """When a file changed last, in seconds; 0 for a picture in no file, and for what is behind a URL."""
+    return 0.0 if path is None or is_url(path) else os.stat(path).st_ctime

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from joyedit.job.contained import ContainedPicture
+from joyedit.job.containers.files import stamp_of
 from joyedit.job.data_picture import DataPicture, Reference
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.records import mask_seen
@@ -28,9 +30,8 @@ def input_hashes(item: EditItem, record: dict[str, Any], hashes: HashCache, *, t
 def _hash(reference: Reference, then: object, hashes: HashCache) -> str:
     if isinstance(reference, DataPicture):
         return reference.sha256
-    path = os.fspath(reference)
-    if isinstance(then, list) and len(then) == 4:
-        status = os.stat(path)
-        if then[1:] == [status.st_size, status.st_mtime_ns, status.st_ctime_ns]:
-            return str(then[0])
-    return hashes.sha256(path).sha256
+    picture = reference if isinstance(reference, ContainedPicture) else os.fspath(reference)
+    path = picture if isinstance(picture, str) else picture.file
+    if isinstance(then, list) and len(then) == 4 and then[1:] == [*stamp_of(path)]:
+        return str(then[0])
+    return hashes.sha256(picture).sha256

@@ -16,22 +16,14 @@ from joyedit.job.hashing import sha256_of
 from joyedit.job.own_files import RESULTS
 from joyedit.job.pictures.embedded import is_cut, read_embedded
 from joyedit.job.results.records import mask_path, mask_seen, output_of, read_journal
+from joyedit.job.speed.bundles import SPEED_FLAGS
 from joyedit.printable import printable
 
 SETTINGS = ("steps", "guidance_scale", "seed", "negative_prompt", "basesize", "width", "height", "size", "fit")
 RUN_SETTINGS = (
-    *(
-        "model",
-        "schedule",
-        "dtype",
-        "precision",
-        "quality",
-        "metadata",
-        "keep_unedited",
-        "register",
-        "panorama",
-        "software",
-    ),
+    *("model", "schedule", "dtype", "precision", "quality", "metadata", "keep_unedited", "register", "panorama"),
+    *SPEED_FLAGS,
+    "software",
 )
 """What a picture says of its whole run."""
 _WHOLE = frozenset(("steps", "seed", "basesize", "width", "height", "quality"))
@@ -53,9 +45,9 @@ class MadePicture:
     """A picture, and how it was made.
 
     `settings` has the values of `SETTINGS` that are known, `run` those of the whole run: model, schedule, dtype,
-    quality, metadata, keep_unedited and register ("yes"), panorama ("parts"), software. `loras` are paths (None where
-    only the name is known) with name, sha256 and scale. `inputs` is None where nobody knows them, `mask` where there
-    was none. `embedded` and `record` are what was read; `folder` is the output folder of the record.
+    quality, metadata, keep_unedited and register ("yes"), panorama ("parts"), what steps left out, software. `loras`
+    are paths (None where only the name is known) with name, sha256 and scale. `inputs` is None where nobody knows them,
+    `mask` where there was none. `embedded` and `record` are what was read; `folder` is the output folder of the record.
     """
 
     path: Path

@@ -15,15 +15,18 @@ from joyedit.job.results.report import seconds_text
 from joyedit.job.results.shard_folders import ShardFolder, missing_shards
 from joyedit.job.results.status import state_of
 from joyedit.job.shard import Shard, missing_text
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.printable import printable_json
 
 _COMMON = (
     "source", "passed_over", "passed_over_files", "model", "layout", "device", "dtype", "precision", "attention",
-    "schedule", "placement", "fused", "compile", "batch_size", "settings", "notes", "versions",
+    "schedule", "placement", "fused", "compile", "batch_size", "settings", "notes", "versions", "speed",
 )  # fmt: skip
 """What is the same for all shards, or is told of one of them."""
 _UNKNOWN = ("images_per_second", "warm_up", "steady", "device_idle", "matmul_tflops", "predicted_peak")
 """Figures of one process: each shard has its own."""
+_OWN = ("started", "ended", "stages", "waited", "peak_memory", "computed")
+"""What each shard has of its own, from which that of all is made."""
 _SUMS = ("seconds", "batches", "skipped", "missing", "compile_seconds")
 
 
@@ -42,7 +45,7 @@ def summary_of(folder: ShardFolder, journal: Journal, report: Mapping[str, Any])
         "left": report.get("left"),
         "whole": whole,
         "asked": report.get("asked"),
-        **{key: report.get(key) for key in ("started", "ended", "stages", "waited", "peak_memory", *_SUMS, *_COMMON)},
+        **{key: report.get(key) for key in (*_OWN, *_SUMS, *_COMMON)},
     }
 
 
@@ -118,7 +121,18 @@ def _sums(shards: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     started = [text for one in all_of if isinstance(text := one.get("started"), str)]
     ended = [text for one in all_of if isinstance(text := one.get("ended"), str)]
     times = {"started": min(started, default=None), "ended": max(ended, default=None)}
+    made["computed"] = _computed(one.get("computed") for one in all_of)
     return {**times, **made, "peak_memory": peaks, "device_work": {}, **dict.fromkeys(_UNKNOWN)}
+
+
+def _computed(tables: Iterable[object]) -> dict[str, Any] | None:
+    """What ran of the steps in all shards; None where nothing was left out."""
+    names = ("block_steps", "reused", "unguided", "tokens", "tokens_left_out")
+    # Those of tokens stand only in the reports of runs with regions.
+    absent = {"tokens": 0, "tokens_left_out": 0}
+    counts = [_numbers((absent | table).get(name) for name in names) for table in tables if isinstance(table, dict)]
+    known = [BlockSteps(*map(int, one)) for one in counts if len(one) == len(names)]
+    return BlockSteps.total(known).as_record() if known else None
 
 
 def _numbers(values: Iterable[object]) -> list[float]:

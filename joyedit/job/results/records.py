@@ -15,12 +15,17 @@ A record is one JSON object on one line:
                   (the least share of a part that the next one shows too)
     drift         how far the model moved the picture, measured before that is undone: dx and dy in pixels of the
                   reference, and zoom; only where both have enough in common
+    computed      where steps left something out: the share of the DiT's blocks that ran for the item over all steps
+                  and branches, how many that were (block_steps), and how many were left out because a step was
+                  reused (reused) or guidance was (unguided); with regions also how many tokens went through the blocks
+                  that ran, counted for each block (tokens), how many did not (tokens_left_out), and share_of_tokens
     mask          where there is one: its path, as in inputs; of a finished picture also share, the part that may
                   change (0 to 1), and seen, as in inputs_seen
     settings      steps, guidance_scale, seed, negative_prompt, basesize, width, height (as asked for,
                   or null), size and fit (as asked for), schedule, model, dtype, attention, joyedit (its version);
                   lora where the item has some: file (its name), sha256 and scale of each; box where one is drawn;
-                  mask (its name) where there is one;
+                  mask (its name) where there is one; speed, and reuse (threshold, order, most), guidance_reuse (every,
+                  levels) and regions (level, first, every, margin) where steps leave out something;
                   empty for a line of the manifest that is no item
     seconds       the item's share of each stage: read, encode, denoise, decode, write
     notes         unusual steps that the pictures needed, as texts
@@ -80,6 +85,8 @@ def record_of(result: ItemResult) -> dict[str, Any]:
     if result.parts is not None:
         parts = result.parts
         more["parts"] = {"count": len(parts.begins), "size": list(parts.bucket), "overlap": parts.overlap}
+    if result.work is not None:
+        more["computed"] = result.work.as_record()
     if result.drift is not None:
         more["drift"] = result.drift
     if result.mask is not None:

@@ -120,6 +120,9 @@ class Report:
     overlap, because the device encodes one batch while it works on another. `compile_seconds` is part of the
     stage `load`. `device_work` holds the operations of each stage if the backend counts them, `matmul_tflops`
     the measured ceiling. `predicted_peak` is the device memory that the memory model expected.
+    `speed` says what steps were to leave out: the level, each part with its figures, and the loss where a
+    level's was measured. `computed` counts over all
+    items of this run how often a block of the DiT ran and did not; None where nothing was left out.
     `workers` are the processes that shared the work, none for a run in one process; with some, `device_idle` is the sum
     over their devices, and a memory of the device the largest of them.
     """
@@ -170,6 +173,8 @@ class Report:
     notes: tuple[str, ...]
     versions: Mapping[str, str | None]
     shard: Mapping[str, int | None] | None = None
+    speed: Mapping[str, Any] | None = None
+    computed: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         assert self.items == self.ok + self.failed, "the counts of items do not add up"
@@ -231,6 +236,8 @@ class Report:
         if self.placement:
             rows.append(("weights", self.placement))
         rows.append(("schedule", self.schedule))
+        if self.computed is not None:
+            rows.append(("computed", _computed(self.computed)))
         rows.append(("output", printable(self.output)))
         return rows
 
@@ -293,6 +300,12 @@ def _steady(steady: Mapping[str, Any]) -> str:
     spread, rate = steady["seconds_an_image"], steady["images_per_second"]
     each = f"{seconds_text(spread['median'])} an image (median), {seconds_text(spread['p95'])} (p95)"
     return each if rate is None else f"{rate:.3g} images a second; {each}"
+
+
+def _computed(counts: Mapping[str, Any]) -> str:
+    left_out = f"{counts['reused']:,} were reused, {counts['unguided']:,} were of a branch whose guidance was kept"
+    told = f"{counts['share']:.1%} of the DiT's blocks: {counts['block_steps']:,} ran, {left_out}"
+    return told + (f"; {counts['share_of_tokens']:.1%} of their tokens" if "share_of_tokens" in counts else "")
 
 
 def _bytes(count: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from joyedit.job.spec import ItemResult
+from joyedit.job.speed.settings import BlockSteps
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
@@ -31,6 +32,7 @@ class Tally:
         self.left = 0  # not as asked, and this run does not edit them
         self.missing = 0  # counted at the start, and did not come
         self.failed: Counter[str] = Counter()
+        self.work: BlockSteps | None = None  # of items whose steps left out something
         self.batches = 0
         self.warm_up_images = 0
         self.warm_up_seconds = 0.0
@@ -42,6 +44,8 @@ class Tally:
         """Count one item that reached its final state."""
         if result.error is None:
             self.ok += 1
+            if result.work is not None:
+                self.work = BlockSteps.total((self.work or BlockSteps(0, 0, 0), result.work))
         else:
             self.failed[result.error["code"]] += 1
 

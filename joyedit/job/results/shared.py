@@ -38,7 +38,12 @@ class Shared(NamedTuple):
     def of(cls, fingerprints: Fingerprinter, given: Mapping[str, Any], *, source: str, output: Path) -> Shared:
         """`given` is what `Source.shared` gives, `source` the path of the source."""
         # Without what is off and came later: an earlier run with the same settings has the same hash.
-        run = {name: value for name, value in asdict(fingerprints).items() if name != "parts" or value}
+        later = {
+            "parts": fingerprints.parts,
+            "precision": fingerprints.precision != "exact",
+            "speed": not fingerprints.speed.is_exact,
+        }
+        run = {name: value for name, value in asdict(fingerprints).items() if later.get(name, True)}
         message = {"run": run, "source": given, "version": OUTPUT_VERSION}
         path = os.path.realpath(source)
         from_output = os.path.relpath(path, os.path.realpath(output))

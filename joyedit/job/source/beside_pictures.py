@@ -11,25 +11,16 @@ import os
 import stat
 from collections.abc import Iterable
 
-from joyedit.errors import Problem, UsageError, os_reason
+from joyedit.errors import Problem, os_reason
 from joyedit.job.source.problems import shown, utf8_safe
 from joyedit.job.source.source_options import SourceOptions, compose_instruction
 from joyedit.job.source.text import BOM, MAX_ITEM, NOT_UTF8, as_utf8
 
-LISTS = ("metadata.jsonl", "metadata.csv")
+LISTS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SUFFIX = ".txt"
-PARQUET = "metadata.parquet"
-_NO_TEXTS = Problem("no instruction", "give it with -p, or in a text file beside each picture: x.txt beside x.jpg")
+NO_TEXTS = Problem("no instruction", "give it with -p, or in a text file beside each picture: x.txt beside x.jpg")
 _HOLDS = "it holds the instruction of the picture beside it"
 _SHOWN_PATH = 300
-
-
-def no_texts(folder: str) -> Problem:
-    """The problem of a folder without instructions."""
-    if not os.path.isfile(os.path.join(folder, PARQUET)):
-        return _NO_TEXTS
-    remedy = "save the table as metadata.jsonl or metadata.csv, or give the instruction with -p"
-    return Problem(f"no instruction: {PARQUET} may hold it, and joyedit reads no Parquet", remedy)
 
 
 def needs_texts(options: SourceOptions) -> bool:
@@ -54,18 +45,9 @@ def unused_list(folders: Iterable[str]) -> str | None:
     )
 
 
-def list_of(folder: str, options: SourceOptions) -> str | None:
-    """The path of the list in `folder` that gives the instructions; None if there is none, or no need of one.
-
-    Raises UsageError if there are two.
-    """
-    if not _lacks(options, None):
-        return None
-    found = [path for name in LISTS if os.path.isfile(path := os.path.join(folder, name))]
-    if len(found) > 1:
-        names = " and ".join(map(shown, found))
-        raise UsageError(f"no instruction: give it with -p, or give one of the lists {names} as SOURCE")
-    return found[0] if found else None
+def lacks_instruction(options: SourceOptions) -> bool:
+    """Whether items need a text of their own: a list in their folder may give it."""
+    return _lacks(options, None)
 
 
 def text_of_one(picture: str, options: SourceOptions) -> str | None:

@@ -8,42 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
-from joyedit.job.data_picture import DataPicture
 from joyedit.job.plan import failed
 from joyedit.job.source.columns import kept_columns
-from joyedit.job.source.data_uris import is_data
 from joyedit.job.source.default_ids import Uses
 from joyedit.job.source.item_cells import CellEdit
 from joyedit.job.source.item_names import CellName, ItemNames
+from joyedit.job.source.item_pictures import ItemPictures
 from joyedit.job.source.item_turns import images_with, turn_problems, wishes_of
 from joyedit.job.source.line_edits import LineEdits
-from joyedit.job.source.line_pictures import (
-    images_of,
-    mask_problem,
-    of_mask,
-    shown_paths,
-    take_pictures,
-    too_many_references,
-)
+from joyedit.job.source.line_pictures import images_of, mask_problem, too_many_references
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.loras import LoraSet
 from joyedit.job.source.matrix import Cell, Matrix
 from joyedit.job.source.output_names import Facts
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.parameter import BOX
-from joyedit.job.source.picture_finder import FoundPicture, PictureFinder
-from joyedit.job.source.problems import Record, Table, cut, one_message, shown
-from joyedit.job.source.schema import PICTURE_KEYS, Line
+from joyedit.job.source.problems import Record, cut, one_message, shown
+from joyedit.job.source.schema import Line
 from joyedit.job.source.source_options import RunDefaults, SourceOptions
 from joyedit.job.source.text import MAX_ITEM
 from joyedit.job.source.turn_links import CellWishes, Links, NoLinks, TurnLinks
-from joyedit.job.source.written_paths import is_plain
 from joyedit.job.spec import EditItem, FailedItem, Origin, Settings
-from joyedit.job.turns import earlier_id, named_path
+from joyedit.job.turns import named_path
 
 _UNSAID = (None, None, None)
 _SHOWN_TEXT = 2000
@@ -90,9 +79,6 @@ class ItemBuilder:
         links: Links | None = None,
     ) -> None:
         self._file = file
-        self._skip_missing = skip_missing
-        self._count_missing = 0
-        self._first_missing = ""
         self._text_to_image = options.text_to_image
         self._schema = options.item_schema()
         self._schema.unmet -= defaults.names
@@ -103,8 +89,9 @@ class ItemBuilder:
         self.in_shard = 0
         """How many of them are of the shard, where the source is for one."""
         tree = OutputTree(options.output)
-        self._pictures = PictureFinder(base or "", tree, look=look)
-        self._mask = None if options.mask is None else PictureFinder("", tree, look=False).find(options.mask)
+        self._pictures = ItemPictures(
+            base or "", tree, self._schema, mask=options.mask, look=look, skip_missing=skip_missing
+        )
         self._names = ItemNames(options, base, tree, uses)
         self.links = links
 
@@ -164,9 +151,9 @@ class ItemBuilder:
             Problem(f"no item has the column {shown(name)}, which --map or --keep-columns names", "correct its name")
             for name in sorted(self._schema.unmet)
         ]
-        if count and self._count_missing == count:
+        if count and self._pictures.count_missing == count:
             told = f"the pictures of all {count} items are missing" if count > 1 else "the picture is missing"
-            problems.append(Problem(f"{told}, and --skip-missing skips only some: {self._first_missing}"))
+            problems.append(Problem(f"{told}, and --skip-missing skips only some: {self._pictures.first_missing}"))
         return problems
 
     def items(self, record: Record) -> Sequence[EditItem | FailedItem]:
@@ -174,7 +161,7 @@ class ItemBuilder:
         built = self._build(record)
         if built.items:
             return self._with_pictures(record, built)
-        return [self._failed(record.line, one_message(self._placed(record, built)), built)]
+        return [self._failed(record.line, one_message(self._placed(record, built)), built, record)]
 
     def _with_pictures(self, record: Record, built: _Built) -> list[EditItem | FailedItem]:
         if built.missing is None:
@@ -182,21 +169,25 @@ class ItemBuilder:
         message = str(record.place(built.missing, self._file))
         return [failed(item, "missing_picture", message) for item in built.items]
 
-    def failed(self, problem: Problem) -> FailedItem:
-        """The failed item for a part of the source that cannot be read."""
-        return self._failed(problem.line or 0, one_message([problem]), _Built([], []))
+    def failed(self, problem: Problem, wish: str | None = None) -> FailedItem:
+        """The failed item for a part of the source that cannot be read; `wish` is its id if that is free."""
+        number = problem.line or 0
+        built = _Built([], [], name=None if wish is None else self._names.failed(wish, number))
+        return self._failed(number, one_message([problem]), built, place=problem.file if wish is not None else None)
 
     def _placed(self, record: Record, built: _Built) -> list[Problem]:
         return [record.place(problem, self._file) for problem in built.problems]
 
-    def _failed(self, number: int, message: str, built: _Built) -> FailedItem:
+    def _failed(
+        self, number: int, message: str, built: _Built, record: Record | None = None, *, place: str | None = None
+    ) -> FailedItem:
         line = built.line
         name = built.name or self._names.failed(None if line is None else line.id, number)
         return FailedItem(
             id=name,
-            images=() if line is None else shown_paths(line, self._pictures),
+            images=self._pictures.shown(line, record),
             instruction="" if line is None else cut(line.instruction or "", _SHOWN_TEXT),
-            origin=Origin(file=self._file, line=number or None),
+            origin=self._origin(record, number) if place is None else Origin(file=place),
             code="bad_line",
             message=message,
         )
@@ -212,19 +203,19 @@ class ItemBuilder:
         wrong_loras: list[Problem] = []
         loras = self._edits.own_loras(line, wrong_loras)
         edits = self._edits.edits(line, values, loras, problems)
-        in_line = take_pictures(line, problems)
+        found = self._pictures.of(line, record, problems, names_results=self.links is not None)
         problems += turn_problems(line, edits)
         _add(problems, _too_long(line, edits[0].instruction, values))
-        pictures, mask, missing = self._find_pictures(line, in_line, problems)
+        pictures, mask, missing, _ = found
         self._check_count(len(pictures), edits[0].box is not None, record.data, problems)
-        columns = self._kept_columns(record.data, problems) if self._schema.keeps_any else None
+        columns = self._columns(record, record.data, problems)
         problems += wrong_loras
         settings, _ = self._edits.settings_with(loras)
         asked = self._edits.asked_size(line, settings, problems)
         if mask is not None:
             _add(problems, mask_problem(len(pictures), asked.size))
             problems += self._names.of_input(mask)
-        facts = partial(self._facts, named_path(pictures[0].path) if pictures else "", record.line, values, columns)
+        facts = partial(self._facts, named_path(found.name), record.line, values, columns)
         has_template = self._names.outputs.has_template
         named = [(edit.cell, partial(facts, edit) if has_template else None) for edit in edits]
         names = self._names.give(line, values, pictures, max(record.line, 1), named, problems=problems)
@@ -235,7 +226,7 @@ class ItemBuilder:
         if problems or not make:
             swept = [edit.cell for edit in edits] if _has_several(line) else ()
             return _Built([], problems, line, names.id, edits[0].instruction, missing, loras, swept, wishes)
-        images = tuple([in_line[found.path] if found.path in in_line else Path(found.path) for found in pictures])
+        images, origin = found.images, self._origin(record, record.line)
         items = [
             EditItem(
                 id=name.id,
@@ -244,12 +235,12 @@ class ItemBuilder:
                 sampling=edit.sampling,
                 basesize=edit.basesize,
                 box=edit.box,
-                mask=None if mask is None else in_line[mask.path] if mask.path in in_line else Path(mask.path),
+                mask=None if mask is None else found.reference(mask),
                 size=asked.size,
                 result_size=asked.result,
                 fit=line.fit or settings.fit or "crop",
                 output=name.output,
-                origin=Origin(file=self._file, line=record.line or None),
+                origin=origin,
                 loras=loras.loras,
                 earlier=begins if any(begins) else (),
                 chain=links.chain(name.id),
@@ -266,8 +257,8 @@ class ItemBuilder:
         if has_box and pictures != 1:
             problems.append(Problem(f"a box is drawn on one picture, and this item has {pictures}", key=BOX))
         _add(problems, too_many_references(pictures, self._options.most_references))
-        if not pictures:
-            _add(problems, self._left_empty(data))
+        if not pictures and not self._text_to_image:
+            _add(problems, self._pictures.left_empty(data))
 
     def _count(self, cells: Sequence[CellName]) -> None:
         if self._options.shard is not None:
@@ -288,57 +279,21 @@ class ItemBuilder:
         said = {**self._edits.values, **values, **edit.cell.values}
         return Facts(picture, line or None, edit.sampling, edit.basesize, said, columns or {})
 
-    def _find_pictures(
-        self, line: Line, in_line: Mapping[str, DataPicture], problems: list[Problem]
-    ) -> tuple[list[FoundPicture], FoundPicture | None, Problem | None]:
-        """The pictures, the mask, and why one of them is missing if that stops only the item."""
-        if line.image is not None and line.images is not None:
-            problems.append(Problem("'image' and 'images' are both given", "keep one of them"))
-        pictures = [self._find(image, in_line) for image in images_of(line)]
-        mask = self._mask
-        if line.mask is not None:
-            mask = self._find(line.mask, in_line)
-            mask = mask if mask.problem is None else mask._replace(problem=of_mask(mask.problem))
-        missing: Problem | None = None
-        for found in pictures if mask is None else (*pictures, mask):
-            if found.problem is None:
-                continue
-            if found.is_missing and self._skip_missing:
-                missing = missing or found.problem
-            else:
-                problems.append(found.problem)
-        if missing is not None:
-            self._count_missing += 1
-            self._first_missing = self._first_missing or missing.text
-        return pictures, mask, missing
-
-    def _find(self, image: str, in_line: Mapping[str, DataPicture]) -> FoundPicture:
-        """A picture in a file or in the line. Of a broken one in the line the problems tell already."""
-        if image in in_line or (not is_plain(image) and is_data(image)):
-            return FoundPicture(image, (), None)
-        if self.links is not None and earlier_id(image) is not None:
-            return FoundPicture(image, (), None)
-        return self._pictures.find(image)
-
-    def _left_empty(self, data: dict[str, object]) -> Problem | None:
-        """The problem of an item without pictures that does not ask for text to image."""
-        if self._text_to_image:
+    def _columns(self, record: Record, data: dict[str, Any], problems: list[Problem]) -> dict[str, Any] | None:
+        """What the record of an item carries from the source."""
+        if record.dataset is not None:
+            return record.dataset.columns
+        if not self._schema.keeps_any:
             return None
-        remedy = "--text-to-image makes a picture of the instruction alone"
-        if isinstance(data, Table):
-            for name in data.empty:
-                if self._schema.key(name) in PICTURE_KEYS:
-                    return Problem(f"{name} is empty, and an edit needs a picture", remedy, key=name)
-        mapped = self._schema.mapped_pictures
-        if mapped and not any(name in data for name in mapped):
-            message = f"the item has no {shown(mapped[0])}, and an edit needs a picture"
-            return Problem(message, remedy, once="no mapped picture")
-        return None
-
-    def _kept_columns(self, data: dict[str, Any], problems: list[Problem]) -> dict[str, Any] | None:
         kept, problem = kept_columns(data, [name for name in data if self._schema.keeps(name)])
         _add(problems, problem)
         return kept
+
+    def _origin(self, record: Record | None, number: int) -> Origin:
+        """Where an item comes from."""
+        if record is not None and record.dataset is not None:
+            return Origin(file=record.dataset.place)
+        return Origin(file=self._file, line=number or None)
 
 
 def _too_long(line: Line, instruction: str, values: Mapping[str, str]) -> Problem | None:

@@ -78,7 +78,7 @@ class ItemNames:
         problems: list[Problem],
     ) -> Names:
         """The names of a line; what is wrong with them is added to `problems`."""
-        ending = default_ending(self._format, pictures[-1].path if pictures else None)
+        ending = default_ending(self._format, pictures[-1].file_name if pictures else None)
         self._taken.extension = self.outputs.extension = ending
         for found in pictures:
             if found.names_in_output:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.source.csv_reader import read_csv
 from joyedit.job.source.default_ids import PictureIds, Uses
+from joyedit.job.source.gzip_lines import GzipLines, kind_of_compressed
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.line_settings import LineSettings
 from joyedit.job.source.problems import Problems, Records
@@ -188,6 +189,9 @@ class ManifestSource(Source):
                 raise UsageError(
                     f"{self.name}: this manifest is no file (send its lines to standard input, with - as SOURCE)"
                 )
-            return as_utf8(open(handle, "rb"))
+            file: BinaryIO = os.fdopen(handle, "rb")
+            if kind_of_compressed(self.name) is not None:
+                file = cast("BinaryIO", GzipLines(file, self.name))
+            return as_utf8(file)
         except OSError as error:
             raise UsageError(f"{self.name}: cannot read this manifest: {os_reason(error)}") from error

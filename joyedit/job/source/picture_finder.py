@@ -7,6 +7,8 @@ import stat
 from typing import NamedTuple
 
 from joyedit.errors import Problem, os_reason
+from joyedit.job.contained import ContainedPicture
+from joyedit.job.containers.pictures import contained_at
 from joyedit.job.source.likely_files import LikelyFiles
 from joyedit.job.source.output_tree import OutputTree
 from joyedit.job.source.problems import shown
@@ -29,6 +31,13 @@ class FoundPicture(NamedTuple):
     names_in_output: tuple[str, ...]
     problem: Problem | None
     is_missing: bool = False
+    contained: ContainedPicture | None = None
+    """The same picture, where its path is an address in a larger file."""
+
+    @property
+    def file_name(self) -> str:
+        """What names an output of it: its path; of a picture in a larger file, its name there."""
+        return self.path if self.contained is None else self.contained.file_name
 
 
 class PictureFinder:
@@ -64,6 +73,9 @@ class PictureFinder:
         if len(path) > _MAX_PATH:
             too_long = Problem(f"the path is too long: {shown(image, _SHOWN_PATH)}", "move the picture", key="image")
             return FoundPicture(path[:_MAX_PATH], (), path_problem(image) or too_long)
+        contained = contained_at(path) if "#" in image else None
+        if contained is not None:
+            return FoundPicture(path, (), None, contained=contained)
         names = self._output.file_names(path)
         if not self._look:
             return FoundPicture(path, names, None)

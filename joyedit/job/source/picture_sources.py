@@ -10,7 +10,7 @@ from typing import Any
 
 from joyedit.errors import ManifestError, Problem, UsageError, os_reason
 from joyedit.job.plan import failed
-from joyedit.job.source.beside_pictures import SUFFIX, needs_texts, no_texts, text_beside
+from joyedit.job.source.beside_pictures import NO_TEXTS, SUFFIX, needs_texts, text_beside
 from joyedit.job.source.counted_pictures import CountedPictures
 from joyedit.job.source.folder_names import FolderNames
 from joyedit.job.source.item_builder import ItemBuilder
@@ -120,7 +120,7 @@ class FolderSource(Source):
                 asked += 1
                 problems.add(self._edits(entry, shared)[1])
         if asked and problems.total == asked:  # nobody meant to write them
-            raise ManifestError([no_texts(self.name).at(self.name)])
+            raise ManifestError([NO_TEXTS.at(self.name)])
         problems.raise_any()
         if not items:
             counted = "".join(f", {count} x {kind}" for kind, count in passed.kinds.most_common())

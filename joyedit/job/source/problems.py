@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
 from joyedit.errors import ManifestError, Problem
+from joyedit.job.data_picture import Reference
 
 KEPT_PROBLEMS = 100
 KEPT_OF_ITEM = 10
@@ -52,14 +53,32 @@ class Table(dict[str, Any]):
         return made
 
 
+class OfDataset(NamedTuple):
+    """What a record of a dataset has beside its keys.
+
+    `place` is where it lies (`part-0.parquet#row=17`), `pictures` are those of its pictures that are no plain files, by
+    their addresses, and `columns` what its record carries.
+    """
+
+    place: str
+    pictures: Mapping[str, Reference]
+    columns: dict[str, Any] | None
+
+
 class Record(NamedTuple):
-    """One item of a source before it is checked. `data` is whatever the file holds; it should be a mapping."""
+    """One item of a source before it is checked. `data` is whatever the file holds; it should be a mapping.
+
+    `dataset` is None for a line of a manifest.
+    """
 
     line: int
     data: object
+    dataset: OfDataset | None = None
 
     def place(self, problem: Problem, file: str) -> Problem:
         """`problem` of this record with its place: the line of its key if that is known, or the record's line."""
+        if self.dataset is not None:
+            return problem.at(self.dataset.place)
         line = self.line
         if problem.key is not None and isinstance(self.data, Table):
             line = self.data.lines.get(problem.key, line)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.errors import UsageError
+from joyedit.job.containers.pictures import contained_at
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.made_picture import MadeFrom, MadePicture, is_whole
 from joyedit.job.source.matrix import slug
@@ -152,7 +153,8 @@ def _candidates(one: MadeFrom, made: MadePicture) -> list[str]:
         near += [made.folder, made.folder.parent]
     paths = [*([one.path] if one.path else []), *(os.path.join(place, one.name) for place in near)]
     own = os.path.realpath(made.path)
-    return [path for path in dict.fromkeys(paths) if os.path.isfile(path) and os.path.realpath(path) != own]
+    there = (path for path in dict.fromkeys(paths) if os.path.isfile(path) or contained_at(path) is not None)
+    return [path for path in there if os.path.realpath(path) != own]
 
 
 def _sha256(path: str, hashes: HashCache) -> str | None:

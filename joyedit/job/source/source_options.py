@@ -15,6 +15,7 @@ from joyedit.job.boxes import read_box
 from joyedit.job.pictures.can_write import NEEDS, can_write
 from joyedit.job.shard import Shard
 from joyedit.job.source.columns import Columns
+from joyedit.job.source.layouts.choice import DatasetChoice
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
 from joyedit.job.source.matrix import MOST_CELLS, Matrix
 from joyedit.job.source.matrix_reader import matrix_of
@@ -86,6 +87,8 @@ class SourceOptions:
     """The path of the mask of items without one of their own, from the current folder."""
     shard: Shard | None = None
     """The part of the items that is asked for; None for all of them."""
+    dataset: DatasetChoice = field(default_factory=DatasetChoice)
+    """What the user says about a source that is a dataset."""
     shelf: LoraShelf = field(default_factory=LoraShelf, compare=False)
     """What finds LoRAs."""
 

@@ -9,14 +9,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError
+from joyedit.job.contained import is_url
 from joyedit.job.shard import Shard
-from joyedit.job.source.beside_pictures import list_of, text_of_one
+from joyedit.job.source.beside_pictures import lacks_instruction, text_of_one
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.data_uris import is_data
+from joyedit.job.source.dataset_source import DatasetSource
+from joyedit.job.source.gzip_lines import kind_of_compressed
+from joyedit.job.source.layouts.choice import NO_DATASET, DatasetChoice
+from joyedit.job.source.layouts.find import kind_of_files, kind_of_source, open_reader
 from joyedit.job.source.manifests import KINDS, LIST, ManifestSource
 from joyedit.job.source.many_sources import ManySource, expand
 from joyedit.job.source.matrix import MOST_SEED, Matrix
@@ -33,8 +39,6 @@ __all__ = ["Source", "SourceOptions", "SourceSummary", "open_source", "reopen"]
 
 
 _OTHER_TABLES = {
-    ".parquet": "Parquet",
-    ".arrow": "Arrow tables",
     ".feather": "Arrow tables",
     ".xlsx": "workbooks of Excel",
     ".xls": "workbooks of Excel",
@@ -55,8 +59,12 @@ def open_source(sources: str | Sequence[str], options: SourceOptions, stdin: Bin
         fitting, left = expand(one, options.output)
         names += fitting
         passed += left
+    dataset = _dataset(names, options)
+    if dataset is not None:
+        return dataset
     if len(names) == 1 and not passed:
         source = _open_one(names[0], options, stdin)
+        refuse_dataset_flags(source.name, options)
         if source.kind in ("folder", "picture"):
             refuse_line_field(source.name, options)
         if options.exclude and not isinstance(source, FolderSource):
@@ -65,11 +73,53 @@ def open_source(sources: str | Sequence[str], options: SourceOptions, stdin: Bin
             options.refuse_line_flags(source.name if source.kind != LIST else f"@{source.name}")
         return source
     options.refuse_line_flags("SOURCE")
+    refuse_dataset_flags("SOURCE", options)
     refuse_line_field("SOURCE", options)
     skip_missing = options.skip_missing and any(map(os.path.lexists, names))
     for name in names:
         _refuse_among_others(name, skip_missing=skip_missing)
     return ManySource(names, options, passed)
+
+
+def _dataset(names: list[str], options: SourceOptions) -> DatasetSource | None:
+    """The dataset that these names are; None for what is none. Raises UsageError."""
+    choice = options.dataset
+    if choice.layout in NO_DATASET or "-" in names:
+        return None
+    if not choice.is_dataset:
+        kind = _kind_of(names, options)
+        if kind is None:
+            return None
+        choice = replace(choice, layout=kind)
+    for name in names:
+        if not is_url(name) and not os.path.exists(name):
+            raise UsageError(f"{name}: no such file or folder")
+    refuse_line_field(names[0], options)
+    reader, choice = open_reader(names, choice, options.exclude)
+    if choice.image_root is not None and not os.path.isdir(choice.image_root):
+        raise UsageError(f"--image-root {choice.image_root}: no such folder")
+    if len(names) == 1:
+        return DatasetSource(names[0], reader, choice, options)
+    return DatasetSource(reader.root or os.curdir, reader, choice, options, names)
+
+
+def _kind_of(names: list[str], options: SourceOptions) -> str | None:
+    """The layout of a source that nobody named. A list in a folder of pictures counts where it gives instructions."""
+    if len(names) != 1:
+        return kind_of_files(names)
+    name = names[0]
+    if not is_url(name) and ("\0" in name or not os.path.exists(name)):
+        return None
+    kind = kind_of_source(name)
+    is_list = kind == "imagefolder" and not is_url(name)
+    return None if is_list and not lacks_instruction(options) else kind
+
+
+def refuse_dataset_flags(source: str, options: SourceOptions) -> None:
+    """Raises UsageError for flags about datasets, where `source` is none."""
+    given = options.dataset.given()
+    if given:
+        raise UsageError(f"{' and '.join(given)}: {source} is no dataset (--layout NAME says that it is one)")
 
 
 def refuse_line_field(source: str, options: SourceOptions) -> None:
@@ -93,7 +143,7 @@ def _refuse_among_others(name: str, *, skip_missing: bool) -> None:
             raise UsageError(f"{name}: no such file or folder")
         if not skip_missing:
             raise UsageError(f"{name}: no such file or folder (--skip-missing edits those that are there)")
-    if os.path.splitext(name)[1].lower() in KINDS and not os.path.isdir(name):
+    if (os.path.splitext(name)[1].lower() in KINDS or kind_of_compressed(name)) and not os.path.isdir(name):
         raise UsageError(f"{name}: a manifest is a source alone (run each by itself, or put their lines together)")
 
 
@@ -118,15 +168,13 @@ def _open_one(source: str, options: SourceOptions, stdin: BinaryIO | None) -> So
     if not os.path.exists(source):
         raise UsageError(f"{source}: no such file or folder")
     if os.path.isdir(source):
-        listed = list_of(source, options)
-        if listed is not None:
-            return ManifestSource(listed, KINDS[os.path.splitext(listed)[1]], options)
         return FolderSource(source, options)
     suffix = os.path.splitext(source)[1].lower()
     if suffix in PICTURE_SUFFIXES:
         return PictureSource(source, options, text_of_one(source, options))
-    if suffix in KINDS:
-        return ManifestSource(source, KINDS[suffix], options)
+    kind = kind_of_compressed(source) or KINDS.get(suffix)
+    if kind is not None:
+        return ManifestSource(source, kind, options)
     if suffix in _OTHER_TABLES:
         raise UsageError(f"{source}: joyedit reads no {_OTHER_TABLES[suffix]} (save it as .csv or .jsonl)")
     near = nearest(suffix, KINDS) if suffix else f"valid: {', '.join(KINDS)}"
@@ -159,7 +207,7 @@ def reopen(asked: object, output: Path) -> Source:
         raise UsageError("the source cannot be read a second time")
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise UsageError(f"{path}: neither a file nor a folder")  # opening a pipe would wait for ever
-    several = given.get("given")
+    several, told = given.get("given"), given.get("dataset")
     options = SourceOptions(
         prompt="any",
         format=format,
@@ -177,8 +225,14 @@ def reopen(asked: object, output: Path) -> Source:
         checkpoint=Settings(seed=_seed(given, 1)),
         shard=_shard(given),
         look=False,
+        dataset=DatasetChoice.read(given.get("dataset")),
     )
     options.check()
+    if isinstance(told, dict) and told:
+        files = told.get("files")
+        dataset = _dataset([str(one) for one in files] if isinstance(files, list) else [path], options)
+        if dataset is not None:
+            return dataset
     if isinstance(several, list):
         return ManySource([os.path.join(path, str(one)) for one in several], options)
     return ManifestSource(path, LIST, options) if given.get(LIST) is True else _open_one(path, options, None)

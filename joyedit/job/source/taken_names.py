@@ -17,8 +17,8 @@ class TakenNames:
     """The names given out so far, each with its number: a line (in a folder, a running count), from 1.
 
     `extension` is the ending of outputs that are made from ids; whoever gives items different ones sets it before each.
-    `place` gives the name under which an output
-    really lies, where a part of its own name is a link. An item takes about 60 bytes here.
+    `place` gives the name under which an output really lies, where a part of its own name is a link. An item takes
+    about 60 bytes here.
     """
 
     def __init__(self, extension: str, place: Callable[[str], str] = lambda name: name) -> None:

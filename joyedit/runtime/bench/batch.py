@@ -11,7 +11,7 @@ from PIL import Image
 
 from joyedit.job.buckets import choose_bucket
 from joyedit.job.run_config import RandomSize
-from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem
+from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem, SpeedName
 from joyedit.runtime.protocol import ReadyBatch
 
 INSTRUCTIONS = (
@@ -26,7 +26,7 @@ INSTRUCTIONS = (
 class BenchConfig:
     """What to measure. `batch_size` items of `references` pictures each; `steps` of the whole edit.
 
-    A stage is timed `rounds` times, the whole edit `edits` times.
+    A stage is timed `rounds` times, the whole edit `edits` times; with a `speed`, as often with that too, in turns.
     """
 
     size: RandomSize
@@ -36,6 +36,12 @@ class BenchConfig:
     steps: int = 8
     rounds: int = 3
     edits: int = 1
+    speed: SpeedName = "exact"
+
+    @property
+    def edit_stage(self) -> str:
+        """What the stage of the whole edit is called."""
+        return f"edit, {self.steps} steps"
 
 
 def batch_of(config: BenchConfig, instructions: Sequence[str] | None = None) -> ReadyBatch:

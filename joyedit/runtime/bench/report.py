@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from joyedit.runtime.bench.batch import BenchConfig
+from joyedit.runtime.bench.gain import Gain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class BenchReport:
     finite: bool
     stages: list[Stage] = field(default_factory=list)
     peak_memory: int | None = None
+    gain: Gain | None = None
 
     def to_dict(self) -> dict[str, Any]:
         plain = asdict(self)
@@ -58,10 +60,11 @@ class BenchReport:
             raw["tflops"] = stage.tflops
             raw["share_of_matmul"] = None if stage.tflops is None else stage.tflops / self.matmul_tflops
         step = next(s for s in self.stages if s.name == "denoise step")
-        whole = next(s for s in self.stages if s.name.startswith("edit"))
+        whole = next(s for s in self.stages if s.name == self.config.edit_stage)
         plain["seconds_a_step"] = step.seconds
         plain["seconds_an_image"] = whole.seconds / self.config.batch_size
         plain["torch"] = torch.__version__
+        plain["gain"] = None if self.gain is None else self.gain.to_dict()
         return plain
 
     def rows(self) -> list[tuple[str, str]]:
@@ -86,6 +89,7 @@ class BenchReport:
             if stage.tflops is not None:
                 message += f", {stage.tflops:.3g} TFLOP/s, {stage.tflops / self.matmul_tflops:.0%} of the ceiling"
             rows.append((stage.name, message))
+        rows += [] if self.gain is None else [self.gain.row()]
         rows.append(("latents", "finite" if self.finite else "NOT FINITE"))
         if self.peak_memory is not None:
             rows.append(("peak memory", f"{self.peak_memory / 2**30:.2f} GiB"))

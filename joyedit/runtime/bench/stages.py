@@ -18,8 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from joyedit.job.run_config import RunConfig
+from joyedit.job.speed.bundles import forced_speed
+from joyedit.job.speed.settings import EXACT, BlockSteps, Speed
 from joyedit.models import flops
 from joyedit.runtime.bench.batch import INSTRUCTIONS, BenchConfig, batch_of
+from joyedit.runtime.bench.gain import Gain
 from joyedit.runtime.bench.report import BenchReport, Stage
 from joyedit.runtime.bench.text_tokens import TextTokens
 from joyedit.runtime.joyimage.backend import JoyImageBackend
@@ -73,6 +76,7 @@ def bench(config: BenchConfig, run: RunConfig) -> BenchReport:
         finite=bench.finite,
         stages=bench.stages,
         peak_memory=backend.peak_memory(),
+        gain=bench.gain,
     )
 
 
@@ -84,6 +88,7 @@ class _Bench:
         self.tokens = TextTokens.of(backend, self.batch)
         self.stages: list[Stage] = []
         self.finite = True
+        self.gain: Gain | None = None
         self._backend = backend
         self._config = config
 
@@ -112,23 +117,45 @@ class _Bench:
         self._stage("decode to pictures", lambda: backend.decode(latents), decode * config.batch_size)
 
     def whole_edits(self) -> None:
-        """Encoding, all steps and decoding, from nothing known. There is no warm-up: every stage had its own."""
+        """Encoding, all steps and decoding, from nothing known. There is no warm-up: every stage had its own, and a
+        level of speed a few steps.
+        """
         backend, config = self._backend, self._config
-        whole = []
+        level = forced_speed(config.speed, backend.schedule)
+        if not level.is_exact:
+            backend.speed = level
+            backend.denoise(replace(backend.encode(self.batch), steps=min(STEPS, config.steps)), _no_progress)
+        whole, fast, computed = [], [], 1.0
         for _ in range(config.edits):
-            backend.cache.clear()
-            backend.synchronize()
-            start = time.perf_counter()
-            edited = backend.denoise(replace(backend.encode(self.batch), steps=config.steps), _no_progress)
-            self.finite = self.finite and bool(edited.isfinite().all())
-            backend.decode(edited)
-            backend.synchronize()
-            whole.append(time.perf_counter() - start)
+            whole.append(self._whole_edit(EXACT)[0])
+            if not level.is_exact:
+                seconds, computed = self._whole_edit(level)
+                fast.append(seconds)
         vae, target = backend.vae.cfg, self.batch.target
         once = config.references * flops.vae_encode(vae, *target) + flops.vae_decode(vae, *target)
         an_item = self.tokens.encode(backend, config, 1) + once
         total = an_item * config.batch_size + self.tokens.step(backend, config, target) * config.steps
-        self._add(f"edit, {config.steps} steps", whole, None, total)
+        self._add(config.edit_stage, whole, None, total)
+        if fast:
+            self._add(f"{config.edit_stage}, --speed {config.speed}", fast, None)
+            faster = statistics.median(whole) / statistics.median(fast)
+            self.gain = Gain(level=config.speed, steps=config.steps, faster=faster, computed=computed)
+
+    def _whole_edit(self, speed: Speed) -> tuple[float, float]:
+        """Seconds of one, and the share of the DiT's blocks that ran."""
+        backend = self._backend
+        backend.speed = speed
+        backend.cache.clear()
+        backend.synchronize()
+        start = time.perf_counter()
+        encoded = replace(backend.encode(self.batch), steps=self._config.steps, work=[])
+        edited = backend.denoise(encoded, _no_progress)
+        self.finite = self.finite and bool(edited.isfinite().all())
+        backend.decode(edited)
+        backend.synchronize()
+        seconds = time.perf_counter() - start
+        work = BlockSteps.total(backend.block_steps(encoded))
+        return seconds, work.computed / work.all if work.all else 1.0
 
     def _stage(self, name: str, call: Callable[[], T], operations: int, passes: int = 1) -> T:
         """`call` goes through the stage `passes` times; the figures are those of one pass."""
@@ -136,10 +163,13 @@ class _Bench:
         self._add(name, [s / passes for s in seconds], warm_up / passes, operations)
         return result
 
-    def _add(self, name: str, seconds: Sequence[float], warm_up: float | None, operations: int) -> None:
+    def _add(
+        self, name: str, seconds: Sequence[float], warm_up: float | None, operations: int | None = None
+    ) -> None:  # fmt: skip
         median = statistics.median(seconds)
         spread = (max(seconds) - min(seconds)) / median
-        stage = Stage(name=name, seconds=median, spread=spread, warm_up=warm_up, tflop=operations / 1e12)
+        tflop = None if operations is None else operations / 1e12
+        stage = Stage(name=name, seconds=median, spread=spread, warm_up=warm_up, tflop=tflop)
         self.stages.append(stage)
 
 

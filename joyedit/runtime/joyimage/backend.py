@@ -18,7 +18,8 @@ from joyedit.job.results.report import host_peak_memory
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
 from joyedit.job.spec import AttentionName
-from joyedit.models import flops
+from joyedit.job.speed.bundles import speed_of_run
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.models.attention import BACKENDS
 from joyedit.models.dit import DiT
 from joyedit.models.schedule import ScheduleName, sigmas
@@ -30,11 +31,11 @@ from joyedit.runtime.joyimage.batch_size import (
     largest_batch_that_fits,
     measured_batch_size,
 )
-from joyedit.runtime.joyimage.denoise import ALONE, Conditioning, Ranks, denoise
+from joyedit.runtime.joyimage.denoise import ALONE, Ranks, denoise
 from joyedit.runtime.joyimage.encode import BatchEncoder
+from joyedit.runtime.joyimage.encoded import Encoded, EncodedShare, operations_of
 from joyedit.runtime.joyimage.feature_cache import ContentCache
 from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, empty_cache, memory_faults
-from joyedit.runtime.joyimage.parts import Encoded, EncodedShare
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
 from joyedit.runtime.joyimage.placing import lift_bound
 from joyedit.runtime.joyimage.streams import Streams
@@ -84,10 +85,11 @@ class JoyImageBackend:
             self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shift = networks.shift
         self.schedule: ScheduleName = networks.schedule if config.schedule == "auto" else config.schedule
+        self.speed = speed_of_run(config, self.schedule)
         self.conditioner = networks.conditioner
         itemsize = DTYPES[wanted.dtype].itemsize
         dit, vae = networks.dit.cfg, networks.vae.cfg
-        self.memory = MemoryModel(dit=dit, vae=vae, itemsize=itemsize, precision=wanted.precision)
+        self.memory = MemoryModel(dit=dit, vae=vae, itemsize=itemsize, precision=wanted.precision, speed=self.speed)
         self._weights = self.placement.weights
         self.cache = ContentCache(cache_bytes(self._placed.budget - self._weights))
         self._encoder = BatchEncoder(
@@ -235,13 +237,19 @@ class JoyImageBackend:
         changes = self._loras.changes(encoded.loras, self.device)
         with self._on_device_lock, self._lora_layers.changed(encoded.loras, changes):
             begin()
-            return denoise(self._dit, self._whole(encoded), levels, on_step, self.ranks)
+            return denoise(
+                self._dit,
+                encoded.whole(self.ranks),
+                levels,
+                on_step,
+                self.ranks,
+                speed=self.speed.at(encoded.steps),
+                work=encoded.work,
+            )
 
-    def _whole(self, encoded: Encoded) -> Conditioning:
-        """The conditioning with all that other ranks have encoded."""
-        if encoded.parts is None:
-            return encoded.conditioning
-        return encoded.parts.conditioning(self.ranks.everywhere(encoded.parts.own, encoded.specs))
+    def block_steps(self, encoded: Encoded) -> Sequence[BlockSteps]:
+        """What ran of the steps of each item; empty where nothing was left out."""
+        return tuple(encoded.work)
 
     def _levels(self, encoded: Encoded) -> Tensor:
         """Noise levels of a batch, fp32, (steps + 1,): those that a LoRA or the checkpoint was made for, if it was made
@@ -272,16 +280,7 @@ class JoyImageBackend:
 
     def operations(self, encoded: Encoded) -> Mapping[DeviceStage, int]:
         """Floating-point operations of a batch by stage. What came from the cache took none."""
-        given, vae = encoded.conditioning, self.vae.cfg
-        texts = [len(features) for features in (*given.positive, *given.negative) if features is not None]
-        target, *references = (self._dit.grid(latent) for latent in (given.noise, *given.references))
-        tokens = [rows * columns for rows, columns in (target, *references)]
-        height, width = (side * vae.spatial_factor for side in given.noise.shape[-2:])
-        return {
-            "encode": encoded.operations,
-            "denoise": encoded.steps * flops.dit_step(self._dit.cfg, tokens[0], sum(tokens[1:]), texts),
-            "decode": len(given.noise) * flops.vae_decode(vae, height, width),
-        }
+        return operations_of(encoded, self._dit, self.vae.cfg)
 
     def matmul_tflops(self) -> float | None:
         """Measured in a moment; None where the device has no room left for it, or does not answer."""

@@ -1,9 +1,9 @@
-"""The denoising loop of one batch: both guidance branches in one forward, Euler steps in fp32.
+"""The denoising loop of one batch: the branches of its items through the DiT, guidance, and Euler steps in fp32.
 
 Several ranks may do this together: each computes some of the branches, some of the tokens, or both, gets what the
-others computed, and makes the same step.
+others computed, and makes the same step. `Speed` says what may be left out of the steps; by default nothing is.
 
-Legend: B items, C latent channels, h and w latent pixels, T text tokens of all branches together.
+Legend: B items, C latent channels, h and w latent pixels, L blocks, M hidden channels.
 """
 
 from __future__ import annotations
@@ -15,32 +15,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from joyedit.models.attention import TextLengths
+from joyedit.job.speed.settings import EXACT, BlockSteps, Speed
 from joyedit.models.dit import DiT
-from joyedit.models.schedule import TRAIN_TIMESTEPS, euler_step, guide
+from joyedit.models.schedule import TRAIN_TIMESTEPS, euler_step
 from joyedit.models.shared_sequences import Exchange
 from joyedit.models.transfer import to_device
+from joyedit.runtime.joyimage.branches import BranchCounts, Conditioning, ExactSteps, Predictor
+from joyedit.runtime.joyimage.guidance import Guidance
+from joyedit.runtime.joyimage.regions import BatchRegions, RegionSteps
+from joyedit.runtime.joyimage.step_cache import CachedSteps
 
-
-@dataclass(frozen=True, kw_only=True)
-class Conditioning:
-    """What a batch is denoised from.
-
-    `noise`: (B, C, h, w) fp32. `references`: one (B, C, h_i, w_i) tensor for each reference slot.
-    `positive`: B text features (L_i, D). `negative`: the same, None where guidance is off.
-    `scales`: B guidance scales.
-    """
-
-    noise: Tensor
-    references: tuple[Tensor, ...]
-    positive: tuple[Tensor, ...]
-    negative: tuple[Tensor | None, ...]
-    scales: tuple[float, ...]
-
-    def tensors(self) -> list[Tensor]:
-        """All of them, each once or more."""
-        features = (*self.positive, *self.negative)
-        return [self.noise, *self.references, *(f for f in features if f is not None)]
+__all__ = ["ALONE", "Alone", "Conditioning", "Ranks", "denoise", "initial_noise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,63 +106,71 @@ def denoise(
     sigmas: Tensor,
     on_step: Callable[[int, int], None] = lambda done, total: None,
     ranks: Ranks = ALONE,
+    *,
+    speed: Speed = EXACT,
+    work: list[BlockSteps] | None = None,
 ) -> Tensor:
     """Latents (B, C, h, w), fp32 and normalised, after all steps of `sigmas` (steps + 1,).
 
-    Every item takes one branch, and a second one where guidance is on; a branch is one sample for
-    the DiT, so texts of different lengths never meet. With `ranks`, all of them are given the same.
+    With `ranks`, all of them are given the same. `speed` says what is left out; where that is something, `work` gets
+    the counts of each item.
     """
     device = given.noise.device
-    guided = [i for i, features in enumerate(given.negative) if features is not None]
-    branch_item = [*range(len(given.positive)), *guided]
-    features = [*given.positive, *(f for f in given.negative if f is not None)]
-    # A GPU takes all branches at once. A CPU is faster one by one, within its caches.
-    own = list(ranks.own(len(features)))
-    together = [[i] for i in own] if device.type == "cpu" else [own] if own else []
-    forwards = [
-        _Forward.of(dit, given, [branch_item[i] for i in part], [features[i] for i in part], ranks.sequence)
-        for part in together
-    ]
-    index = to_device(torch.tensor(guided, dtype=torch.long), device)
-    scale = to_device(torch.tensor(given.scales), device)[index].view(-1, 1, 1, 1)
-    latent = given.noise.float()
-    nothing = latent.new_empty((0, *latent.shape[1:]), dtype=dit.dtype)
-    steps = len(sigmas) - 1
+    branches = len(given.branch_items)
+    own = list(ranks.own(branches))
+    levels = sigmas[:-1].tolist()
     mods = dit.modulations(to_device(sigmas[:-1] * TRAIN_TIMESTEPS, device))  # (steps, L, 2, 6, M)
+    regions = BatchRegions.of(speed.regions, given, dit.cfg.patch, levels)
+    predict = _predictor(dit, given, own, mods, ranks, speed=speed, levels=levels, regions=regions)
+    index = to_device(torch.tensor(given.guided, dtype=torch.long), device)
+    scale = to_device(torch.tensor(given.scales), device)[index].view(-1, 1, 1, 1)
+    guidance = Guidance(index, scale, levels, speed.guidance, () if regions is None else regions.deciding)
+    latent = given.noise.float()
+    steps, items = len(levels), len(latent)
     for step in range(steps):
-        found = torch.cat([forward(dit, latent, mods[step : step + 1]) for forward in forwards] or [nothing])
-        velocity = ranks.all_branches(found, len(features)).float()
-        cond, uncond = velocity[: len(latent)], velocity[len(latent) :]
-        if guided:
-            cond = cond.index_copy(0, index, guide(cond[index], uncond, scale))
-        latent = euler_step(latent, cond, sigmas[step], sigmas[step + 1])
+        wanted = branches if guidance.needs_both(step) else items
+        count = sum(branch < wanted for branch in own)
+        found = predict(step, latent, count)
+        missing = latent.new_empty((len(own) - count, *latent.shape[1:]), dtype=dit.dtype)
+        velocity = ranks.all_branches(torch.cat([*found, missing]), branches).float()
+        guided = guidance(step, velocity[:items], velocity[items:])
+        if regions is not None:
+            guided = regions.follow(step, latent, guided)
+        latent = euler_step(latent, guided, sigmas[step], sigmas[step + 1])
         on_step(step + 1, steps)
+    if work is not None:
+        work[:] = [] if speed.is_exact else _work(predict, given, ranks, steps, len(dit.double_blocks))
     return latent
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Forward:
-    """Branches that go through the DiT in one call, with all of it that no step changes."""
+def _predictor(
+    dit: DiT,
+    given: Conditioning,
+    own: Sequence[int],
+    mods: Tensor,
+    ranks: Ranks,
+    *,
+    speed: Speed,
+    levels: Sequence[float],
+    regions: BatchRegions | None,
+) -> Predictor:
+    assert regions is None or isinstance(ranks, Alone), "a request with regions and several ranks is refused"
+    if speed.reuse is not None:
+        return CachedSteps(dit, given, own, mods, ranks.sequence, reuse=speed.reuse, sigmas=levels, regions=regions)
+    if regions is not None:
+        return RegionSteps(dit, given, own, mods, regions)
+    return ExactSteps(dit, given, own, mods, ranks.sequence)
 
-    items: Tensor
-    references: tuple[Tensor, ...]
-    txt: Tensor
-    text: TextLengths
-    exchange: Exchange | None
 
-    @classmethod
-    def of(
-        cls, dit: DiT, given: Conditioning, items: list[int], features: list[Tensor], exchange: Exchange | None
-    ) -> _Forward:
-        index = to_device(torch.tensor(items), given.noise.device)
-        return cls(
-            items=index,
-            references=tuple(reference[index] for reference in given.references),
-            txt=torch.cat([dit.embed_text(one) for one in features]),  # each as it is alone
-            text=TextLengths.of([len(f) for f in features]),
-            exchange=exchange,
-        )
-
-    def __call__(self, dit: DiT, latent: Tensor, mods: Tensor) -> Tensor:
-        """Velocities of these branches' targets, in the DiT's dtype."""
-        return dit.predict([latent[self.items], *self.references], mods, self.txt, self.text, self.exchange)
+def _work(predict: Predictor, given: Conditioning, ranks: Ranks, steps: int, blocks: int) -> list[BlockSteps]:
+    """What ran for each item: that of its branches together, whichever rank computed them."""
+    counts = predict.counts()
+    if not isinstance(ranks, Alone):
+        own = torch.tensor(counts, dtype=torch.float32, device=given.noise.device).view(-1, len(BranchCounts._fields))
+        found = ranks.all_branches(own, len(given.branch_items)).tolist()
+        counts = [BranchCounts(*map(int, one)) for one in found]
+    totals = [BlockSteps(0, 0, 0)] * len(given.positive)
+    for item, one in zip(given.branch_items, counts, strict=True):
+        ran = BlockSteps.of(blocks, steps, one.computed, one.reused)
+        totals[item] = BlockSteps.total((totals[item], ran._replace(tokens=one.tokens, left_out=one.left_out)))
+    return totals

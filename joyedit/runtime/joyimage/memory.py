@@ -16,6 +16,7 @@ import torch
 from joyedit.errors import first_line
 from joyedit.job.sizes import Size
 from joyedit.job.spec import PrecisionName
+from joyedit.job.speed.settings import EXACT, Speed, StepReuse
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.runtime.protocol import OutOfMemory
 
@@ -48,6 +49,8 @@ class MemoryModel:
     vae: VAEConfig
     itemsize: int
     precision: PrecisionName = "exact"
+    speed: Speed = EXACT
+    """What steps leave out: what stands for it is kept for each branch."""
 
     def latent_size(self, target: Size) -> Size:
         """(height, width) of a picture's latent."""
@@ -69,7 +72,12 @@ class MemoryModel:
         tokens = self.tokens(target)
         branch = (1 + references) * tokens + references * tokens // 4 + TEXT_TOKENS
         sums = 2 * items * branch * self.dit.mlp_dim * (4 if self.precision == "int8" else 0)
-        return sums + denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize)
+        kept, speed = 0, self.speed
+        if speed.reuse is not None:  # residuals of each branch
+            kept += 2 * items * reuse_bytes(self.dit, tokens, branch, speed.reuse, self.itemsize)
+        if speed.regions is not None:
+            kept += 2 * items * keys_bytes(self.dit, branch, self.itemsize)
+        return sums + kept + denoising_bytes(self.dit, 2 * items * branch, steps, self.itemsize)
 
     def decoding_bytes(self, target: Size) -> int:
         """The same for the decoding alone: pictures are decoded one by one."""
@@ -98,6 +106,20 @@ def denoising_bytes(cfg: DiTConfig, tokens: int, steps: int, itemsize: int) -> i
     """
     widest = 4 * cfg.hidden_size + 2 * cfg.mlp_dim
     return tokens * widest * itemsize + 2 * steps * cfg.num_layers * 12 * cfg.hidden_size * 4
+
+
+def reuse_bytes(cfg: DiTConfig, target: int, tokens: int, reuse: StepReuse, itemsize: int) -> int:
+    """What step reuse takes of one branch with `target` image tokens of the target, and `tokens` in all.
+
+    From earlier steps it keeps the residuals of the first block and of the others, as many as the order needs; of the
+    step that runs, the first block's residual and the stream behind it.
+    """
+    return ((reuse.order + 3) * target + tokens) * cfg.hidden_size * itemsize
+
+
+def keys_bytes(cfg: DiTConfig, tokens: int, itemsize: int) -> int:
+    """What regions take of one branch of so many tokens: keys and values of all blocks."""
+    return 2 * cfg.num_layers * tokens * cfg.hidden_size * itemsize
 
 
 def decoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> int:

@@ -1,4 +1,4 @@
-"""An encoded batch, the parts of its conditioning, and which rank of a group encodes which of them.
+"""The parts of a batch's conditioning, and which rank of a group encodes which of them.
 
 A part is the features of one text, or the latent of one picture. Texts behind the same pictures are read together, so
 one rank has all of them. Where several ranks encode a batch, each computes its own parts, by the kernels by which one
@@ -16,7 +16,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from joyedit.job.spec import Lora
 from joyedit.runtime.joyimage.denoise import Conditioning, PartSpec
 
 PICTURE_READ = 8
@@ -64,52 +63,6 @@ class EncodedParts:
     def tensors(self) -> list[Tensor]:
         """All that is on the device."""
         return [self.noise, *self.own.values()]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """A batch behind the encoder: what goes into the denoising loop, and its number of steps.
-
-    `operations` are the floating-point operations of the encoding, by formula. `loras` are those of all its items.
-    Where ranks of a group still have to exchange `parts`, whose `specs` are given, `conditioning` has stand-ins.
-    """
-
-    conditioning: Conditioning
-    steps: int
-    operations: int = 0
-    loras: tuple[Lora, ...] = ()
-    parts: EncodedParts | None = None
-    specs: tuple[PartSpec, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedShare:
-    """What one rank has encoded of a batch. `whole`: all of it, where there are no other ranks. The other fields are
-    those of `Encoded`.
-    """
-
-    parts: EncodedParts
-    whole: Conditioning | None
-    steps: int
-    operations: int
-    loras: tuple[Lora, ...]
-
-    def alone(self) -> Encoded:
-        """The batch, where there are no other ranks."""
-        assert self.whole is not None
-        return Encoded(conditioning=self.whole, steps=self.steps, operations=self.operations, loras=self.loras)
-
-    def encoded(self, specs: Mapping[int, PartSpec], operations: int) -> Encoded:
-        """The batch, when it is known what all ranks have encoded: `specs` of all parts by number, and operations."""
-        known = tuple(specs[number] for number in range(self.parts.count))
-        return Encoded(
-            conditioning=self.parts.conditioning([spec.stand_in() for spec in known]),
-            steps=self.steps,
-            operations=operations,
-            loras=self.loras,
-            parts=self.parts,
-            specs=known,
-        )
 
 
 def divide(costs: Mapping[K, int], ranks: int) -> dict[K, int]:

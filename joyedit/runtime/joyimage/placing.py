@@ -11,6 +11,8 @@ import torch
 from joyedit.errors import DeviceError
 from joyedit.job.pictures import machine_memory
 from joyedit.job.run_config import RunConfig
+from joyedit.job.speed.bundles import speed_of_run
+from joyedit.job.speed.settings import FIRST_BLOCKS
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE
@@ -57,7 +59,8 @@ def plan(
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
     budget = device_budget(wanted.device, config.memory)
     itemsize = DTYPES[wanted.dtype].itemsize
-    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, precision=wanted.precision)
+    speed = speed_of_run(config, config.schedule)  # what steps keep does not depend on the schedule
+    model = MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=itemsize, precision=wanted.precision, speed=speed)
     cache = cache_bytes(budget - sizes.total)
     working = _working(model, encoder.config.text_config, config.largest or LARGEST, cache)
     working = replace(working, kept=working.kept + beside)
@@ -65,7 +68,16 @@ def plan(
         _check_host(sizes, wanted, budget, config.host_memory)
         return resident(sizes, working), budget
     host = _host_room(config, shared)
-    placement = choose(sizes, working, budget, host, offload=config.offload, reserve=RESERVE, may_read_later=has_files)
+    placement = choose(
+        sizes,
+        working,
+        budget,
+        host,
+        offload=config.offload,
+        reserve=RESERVE,
+        may_read_later=has_files,
+        first_stays=0 if speed.reuse is None else FIRST_BLOCKS,
+    )
     return placement, budget
 
 

@@ -15,8 +15,8 @@ import torch
 from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.denoise import PartSpec
+from joyedit.runtime.joyimage.encoded import EncodedShare
 from joyedit.runtime.joyimage.loading import load_backend
-from joyedit.runtime.joyimage.parts import EncodedShare
 from joyedit.runtime.parallel.links import link_to_first
 from joyedit.runtime.parallel.outcome import OK, Outcome
 from joyedit.runtime.parallel.place import Place

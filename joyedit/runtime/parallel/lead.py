@@ -26,10 +26,11 @@ from torch import Tensor
 from joyedit.errors import DeviceError, first_line
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.denoise import PartSpec
+from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.joyimage.loading import load_backend
-from joyedit.runtime.joyimage.parts import Encoded
 from joyedit.runtime.joyimage.pixels import PendingPictures
 from joyedit.runtime.parallel.follow import Facts, use_device
 from joyedit.runtime.parallel.links import Links
@@ -192,6 +193,10 @@ class LeadBackend:
     def operations(self, encoded: SharedBatch) -> Mapping[DeviceStage, int]:
         """Operations of the batch by formula, of all ranks together."""
         return self._backend.operations(encoded.own)
+
+    def block_steps(self, encoded: SharedBatch) -> Sequence[BlockSteps]:
+        """What ran in all ranks together."""
+        return self._backend.block_steps(encoded.own)
 
     def matmul_tflops(self) -> float | None:
         """What all devices reach together, by rank 0's; None where that says nothing."""

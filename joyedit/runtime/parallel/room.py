@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from joyedit.runtime.joyimage.backend import JoyImageBackend
-from joyedit.runtime.joyimage.memory import denoising_bytes, memory_faults
-from joyedit.runtime.joyimage.parts import Encoded
+from joyedit.runtime.joyimage.encoded import Encoded
+from joyedit.runtime.joyimage.memory import denoising_bytes, memory_faults, reuse_bytes
 from joyedit.runtime.parallel.ranks import GroupRanks
 
 
@@ -18,7 +18,7 @@ def bytes_of_share(backend: JoyImageBackend, encoded: Encoded, ranks: GroupRanks
     """What denoising a batch takes in this rank, by the memory model, and the parts that are exchanged before it. The
     exchanged heads are within it.
     """
-    given = encoded.conditioning
+    given, cfg, itemsize = encoded.conditioning, backend.dit.cfg, backend.dit.dtype.itemsize
     image = 0
     for latent in (given.noise, *given.references):
         rows, columns = backend.dit.grid(latent)
@@ -26,8 +26,13 @@ def bytes_of_share(backend: JoyImageBackend, encoded: Encoded, ranks: GroupRanks
     texts = [len(features) for features in (*given.positive, *given.negative) if features is not None]
     own = [texts[branch] for branch in ranks.own(len(texts))]
     tokens = sum(own) + len(own) * image
+    reuse = backend.speed.reuse
+    kept = 0
+    if reuse is not None:
+        rows, columns = backend.dit.grid(given.noise)
+        kept = sum(reuse_bytes(cfg, rows * columns, length + image, reuse, itemsize) for length in own)
     size = 1 if ranks.sequence is None else ranks.sequence.size
-    computed = denoising_bytes(backend.dit.cfg, -(-tokens // size), encoded.steps, backend.dit.dtype.itemsize)
+    computed = denoising_bytes(cfg, -(-tokens // size), encoded.steps, itemsize) + kept // size
     sent = sum(spec.nbytes for spec in encoded.specs if spec.rank == ranks.rank) * (1 + ranks.world)
     return computed + sum(spec.nbytes for spec in encoded.specs) + sent
 

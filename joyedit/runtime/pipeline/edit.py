@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from joyedit.errors import ItemError, JoyeditError
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.pipeline.batch_limits import BatchLimits
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.running_batch import EncodedBatch, RunningBatch, Span, encode_batch, start_batch
@@ -47,6 +48,10 @@ class EditedItem:
         """Its share of each stage so far; waits for the device."""
         return {"read": self.ready.seconds, **self.running.share()}
 
+    def work(self) -> BlockSteps | None:
+        """What ran of its steps; None where nothing was left out."""
+        return self.running.work[self.place] if self.running.work else None
+
     def picture(self) -> Image.Image:
         """Its picture; waits for the device. Errors as in `RunningBatch.picture`."""
         return self.running.picture(self.place)
@@ -60,6 +65,9 @@ class Edited(Protocol):
 
     def seconds(self) -> dict[str, float]:
         """Its share of each stage so far."""
+
+    def work(self) -> BlockSteps | None:
+        """What ran of its steps; None where nothing was left out."""
 
     def picture(self) -> Image.Image:
         """Its picture, or the error that it has instead."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from joyedit.errors import ItemError
 from joyedit.job.pictures.joined import joined
 from joyedit.job.spec import EditItem
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.protocol import ReadyItem
 
 if TYPE_CHECKING:
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
 
 
 class EditedPart(NamedTuple):
-    """What the device made of a part of an item, or of a whole item, and the seconds of each stage."""
+    """What the device made of a part of an item, or of a whole item, and the seconds of each stage.
+
+    `work` is what ran of its steps; None where nothing was left out.
+    """
 
     ready: ReadyItem
     image: Image.Image
     seconds: dict[str, float]
+    work: BlockSteps | None = None
 
 
 class Joiner:
@@ -73,4 +78,10 @@ def _whole(found: list[EditedPart]) -> EditedPart:
         pictures=(joined([one.ready.pictures[0] for one in found], parts),),
         notes=tuple(dict.fromkeys(note for one in found for note in one.ready.notes)),
     )
-    return EditedPart(ready, joined([one.image for one in found], parts), dict(seconds))
+    works = [one.work for one in found if one.work is not None]
+    return EditedPart(
+        ready,
+        joined([one.image for one in found], parts),
+        dict(seconds),
+        BlockSteps.total(works) if works else None,
+    )

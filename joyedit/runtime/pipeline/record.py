@@ -23,6 +23,7 @@ from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.safe_open import open_own, reason_of
 from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, SeenMask, SizedItem
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.job.turns import addresses_of
 from joyedit.printable import printable
 from joyedit.runtime.protocol import BackendInfo
@@ -41,6 +42,7 @@ class Written:
     inputs: tuple[Seen, ...]
     drift: dict[str, float] | None = None
     mask: SeenMask | None = None
+    work: BlockSteps | None = None
 
 
 class Recorder:
@@ -56,13 +58,16 @@ class Recorder:
         info: BackendInfo,
         tally: Tally,
         on_result: Callable[[ItemResult, str], None],
+        speed: Callable[[int], Mapping[str, Any]] = lambda steps: {},
     ) -> None:
+        """`speed`: what the settings of an item with so many steps say of what they leave out."""
         self.tally = tally
         self.info = info
         self._on_result = on_result
         self._lock = threading.Lock()
         self._failed_in_parts: set[str] = set()
         self._version = joyedit_version()
+        self._speed = speed
         self._folder = folder
         self._refuse_log()
         self.journal = Journal(folder.path, handle=folder.handle)
@@ -197,6 +202,7 @@ class Recorder:
             result=None if sized is None or written is None else sized.result or sized.target,
             drift=None if written is None else written.drift,
             mask=None if item.mask is None else address_of(item.mask),
+            work=None if written is None else written.work,
             mask_seen=None if written is None else written.mask,
             fit=None if sized is None or not sized.fits else sized.fits[-1],
             parts=None if sized is None else sized.parts,
@@ -226,6 +232,7 @@ class Recorder:
             **({} if self.info.precision == "exact" else {"precision": self.info.precision}),
             "attention": self.info.attention,
             "joyedit": self._version,
+            **self._speed(item.sampling.steps),
         }
 
 

@@ -6,13 +6,14 @@ waited for by whoever asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from joyedit.errors import ItemError
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.pipeline.clock import DEVICE_STAGES
 from joyedit.runtime.protocol import Backend, DeviceStage, DeviceTimestamp, Pending, ReadyBatch
 
@@ -34,7 +35,8 @@ class RunningBatch:
     """A batch that the device denoises and decodes, or has finished. Any thread may ask; all calls but one wait.
 
     `encoded` and `denoised` are the timestamps around those stages, `decoded` the one after the last.
-    `operations` are floating-point operations by stage.
+    `operations` are floating-point operations by stage. `work` is what ran of each item's steps; empty where nothing
+    was left out.
     """
 
     pending: Pending
@@ -42,6 +44,7 @@ class RunningBatch:
     denoised: tuple[DeviceTimestamp, DeviceTimestamp]
     decoded: DeviceTimestamp
     operations: Mapping[DeviceStage, int]
+    work: Sequence[BlockSteps] = ()
 
     def picture(self, place: int) -> Image.Image:
         """The picture of one item. Raises ItemError("not_finite") where its latents hold a NaN or an infinity."""
@@ -92,4 +95,5 @@ def start_batch(backend: Backend, given: EncodedBatch, on_step: Callable[[int, i
         denoised=denoised,
         decoded=decoded,
         operations=backend.operations(given.conditioning),
+        work=backend.block_steps(given.conditioning),
     )

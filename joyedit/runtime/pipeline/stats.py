@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from joyedit.errors import (
@@ -24,8 +24,11 @@ from joyedit.job.results.report import Idle, Report, StageWork, State, WorkerWor
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.sources import SourceSummary
+from joyedit.job.spec import Sampling
+from joyedit.job.speed.bundles import speed_record
 from joyedit.runtime.pipeline.clock import Busy, StageClock
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, LoadedModel
+from joyedit.runtime.speed_losses import loss_of_run
 
 T = TypeVar("T")
 
@@ -173,6 +176,8 @@ class RunStats:
             batch_size=config.batch_size or "auto",
             settings=summary.settings,
             versions=versions(),
+            speed=_speed(config, info, summary.settings.steps),
+            computed=None if tally.work is None else tally.work.as_record(),
             **_counts(tally),
             **_model(info),
         )
@@ -207,6 +212,12 @@ def _model(info: BackendInfo) -> dict[str, Any]:
         "compile_seconds": info.compile_seconds,
         "notes": info.notes,
     }
+
+
+def _speed(config: RunConfig, info: BackendInfo, steps: int | None) -> dict[str, Any] | None:
+    """What steps leave out, and what is known of its loss; None where they leave out nothing."""
+    told, loss = speed_record(config, info.schedule, steps or Sampling().steps), loss_of_run(config, steps)
+    return told | ({} if loss is None else {"loss": asdict(loss)}) if told else None
 
 
 def _left(ending: Ending, expected: int | None, tally: Tally) -> int | None:

@@ -59,6 +59,8 @@ class Placement:
     from_disk: int = 0
     bytes_a_step: int = 0
     bytes_an_encoding: int = 0
+    first_stays: int = 0
+    """So many of the first blocks are resident: step reuse runs them in every step, and no others in some."""
 
     @property
     def streams_blocks(self) -> bool:
@@ -72,8 +74,8 @@ class Placement:
 
     def streamed_blocks(self) -> list[int]:
         """Numbers of the passing blocks. They are spread evenly: each comes while resident neighbours compute."""
-        count = self.blocks - self.resident_blocks
-        return [(2 * number + 1) * self.blocks // (2 * count) for number in range(count)] if count else []
+        count, first = self.blocks - self.resident_blocks, min(self.first_stays, self.resident_blocks)
+        return [first + (2 * number + 1) * (self.blocks - first) // (2 * count) for number in range(count)]
 
     def blocks_from_disk(self) -> list[int]:
         """Numbers of the passing blocks that are read from the disk each time, spread evenly among them."""
@@ -125,12 +127,14 @@ def choose(
     reserve: int,
     offload: OffloadName = "auto",
     may_read_later: bool = True,
+    first_stays: int = 0,
 ) -> Placement:
     """The fastest placement within `budget` bytes of the device and `host` bytes of the host's memory.
 
     `host` is None where the system does not tell. `reserve` is left free if everything stays on the device.
     `offload` forces one: "none" everything resident, "encoder" the text encoder passing, "blocks" all blocks too.
-    `may_read_later`: whether blocks that the host has no room for can be read from their files.
+    `may_read_later`: whether blocks that the host has no room for can be read from their files. `first_stays`: so many
+    of the first blocks stay on the device in any case.
     Raises DeviceError that says what is needed, what there is and what helps.
     """
     if offload == "none" or (offload == "auto" and resident(sizes, working).predicted_peak + reserve <= budget):
@@ -140,7 +144,7 @@ def choose(
     if offload != "blocks":
         candidates.append(streamed(sizes, working, sizes.blocks.count, 0))
     if offload != "encoder":
-        candidates += _with_blocks(sizes, working, room if offload == "auto" else 0)
+        candidates += _with_blocks(sizes, working, room if offload == "auto" else 0, first_stays)
     fitting = [candidate for candidate in candidates if candidate.predicted_peak <= room]
     if not fitting and offload != "auto":
         fitting = candidates[-1:]  # an override is obeyed; a lack of memory is met when it comes
@@ -188,15 +192,20 @@ def streamed(sizes: Sizes, working: WorkingMemory, resident_blocks: int, slots: 
     )
 
 
-def _with_blocks(sizes: Sizes, working: WorkingMemory, room: int) -> list[Placement]:
-    """As many resident blocks as there is room for, and the least that works."""
-    least = streamed(sizes, working, 0, FEWEST_SLOTS)
+def _with_blocks(sizes: Sizes, working: WorkingMemory, room: int, first_stays: int) -> list[Placement]:
+    """As many resident blocks as there is room for, and the least that works.
+
+    First blocks pass too if nothing else fits.
+    """
+    least = replace(streamed(sizes, working, first_stays, FEWEST_SLOTS), first_stays=first_stays)
     free = (room - least.predicted_peak) // sizes.blocks.nbytes
+    smaller = [least, streamed(sizes, working, 0, FEWEST_SLOTS)] if first_stays else [least]
     if free <= 0:
-        return [least]
+        return smaller
     slots = SLOTS
-    resident_blocks = min(free - (slots - FEWEST_SLOTS), sizes.blocks.count - slots - 1)
-    return [streamed(sizes, working, max(0, resident_blocks), slots), least]
+    resident_blocks = min(free - (slots - FEWEST_SLOTS) + first_stays, sizes.blocks.count - slots - 1)
+    most = streamed(sizes, working, max(first_stays, resident_blocks), slots)
+    return [replace(most, first_stays=first_stays), *smaller]
 
 
 def _with_host(placement: Placement, sizes: Sizes, host: int | None, may_read_later: bool) -> Placement:

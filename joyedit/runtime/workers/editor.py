@@ -17,6 +17,7 @@ from PIL import Image
 
 from joyedit.errors import ItemError
 from joyedit.job.results.given_up import KILLED_WORKERS
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import Edited
 from joyedit.runtime.pipeline.progress import Progress
@@ -43,6 +44,10 @@ class FinishedItem:
     def seconds(self) -> dict[str, float]:
         """Its share of each stage."""
         return {"read": self.ready.seconds, **self.result.seconds}
+
+    def work(self) -> BlockSteps | None:
+        """What ran of its steps; None where nothing was left out."""
+        return self.result.work if isinstance(self.result, messages.Made) else None
 
     def picture(self) -> Image.Image:
         """RGB, of the target's size. Raises the ItemError that its record tells."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from joyedit.errors import JoyeditError, UsageError
 from joyedit.job.run_config import RandomSize, RunConfig
+from joyedit.job.speed.bundles import has_regions
 from joyedit.runtime.model import is_fake
 from joyedit.runtime.parallel.layout import ParallelName, choose_parallel
 from joyedit.runtime.workers.gpus import places_of
@@ -29,7 +30,14 @@ def with_places(config: RunConfig, gpus: str | None) -> tuple[RunConfig, tuple[P
     """
     fake, wish = is_fake(config.model), config.parallel
     places = () if gpus is None else places_of(gpus, config.device, is_fake=fake)
+    if has_regions(config) and wish == "auto":
+        wish = "data"
     if wish in ("guidance", "sequence"):
+        if has_regions(config):
+            raise UsageError(
+                f"--parallel {wish} divides a picture that is computed as a whole, and with regions it is not (use"
+                " --parallel data, or --regions off)"
+            )
         if not places:
             raise UsageError(f"--parallel {wish} is for several GPUs (add --gpus all, or leave it out)")
         if fake:

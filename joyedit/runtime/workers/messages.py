@@ -11,6 +11,7 @@ from PIL import Image
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
 from joyedit.job.spec import SizedItem
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.parallel.layout import ALONE, Layout
 from joyedit.runtime.pipeline.running_batch import Span
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, ReadyBatch, ReadyItem
@@ -148,11 +149,15 @@ class AllThere:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """From a worker: the picture of an item (`id` is its `SizedItem.key`), and its share of each stage in seconds."""
+    """From a worker: the picture of an item (`id` is its `SizedItem.key`), and its share of each stage in seconds.
+
+    `work` is what ran of its steps; None where nothing was left out.
+    """
 
     id: str
     seconds: Mapping[str, float]
     pixels: Pixels
+    work: BlockSteps | None = None
 
 
 @dataclass(frozen=True, slots=True)

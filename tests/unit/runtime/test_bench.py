@@ -47,3 +47,12 @@ def test_an_impossible_base_size_is_refused(capsys: pytest.CaptureFixture[str]) 
         main(["bench", "--basesize", "300"])
     assert caught.value.code == 2
     assert "--basesize must be one of 256, 512, 768, 1024, not 300" in capsys.readouterr().err
+
+
+def test_a_level_of_speed_is_timed_beside_the_exact_edit(capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads(bench(capsys, "--json", "--steps", "10", "--speed", "max", "--references", "0"))
+    seconds = {stage["name"]: stage["seconds"] for stage in report["stages"]}
+    gain = report["gain"]
+    assert gain["level"] == "max"
+    assert gain["gain"] == pytest.approx(seconds["edit, 10 steps"] / seconds["edit, 10 steps, --speed max"])
+    assert 0.2 < gain["computed"] < 0.7

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from joyedit.runtime.joyimage.denoise import ALONE, PartSpec
-from joyedit.runtime.joyimage.parts import EncodedParts, EncodedShare, divide
+from joyedit.runtime.joyimage.encoded import EncodedShare
+from joyedit.runtime.joyimage.parts import EncodedParts, divide
 
 
 @pytest.mark.parametrize(

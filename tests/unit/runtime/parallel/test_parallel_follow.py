@@ -14,10 +14,11 @@ import torch
 
 from joyedit.errors import DeviceError
 from joyedit.job.run_config import RunConfig
+from joyedit.job.speed.settings import EXACT, Speed, StepReuse
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
 from joyedit.runtime.joyimage.denoise import Conditioning, PartSpec
-from joyedit.runtime.joyimage.parts import Encoded
+from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.parallel import follow as follow_module
 from joyedit.runtime.parallel.follow import EncodedHere, Facts, Follower, follow
 from joyedit.runtime.parallel.layout import Layout
@@ -63,6 +64,7 @@ class Recorded:
         self.calls: list[Any] = []
         self.info = BackendInfo(model="", layout="", device="cpu", dtype="fp32", attention="sdpa", schedule="original")
         self.ranks: Any = None
+        self.speed = EXACT
 
     def use_attention(self, name: str) -> None:
         self.calls.append(("use_attention", name))
@@ -282,4 +284,7 @@ def test_the_room_of_a_share() -> None:
     exchanged = replace(encoded, specs=(theirs, own))
     more = bytes_of_share(backend, exchanged, ranks_of(2, 1)) - shares[2, 0, 1]  # type: ignore[arg-type]
     assert more == 40 + 14 + 3 * 14  # what all have sent, and what is sent to each of two
+    backend.speed = Speed(reuse=StepReuse(threshold=0.1, order=1))
+    kept = bytes_of_share(backend, encoded, ranks_of(2, 0)) - shares[2, 0, 1]  # type: ignore[arg-type]
+    assert kept == (4 * 24 + 54) * 64 * 4  # four residuals of 24 target tokens, and the stream of all 54
     check_room(backend, encoded, ranks_of(1, 0))  # type: ignore[arg-type]  # a CPU is not asked

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from joyedit.errors import DeviceError
+from joyedit.job.speed.settings import Speed, StepReuse
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
@@ -173,3 +174,33 @@ def test_the_text_says_what_it_costs(sizes: Sizes, working: WorkingMemory) -> No
 def test_layers_know_their_total() -> None:
     assert Layers(count=3, nbytes=7).total == 21
     assert dataclasses.replace(Layers(count=3, nbytes=7), count=0).total == 0
+
+
+def test_the_first_block_stays_where_steps_are_reused(
+    networks: tuple[DiT, TextEncoder, VAE], sizes: Sizes, working: WorkingMemory
+) -> None:
+    for budget in (6, 8, 12, 16, 24):
+        plain, kept = plan(sizes, working, budget * GB), plan(sizes, working, budget * GB, first_stays=1)
+        passing = kept.streamed_blocks()
+        assert passing == sorted(set(passing))
+        assert passing[-1] < 40
+        assert len(passing) == 40 - kept.resident_blocks
+        assert abs(kept.resident_blocks - plain.resident_blocks) <= 1
+        assert (0 in passing) == (budget == 6)  # which has room for no block
+        assert kept.predicted_peak <= budget * GB - spare(budget * GB)
+    blocks = plan(sizes, working, 141 * GB, offload="blocks", first_stays=1)
+    assert blocks.streamed_blocks() == list(range(1, 40))
+    least = streamed(sizes, working, 0, 2).predicted_peak
+    tight = plan(sizes, working, least + spare(least) + 1e8, first_stays=1)
+    assert 0 in tight.streamed_blocks()  # one block less fits, and a device that has room for nothing else is served
+
+
+def test_step_reuse_takes_room(networks: tuple[DiT, TextEncoder, VAE]) -> None:
+    """At 1024 pixels a residual has 34 MB, and each of two branches keeps four of them and the stream of its step."""
+    dit, _, vae = networks
+    plain, reusing = (
+        MemoryModel(dit=dit.cfg, vae=vae.cfg, itemsize=2, speed=Speed(reuse=reuse)).denoising_bytes((1024, 1024), 1)
+        for reuse in (None, StepReuse(threshold=0.1, order=1))
+    )
+    residual = 4096 * 4096 * 2
+    assert reusing - plain == 2 * (4 * residual + (2 * 4096 + 1024 + 64) * 4096 * 2)
