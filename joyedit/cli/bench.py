@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from joyedit.cli import console
 from joyedit.cli.options import takes_options
 from joyedit.options import BenchOptions
+
+if TYPE_CHECKING:
+    from joyedit.job.run_config import RunConfig
+    from joyedit.runtime.bench.batch import BenchConfig
 
 
 @takes_options(BenchOptions)
@@ -17,6 +23,31 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
     """
     ctx.obj.verbose = options.verbose
     from json import dumps
+
+    from joyedit.runtime.workers.grouping import with_places
+
+    config, run = _asked(options)
+    run, places = with_places(run, options.gpus)
+    if places:
+        from joyedit.runtime.bench.scaling import measure_scaling
+
+        scaling = measure_scaling(config, run, places, console.message)
+        rows, plain = scaling.rows(), scaling.to_dict()
+    else:
+        from joyedit.runtime.bench.stages import bench
+
+        stages = bench(config, run)
+        rows, plain = stages.rows(), stages.to_dict()
+    if options.json:
+        for label, value in rows:
+            console.message(f"{label}: {value}")
+        console.result(dumps(plain))
+    else:
+        console.table(rows)
+
+
+def _asked(options: BenchOptions) -> tuple[BenchConfig, RunConfig]:
+    """What to measure, and on what. Raises UsageError."""
     from pathlib import Path
 
     from joyedit.errors import UsageError
@@ -24,7 +55,6 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
     from joyedit.job.spec import BASE_SIZES
     from joyedit.quantities import memory_bytes
     from joyedit.runtime.bench.batch import BenchConfig
-    from joyedit.runtime.workers.grouping import with_places
 
     is_full = options.size == "full"
     basesize = options.basesize or (1024 if is_full else 256)
@@ -54,20 +84,4 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
         parallel=options.parallel,
         random=options.size,
     )
-    run, places = with_places(run, options.gpus)
-    if places:
-        from joyedit.runtime.bench.scaling import measure_scaling
-
-        scaling = measure_scaling(config, run, places, console.message)
-        rows, plain = scaling.rows(), scaling.to_dict()
-    else:
-        from joyedit.runtime.bench.stages import bench
-
-        stages = bench(config, run)
-        rows, plain = stages.rows(), stages.to_dict()
-    if options.json:
-        for label, value in rows:
-            console.message(f"{label}: {value}")
-        console.result(dumps(plain))
-    else:
-        console.table(rows)
+    return config, run
