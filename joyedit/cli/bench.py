@@ -31,6 +31,8 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
     basesize = options.basesize or (1024 if is_full else 256)
     if basesize not in BASE_SIZES:
         raise UsageError(f"--basesize must be one of {', '.join(map(str, BASE_SIZES))}, not {basesize}")
+    if options.gpus is not None and options.speed != "exact":
+        raise UsageError("--speed is measured on one device, so not together with --gpus (leave one of them out)")
     config = BenchConfig(
         size=options.size,
         basesize=basesize,
