@@ -109,3 +109,9 @@ def test_a_picture_is_made_again_with_what_it_left_out(joyedit: Command, picture
     assert records("exact")[0]["settings"]["speed"] == "high"
     shown = joyedit("show", "one/a.png")
     assert dict(line.split("  ", 1) for line in shown.out.splitlines())["speed"].strip() == "max"
+
+
+def test_the_bench_of_a_level_is_for_one_device(joyedit: Command) -> None:
+    ended = joyedit("bench", "--size", "tiny", "--device", "cpu", "--gpus", "2", "--speed", "high")
+    assert ended.code == 2
+    assert "--speed is measured on one device" in ended.err
