@@ -40,7 +40,7 @@ from joyedit.job.buckets import bucket_table, choose_bucket
 from joyedit.job.pictures.fitted import cropped_to
 from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import EditItem, Origin, Sampling, SizedItem
-from joyedit.runtime.bench import INSTRUCTIONS
+from joyedit.runtime.bench.batch import INSTRUCTIONS
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.denoise import initial_noise
 from joyedit.runtime.joyimage.loading import random_backend

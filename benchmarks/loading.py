@@ -30,7 +30,7 @@ from joyedit.job.results.report import host_peak_memory
 from joyedit.job.run_config import RunConfig
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.quantities import memory_bytes
-from joyedit.runtime.bench import BenchConfig, batch_of
+from joyedit.runtime.bench.batch import BenchConfig, batch_of
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.tuning.device import DTYPES
 from joyedit.weights import random

@@ -37,7 +37,7 @@ from joyedit.job.run_config import RunConfig  # noqa: E402
 from joyedit.models.attention import Spans, TextLengths  # noqa: E402
 from joyedit.models.schedule import sigmas  # noqa: E402
 from joyedit.models.shared_sequences import SharedSequences, share  # noqa: E402
-from joyedit.runtime.bench import BenchConfig, batch_of  # noqa: E402
+from joyedit.runtime.bench.batch import BenchConfig, batch_of, with_steps  # noqa: E402
 from joyedit.runtime.joyimage.backend import JoyImageBackend  # noqa: E402
 from joyedit.runtime.joyimage.denoise import ALONE, Alone, denoise  # noqa: E402
 from joyedit.runtime.joyimage.encoded import Encoded  # noqa: E402
@@ -47,7 +47,6 @@ from joyedit.runtime.parallel.layout import Layout  # noqa: E402
 from joyedit.runtime.parallel.lead import lead  # noqa: E402
 from joyedit.runtime.parallel.place import Place  # noqa: E402
 from joyedit.runtime.parallel.ranks import GroupRanks  # noqa: E402
-from joyedit.runtime.protocol import ReadyBatch  # noqa: E402
 from joyedit.runtime.tuning.timing import synchronize  # noqa: E402
 
 FEW = 4
@@ -366,15 +365,6 @@ def per_call(call: Callable[[], object], device: torch.device) -> float:
         call()
     synchronize(device)
     return (time.perf_counter() - start) / EXCHANGES
-
-
-def with_steps(batch: ReadyBatch, steps: int) -> ReadyBatch:
-    """The same edits with another number of steps."""
-    items = []
-    for ready in batch.items:
-        item = replace(ready.item, sampling=replace(ready.item.sampling, steps=steps))
-        items.append(replace(ready, sized=replace(ready.sized, item=item)))
-    return replace(batch, items=tuple(items))
 
 
 def no_progress(done: int, total: int) -> None:

@@ -26,7 +26,7 @@ import torch
 from joyedit.job.results.report import host_peak_memory
 from joyedit.job.run_config import RunConfig
 from joyedit.quantities import memory_bytes
-from joyedit.runtime.bench import BenchConfig, batch_of
+from joyedit.runtime.bench.batch import BenchConfig, batch_of
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.joyimage.loading import random_backend

@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 
 from joyedit.job.results.report import Report
+from joyedit.job.run_config import RandomSize
 from joyedit.options import RunOptions
 from joyedit.request import build_request
-from joyedit.runtime.bench import INSTRUCTIONS
+from joyedit.runtime.bench.batch import INSTRUCTIONS
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import random_backend
 from joyedit.runtime.pipeline.clock import DEVICE_STAGES
 from joyedit.runtime.run import run
-from joyedit.weights.random import SizeName
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def manifest(folder: Path, items: int) -> Path:
     return path
 
 
-def build(size: SizeName, folder: Path, flags: RunOptions) -> JoyImageBackend:
+def build(size: RandomSize, folder: Path, flags: RunOptions) -> JoyImageBackend:
     config = build_request(replace(flags, source=(str(manifest(folder, 4)),))).config
     backend = random_backend(size, config)
     backend.info = replace(backend.info, identity="random weights")

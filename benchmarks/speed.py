@@ -30,7 +30,7 @@ from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import SpeedName
 from joyedit.job.speed.bundles import BUNDLES, forced_speed
 from joyedit.job.speed.settings import EXACT, BlockSteps, Speed, StepReuse
-from joyedit.runtime.bench import BenchConfig, batch_of
+from joyedit.runtime.bench.batch import BenchConfig, batch_of
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import random_backend
 from joyedit.runtime.protocol import ReadyBatch

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two lines")
+    parser.add_argument("--seconds", type=float, help="stop the run after so long, as SIGTERM does")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), given)
@@ -52,6 +53,7 @@ def measure(folder: Path, given: argparse.Namespace) -> None:
     begun = told = time.monotonic()
     process = subprocess.Popen(argv, env=env)
     journal = folder / "out" / "results.jsonl"
+    is_stopped = False
     first: float | None = None
     lines, position, peak = 0, 0, 0
     while process.poll() is None:
@@ -65,11 +67,15 @@ def measure(folder: Path, given: argparse.Namespace) -> None:
             workers = children(process.pid)
             if workers:
                 os.kill(dice.choice(workers), signal.SIGKILL)
+        if given.seconds is not None and not is_stopped and time.monotonic() - begun > given.seconds:
+            is_stopped = True
+            process.send_signal(signal.SIGTERM)
         if time.monotonic() - told >= given.every:
             told = time.monotonic()
             now = resident(process.pid)
             peak = max(peak, now)
-            print(f"{told - begun:7.1f} s  {lines:8} items  {now / 2**20:6.1f} MiB resident in the parent", flush=True)
+            print(f"{told - begun:7.1f} s  {lines:8} items  {now / 2**20:6.1f} MiB resident in the parent,"
+                  f" {cpu_seconds(process.pid):.0f} s of CPU time", flush=True)  # fmt: skip
     ended = time.monotonic()
     seconds = ended - (first or begun)
     print(f"exit code {process.returncode}; {lines} records in {seconds:.1f} s: {lines / seconds:.0f} items a second")
@@ -79,7 +85,10 @@ def measure(folder: Path, given: argparse.Namespace) -> None:
     records = [json.loads(line) for line in journal.open()]
     ok = Counter(one["id"] for one in records if one["status"] == "ok")
     report = json.loads((folder / "out" / "report.json").read_text())
-    print(f"lost {given.items - len(ok)}, twice {sum(ok.values()) - len(ok)}, largest parent {peak / 2**20:.1f} MiB")
+    wanted = lines if is_stopped else given.items
+    missing = sum(not (folder / "out" / f"{name}.jpg").exists() for name in ok)
+    print(f"lost {wanted - len(ok)}, twice {sum(ok.values()) - len(ok)}, without picture {missing},"
+          f" largest parent {peak / 2**20:.1f} MiB")  # fmt: skip
     print(f"deaths {sum(one['deaths'] for one in report['workers'])}, stages {report['stages']}")
 
 
@@ -106,6 +115,15 @@ def children(pid: int) -> list[int]:
             if int(parent) == pid and state != "Z":
                 found.append(int(entry.name))
     return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the process itself has computed so far."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError):
+        return 0.0
 
 
 def resident(pid: int) -> int:

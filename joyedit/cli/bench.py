@@ -11,7 +11,10 @@ from joyedit.options import BenchOptions
 
 @takes_options(BenchOptions)
 def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
-    """Measure every stage of an edit: seconds, TFLOP/s, share of the matmul ceiling, peak memory."""
+    """Measure every stage of an edit: seconds, TFLOP/s, share of the matmul ceiling, peak memory.
+
+    With --gpus, whole edits: images a second by one GPU, two, four, ... and all of them.
+    """
     ctx.obj.verbose = options.verbose
     from json import dumps
     from pathlib import Path
@@ -20,7 +23,8 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
     from joyedit.job.run_config import RunConfig
     from joyedit.job.spec import BASE_SIZES
     from joyedit.quantities import memory_bytes
-    from joyedit.runtime.bench import BenchConfig, bench
+    from joyedit.runtime.bench.batch import BenchConfig
+    from joyedit.runtime.workers.grouping import with_places
 
     is_full = options.size == "full"
     basesize = options.basesize or (1024 if is_full else 256)
@@ -47,11 +51,23 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
         memory=memory_bytes(options.memory),
         offload=options.offload,
         expected_steps=float("inf"),
+        parallel=options.parallel,
+        random=options.size,
     )
-    report = bench(config, run)
-    if options.json:
-        for label, value in report.rows():
-            console.message(f"{label}: {value}")
-        console.result(dumps(report.to_dict()))
+    run, places = with_places(run, options.gpus)
+    if places:
+        from joyedit.runtime.bench.scaling import measure_scaling
+
+        scaling = measure_scaling(config, run, places, console.message)
+        rows, plain = scaling.rows(), scaling.to_dict()
     else:
-        console.table(report.rows())
+        from joyedit.runtime.bench.stages import bench
+
+        stages = bench(config, run)
+        rows, plain = stages.rows(), stages.to_dict()
+    if options.json:
+        for label, value in rows:
+            console.message(f"{label}: {value}")
+        console.result(dumps(plain))
+    else:
+        console.table(rows)

@@ -79,6 +79,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
         told = {"seconds": seconds, "untimed": counts.untimed, "weights": placement}
         told |= {"parallel": parallel} if parallel is not None else {}
         told |= {"parts": counts.parts} if counts.parts else {}
+        told |= {"precision": config.precision} if config.precision != "exact" else {}
         console.result(jsonlib.dumps({"summary": numbers | told}))
     elif not quiet:
         console.result(", ".join(f"{label.replace('_', ' ')} {count}" for label, count in numbers.items()))

@@ -266,8 +266,6 @@ class RunProgress:
             ("schedule", info.schedule, config.schedule),
         ):
             rows.append((label, f"{value} (auto)" if asked == "auto" else value))
-        if info.precision != "exact":
-            rows.append(("precision", f"{info.precision} (pictures differ a little from those of exact)"))
         if info.placement:
             rows.append(("weights", info.placement))
         rows += in_force(self._request, summary)

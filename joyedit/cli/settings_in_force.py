@@ -29,6 +29,9 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
     Where lines of the manifest say something else, the text says how many, and between which values.
     """
     rows = []
+    if request.config.precision != "exact":
+        told = f"{request.config.precision} in the DiT's products: pictures differ a little from exact ones"
+        rows.append(("precision", told))
     if isinstance(request.source, DatasetSource):
         rows.append(("dataset", brief(request.source.told, _TOLD)))
     shard = request.source.shard_counts()

@@ -20,6 +20,8 @@ from joyedit.job.spec import (
     SwitchName,
 )
 
+RandomSize = Literal["tiny", "small", "full"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
@@ -35,12 +37,14 @@ class RunConfig:
     come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
     `expected_items` is how many there are; `expected_guidance` is False where guidance is off for all of them. The
     work is shared by `workers` devices, each with a process of its own; 1 is this process alone. `parallel` is what
-    they do. `host_memory` bounds the bytes of the machine's memory that weights may wait in; None stands for all
-    that is free. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where
-    items differ, `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards,
-    where the run edits one shard into `output`; what has finished records there is done. `speed` says what steps leave
-    out; `reuse`, `reuse_order`, `guidance_reuse` and `regions` say it for single parts, spelled as on the command line
-    (None: as `speed` has it).
+    they do. The `engine` ray does the work on the machines of a Ray cluster. `host_memory` bounds the bytes of the
+    machine's memory that weights may wait in; None stands for all that is free. Where weights do not fit into that,
+    `shared_memory` bounds one copy for all workers, in the open file in memory with the handle `shared_weights`.
+    `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where items differ,
+    `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards, where the run edits
+    one shard into `output`; what has finished records there is done. `random` stands for networks of a size with random
+    weights, in place of a model: that is for measuring. `speed` says what steps leave out; `reuse`, `reuse_order`,
+    `guidance_reuse` and `regions` say it for single parts, spelled as on the command line (None: as `speed` has it).
     """
 
     output: Path
@@ -84,6 +88,10 @@ class RunConfig:
     expected_guidance: bool = True
     workers: int = 1
     parallel: Literal["auto", "data", "guidance", "sequence"] = "auto"
+    engine: Literal["local", "ray"] = "local"
     host_memory: int | None = None
+    shared_weights: int | None = None
+    shared_memory: int | None = None
     merged_loras: tuple[Lora, ...] = ()
     lora_sets: tuple[tuple[Lora, ...], ...] = ()
+    random: RandomSize | None = None

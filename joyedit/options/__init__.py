@@ -4,7 +4,7 @@ The command line makes its flags from these classes (`cli/options.py`), the Pyth
 as keywords, and `request` turns them into a checked request. Nothing heavy is imported here.
 """
 
-from joyedit.options.bench import BenchOptions, SizeName
+from joyedit.options.bench import BenchOptions
 from joyedit.options.doctor import DoctorOptions
 from joyedit.options.option import Option, fault_of_text, faults_of, names_of, option, option_of, same_as
 from joyedit.options.run import DeviceName, DtypeName, JsonName, RunOptions, ScheduleWish
@@ -18,7 +18,6 @@ __all__ = [
     "Option",
     "RunOptions",
     "ScheduleWish",
-    "SizeName",
     "fault_of_text",
     "faults_of",
     "names_of",

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from joyedit.job.run_config import RandomSize
 from joyedit.job.spec import AttentionName, OffloadName, PrecisionName, SpeedName, SwitchName
 from joyedit.options.option import option, same_as
 from joyedit.options.run import DeviceName, DtypeName, RunOptions
-
-SizeName = Literal["tiny", "small", "full"]
+from joyedit.runtime.parallel.layout import ParallelName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchOptions:
     """The options of `joyedit bench`."""
 
-    size: SizeName = option("small", "--size", help="full is the published model, small has its proportions for a CPU.")
+    size: RandomSize = option(
+        "small", "--size", help="full is the published model, small has its proportions for a CPU."
+    )
     basesize: int | None = option(
         None, "--basesize", metavar="256|512|768|1024", help="Size of the pictures. [default: 1024 for full, else 256]"
     )
@@ -29,6 +30,15 @@ class BenchOptions:
         "exact", "--speed",
         help="Time the whole edit with this level of joyedit run too, in turns with the exact one. Changes of random "
         "weights mean nothing, so as many steps are computed as with nano.",
+    )  # fmt: skip
+    gpus: str | None = option(
+        None, "--gpus", metavar="all|N|LIST",
+        help="Measure whole edits by one of these GPUs, by two, four, ... and all of them: all, a number, or indices "
+        "such as 0,2. [default: the stages on one GPU]",
+    )  # fmt: skip
+    parallel: ParallelName = option(
+        "data", "--parallel",
+        help="How they share the work, as with run; auto is what a run of one item does.",
     )  # fmt: skip
     device: DeviceName = same_as(RunOptions, "device")
     dtype: DtypeName = same_as(RunOptions, "dtype")

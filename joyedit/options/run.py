@@ -24,6 +24,7 @@ from joyedit.runtime.parallel.layout import ParallelName
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bf16", "fp32"]
 ScheduleWish = Literal["auto", "original", "diffusers"]
+EngineName = Literal["local", "ray"]
 JsonName = Literal["new", "all"]
 
 
@@ -110,6 +111,11 @@ class RunOptions:
         "auto", "--parallel",
         help="How several GPUs share the work: data (each its own items), guidance or sequence (they make each picture "
         "together); auto is data unless there are fewer items than GPUs.",
+    )  # fmt: skip
+    engine: EngineName = option(
+        "local", "--engine",
+        help="What runs the work: local is this machine; ray is a Ray cluster, with --gpus of its GPUs (all of them by "
+        "default; needs joyedit[ray]).",
     )  # fmt: skip
     dtype: DtypeName = option("auto", "--dtype", help="Number format; auto is bf16 on a GPU, fp32 on the CPU.")
     precision: PrecisionName = option(

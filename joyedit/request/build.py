@@ -6,6 +6,7 @@ Every fault of the options is told at once, before anything is read.
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -26,6 +27,7 @@ from joyedit.job.spec import Settings
 from joyedit.options import RunOptions
 from joyedit.replay import open_replay, with_replay
 from joyedit.request.checks import name_template, one_name, refuse, with_home
+from joyedit.request.cluster import ray_engine
 from joyedit.request.picture import format_of, one_picture
 from joyedit.request.values import converted, named_as
 from joyedit.runtime.model import (
@@ -45,6 +47,7 @@ from joyedit.weights.lora_facts import lora_facts
 from joyedit.weights.wanted import Wanted
 
 if TYPE_CHECKING:
+    from joyedit.runtime.ray_engine.engine import RayEngine
     from joyedit.runtime.workers.place import Place
 
 
@@ -63,6 +66,8 @@ class Request:
     """What the user should know before the run."""
     page: bool = False
     """Whether the run ends with a page of the output folder. That of a shard does not: the merge makes one."""
+    ray: RayEngine | None = None
+    """The cluster where machines edit; None where this one does."""
     places: tuple[Place, ...] = ()
     """Where worker processes edit, for one device each; none where this process does."""
 
@@ -77,6 +82,8 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
 
         load = fleet_loader(request.places, one_by_one=request.source.kind == "stdin")
         describe = describer(request.places)
+    if request.ray is not None:
+        load, describe = request.ray.load, request.ray.describe
 
     def start() -> RunOutcome:
         return run(
@@ -84,10 +91,15 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
             request.config,
             load_backend=load,
             describe=describe,
-            fetch=None if progress is None else fetch,  # without progress, huggingface_hub shows its own
+            # Without progress, huggingface_hub shows its own; machines of a cluster download what they need.
+            fetch=None if progress is None or request.ray is not None else fetch,
             progress=progress,
         )
 
+    if request.ray is not None:
+        with closing(request.ray):
+            outcome = start()
+        return with_page(outcome, request.config.output, progress) if request.page else outcome
     if request.picture is not None:
         return request.picture.run(start)
     return with_page(start(), request.config.output, progress) if request.page else start()
@@ -108,7 +120,8 @@ def build_request(options: RunOptions) -> Request:
     given = Settings(**named_as(Settings, options))
     config = RunConfig(**named_as(RunConfig, options) | converted(options))
     config, shard = as_shard(config, options.shard, options.source, makes_file=picture is not None)
-    config, places = _with_places(config, options)
+    ray = ray_engine(options, makes_file=picture is not None)
+    config, places = (config, ()) if ray is not None else _with_places(config, options)
     recipe = None if options.recipe is None else load_recipe(options.recipe)
     checkpoint = model_settings(Wanted.of(options))
     values = _recipe_values(options.values)
@@ -150,6 +163,7 @@ def build_request(options: RunOptions) -> Request:
         picture=picture,
         notes=() if replay is None else replay.notes,
         page=picture is None and shard is None and not options.no_page,
+        ray=ray,
         places=places,
     )
 

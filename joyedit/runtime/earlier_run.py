@@ -33,7 +33,8 @@ from joyedit.job.results.unfinished import Unfinished
 from joyedit.job.results.verify import read_report
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.sources import Source
-from joyedit.job.spec import EditItem
+from joyedit.job.spec import EditItem, Sampling
+from joyedit.job.speed.bundles import speed_record
 from joyedit.runtime.model import describe_without_loading, is_fake, model_identity
 from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 from joyedit.runtime.protocol import BackendInfo
@@ -198,6 +199,8 @@ def _rates(journal: Journal, config: RunConfig, info: BackendInfo) -> Rates | No
     same = (_kind_of(device), report.get("model"), report.get("dtype"), report.get("precision", "exact"))
     if same != (_kind_of(info.device), info.model, info.dtype, info.precision):
         return None
+    if _parts_left_out(report.get("speed")) != _parts_left_out(_speed_of(report, config, info)):
+        return None
     times: dict[Kind, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_KEPT))
     try:
         started = datetime.fromisoformat(str(report.get("started")))
@@ -214,6 +217,18 @@ def _rates(journal: Journal, config: RunConfig, info: BackendInfo) -> Rates | No
     }
     loading = stages.get("load", 0.0) if isinstance(stages, dict) else 0.0
     return Rates(when=f"{started:%Y-%m-%d %H:%M} UTC", device=device, loading=loading, seconds=found) if found else None
+
+
+def _speed_of(report: Mapping[str, Any], config: RunConfig, info: BackendInfo) -> dict[str, Any]:
+    """What the run to come would leave out of an item with as many steps as the report tells."""
+    settings = report.get("settings")
+    steps = settings.get("steps") if isinstance(settings, dict) else None
+    return speed_record(config, info.schedule, steps if isinstance(steps, int) else Sampling().steps)
+
+
+def _parts_left_out(told: object) -> dict[str, Any]:
+    """The parts of `speed` in a report that decide how long a step takes."""
+    return {key: told.get(key) for key in ("reuse", "guidance_reuse")} if isinstance(told, dict) and told else {}
 
 
 def _kind_of(device: str) -> str:

@@ -80,14 +80,19 @@ def backend_loader(wanted: Wanted) -> LoadBackend:
         return load_fake
     if not wanted.is_enough:
         raise UsageError(no_model(wanted))
+    return _load
 
-    def load(config: RunConfig) -> Backend:
-        let_missing_operations_run_on_the_cpu(config.device)
-        from joyedit.runtime.joyimage.loading import load_backend
 
-        return load_backend(config)
+def loader_of(config: RunConfig) -> LoadBackend:
+    """As `backend_loader`, of the model of this configuration, or of random weights where it asks for them."""
+    return _load if config.random is not None else backend_loader(Wanted.of(config))
 
-    return load
+
+def _load(config: RunConfig) -> Backend:
+    let_missing_operations_run_on_the_cpu(config.device)
+    from joyedit.runtime.joyimage.loading import load_backend
+
+    return load_backend(config)
 
 
 def fetch(config: RunConfig, on_download: OnDownload) -> None:

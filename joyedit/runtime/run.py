@@ -19,7 +19,7 @@ from joyedit.job.run_config import RunConfig
 from joyedit.runtime.model import DescribeModel, FetchModel, LoadModel
 from joyedit.runtime.open_session import open_session
 from joyedit.runtime.pipeline.clock import StageClock
-from joyedit.runtime.pipeline.edit import Editor
+from joyedit.runtime.pipeline.edit import Edited, Editor
 from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 from joyedit.runtime.pipeline.progress import NoProgress, Progress
 from joyedit.runtime.pipeline.stats import Ending
@@ -99,6 +99,9 @@ def edit_all(session: RunSession) -> Ending:
             entries = session.load_model_if_needed(iter(checker))
             if entries is None:
                 return session.complete()
+            if session.is_on_cluster:
+                all_came = session.on_cluster(entries, checker)
+                return session.complete() if all_came or session.stop.reason is None else session.stopped_early()
             with session.editor(writers) as editor:
                 for planned in session.parts(entries, checker):
                     all_came = edit_part(session, planned, editor, writers)
@@ -115,7 +118,7 @@ def edit_all(session: RunSession) -> Ending:
     return session.complete()
 
 
-def edit_part(session: RunSession, planned: Planned, editor: Editor, writers: Writers) -> bool:
+def edit_part(session: RunSession, planned: Planned, editor: Editor, writers: Writers[Edited]) -> bool:
     """Edit the planned batches, and wait until they are written. Whether all came, and none was left out."""
     with session.read_ahead(planned) as ready:
         try:

@@ -17,7 +17,7 @@ from joyedit.job.plan import planner
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import Report
-from joyedit.job.results.resume import Decision, Resume
+from joyedit.job.results.resume import Decision
 from joyedit.job.results.retry import write_failed
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.shared import shared_by_all
@@ -30,7 +30,7 @@ from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
 from joyedit.runtime.pipeline.clock import StageClock
-from joyedit.runtime.pipeline.edit import BatchEditor, Editor
+from joyedit.runtime.pipeline.edit import BatchEditor, Edited, Editor
 from joyedit.runtime.pipeline.loss_check import LossCheck
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
@@ -42,7 +42,7 @@ from joyedit.runtime.pipeline.stop import Stop
 from joyedit.runtime.pipeline.threads import StoppedError, Workers
 from joyedit.runtime.pipeline.turn_results import TurnResults
 from joyedit.runtime.pipeline.turn_stage import TurnStage
-from joyedit.runtime.pipeline.write import PictureWriter, Writers
+from joyedit.runtime.pipeline.write import PictureEncoder, PictureWriter, Placing, Writers
 from joyedit.runtime.protocol import Backend, ReadyBatch
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class RunSession:
     ) -> None:
         self.model = model
         self.stop = stop
+        self.is_on_cluster = config.engine == "ray"  # machines of a cluster read, edit and write
         self._source = source
         self._config = config
         self._folder = folder
@@ -84,9 +85,6 @@ class RunSession:
         self._fingerprints = Fingerprinter.for_run(config, model.identity(), info.schedule, info.dtype)
         self._shared = shared_by_all(source, folder.path, self._fingerprints)
         self._stats.asked = asked_of(source, folder.path) | {"shared": str(self._shared)}
-        self.recorder: Recorder
-        self.admission: Admission
-        self._resume: Resume
         self._turns = TurnStage()
         self._is_broken: Callable[[], bool] = bool  # whether something ended the run that is still to be told
 
@@ -129,18 +127,14 @@ class RunSession:
         """The threads that check ahead of the plan which items are done, and how large the pictures are."""
         return Workers(WORKERS, "joyedit-check", timeout=self._config.read_timeout, stopped=self.stop)
 
-    def writers(self) -> Writers:
+    def writers(self) -> Writers[Edited]:
         """The threads that write finished pictures and their records."""
-        write = PictureWriter(
-            folder=self._folder,
-            config=self._config,
-            info=self.model.info,
-            recorder=self.recorder,
-            clock=self._clock,
-            fingerprints=self._fingerprints,
-            admission=self.admission,
-        )
+        encode = PictureEncoder(self._config, self.model.info)
+        write = PictureWriter(self._folder, encode, self._placing(), self.recorder, self._clock)
         return Writers(write, waiting=partial(self._stats.waiting, "write"))
+
+    def _placing(self) -> Placing:
+        return Placing(self._folder, self._config, self.recorder, self._fingerprints, self.admission)
 
     def unfinished(self, checkers: Workers) -> Checker:
         """The items of the source that are to be edited, and those that failed already.
@@ -262,7 +256,7 @@ class RunSession:
         """Whether no further batch is to be read."""
         return self.stop() or self._is_broken()
 
-    def editor(self, writers: Writers) -> AbstractContextManager[Editor]:
+    def editor(self, writers: Writers[Edited]) -> AbstractContextManager[Editor]:
         """What takes batches through the networks. With several workers, what they finish goes to `writers` itself."""
         model = self.model.open()
         if self._config.workers > 1:
@@ -291,6 +285,16 @@ class RunSession:
                 stopped=self.stop,
             )
         )
+
+    def on_cluster(self, entries: Iterator[Entry | Pause], checker: Checker) -> bool:
+        """Edit all items there; whether all have a record. Raises what ended the run."""
+        from joyedit.runtime.ray_engine.on_cluster import Figures, Records, edit_on_cluster
+
+        planned = chain.from_iterable(self.parts(entries, checker))
+        records = Records(self._folder, self.recorder, self._placing(), self.admission)
+        figures = Figures(self._clock, self._stats, self._progress)
+        on_batch = self._losses.before(self._turns.taken)
+        return edit_on_cluster(self.model, planned, records, figures, stopped=self.stop, on_batch=on_batch)
 
     def batches(self, ready: ReadAhead) -> Iterator[ReadyBatch | None]:
         """The batches whose pictures were read; None where more come only when some of them are done.

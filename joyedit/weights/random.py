@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from joyedit.job.run_config import RandomSize
 from joyedit.models.config import DiTConfig, VAEConfig
 from joyedit.models.dit import DiT
 from joyedit.models.quantised_rows import MOST, quantised_weight
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.vae import VAE
 
-SizeName = Literal["tiny", "small", "full"]
 Placer = Callable[[str, Tensor], None]
 """Takes a weight by its name in the network."""
 Placers = Mapping[str, Placer]
 
 
-def configs(size: SizeName) -> tuple[DiTConfig, VAEConfig, dict[str, Any]]:
+def configs(size: RandomSize) -> tuple[DiTConfig, VAEConfig, dict[str, Any]]:
     """Configurations of DiT, VAE and text encoder (as the dictionary of its config.json)."""
     if size == "full":
         text = _text(
@@ -59,7 +59,7 @@ def configs(size: SizeName) -> tuple[DiTConfig, VAEConfig, dict[str, Any]]:
     )
 
 
-def without_weights(size: SizeName, token_ids: Mapping[str, int]) -> tuple[DiT, VAE, TextEncoder]:
+def without_weights(size: RandomSize, token_ids: Mapping[str, int]) -> tuple[DiT, VAE, TextEncoder]:
     """Networks of a size on the meta device. `token_ids` as in `build`."""
     dit_config, vae_config, text_config = configs(size)
     with torch.device("meta"):
@@ -67,7 +67,7 @@ def without_weights(size: SizeName, token_ids: Mapping[str, int]) -> tuple[DiT, 
 
 
 def build(
-    size: SizeName,
+    size: RandomSize,
     device: torch.device,
     dtype_of: Callable[[str, str], torch.dtype],
     token_ids: Mapping[str, int],

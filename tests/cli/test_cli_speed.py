@@ -53,6 +53,8 @@ def test_finished_pictures_are_replaced_only_if_that_is_asked_for(joyedit: Comma
     assert len(records()) == 3
     refused = joyedit("run", pictures, *FAKE, "--speed", "high")
     assert refused.code == 2
+    assert "this run would replace 3 finished pictures in edited, because these differ: speed (3)" in refused.err
+    assert "speed exact -> steps that change by less than" in refused.err
     assert "--update" in refused.err
     assert joyedit("run", pictures, *FAKE, "--speed", "high", "--update").code == 0
     assert [record["settings"].get("speed") for record in records()] == [None] * 3 + ["high"] * 3
@@ -62,8 +64,16 @@ def test_a_dry_run_says_what_would_be_left_out(joyedit: Command, pictures: Path)
     ended = joyedit("run", pictures, *FAKE, "--reuse", "0.2", "--reuse-order", "2", "-n")
     assert ended.code == 0
     assert "speed: steps that change by less than 0.2 are predicted by a parabola" in ended.messages
-    exact = joyedit("run", pictures, *FAKE, "--speed", "max", "--reuse", "off", "--guidance-reuse", "off", "-n")
+    none = ("--reuse", "off", "--guidance-reuse", "off")
+    exact = joyedit("run", pictures, *FAKE, "--speed", "max", *none, "-n")
     assert "speed: max: everything is computed" in exact.messages
+
+
+def test_the_time_of_another_level_is_no_estimate(joyedit: Command, pictures: Path) -> None:
+    assert joyedit("run", pictures, *FAKE).code == 0
+    same = joyedit("run", pictures, *FAKE, "-n", "--overwrite")
+    other = joyedit("run", pictures, *FAKE, "-n", "--overwrite", "--speed", "max")
+    assert [any(line.startswith("time: ") for line in one.out.splitlines()) for one in (same, other)] == [True, False]
 
 
 def test_every_fault_is_told_at_once(joyedit: Command, pictures: Path) -> None:

@@ -19,6 +19,7 @@ from durability.harness import FAKE, Done, Forks, check_whole, findings, make_ma
 from joyedit.job.results.lock import OutputLock
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import read_journal
+from joyedit.job.shard import number_of
 from support.figures import EXHAUSTIVE, FIGURES
 
 KILLED = -signal.SIGKILL
@@ -200,6 +201,24 @@ def test_a_killed_shard_is_merged_as_far_as_it_came(place: Path, forks: Forks) -
     assert not (place / "out" / "shards").exists()
     assert plain(forks, place, "out").code == 3
     check_as_plain(place, "out")
+
+
+@pytest.mark.parametrize("again", ["whole", "shard"])
+def test_deaths_in_a_shard_count_on_after_the_merge(again: str, memory: Path, forks: Forks) -> None:
+    """An item that kills the process is given up after two deaths, wherever it was in work."""
+    lines = [{"id": name, "instruction": f"edit {name}"} for name in "abcd"]
+    lines.append({"id": "poison", "instruction": "SIGKILL"})
+    (memory / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    number = f"{number_of('poison', 2)}/2"
+    assert shard(forks, memory, number).code == KILLED
+    merge(forks, memory)
+    where = ("--shard", number) if again == "shard" else ()
+    second = forks("run", "m.jsonl", *FAKE, "-o", "out", *where, cwd=memory)
+    assert second.code == KILLED
+    third = forks("run", "m.jsonl", *FAKE, "-o", "out", *where, cwd=memory)
+    assert third.code == 3, third.message
+    place = memory / "out" / "shards" / number.replace("/", "-of-") if where else memory / "out"
+    assert records(place)["poison"]["error"]["code"] == "killed_the_run"
 
 
 def test_shards_of_another_number_after_a_merge(place: Path, forks: Forks) -> None:

@@ -135,7 +135,7 @@ def test_fused_blocks_are_the_plain_ones(precision: Any, side: int) -> None:
     dit.fuse_blocks()
     fused = velocity(dit, [33, 60], side)
     print(f"{precision}: plain {apart(plain, exact):.4f}, fused {apart(fused, exact):.4f} from exact")
-    assert apart(fused, plain) < 0.06
+    assert apart(fused, plain) < 0.1
     assert 1e-4 < apart(fused, exact) < 0.08
 
 

@@ -67,6 +67,10 @@ def cases(ours: JoyImageBackend, tmp_path_factory: pytest.TempPathFactory) -> di
             for n, text in enumerate(("Red.", "Remove the car that stands in front of the house."))
         ],
         "no reference": [Edit(text="")],
+        "each with its own picture": [
+            Edit(text=text, images=[picture(256, 320, seed=n)], seed=n)
+            for n, text in enumerate(("Red.", "Blue.", "Red.", "Remove the car."))
+        ],
         "a LoRA": [Edit(text="Make it red.", images=[image], loras=(lora,))],
     }
     return {name: (edits, made(ours, edits)) for name, edits in batches.items()}
@@ -98,6 +102,30 @@ def test_as_one_process(
         check(model, cases, exact=layout.sequence == 1)
         assert all(exchange.sent for exchange in model.ranks.exchanges())
     assert [followers.ending(rank) for rank in range(1, layout.world)] == [""] * (layout.world - 1)
+
+
+@pytest.mark.parametrize("layout", [PAIR, Layout(guidance=2, sequence=2)], ids=str)
+def test_each_rank_encodes_a_part(
+    layout: Layout,
+    followers: Followers,
+    diffusers_checkpoint: Path,
+    ours: JoyImageBackend,
+    cases: dict[str, tuple[list[Edit], Result]],
+) -> None:
+    """Together they do what one process does, and no more: nothing is encoded by two of them."""
+    counts = {"guidance": 2, "each with its own picture": 8, "two references": 6, "no reference": 1}
+    with group(followers, diffusers_checkpoint, layout) as model:
+        for name, count in counts.items():
+            batch = batch_of(cases[name][0])
+            for one in (ours, model):
+                one.free_memory()
+            alone, shared = ours.encode(batch), model.encode(batch)
+            assert model.operations(shared) == ours.operations(alone), name
+            ranks = [spec.rank for spec in shared.own.specs]
+            assert set(ranks) == set(range(min(count, layout.world))), name
+            parts = shared.own.parts
+            assert parts is not None
+            assert {number for number, rank in enumerate(ranks) if rank == 0} == set(parts.own), name
 
 
 def test_layers_that_pass_through_the_device(
@@ -144,9 +172,9 @@ def test_what_a_run_asks_beside_pictures(followers: Followers, diffusers_checkpo
 @pytest.mark.parametrize(
     ("failing", "error", "words"),
     [
-        (Failing("encode", "bad item"), ItemError, "the instruction is too long"),
-        (Failing("encode", "no room"), OutOfMemory, "rank 1: no room"),
-        (Failing("encode", "bug"), RuntimeError, r"rank 1: a bug \(RuntimeError\)"),
+        (Failing("encode_share", "bad item"), ItemError, "the instruction is too long"),
+        (Failing("encode_share", "no room"), OutOfMemory, "rank 1: no room"),
+        (Failing("encode_share", "bug"), RuntimeError, r"rank 1: a bug \(RuntimeError\)"),
         (Failing("denoise", "no room"), OutOfMemory, "rank 1: no room"),
     ],
     ids=str,
@@ -163,7 +191,7 @@ def test_an_error_of_one_rank_before_ranks_depend_on_each_other(
     assert followers.ending() == ""
 
 
-@pytest.mark.parametrize("failing", [Failing("encode", "no room"), Failing("denoise", "no room")], ids=str)
+@pytest.mark.parametrize("failing", [Failing("encode_share", "no room"), Failing("denoise", "no room")], ids=str)
 def test_an_error_of_rank_0_alone(failing: Failing, followers: Followers, diffusers_checkpoint: Path) -> None:
     edits = [Edit(text="Red.", images=[picture(256, 320)])]
     with group(followers, diffusers_checkpoint, PAIR, first=failing) as model:
@@ -180,7 +208,7 @@ def test_an_error_of_rank_0_alone(failing: Failing, followers: Followers, diffus
         (Failing("denoise", "bug", "midst"), False, "a bug"),
         (Failing("denoise", "dies", "midst"), False, "gone"),
         (Failing("denoise", "dies"), False, "gone"),
-        (Failing("encode", "dies"), False, "gone"),
+        (Failing("encode_share", "dies"), False, "gone"),
     ],
     ids=str,
 )

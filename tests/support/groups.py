@@ -35,7 +35,7 @@ Load = Callable[[RunConfig], JoyImageBackend]
 class Failing:
     """Loads a backend that fails once. `at`: before a call computes, or in the midst of what ranks do together."""
 
-    method: Literal["load", "encode", "denoise"]
+    method: Literal["load", "encode_share", "denoise"]
     how: Literal["no room", "bad item", "bug", "dies", "interrupted"]
     at: Literal["before", "midst"] = "before"
 

@@ -42,6 +42,7 @@ def report(tally: Tally, **changes: object) -> Report:
         "layout": "diffusers",
         "device": "cpu",
         "dtype": "fp32",
+        "precision": "exact",
         "attention": "sdpa",
         "schedule": "original",
         "placement": "all weights stay on the device",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,12 +34,18 @@ from joyedit.job.results.unfinished import Unfinished
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
-def empty_shard(files: OutputFolder, out: OutputFolder, journal: Journal) -> None:
+def empty_shard(files: OutputFolder, out: OutputFolder, journal: Journal, merged: Journal) -> None:
     """Remove all that joyedit made in the folder of a shard, whose journal goes last and is closed here.
 
-    Log and rescued records are appended to those of `out`. Raises `OutputError`.
+    Log and rescued records are appended to those of `out`, whose journal is `merged`; and the deaths of items that were
+    in work there when a process died are kept there. Raises `OutputError`.
     """
-    for one in Unfinished(files, journal).before.values():  # in place, but without a record: made again by a later run
+    before = Unfinished(files, journal).before
+    suspects = {name: one for name, one in before.items() if one.deaths}
+    if suspects:
+        with closing(Unfinished(out, merged)) as kept:
+            kept.keep(suspects)
+    for one in before.values():  # in place, but without a record: made again by a later run
         if is_made_by_joyedit(str(files.path / one.output)):
             files.remove(one.output)
     for name in (LOG, CUT, RESCUED):

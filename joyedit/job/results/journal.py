@@ -15,6 +15,7 @@ from typing import Any
 
 from joyedit.errors import ManifestError, OutputError, Problem
 from joyedit.job import failpoints
+from joyedit.job.number_table import NumberTable
 from joyedit.job.own_files import CUT, RESULTS
 from joyedit.job.results.output_folder import sync_folder
 from joyedit.job.results.records import BLOCK, MAX_RECORD, line_of, line_of_result, lines_of, parse, replaced_by
@@ -42,7 +43,7 @@ class Journal:
     results.rescued.jsonl. Each method raises `OutputError` if the file cannot be written or is no longer the one
     that was opened; after that the journal accepts no further record.
 
-    In memory is a dict of about 120 bytes an id: where its last record begins, and whether the item failed.
+    In memory are about 30 bytes an id: where its last record begins, and whether the item failed.
     `shared` holds the values of that key in all records of finished pictures (None: a record without it).
     """
 
@@ -66,7 +67,7 @@ class Journal:
         self._lock = threading.Lock()
         self._clock = clock
         self._near = (0, b"")  # an offset, and the complete records from there on, which never change
-        self._places: dict[str, int] = {}  # of each id: 2 * the offset of its last record, + 1 if that failed
+        self._places = NumberTable()  # of each id: 2 * the offset of its last record, + 1 if that failed
         self._finished: dict[str, int] = {}  # of ids whose last record failed: the offset of the last finished one
         self._unsynced = 0
         self._broken: OutputError | None = None
@@ -107,7 +108,7 @@ class Journal:
 
     def finished(self, name: str) -> dict[str, Any] | None:
         """The last record of the id `name` that names a finished picture; None if it has none."""
-        place = self._places.get(name, 1)
+        place = self._place(name)
         offset = self._finished.get(name) if place & 1 else place >> 1
         return None if offset is None else self._record_at(offset)
 
@@ -118,12 +119,14 @@ class Journal:
 
     def has_failed(self, name: str) -> bool:
         """Whether the last record of the id `name` is a failure."""
-        return bool(self._places.get(name, 0) & 1)
+        return bool((self._places.get(name) or 0) & 1)
 
     def ids(self) -> list[str]:
         """The ids that have a record, in the order of the file."""
         with self._lock:
-            return sorted(self._places, key=lambda name: self._places[name] >> 1)
+            places = sorted(place >> 1 for place in self._places.values())
+        records = (self._record_at(offset) for offset in places)
+        return [record["id"] for record in records if record is not None]
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """The last record of each id that failed, in the order of the file."""
@@ -173,9 +176,10 @@ class Journal:
 
     def _note(self, name: str, offset: int, *, has_failed: bool, replaces: Iterable[str]) -> None:
         """The last record of the id `name` begins at `offset`. The item had the ids `replaces` before."""
-        before = self._places.get(name, 1)
+        before = self._place(name)
         for other in replaces:
-            place, finished = self._places.pop(other, 1), self._finished.pop(other, None)
+            place, finished = self._place(other), self._finished.pop(other, None)
+            self._places.pop(other)
             finished = finished if place & 1 else place >> 1
             if finished is not None and before & 1:
                 self._finished.setdefault(name, finished)
@@ -184,6 +188,11 @@ class Journal:
         elif not before & 1:
             self._finished[name] = before >> 1
         self._places[name] = 2 * offset + has_failed
+
+    def _place(self, name: str) -> int:
+        """What `_places` has of this id, or 1: as of an item that failed, and has no record before that."""
+        place = self._places.get(name)
+        return 1 if place is None else place
 
     def flush(self) -> None:
         """Flush all records to the disk."""

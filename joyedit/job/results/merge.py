@@ -135,7 +135,7 @@ class _OneShard:
                     journal.close()
                     keep_in_shard(self._files, kept)
                     return count
-                empty_shard(self._files, self._out, journal)
+                empty_shard(self._files, self._out, journal, self._journal)
         self._merged.left += remove_empty(self._folder.path)
         return count
 

@@ -6,22 +6,26 @@ were merged: what is finished there is done. Another process may write there; no
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 
 from joyedit.errors import OutputError, os_reason
 from joyedit.job.hashing import HashCache
-from joyedit.job.own_files import RESULTS
+from joyedit.job.own_files import RESULTS, UNFINISHED
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.journal import Journal, has_records
+from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.replacing import Replacing
 from joyedit.job.results.resume import Resume
 from joyedit.job.results.safe_open import open_to_read
 from joyedit.job.results.shared import Shared
+from joyedit.job.results.unfinished import Suspect, Unfinished
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import Source
 
@@ -45,10 +49,26 @@ class MergedRecords:
         self._tree = tree
         self._journal: Journal | None = None
         if has_records(tree):
-            try:
-                self._journal = copied_journal(tree)
-            except OSError as error:
-                raise OutputError(f"cannot read {tree / RESULTS}: {os_reason(error)}") from error
+            self._journal = self._copied()
+
+    def suspects(self) -> Mapping[str, Suspect]:
+        """Items that were in work when the process of a merged shard died, and have no record in that folder."""
+        if not os.path.lexists(self._tree / UNFINISHED):
+            return {}
+        journal = self._journal or self._copied()  # a shard may have died before its first record
+        try:
+            with closing(OutputFolder(self._tree)) as folder:
+                folder.prepare()
+                return Unfinished(folder, journal).before
+        finally:
+            if journal is not self._journal:
+                journal.close()
+
+    def _copied(self) -> Journal:
+        try:
+            return copied_journal(self._tree)
+        except OSError as error:
+            raise OutputError(f"cannot read {self._tree / RESULTS}: {os_reason(error)}") from error
 
     def resume(
         self,

@@ -25,6 +25,7 @@ from joyedit.job.results.shard_folders import whole_of
 from joyedit.job.results.shared import Shared
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem
+from joyedit.job.speed.settings import PARTS
 from joyedit.job.turns import earlier_of, in_folder, with_results
 from joyedit.printable import brief, printable
 
@@ -193,6 +194,11 @@ class Replacing:
         now = {"box": None, "mask": None, **now}
         if (then.get("lora") or []) != loras:
             found["lora"] = f"lora {_loras(then.get('lora'))} -> {_loras(loras)}"
+        left_out = self._fingerprints.speed.at(item.sampling.steps)
+        if {key: then[key] for key in PARTS if key in then} != left_out.as_record():
+            found["speed"] = f"speed {then.get('speed', 'of other parts' if PARTS & then.keys() else 'exact')} -> " + (
+                left_out.in_words() or "exact"
+            )
         if record.get("instruction") != item.instruction:
             found["instruction"] = _change("instruction", record.get("instruction"), item.instruction)
         then = {"precision": "exact", **then}

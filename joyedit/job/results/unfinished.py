@@ -92,6 +92,17 @@ class Unfinished:
                 os.fsync(self._handle)
                 self._unsynced = False
 
+    def keep(self, items: Mapping[str, Suspect]) -> None:
+        """Add items of a shard that is merged, where they have no record here: what they are suspected of stays."""
+        with self._lock:
+            found = {name: one for name, one in items.items() if not self._journal.has_since(name, 0)}
+            self.before = {**self.before, **{name: self._worse(name, one) for name, one in found.items()}}
+            self._found = self._found or bool(found)
+
+    def _worse(self, name: str, one: Suspect) -> Suspect:
+        known = self.before.get(name)
+        return one if known is None or known.deaths < one.deaths else known
+
     def stop(self) -> None:
         """The process ends at once, on purpose. Takes no lock: a signal's handler may call it."""
         with suppress(OSError):

@@ -59,8 +59,9 @@ class DatasetSource(Source):
         files = self.reader.files
         parts = [f"{self.reader.format}, {len(files)} file{'s' if len(files) != 1 else ''}"]
         preset = self.preset
-        if preset.name:
-            parts.insert(0, preset.name)
+        name = preset.name or (self.kind if self.reader.format == "JSON" else "")
+        if name:
+            parts.insert(0, name)
         parts += [f"split {self.choice.split}"] if self.choice.split else []
         parts += [f"{column}={value}" for column, value in self.choice.where]
         parts += [preset.note] if preset.note else []
@@ -185,7 +186,6 @@ class DatasetSource(Source):
             look=look,
             skip_missing=True,
             uses=self._first_pass(),
-            has_keys=self.reader.has_keys,
         )
 
     def _first_pass(self) -> Uses | None:

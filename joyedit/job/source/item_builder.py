@@ -63,8 +63,7 @@ class ItemBuilder:
     `file` names the source in messages; relative paths are relative to the folder `base` ("" for the current one, None
     for the current one where ids must not depend on it). With `look`, a picture that does not exist is a problem; with
     `skip_missing` too, its item fails and is no problem of the source. `uses` are what a first pass over the source
-    found, `links` say whose results items begin with; with None no item names any. `has_keys`: each record has an id,
-    and none an output.
+    found, `links` say whose results items begin with; with None no item names any.
     """
 
     def __init__(
@@ -78,7 +77,6 @@ class ItemBuilder:
         skip_missing: bool = False,
         uses: Uses | None = None,
         links: Links | None = None,
-        has_keys: bool = False,
     ) -> None:
         self._file = file
         self._text_to_image = options.text_to_image
@@ -94,7 +92,7 @@ class ItemBuilder:
         self._pictures = ItemPictures(
             base or "", tree, self._schema, mask=options.mask, look=look, skip_missing=skip_missing
         )
-        self._names = ItemNames(options, base, tree, uses, has_keys=has_keys)
+        self._names = ItemNames(options, base, tree, uses)
         self.links = links
 
     def build(self, record: Record) -> tuple[list[EditItem | FailedItem], list[Problem]]:

@@ -42,12 +42,10 @@ class Names(NamedTuple):
 class ItemNames:
     """Gives names to records in order. `uses` are what a first pass over the source found."""
 
-    def __init__(
-        self, options: SourceOptions, base: str | None, tree: OutputTree, uses: Uses | None, *, has_keys: bool = False
-    ) -> None:
+    def __init__(self, options: SourceOptions, base: str | None, tree: OutputTree, uses: Uses | None) -> None:
         self._extensions = endings_of(options.format)
         self._format = options.format
-        self._taken = TakenNames(default_ending(options.format, None), tree.place, is_compact=has_keys)
+        self._taken = TakenNames(default_ending(options.format, None), tree.place)
         if uses is not None:
             self._taken.reserve(uses.given_ids, uses.given_outputs)
         self._default_ids = DefaultIds(PictureIds(base), uses)

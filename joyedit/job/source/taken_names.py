@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from joyedit.errors import Problem
-from joyedit.job.source.hashed_names import HashedNames, NameTable
+from joyedit.job.number_table import NumberTable
 from joyedit.job.source.names import fold
 from joyedit.job.source.problems import shown
 
@@ -17,22 +17,17 @@ class TakenNames:
     """The names given out so far, each with its number: a line (in a folder, a running count), from 1.
 
     `extension` is the ending of outputs that are made from ids; whoever gives items different ones sets it before each.
-    `place` gives the name under which an output
-    really lies, where a part of its own name is a link. A million items take about 350 MB here; a tenth of it where
-    `is_compact`: then only the hashes of names are kept.
+    `place` gives the name under which an output really lies, where a part of its own name is a link. An item takes
+    about 60 bytes here.
     """
 
-    def __init__(
-        self, extension: str, place: Callable[[str], str] = lambda name: name, *, is_compact: bool = False
-    ) -> None:
+    def __init__(self, extension: str, place: Callable[[str], str] = lambda name: name) -> None:
         self.extension = extension
         self._place = place
-        self._ids: NameTable = HashedNames() if is_compact else {}
-        self._cells: dict[str, int] = {}  # the ids of items that a matrix multiplies
-        self._line_cells: dict[str, int] = {}  # those of lines with a matrix of their own, beside lines without
-        self._outputs: NameTable = (
-            HashedNames() if is_compact else {}
-        )  # these and the next two are folded: case does not count
+        self._ids = NumberTable()
+        self._cells = NumberTable()  # the ids of items that a matrix multiplies
+        self._line_cells = NumberTable()  # those of lines with a matrix of their own, beside lines without
+        self._outputs = NumberTable()  # these and the next two are folded: case does not count
         self._inputs: set[str] = set()
         self._folders: dict[str, int] = {}
         self._counts: dict[str, int] = {}
@@ -135,7 +130,7 @@ class TakenNames:
         return None
 
 
-def _take(table: NameTable, name: str, number: int, what: str = "") -> Problem | None:
+def _take(table: NumberTable, name: str, number: int, what: str = "") -> Problem | None:
     """Takes the id `name` in `table`, or says which line has it; `what` says more of the id."""
     taken = table.get(name)
     if taken is not None:

@@ -136,6 +136,10 @@ EXACT = Speed()
 """Everything is computed."""
 
 
+PARTS = frozenset(("reuse", "guidance_reuse"))
+"""The keys of `Speed.as_record`."""
+
+
 class BlockSteps(NamedTuple):
     """How many times a block of the DiT ran for an item, over all steps and both branches, and how often it did not.
 

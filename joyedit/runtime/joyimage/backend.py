@@ -33,7 +33,7 @@ from joyedit.runtime.joyimage.batch_size import (
 )
 from joyedit.runtime.joyimage.denoise import ALONE, Ranks, denoise
 from joyedit.runtime.joyimage.encode import BatchEncoder
-from joyedit.runtime.joyimage.encoded import Encoded, operations_of
+from joyedit.runtime.joyimage.encoded import Encoded, EncodedShare, operations_of
 from joyedit.runtime.joyimage.feature_cache import ContentCache
 from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, empty_cache, memory_faults
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
@@ -170,23 +170,31 @@ class JoyImageBackend:
             self._loading.wait()
             self._loading = None
 
+    def encode(self, batch: ReadyBatch) -> Encoded:
+        """Text and picture features, reference latents and noise of a batch; by this backend alone."""
+        return self._encode(batch, ALONE).alone()
+
+    def encode_share(self, batch: ReadyBatch) -> EncodedShare:
+        """As `encode`: the parts of it that are this one's of its `ranks`."""
+        return self._encode(batch, self.ranks)
+
     @memory_faults()
     @torch.inference_mode()
-    def encode(self, batch: ReadyBatch) -> Encoded:
-        """Text and picture features, reference latents and noise of a batch."""
+    def _encode(self, batch: ReadyBatch, ranks: Ranks) -> EncodedShare:
         loras = batch.items[0].item.loras
         self._loras.changes(loras, self.device)  # what is wrong with them is told before anything is done
         self._wait_for_encoder()
         with self._on_device_lock, self.streams.encoding():
             try:
-                conditioning = self._encoder.encode(batch)
+                parts = self._encoder.encode(batch, ranks)
+                whole = parts.whole() if ranks.world == 1 else None
             finally:
                 self.release_encoder()
-        self.streams.work_waits_for_encoder(conditioning.tensors())
+        self.streams.work_waits_for_encoder(parts.tensors() if whole is None else whole.tensors())
         steps = batch.items[0].item.sampling.steps
         self._predict(batch, steps)
         new, self._operations = self._encoder.operations - self._operations, self._encoder.operations
-        return Encoded(conditioning=conditioning, steps=steps, operations=new, loras=loras)
+        return EncodedShare(parts=parts, whole=whole, steps=steps, operations=new, loras=loras)
 
     @memory_faults()
     @torch.inference_mode()
@@ -197,7 +205,7 @@ class JoyImageBackend:
         self._wait_for_encoder()
         with self._on_device_lock, self.streams.encoding():
             try:
-                self._encoder.prepare(batches)
+                self._encoder.prepare(batches, self.ranks)
             finally:
                 self.release_encoder()
 
@@ -231,7 +239,7 @@ class JoyImageBackend:
             begin()
             return denoise(
                 self._dit,
-                encoded.conditioning,
+                encoded.whole(self.ranks),
                 levels,
                 on_step,
                 self.ranks,

@@ -8,7 +8,8 @@ Legend: B items, C latent channels, h and w latent pixels, L blocks, M hidden ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -27,12 +28,41 @@ from joyedit.runtime.joyimage.step_cache import CachedSteps
 __all__ = ["ALONE", "Alone", "Conditioning", "Ranks", "denoise", "initial_noise"]
 
 
+@dataclass(frozen=True, slots=True)
+class PartSpec:
+    """A part as the ranks that do not have it need to know it: who computes it, its shape and its dtype."""
+
+    rank: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its values."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+    def stand_in(self) -> Tensor:
+        """A tensor without values, of its shape and dtype."""
+        return torch.empty(self.shape, dtype=self.dtype, device="meta")
+
+
 class Ranks(Protocol):
-    """Ranks that denoise the same batches together. All of them make the same calls in the same order."""
+    """Ranks that encode and denoise the same batches together. All of them make the same calls in the same order."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this one, from 0."""
+
+    @property
+    def world(self) -> int:
+        """How many there are."""
 
     @property
     def sequence(self) -> Exchange | None:
         """Those with the same branches, which share their tokens; None where this rank has whole sequences."""
+
+    def everywhere(self, own: Mapping[int, Tensor], specs: Sequence[PartSpec]) -> list[Tensor]:
+        """The parts of these specs, in order, each from the rank that has it; `own` are this one's, by number."""
 
     def own(self, branches: int) -> range:
         """Which of a batch's branches this rank computes: none, where there are too few."""
@@ -44,7 +74,12 @@ class Ranks(Protocol):
 class Alone:
     """One rank that computes everything."""
 
+    rank, world = 0, 1
     sequence = None
+
+    def everywhere(self, own: Mapping[int, Tensor], specs: Sequence[PartSpec]) -> list[Tensor]:
+        """They are there."""
+        return [own[number] for number in range(len(specs))]
 
     def own(self, branches: int) -> range:
         """All of them."""

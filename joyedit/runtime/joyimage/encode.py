@@ -1,5 +1,7 @@
 """A batch becomes conditioning: text features, reference latents and noise. What pictures alone decide is kept.
 
+Several ranks divide this work: see `parts`.
+
 Latents and prompt prefixes are stored by the content of their pictures, so both guidance branches, all
 instructions for a picture and all items that show it share them. So are the features of its texts: items that differ
 in nothing but seed, steps or guidance read them once.
@@ -22,14 +24,17 @@ from joyedit.models.qwen import TextEncoder
 from joyedit.models.qwen_prompts import PictureFeatures, Prefix
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.conditioning import Conditioner, Prompts
-from joyedit.runtime.joyimage.denoise import Conditioning, initial_noise
+from joyedit.runtime.joyimage.denoise import ALONE, Ranks, initial_noise
 from joyedit.runtime.joyimage.feature_cache import ContentCache
+from joyedit.runtime.joyimage.parts import PICTURE_READ, TEXT_READ, EncodedParts, divide
 from joyedit.runtime.joyimage.pixels import levels_of, scaled
 from joyedit.runtime.joyimage.streams import Streams
 from joyedit.runtime.protocol import ReadyBatch, ReadyItem
 
 ContentKey = tuple[bytes, ...]
 """What an item's references look like, in order."""
+Part = tuple[ContentKey, str] | bytes
+"""What a part of the conditioning is made of: a text behind pictures, or a picture."""
 Company = tuple[str, ...]
 """The ids of the items of a batch."""
 
@@ -64,40 +69,50 @@ class BatchEncoder:
         self._streams = streams
         self._cache = cache
 
-    def encode(self, batch: ReadyBatch) -> Conditioning:
-        """What the batch is denoised from, on the device.
+    def encode(self, batch: ReadyBatch, ranks: Ranks = ALONE) -> EncodedParts:
+        """What the batch is denoised from, on the device: the parts that this one of the ranks computes.
 
         Raises ItemError for a text that is too long, before anything else is done.
         """
         self._refuse_long_texts(batch)
         samplings = [ready.item.sampling for ready in batch.items]
-        pictures = [ready.pictures for ready in batch.items]
         keys = self._keys(batch)
-        slots = range(len(pictures[0]))
-        noise = torch.cat([self._noise(ready.item.sampling.seed, *batch.target) for ready in batch.items])
+        noise = torch.cat([self._noise(sampling.seed, *batch.target) for sampling in samplings])
+        owners = _owners(batch, keys, ranks)
         company = _company(batch)
-        texts = self._ready.pop(company, None) or self._read([batch])[company]
-        return Conditioning(
+        texts = self._ready.pop(company, None) or self._read([batch], ranks)[company]
+        numbers: dict[Part, int] = {}
+        own: dict[int, Tensor] = {}
+        for ready, key in zip(batch.items, keys, strict=True):
+            for text in _texts(ready):
+                number = numbers.setdefault((key, text), len(numbers))
+                if owners[key] == ranks.rank:
+                    own[number] = texts[key, text]
+            for picture, digest in zip(ready.pictures, key, strict=True):
+                number = numbers.setdefault(digest, len(numbers))
+                if owners[digest] == ranks.rank and number not in own:
+                    own[number] = self._latent(picture, digest)
+        return EncodedParts(
+            own=own,
+            count=len(numbers),
             noise=self._streams.to_device(noise),
-            references=tuple(
-                torch.cat([self._latent(shown[slot], key[slot]) for shown, key in zip(pictures, keys, strict=True)])
-                for slot in slots
-            ),
-            positive=tuple(texts[key, ready.item.instruction] for key, ready in zip(keys, batch.items, strict=True)),
+            positive=tuple(numbers[key, ready.item.instruction] for key, ready in zip(keys, batch.items, strict=True)),
             negative=tuple(
-                texts[key, sampling.negative_prompt] if sampling.guidance_scale > 1 else None
+                numbers[key, sampling.negative_prompt] if sampling.guidance_scale > 1 else None
                 for key, sampling in zip(keys, samplings, strict=True)
             ),
+            references=tuple(tuple(numbers[key[slot]] for key in keys) for slot in range(len(keys[0]))),
             scales=tuple(sampling.guidance_scale for sampling in samplings),
         )
 
-    def prepare(self, batches: Sequence[ReadyBatch]) -> None:
+    def prepare(self, batches: Sequence[ReadyBatch], ranks: Ranks = ALONE) -> None:
         """Read the texts of several batches side by side, for the calls of `encode` that follow.
 
         What an earlier call read and nobody used is dropped. A batch with a text that is too long is left to `encode`.
         """
         self._ready = {}
-        self._ready = self._read([batch for batch in batches if all(self._fits(ready) for ready in batch.items)])
+        fitting = [batch for batch in batches if all(self._fits(ready) for ready in batch.items)]
+        self._ready = self._read(fitting, ranks)
 
     def drop_ready(self) -> None:
         """Forget what `prepare` has read."""
@@ -130,16 +145,19 @@ class BatchEncoder:
         factor = self._vae.cfg.spatial_factor
         return initial_noise(seed, self._vae.cfg.z_dim, height // factor, width // factor)
 
-    def _read(self, batches: Sequence[ReadyBatch]) -> dict[Company, dict[tuple[ContentKey, str], Tensor]]:
-        """Features (L, D) of each batch, by pictures and text.
+    def _read(self, batches: Sequence[ReadyBatch], ranks: Ranks) -> dict[Company, dict[tuple[ContentKey, str], Tensor]]:
+        """Features (L, D) of each batch, by pictures and text: of those texts that are this rank's.
 
         Texts behind the same pictures share a prefix. Those of one batch are packed together; those of another batch
         never are, as that would change their roundings.
         """
         wanted: dict[ContentKey, _Wanted] = {}
         for batch in batches:
-            for key, one in _wanted(batch, self._keys(batch)).items():
-                wanted.setdefault(key, one).texts.update(one.texts)
+            keys = self._keys(batch)
+            owners = _owners(batch, keys, ranks)
+            for key, one in _wanted(batch, keys).items():
+                if owners[key] == ranks.rank:
+                    wanted.setdefault(key, one).texts.update(one.texts)
         found: dict[Company, dict[tuple[ContentKey, str], Tensor]] = {_company(batch): {} for batch in batches}
         alike: dict[tuple[ContentKey, tuple[str, ...]], list[Company]] = {}
         for key, one in wanted.items():
@@ -266,10 +284,26 @@ def _wanted(batch: ReadyBatch, keys: Sequence[ContentKey]) -> dict[ContentKey, _
     wanted: dict[ContentKey, _Wanted] = {}
     for ready, key in zip(batch.items, keys, strict=True):
         texts = wanted.setdefault(key, _Wanted(pictures=ready.pictures, texts={company: {}})).texts[company]
-        texts[ready.item.instruction] = None
-        if ready.item.sampling.guidance_scale > 1:
-            texts[ready.item.sampling.negative_prompt] = None
+        texts.update(dict.fromkeys(_texts(ready)))
     return wanted
+
+
+def _texts(ready: ReadyItem) -> tuple[str, ...]:
+    """The texts of an item's branches."""
+    sampling = ready.item.sampling
+    guided = (sampling.negative_prompt,) if sampling.guidance_scale > 1 else ()
+    return (ready.item.instruction, *guided)
+
+
+def _owners(batch: ReadyBatch, keys: Sequence[ContentKey], ranks: Ranks) -> dict[ContentKey | bytes, int]:
+    """The rank that reads the texts behind these pictures, and the one that makes a picture's latent."""
+    costs: dict[ContentKey | bytes, int] = {}
+    for ready, key in zip(batch.items, keys, strict=True):
+        areas = {digest: one.width * one.height for digest, one in zip(key, ready.pictures, strict=True)}
+        costs[key] = TEXT_READ + PICTURE_READ * sum(areas.values())
+        for digest, area in areas.items():
+            costs[digest] = area
+    return divide(costs, ranks.world)
 
 
 def content_key(picture: Image.Image) -> bytes:

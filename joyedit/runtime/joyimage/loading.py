@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from joyedit.errors import CheckpointError
-from joyedit.job.run_config import RunConfig
+from joyedit.job.run_config import RandomSize, RunConfig
 from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.qwen_loading import load_tokenizer
@@ -40,16 +40,17 @@ from joyedit.weights.load import (
 )
 from joyedit.weights.locate import locate
 from joyedit.weights.quantised_files import QuantisedFiles, quantised_component
-from joyedit.weights.random import SizeName
 from joyedit.weights.wanted import Wanted
 
 
 def load_backend(config: RunConfig) -> JoyImageBackend:
-    """Find, recognise, check and load the checkpoint that `config` names.
+    """Find, recognise, check and load the checkpoint that `config` names; or random weights, where it asks for them.
 
     The DiT, two thirds of it, loads on in a thread while the encoder takes the first batch; `ready` waits
     for it. Raises CheckpointError, DeviceError or UsageError, with nothing half loaded.
     """
+    if config.random is not None:
+        return random_backend(config.random, config)
     model = Wanted.of(config)
     if not model.is_enough:
         raise CheckpointError("no model is given")
@@ -222,7 +223,7 @@ def _stream_of_its_own(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
-def random_backend(size: SizeName, config: RunConfig) -> JoyImageBackend:
+def random_backend(size: RandomSize, config: RunConfig) -> JoyImageBackend:
     """A backend of a size with random weights, built on the device; tokenizer and processor are nano's."""
     started = time.perf_counter()
     keep_compiled_code(config)

@@ -21,6 +21,7 @@ from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, available_byte
 from joyedit.runtime.joyimage.networks import DeviceChoice, PlacedModel
 from joyedit.runtime.placement.placed_network import Passing, PlacedNetwork
 from joyedit.runtime.placement.plan import ENCODE_AHEAD, SLOTS, Placement, WorkingMemory, choose, resident
+from joyedit.runtime.placement.shared_host import SharedHost, digest_of
 from joyedit.runtime.placement.sizes import BLOCKS, EMBEDDING, TEXT_LAYERS, VISION_BLOCKS, Sizes, stays_with_rest
 from joyedit.runtime.tuning.bus_rate import bus_rate, known_bus_rate
 from joyedit.runtime.tuning.device import DTYPES
@@ -40,12 +41,19 @@ class Unplaced(NamedTuple):
 
 
 def plan(
-    networks: Unplaced, wanted: DeviceChoice, config: RunConfig, beside: int = 0, *, has_files: bool = True
+    networks: Unplaced,
+    wanted: DeviceChoice,
+    config: RunConfig,
+    beside: int = 0,
+    *,
+    has_files: bool = True,
+    shared: SharedHost | None = None,
 ) -> tuple[Placement, int]:
     """The placement of these networks, and the bytes of the device that it keeps to.
 
     `beside` are bytes of the device that something else takes all the time, such as LoRAs.
-    Raises DeviceError where nothing fits. Without `has_files`, all weights must have room in memory.
+    Raises DeviceError where nothing fits. Without `has_files`, all weights must have room in memory. `shared` is the
+    one copy of several workers.
     """
     dit, encoder, vae = networks
     sizes = Sizes.of(dit, encoder, vae, wanted.dtype_of)
@@ -59,7 +67,7 @@ def plan(
     if wanted.device.type != "cuda" and config.memory is None and config.offload == "auto":
         _check_host(sizes, wanted, budget, config.host_memory)
         return resident(sizes, working), budget
-    host = _least(machine_memory.available_bytes(), config.host_memory)
+    host = _host_room(config, shared)
     placement = choose(
         sizes,
         working,
@@ -78,7 +86,8 @@ def place(
 ) -> PlacedModel:
     """Plan, and prepare the networks whose layers pass for their weights. `beside` as in `plan`. Raises DeviceError."""
     dit, encoder, _ = networks
-    placement, budget = plan(networks, wanted, config, beside, has_files=has_files)
+    shared = _shared(networks, wanted, config)
+    placement, budget = plan(networks, wanted, config, beside, has_files=has_files, shared=shared)
     if wanted.device.type == "cuda" and config.memory is not None:
         _bound(wanted.device, budget)
     placed_dit = placed_encoder = None
@@ -90,7 +99,9 @@ def place(
             slots=placement.slots,
             left_out=stays_with_rest,
         )
-        placed_dit = PlacedNetwork(dit, [passing], wanted.device, partial(wanted.dtype_of, "transformer"))
+        placed_dit = PlacedNetwork(
+            dit, [passing], wanted.device, partial(wanted.dtype_of, "transformer"), shared=shared
+        )
         (dit.weights,) = placed_dit.groups
     if placement.encoder_streams:
         config_of = encoder.config
@@ -104,6 +115,7 @@ def place(
             wanted.device,
             partial(wanted.dtype_of, "text encoder"),
             on_host=(EMBEDDING,),
+            shared=shared,
         )
         vision, text = placed_encoder.groups
         vision.hook()
@@ -151,6 +163,27 @@ def _working(model: MemoryModel, text: Any, basesize: int, cache: int) -> Workin
         decode=model.decoding_bytes(target),
         kept=cache + ENCODE_AHEAD * model.conditioning_bytes(target),
     )
+
+
+def _shared(networks: Unplaced, wanted: DeviceChoice, config: RunConfig) -> SharedHost | None:
+    """The one copy of all workers: where a copy each may not fit, and they hold the same weights."""
+    if config.shared_weights is None or config.host_memory is None:
+        return None
+    if Sizes.of(*networks, wanted.dtype_of).total <= config.host_memory - machine_memory.SPARE:
+        return None
+    shared = SharedHost(config.shared_weights)
+    device = torch.cuda.get_device_name(wanted.device) if wanted.device.type == "cuda" else wanted.device.type
+    by_name = {"transformer": networks.dit, "text encoder": networks.encoder}
+    what = digest_of(by_name, wanted.dtype_of, device, config.precision, [lora.sha256 for lora in config.merged_loras])
+    return shared if shared.agree(what) else None
+
+
+def _host_room(config: RunConfig, shared: SharedHost | None) -> int | None:
+    """Bytes of the machine's memory for weights that pass: what other workers have written counts as there."""
+    free = machine_memory.available_bytes()
+    if shared is None:
+        return _least(free, config.host_memory)
+    return _least(None if free is None else free + shared.nbytes, config.shared_memory)
 
 
 def _least(one: int | None, other: int | None) -> int | None:

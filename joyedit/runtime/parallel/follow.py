@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 
 from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.backend import JoyImageBackend
-from joyedit.runtime.joyimage.encoded import Encoded
+from joyedit.runtime.joyimage.denoise import PartSpec
+from joyedit.runtime.joyimage.encoded import EncodedShare
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.parallel.links import link_to_first
 from joyedit.runtime.parallel.outcome import OK, Outcome
@@ -77,6 +78,14 @@ class Facts:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedHere:
+    """What rank 0 has to know of the parts of a batch that another rank has encoded: specs by number, operations."""
+
+    specs: Mapping[int, PartSpec]
+    operations: int
+
+
 def _loaded(
     config: RunConfig, load: Callable[[RunConfig], JoyImageBackend], link: Connection
 ) -> JoyImageBackend | None:
@@ -122,7 +131,7 @@ class Follower:
         self._backend = backend
         self._ranks = ranks
         self._link = link
-        self._encoded: dict[int, Encoded] = {}
+        self._encoded: dict[int, EncodedShare] = {}
 
     def serve(self) -> None:
         """Until rank 0 closes the group. Raises EOFError when it is gone, and what fails in a denoising."""
@@ -132,7 +141,7 @@ class Follower:
             if name == "close":
                 return
             if name == "denoise":
-                self._denoise(given)
+                self._denoise(*given)
             else:
                 self._link.send(self._outcome(name, given))
 
@@ -145,7 +154,8 @@ class Follower:
         try:
             if name == "encode":
                 number, batch = given
-                self._encoded[number] = self._backend.encode(batch)
+                share = self._encoded[number] = self._backend.encode_share(batch)
+                return Outcome(value=EncodedHere(share.parts.specs(self._ranks.rank), share.operations))
             elif name == "prepare":
                 self._backend.prepare(given)
             elif name == "ready":
@@ -156,19 +166,20 @@ class Follower:
             return Outcome.of(error)
         return OK
 
-    def _denoise(self, number: int) -> None:
+    def _denoise(self, number: int, specs: Mapping[int, PartSpec]) -> None:
         begun = False
+        encoded = self._encoded[number].encoded(specs, 0)
 
         def begin() -> None:
             nonlocal begun
-            check_room(self._backend, self._encoded[number], self._ranks)
+            check_room(self._backend, encoded, self._ranks)
             self._link.send(OK)
             if not self._link.recv():
                 raise _Refused
             begun = True
 
         try:
-            self._backend.denoise(self._encoded[number], lambda done, total: None, begin)
+            self._backend.denoise(encoded, lambda done, total: None, begin)
         except _Refused:
             return
         except Exception as error:

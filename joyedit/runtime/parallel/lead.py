@@ -1,8 +1,9 @@
 """Rank 0 of a group of devices that make pictures together: one backend towards the run.
 
-Each rank has a whole backend. Rank 0 tells the others every call, and all do the same: each encodes every batch by
-itself, from the same pictures by the same kernels, so nothing of that has to be exchanged, and no rank's cache decides
-what another rank waits for. Only the denoising steps are shared. Decoding is rank 0's alone.
+Each rank has a whole backend. Rank 0 tells the others every call. Of a batch each rank encodes some parts, texts behind
+the same pictures or a picture's latent, as one device would do it, and answers what shapes they have. They are
+exchanged when the batch is denoised, before the first step, so what a rank has in its cache decides nothing for others.
+The denoising steps are shared. Decoding is rank 0's alone: meanwhile the others may encode what comes next.
 
 Before anything that ranks do together, all of them say that they are ready for it. So an error before it concerns its
 call only: rank 0 raises it, and the group goes on. An error in the midst of it leaves the ranks out of step: rank 0
@@ -27,6 +28,7 @@ from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
 from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.joyimage.backend import JoyImageBackend
+from joyedit.runtime.joyimage.denoise import PartSpec
 from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.joyimage.loading import load_backend
 from joyedit.runtime.joyimage.pixels import PendingPictures
@@ -93,11 +95,15 @@ def _raise_first(outcomes: Sequence[Outcome], said: Sequence[object]) -> None:
 
 
 class SharedBatch:
-    """An encoded batch that every rank has under the same number. When rank 0 forgets it, the others do so too."""
+    """An encoded batch: every rank has parts of it under the same number. When rank 0 forgets it, the others do so too.
 
-    def __init__(self, number: int, own: Encoded, forgotten: deque[int]) -> None:
+    `specs` are the parts of all ranks, by number.
+    """
+
+    def __init__(self, number: int, own: Encoded, specs: Mapping[int, PartSpec], forgotten: deque[int]) -> None:
         self.number = number
         self.own = own
+        self.specs = specs
         weakref.finalize(self, forgotten.append, number).atexit = False
 
 
@@ -126,10 +132,14 @@ class LeadBackend:
         self._together("prepare", lambda: self._backend.prepare(batches), list(batches))
 
     def encode(self, batch: ReadyBatch) -> SharedBatch:
-        """As `JoyImageBackend.encode`, in every rank."""
+        """As `JoyImageBackend.encode`, by all ranks."""
         number = next(self._numbers)
-        encoded = self._together("encode", lambda: self._backend.encode(batch), (number, batch))
-        return SharedBatch(number, encoded, self._forgotten)
+        share, said = self._together("encode", lambda: self._backend.encode_share(batch), (number, batch))
+        specs, operations = share.parts.specs(0), share.operations
+        for outcome in said:
+            specs |= outcome.value.specs
+            operations += outcome.value.operations
+        return SharedBatch(number, share.encoded(specs, operations), specs, self._forgotten)
 
     def ready(self) -> None:
         """Wait until every rank has all networks."""
@@ -140,7 +150,7 @@ class LeadBackend:
 
         Raises GroupLost for every error after the first step began.
         """
-        self._tell("denoise", encoded.number)
+        self._tell("denoise", (encoded.number, encoded.specs))
         state, watch = "before", None
 
         def begin() -> None:
@@ -181,7 +191,7 @@ class LeadBackend:
         return self._backend.timestamp(stage)
 
     def operations(self, encoded: SharedBatch) -> Mapping[DeviceStage, int]:
-        """Operations of the batch by formula. What every rank does for itself counts once."""
+        """Operations of the batch by formula, of all ranks together."""
         return self._backend.operations(encoded.own)
 
     def block_steps(self, encoded: SharedBatch) -> Sequence[BlockSteps]:
@@ -226,8 +236,11 @@ class LeadBackend:
         self._links.close()
         self._backend.close()
 
-    def _together(self, name: str, own: Callable[[], T], given: Any = None) -> T:
-        """Let all ranks do something that each of them does alone. Raises rank 0's error, else the first of others."""
+    def _together(self, name: str, own: Callable[[], T], given: Any = None) -> tuple[T, list[Outcome]]:
+        """Let all ranks do something that each of them does alone; gives rank 0's result, and what the others say.
+
+        Raises rank 0's error, else the first of others.
+        """
         self._tell(name, given)
         try:
             result = own()
@@ -239,7 +252,7 @@ class LeadBackend:
             raise
         said = self._hear()
         _raise_first(said, said)
-        return result
+        return result, said
 
     def _tell(self, name: str, given: Any) -> None:
         if self._lost is not None:

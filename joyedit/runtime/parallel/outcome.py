@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from joyedit.errors import CheckpointError, DeviceError, ItemError, JoyeditError, UsageError, first_line
 from joyedit.runtime.protocol import OutOfMemory
@@ -12,11 +13,15 @@ _KINDS: tuple[type[Exception], ...] = (OutOfMemory, CheckpointError, DeviceError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a call ended: `kind` is the name of the error's class, empty where it went well; `code` that of an item."""
+    """How a call ended: `kind` is the name of the error's class, empty where it went well; `code` that of an item.
+
+    `value` is what the call gave that other ranks need to know.
+    """
 
     kind: str = ""
     message: str = ""
     code: str = ""
+    value: Any = None
 
     @classmethod
     def of(cls, error: BaseException) -> Outcome:

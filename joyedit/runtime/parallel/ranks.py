@@ -5,7 +5,8 @@ Legend: B branches of a batch, C latent channels, h and w latent pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,10 +17,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from joyedit.models.shared_sequences import share
+from joyedit.runtime.joyimage.denoise import PartSpec
 from joyedit.runtime.parallel.place import Place
 
 RENDEZVOUS = "rendezvous"
 """The file by which the ranks find each other."""
+_ALIGNED = 256
+"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,12 @@ class GroupRanks:
     def __init__(self, place: Place, device: torch.device) -> None:
         """Meet the other ranks; all of them call this. Raises what torch raises where one does not come in time."""
         layout = place.layout
+        self.rank, self.world = place.rank, layout.world
+        self._device = device
         self._cuda = device.type == "cuda"
         self.guidance: RankExchange | None = None
         self.sequence: RankExchange | None = None
+        self._all: RankExchange | None = None  # where neither of the others is among all ranks
         timeout = timedelta(seconds=place.timeout)
         _count_groups_anew()
         dist.init_process_group(
@@ -86,6 +93,8 @@ class GroupRanks:
         try:
             self.guidance = _own_exchange(layout.guidance_groups(), place.rank, timeout)
             self.sequence = _own_exchange(layout.sequence_groups(), place.rank, timeout)
+            if self.guidance is not None and self.sequence is not None:
+                self._all = _own_exchange([range(layout.world)], place.rank, timeout)
             for exchange in self.exchanges():  # opens the connections, which torch does in the first call
                 exchange.to_all(torch.zeros(1, device=device), [1] * exchange.size)
         except BaseException:
@@ -94,7 +103,27 @@ class GroupRanks:
 
     def exchanges(self) -> list[RankExchange]:
         """Those that this rank takes part in."""
-        return [exchange for exchange in (self.guidance, self.sequence) if exchange is not None]
+        found = (self.guidance, self.sequence, self._all)
+        return [exchange for exchange in found if exchange is not None]
+
+    def everywhere(self, own: Mapping[int, Tensor], specs: Sequence[PartSpec]) -> list[Tensor]:
+        """The parts of these specs, in order, each from the rank that has it: bytes are exchanged, so nothing is
+        rounded.
+        """
+        exchange = self._all or self.guidance or self.sequence
+        assert exchange is not None, "a group has several ranks"
+        sizes = [sum(_room(spec) for spec in specs if spec.rank == rank) for rank in range(self.world)]
+        flat = torch.zeros(sizes[self.rank], dtype=torch.uint8, device=self._device)
+        for number, place in _places(specs, self.rank).items():
+            values = own[number].contiguous().view(-1).view(torch.uint8)
+            flat[place : place + len(values)] = values
+        came = exchange.to_all(flat, sizes).split(sizes)
+        found: dict[int, Tensor] = dict(own)
+        for rank, theirs in enumerate(came):
+            for number, place in _places(specs, rank).items():
+                spec = specs[number]
+                found.setdefault(number, theirs[place : place + spec.nbytes].view(spec.dtype).view(spec.shape))
+        return [found[number] for number in range(len(specs))]
 
     def own(self, branches: int) -> range:
         """A contiguous part of a batch's branches."""
@@ -142,6 +171,18 @@ def _own_exchange(groups: Sequence[Sequence[int]], rank: int, timeout: timedelta
         if rank in members:
             found = RankExchange(group, members, rank)
     return found
+
+
+def _room(spec: PartSpec) -> int:
+    """Bytes that a part takes on its way: the next one begins where values of any dtype may."""
+    return -(-spec.nbytes // _ALIGNED) * _ALIGNED
+
+
+def _places(specs: Sequence[PartSpec], rank: int) -> dict[int, int]:
+    """Where each part of a rank begins in what it sends, by number."""
+    numbers = [number for number, spec in enumerate(specs) if spec.rank == rank]
+    begins = itertools.accumulate((_room(specs[number]) for number in numbers), initial=0)
+    return dict(zip(numbers, begins, strict=False))
 
 
 def _count_groups_anew() -> None:

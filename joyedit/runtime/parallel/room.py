@@ -15,7 +15,9 @@ from joyedit.runtime.parallel.ranks import GroupRanks
 
 
 def bytes_of_share(backend: JoyImageBackend, encoded: Encoded, ranks: GroupRanks) -> int:
-    """What denoising a batch takes in this rank, by the memory model. The exchanged heads are within it."""
+    """What denoising a batch takes in this rank, by the memory model, and the parts that are exchanged before it. The
+    exchanged heads are within it.
+    """
     given, cfg, itemsize = encoded.conditioning, backend.dit.cfg, backend.dit.dtype.itemsize
     image = 0
     for latent in (given.noise, *given.references):
@@ -30,7 +32,9 @@ def bytes_of_share(backend: JoyImageBackend, encoded: Encoded, ranks: GroupRanks
         rows, columns = backend.dit.grid(given.noise)
         kept = sum(reuse_bytes(cfg, rows * columns, length + image, reuse, itemsize) for length in own)
     size = 1 if ranks.sequence is None else ranks.sequence.size
-    return denoising_bytes(cfg, -(-tokens // size), encoded.steps, itemsize) + kept // size
+    computed = denoising_bytes(cfg, -(-tokens // size), encoded.steps, itemsize) + kept // size
+    sent = sum(spec.nbytes for spec in encoded.specs if spec.rank == ranks.rank) * (1 + ranks.world)
+    return computed + sum(spec.nbytes for spec in encoded.specs) + sent
 
 
 @memory_faults()

@@ -35,6 +35,8 @@ class Admission:
         left = [one.output for one in self.in_work.before.values()]
         self.own = OwnPictures(journal, self._recorded, folder.path, left)
         self._merged = None if config.tree is None else MergedRecords(config.tree)
+        if self._merged is not None:
+            self.in_work.keep(self._merged.suspects())
         self._folder = folder
         self._journal = journal
         self._config = config

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.boxes import box_text
@@ -31,8 +31,9 @@ from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.resume import earlier_picture
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.names import EXTENSIONS
-from joyedit.job.spec import EditItem, Seen
+from joyedit.job.spec import EditItem, Seen, SeenMask
 from joyedit.job.speed.bundles import regions_note, speed_told
+from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import Edited
@@ -44,6 +45,8 @@ from joyedit.runtime.protocol import BackendInfo, ReadyItem
 if TYPE_CHECKING:
     from PIL import Image
 
+T = TypeVar("T")
+
 WORKERS = 4
 PENDING = 32
 """Two batches of eight on the device, and as many that the disk is behind with."""
@@ -51,7 +54,7 @@ PENDING = 32
 _FORMATS = {ending: name for name, endings in EXTENSIONS.items() for ending in endings}
 
 
-class Writers:
+class Writers(Generic[T]):
     """A context around the writing threads. Leaving it waits until everything put in is written.
 
     `waiting` is a context in which `put` waits for room.
@@ -59,7 +62,7 @@ class Writers:
 
     def __init__(
         self,
-        write: Callable[[Edited], None],
+        write: Callable[[T], None],
         *,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
         workers: int = WORKERS,
@@ -72,7 +75,7 @@ class Writers:
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="joyedit-write")
         self._fatal: BaseException | None = None
 
-    def __enter__(self) -> Writers:
+    def __enter__(self) -> Writers[T]:
         return self
 
     def __exit__(
@@ -82,14 +85,14 @@ class Writers:
         if error is None:
             self.check()
 
-    def put(self, edited: Edited) -> None:
+    def put(self, edited: T) -> None:
         """Hand over one picture; waits for room. Raises what stopped the writers, if something did."""
         with self._waiting():
             self._room.acquire()
         self.check()
         self._pool.submit(self._work, edited)
 
-    def put_all(self, edited: Iterable[Edited]) -> None:
+    def put_all(self, edited: Iterable[T]) -> None:
         """Hand over some pictures, one after the other. Errors as in `put`."""
         for one in edited:
             self.put(one)
@@ -106,7 +109,7 @@ class Writers:
         if self._fatal is not None:
             raise self._fatal
 
-    def _work(self, edited: Edited) -> None:
+    def _work(self, edited: T) -> None:
         try:
             if self._fatal is None:  # what is left after that has no record, and a later run makes it anew
                 self._write(edited)
@@ -116,27 +119,113 @@ class Writers:
             self._room.release()
 
 
-class PictureWriter:
-    """Writes one finished picture and its record; what `Writers` calls."""
+class PictureEncoder:
+    """Makes the file of a picture in memory. Any thread may call it."""
+
+    def __init__(self, config: RunConfig, info: BackendInfo) -> None:
+        self._config = config
+        self._info = info
+
+    def __call__(self, ready: ReadyItem, image: Image.Image) -> tuple[memoryview, tuple[str, ...], DriftRecord]:
+        """The file, remarks, and the drift: a fault of the encoder and one of the disk stay apart. Raises ItemError."""
+        item = ready.item
+        form = _FORMATS[PurePosixPath(item.output).suffix.lower()]
+        file = io.BytesIO()
+        try:
+            with given_back(image, ready, form, self._config) as result:
+                settings = picture_metadata(item, self._info, ready.all_seen) | self._of_run(form, result)
+                more = save_picture(result.image, file, form, result.quality, settings, result.beside, deep=result.deep)
+                notes, drift = result.notes + more, result.drift
+        except OSError as error:
+            raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
+        regions = regions_note(self._config, ready.sized.target, ready.sized.references)
+        return file.getbuffer(), notes if regions is None else (*notes, regions), drift
+
+    def _of_run(self, form: str, result: Result) -> dict[str, str]:
+        """What a picture says about how its file was made."""
+        config = self._config
+        told: dict[str, str] = {} if config.metadata == "keep" else {"metadata": config.metadata}
+        told |= {name: "yes" for name in ("keep_unedited", "register") if getattr(config, name)}
+        told |= {"panorama": "parts"} if config.panorama == "parts" else {}
+        told |= speed_told(config)
+        if form in QUALITIES:
+            is_source_quality = config.quality is None and result.quality is not None
+            told["quality"] = "source" if is_source_quality else str(config.quality or QUALITIES[form])
+        return told
+
+
+class Placing:
+    """What the process that keeps the records does with a finished file: its final name, and what its record says."""
 
     def __init__(
         self,
-        *,
         folder: OutputFolder,
         config: RunConfig,
-        info: BackendInfo,
         recorder: Recorder,
-        clock: StageClock,
         fingerprints: Fingerprinter,
         admission: Admission,
     ) -> None:
         self._folder = folder
         self._admission = admission
         self._config = config
-        self._info = info
+        self._recorder = recorder
+        self._fingerprints = fingerprints
+
+    def put(self, item: EditItem, write: Callable[[Callable[[], bool]], object]) -> None:
+        """Have `write` put the file under its final name; it is told what it may replace.
+
+        A picture of the same item under another name goes, if that was asked for. Errors are those of `write`.
+        """
+        before = self._recorder.earlier.finished(item)
+        self._admission.in_work.flush()
+        write(partial(self._admission.own.names, item))
+        self._admission.remove_unrecorded(item)
+        earlier = earlier_picture(before, item.output)
+        if before is None or earlier is None:
+            return
+        if self._config.update or self._config.redo == "all" or before["id"] != item.id:
+            # Before the new record: a run that is killed here finds the old record without its picture.
+            is_gone = self._folder.remove_picture(*earlier)
+            path = str(self._folder.path / earlier[0])
+            if not is_gone and picture_state(path, before, trust=False) == "lost" and is_made_by_joyedit(path):
+                self._folder.remove(earlier[0])  # damaged
+
+    def written(
+        self,
+        item: EditItem,
+        *,
+        size: int,
+        sha256: str,
+        all_inputs: Sequence[Seen],
+        inputs: tuple[Seen, ...],
+        drift: DriftRecord,
+        mask: SeenMask | None,
+        work: BlockSteps | None,
+    ) -> Written:
+        """What the record of a picture says: `size` and `sha256` of its file, what was read for it, and what ran."""
+        return Written(
+            fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in all_inputs]),
+            shared=str(self._admission.shared),
+            bytes=size,
+            sha256=sha256,
+            inputs=inputs,
+            drift=drift,
+            mask=mask,
+            work=work,
+        )
+
+
+class PictureWriter:
+    """Writes one finished picture and its record; what `Writers` calls."""
+
+    def __init__(
+        self, folder: OutputFolder, encode: PictureEncoder, placing: Placing, recorder: Recorder, clock: StageClock
+    ) -> None:
+        self._folder = folder
+        self._encode = encode
+        self._placing = placing
         self._recorder = recorder
         self._clock = clock
-        self._fingerprints = fingerprints
         self._joiner = Joiner(recorder.has_failed)
 
     def __call__(self, edited: Edited) -> None:
@@ -159,14 +248,13 @@ class PictureWriter:
             with self._clock.stage("write") as lap:
                 data, more, drift = self._encode(ready, image)
                 notes += more
-                whole_note = regions_note(self._config, sized.target, sized.references)
-                notes += () if whole_note is None else (whole_note,)
-                self._put(item, data)
-                written = Written(
-                    fingerprint=self._fingerprints.of(item, [seen.sha256 for seen in ready.all_seen]),
-                    shared=str(self._admission.shared),
-                    bytes=len(data),
+                write = self._folder.write_bytes
+                self._placing.put(item, lambda may_replace: write(item.output, data, may_replace=may_replace))
+                written = self._placing.written(
+                    item,
+                    size=len(data),
                     sha256=hashlib.sha256(data).hexdigest(),
+                    all_inputs=ready.all_seen,
                     inputs=ready.seen,
                     drift=drift,
                     mask=ready.mask,
@@ -180,48 +268,6 @@ class PictureWriter:
             self._recorder.failed(sized, error, code, seconds=seconds, notes=notes)
         else:
             self._recorder.ok(sized, written, seconds=seconds | {"write": lap.seconds}, notes=notes)
-
-    def _put(self, item: EditItem, data: memoryview) -> None:
-        """The file under its final name. A picture of the same item under another name goes, if that was asked for."""
-        before = self._recorder.earlier.finished(item)
-        self._admission.in_work.flush()
-        self._folder.write_bytes(item.output, data, may_replace=partial(self._admission.own.names, item))
-        self._admission.remove_unrecorded(item)
-        earlier = earlier_picture(before, item.output)
-        if before is None or earlier is None:
-            return
-        if self._config.update or self._config.redo == "all" or before["id"] != item.id:
-            # Before the new record: a run that is killed here finds the old record without its picture.
-            is_gone = self._folder.remove_picture(*earlier)
-            path = str(self._folder.path / earlier[0])
-            if not is_gone and picture_state(path, before, trust=False) == "lost" and is_made_by_joyedit(path):
-                self._folder.remove(earlier[0])  # damaged
-
-    def _encode(self, ready: ReadyItem, image: Image.Image) -> tuple[memoryview, tuple[str, ...], DriftRecord]:
-        """The picture's file in memory, remarks, its drift: a fault of the encoder and one of the disk stay apart."""
-        item = ready.item
-        form = _FORMATS[PurePosixPath(item.output).suffix.lower()]
-        file = io.BytesIO()
-        try:
-            with given_back(image, ready, form, self._config) as result:
-                settings = picture_metadata(item, self._info, ready.all_seen) | self._of_run(form, result)
-                more = save_picture(result.image, file, form, result.quality, settings, result.beside, deep=result.deep)
-                notes, drift = result.notes + more, result.drift
-        except OSError as error:
-            raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
-        return file.getbuffer(), notes, drift
-
-    def _of_run(self, form: str, result: Result) -> dict[str, str]:
-        """What a picture says about how its file was made."""
-        config = self._config
-        told: dict[str, str] = {} if config.metadata == "keep" else {"metadata": config.metadata}
-        told |= {name: "yes" for name in ("keep_unedited", "register") if getattr(config, name)}
-        told |= {"panorama": "parts"} if config.panorama == "parts" else {}
-        told |= speed_told(config)
-        if form in QUALITIES:
-            is_source_quality = config.quality is None and result.quality is not None
-            told["quality"] = "source" if is_source_quality else str(config.quality or QUALITIES[form])
-        return told
 
 
 def picture_metadata(item: EditItem, info: BackendInfo, inputs: Sequence[Seen] = ()) -> dict[str, str]:

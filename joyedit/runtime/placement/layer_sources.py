@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -70,8 +70,16 @@ class Arrivals:
 class HostLayers:
     """Layers in the host's memory, pinned for a CUDA device."""
 
-    def __init__(self, layers: Sequence[PackedLayer], arrivals: Arrivals, device: torch.device) -> None:
+    def __init__(
+        self,
+        layers: Sequence[PackedLayer],
+        arrivals: Arrivals,
+        device: torch.device,
+        memory: Callable[[int], Tensor] | None = None,
+    ) -> None:
+        """`memory` gives the memory of a layer, by its number, where it is not this process's own."""
         self._layers = layers
+        self._memory = memory
         self._arrivals = arrivals
         self._device = device
         self._buffers: dict[int, Tensor] = {}
@@ -82,7 +90,8 @@ class HostLayers:
     def view(self, layer: int, name: str) -> Tensor:
         """The place of one weight, to be filled."""
         if layer not in self._buffers:
-            self._buffers[layer] = host_bytes(self._layers[layer].nbytes)
+            memory = self._memory
+            self._buffers[layer] = host_bytes(self._layers[layer].nbytes) if memory is None else memory(layer)
             self._views[layer] = self._layers[layer].views(self._buffers[layer])
         return self._views[layer][name]
 

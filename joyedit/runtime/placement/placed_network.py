@@ -16,6 +16,7 @@ from joyedit.runtime.placement.layer_sources import Arrivals, HostLayers, LayerS
 from joyedit.runtime.placement.layer_stream import LayerStream
 from joyedit.runtime.placement.packed import PackedLayer, assign
 from joyedit.runtime.placement.plan import FEWEST_SLOTS
+from joyedit.runtime.placement.shared_host import SharedHost
 
 REST = -1
 """Stands for the number of a layer: all weights that are in none."""
@@ -79,6 +80,7 @@ class PlacedLayers:
         passing: Passing,
         device: torch.device,
         dtype_of: Callable[[str], torch.dtype],
+        shared: SharedHost | None = None,
     ) -> None:
         self._modules: list[nn.Module] = list(network.get_submodule(passing.prefix).children())
         self._device, self._slots = device, passing.slots
@@ -91,7 +93,9 @@ class PlacedLayers:
         self.on_host = frozenset(passing.streamed) - self.from_disk
         loaded = {n: len(layer.names) for n, layer in enumerate(self.layers) if n not in self.from_disk}
         self.arrivals = Arrivals(loaded)
-        self.host = HostLayers(self.layers, self.arrivals, device)
+        sizes = [layer.nbytes for layer in self.layers]
+        memory = None if shared is None else shared.place(passing.prefix, sizes)
+        self.host = HostLayers(self.layers, self.arrivals, device, memory)
         self.disk: DiskLayers | None = None
         self._source: LayerSource = self.host
         if passing.from_disk:
@@ -154,14 +158,17 @@ class PlacedNetwork:
         device: torch.device,
         dtype_of: Callable[[str], torch.dtype],
         on_host: Collection[str] = (),
+        shared: SharedHost | None = None,
     ) -> None:
-        """`on_host`: names of weights outside of all layers that stay in the host's memory."""
+        """`on_host`: names of weights outside of all layers that stay in the host's memory. `shared`: where the layers
+        that pass have one copy for several processes.
+        """
         self._network = network
         self._device = device
         self._dtype_of = dtype_of
         self._on_host = frozenset(on_host)
         self._kept: dict[str, Tensor] = {}
-        self.groups = [PlacedLayers(network, one, device, dtype_of) for one in passing]
+        self.groups = [PlacedLayers(network, one, device, dtype_of, shared) for one in passing]
         inside = {name for group in self.groups for name in group.layer_of}
         rest = [name for name, _ in network.named_parameters() if name not in inside]
         self._rest = Arrivals({REST: len(rest)})

@@ -27,8 +27,9 @@ TOLERANCE = {torch.bfloat16: 0.025, torch.float32: 5e-3}
 """Largest norm of the difference, relative to the norm of the plain result. It is several times what rounding causes:
 below 1% in bf16; in fp32, convolutions round to TF32."""
 
-TOLERANCE_OF_8_BITS = 0.06
-"""The same for layers of 8 bits: a rounding in front of them may make a value the next one of so few."""
+TOLERANCE_OF_8_BITS = 0.1
+"""The same for layers of 8 bits, where a rounding in front of them may make a value the next one of so few: it causes
+0.03 in bf16."""
 
 GRIDS = ((4, 6), (32, 32), (64, 32))
 """Rows and columns of tokens of the pictures that check the DiT: small, large enough to be joined in place, and large

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import threading
@@ -24,6 +25,7 @@ from joyedit.runtime.workers import messages
 from joyedit.runtime.workers.grouping import in_words
 from joyedit.runtime.workers.place import Place
 from joyedit.runtime.workers.process import PATIENCE, WorkerEndedError, WorkerProcess
+from joyedit.runtime.workers.shared_weights import open_shared
 
 LOADING_DEATHS = 2
 """A worker that dies so often in a row while it loads is given up."""
@@ -70,7 +72,10 @@ class Fleet:
         self._expected = expected
         self._most: int | None = None  # items of a batch, after a group had no room for more
         layout = places[0].layout
-        self._start = messages.Start("edit", config_of(config, places[0], count * layout.world), one_by_one, layout)
+        processes = count * layout.world
+        self._shared = open_shared() if processes > 1 else None  # takes no memory until a worker writes there
+        own = replace(config_of(config, places[0], processes), shared_weights=self._shared)
+        self._start = messages.Start("edit", own, one_by_one, layout)
         self._refusal: Exception | None = None  # why the first place was given up that could not load
         self._batch_sizes: dict[Size, int] = {}
         self._is_closed = False
@@ -249,6 +254,9 @@ class Fleet:
         end = time.monotonic() + PATIENCE  # for all of them together
         for member in self.members:
             member.process.close(max(0.0, end - time.monotonic()))
+        if self._shared is not None:
+            os.close(self._shared)
+            self._shared = None
 
 
 def config_of(config: RunConfig, place: Place, count: int) -> RunConfig:
@@ -257,7 +265,7 @@ def config_of(config: RunConfig, place: Place, count: int) -> RunConfig:
     spare = machine_memory.SPARE
     share = None if free is None else max(0, free - spare) // count + spare
     device = config.device if not place.devices else "cuda"
-    return replace(config, device=device, workers=1, host_memory=share)
+    return replace(config, device=device, workers=1, host_memory=share, shared_memory=free)
 
 
 def name_of_device(device: str) -> str:

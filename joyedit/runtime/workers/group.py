@@ -23,6 +23,7 @@ from joyedit.runtime.parallel.place import Place
 from joyedit.runtime.protocol import Backend
 from joyedit.runtime.workers.entry import command
 from joyedit.runtime.workers.follower import TOLD
+from joyedit.runtime.workers.shared_weights import inherited
 from joyedit.runtime.workers.wire import send
 
 if TYPE_CHECKING:
@@ -81,7 +82,12 @@ class Group:
 
     def _start(self, rank: int) -> None:
         try:
-            other = subprocess.Popen(command("follower"), stdin=subprocess.PIPE, start_new_session=True)
+            other = subprocess.Popen(
+                command("follower"),
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=inherited(self._config.shared_weights),
+            )
         except OSError as error:
             raise JoyeditError(f"cannot start rank {rank} of a group: {os_reason(error)}") from error
         self._others.append(other)

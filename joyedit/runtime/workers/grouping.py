@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from joyedit.errors import JoyeditError, UsageError
-from joyedit.job.run_config import RunConfig
+from joyedit.job.run_config import RandomSize, RunConfig
 from joyedit.job.speed.bundles import has_regions
 from joyedit.runtime.model import is_fake
 from joyedit.runtime.parallel.layout import ParallelName, choose_parallel
@@ -19,6 +19,8 @@ from joyedit.weights.wanted import NETWORKS, Wanted
 
 HEADS = 32
 """Attention heads of the published DiT."""
+RANDOM_HEADS: dict[RandomSize, int] = {"tiny": 2, "small": 4, "full": HEADS}
+"""Those of random weights, by size."""
 
 
 def with_places(config: RunConfig, gpus: str | None) -> tuple[RunConfig, tuple[Place, ...]]:
@@ -72,6 +74,8 @@ def grouped(places: Sequence[Place], wish: ParallelName, config: RunConfig) -> t
 
 def heads_of(config: RunConfig) -> int:
     """Attention heads of the DiT; of the published one where the checkpoint does not say it in a configuration."""
+    if config.random is not None:
+        return RANDOM_HEADS[config.random]
     wanted = Wanted.of(config)
     with suppress(JoyeditError, OSError, ValueError, AttributeError):  # told with its reason when it is loaded
         parts = describe(wanted).parts if wanted.is_enough else ()

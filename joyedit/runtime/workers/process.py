@@ -25,6 +25,7 @@ from joyedit.printable import printable
 from joyedit.runtime.workers import messages
 from joyedit.runtime.workers.entry import command
 from joyedit.runtime.workers.place import Place
+from joyedit.runtime.workers.shared_weights import inherited
 from joyedit.runtime.workers.wire import receive, send
 
 _PIPE = 1 << 20
@@ -65,6 +66,7 @@ class WorkerProcess:
                 stderr=subprocess.PIPE,
                 env=place.environment(os.environ),
                 start_new_session=True,
+                pass_fds=inherited(None if start.config is None else start.config.shared_weights),
             )
         except OSError as error:
             raise JoyeditError(f"cannot start {place.name}: {os_reason(error)}") from error

@@ -156,7 +156,7 @@ class Outgoing:
         while True:
             edited = self._queue.get()
             try:
-                self._out.send(_message(edited, self._backend))
+                self._out.send(made_or_broken(edited, self._backend))
                 self._open.discard(edited.ready.sized.key)
             except DeviceLostError:
                 traceback.print_exc()
@@ -165,7 +165,8 @@ class Outgoing:
             del edited  # no picture is held while the next one is waited for
 
 
-def _message(edited: Edited, backend: Backend) -> messages.Made | messages.Broken:
+def made_or_broken(edited: Edited, backend: Backend) -> messages.Made | messages.Broken:
+    """What is sent of an edited item; waits for the device. Raises DeviceLostError."""
     name = edited.ready.sized.key
     seconds: dict[str, float] = {}
     try:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from joyedit.errors import ItemError, JoyeditError
 from joyedit.job.run_config import RunConfig
-from joyedit.runtime.model import backend_loader, describe_without_loading
+from joyedit.runtime.model import describe_without_loading, loader_of
 from joyedit.runtime.pipeline.edit import BatchEditor
 from joyedit.runtime.protocol import Backend, GroupLost, ReadyBatch
 from joyedit.runtime.workers import messages
@@ -26,7 +26,6 @@ from joyedit.runtime.workers.faults import Fault
 from joyedit.runtime.workers.group import Group
 from joyedit.runtime.workers.relay import Outbox, Outgoing, Relay, RelayClock
 from joyedit.runtime.workers.wire import receive
-from joyedit.weights.wanted import Wanted
 
 POLL = 0.02
 """Seconds between two looks at a batch on the device, while nothing else is to be done."""
@@ -120,7 +119,7 @@ class Worker:
     def _load(self, config: RunConfig) -> Backend:
         """The model, in this process or in all of its group."""
         if self._start.layout.world == 1:
-            return backend_loader(Wanted.of(config))(config)
+            return loader_of(config)(config)
         self._group = Group(config, self._start.layout, self._leave)
         return self._group.lead()
 

@@ -18,7 +18,6 @@ from joyedit.job.containers.pictures import contained_at, read_contained
 from joyedit.job.pictures.decode import header_size, load_picture
 from joyedit.job.source.columns import Columns
 from joyedit.job.source.dataset_source import DatasetSource
-from joyedit.job.source.hashed_names import HashedNames
 from joyedit.job.source.layouts.choice import DatasetChoice
 from joyedit.job.source.layouts.find import split_of
 from joyedit.job.source.sources import Source, SourceOptions, open_source, reopen
@@ -267,18 +266,6 @@ def test_memory_is_flat_over_many_rows() -> None:
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
-
-
-def test_names_by_their_hashes() -> None:
-    table = HashedNames()
-    for number in range(20_000):
-        table[f"name-{number}"] = number
-    assert len(table) == 20_000
-    assert all(table[f"name-{number}"] == number for number in range(20_000))
-    assert "name-20000" not in table
-    assert table.get("x") is None
-    with pytest.raises(KeyError):
-        table["x"]
 
 
 # ---- WebDataset ----

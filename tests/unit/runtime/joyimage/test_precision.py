@@ -20,7 +20,7 @@ from joyedit.models.quantised import QuantisedLinear
 from joyedit.models.quantised_blocks import LAYERS
 from joyedit.models.quantised_rows import FP8, INT8, quantised_weight
 from joyedit.models.schedule import sigmas
-from joyedit.runtime.bench import BenchConfig, batch_of
+from joyedit.runtime.bench.batch import BenchConfig, batch_of
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.denoise import Conditioning, denoise
 from joyedit.runtime.joyimage.loading import random_backend

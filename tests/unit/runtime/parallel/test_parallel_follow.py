@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,10 +17,10 @@ from joyedit.job.run_config import RunConfig
 from joyedit.job.speed.settings import EXACT, Speed, StepReuse
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
-from joyedit.runtime.joyimage.denoise import Conditioning
+from joyedit.runtime.joyimage.denoise import Conditioning, PartSpec
 from joyedit.runtime.joyimage.encoded import Encoded
 from joyedit.runtime.parallel import follow as follow_module
-from joyedit.runtime.parallel.follow import Facts, Follower, follow
+from joyedit.runtime.parallel.follow import EncodedHere, Facts, Follower, follow
 from joyedit.runtime.parallel.layout import Layout
 from joyedit.runtime.parallel.links import Links
 from joyedit.runtime.parallel.outcome import OK, Outcome
@@ -27,6 +28,31 @@ from joyedit.runtime.parallel.place import Place
 from joyedit.runtime.parallel.ranks import GroupRanks, RankExchange
 from joyedit.runtime.parallel.room import bytes_of_share, check_room
 from joyedit.runtime.protocol import BackendInfo, OutOfMemory
+
+SPECS = {3: PartSpec(1, (2, 4), torch.bfloat16)}
+EVERYWHERE = {0: PartSpec(0, (5, 4), torch.bfloat16), **SPECS}
+"""What rank 0 says of the parts of all ranks."""
+ENCODED = Outcome(value=EncodedHere(SPECS, 70))
+
+
+@dataclass
+class Share:
+    """What the backend has encoded. `parts` is itself."""
+
+    text: str
+
+    @property
+    def parts(self) -> Share:
+        return self
+
+    operations: ClassVar[int] = 70
+
+    def specs(self, rank: int) -> dict[int, PartSpec]:
+        return SPECS
+
+    def encoded(self, specs: dict[int, PartSpec], operations: int) -> str:
+        assert specs == EVERYWHERE
+        return self.text
 
 
 class Recorded:
@@ -45,11 +71,11 @@ class Recorded:
         if name == "fa4":
             raise DeviceError("it is not installed")
 
-    def encode(self, batch: str) -> str:
+    def encode_share(self, batch: str) -> Share:
         self.calls.append(("encode", batch))
         if batch == "large":
             raise OutOfMemory("no room")
-        return f"encoded {batch}"
+        return Share(f"encoded {batch}")
 
     def prepare(self, batches: list[str]) -> None:
         self.calls.append(("prepare", batches))
@@ -79,7 +105,7 @@ def serve(*messages: Any) -> tuple[Recorded, Follower, list[Any]]:
     for message in messages:
         ours.send(message)
     backend = Recorded()
-    follower = Follower(backend, None, theirs)  # type: ignore[arg-type]
+    follower = Follower(backend, ranks_of(2, 1), theirs)  # type: ignore[arg-type]
     error: list[Any] = []
     try:
         follower.serve()
@@ -106,30 +132,30 @@ def test_calls_that_each_rank_does_alone() -> None:
         ("close", None, []),
     )
     assert [name for name, *_ in backend.calls] == ["ready", "prepare", "encode", "encode", "encode", "free_memory"]
-    assert follower._encoded == {2: "encoded c"}
-    assert said == [OK, OK, OK, Outcome.of(OutOfMemory("no room")), OK, OK]
+    assert follower._encoded == {2: Share("encoded c")}
+    assert said == [OK, OK, ENCODED, Outcome.of(OutOfMemory("no room")), ENCODED, OK]
 
 
 def test_denoising_when_all_are_ready() -> None:
-    backend, _, said = serve(("encode", (0, "a"), []), ("denoise", 0, []), True, ("close", None, []))
+    backend, _, said = serve(("encode", (0, "a"), []), ("denoise", (0, EVERYWHERE), []), True, ("close", None, []))
     assert backend.calls[-1] == ("denoise", "encoded a")
-    assert said == [OK, OK, OK]
+    assert said == [ENCODED, OK, OK]
 
 
 def test_denoising_that_another_rank_is_not_ready_for() -> None:
-    backend, _, said = serve(("encode", (0, "a"), []), ("denoise", 0, []), False, ("close", None, []))
+    backend, _, said = serve(("encode", (0, "a"), []), ("denoise", (0, EVERYWHERE), []), False, ("close", None, []))
     assert backend.calls == [("encode", "a")]
-    assert said == [OK, OK]
+    assert said == [ENCODED, OK]
 
 
 def test_denoising_that_it_is_not_ready_for_itself() -> None:
-    _, _, said = serve(("encode", (0, "early"), []), ("denoise", 0, []), False, ("close", None, []))
-    assert said == [OK, Outcome.of(OutOfMemory("no room"))]
+    _, _, said = serve(("encode", (0, "early"), []), ("denoise", (0, EVERYWHERE), []), False, ("close", None, []))
+    assert said == [ENCODED, Outcome.of(OutOfMemory("no room"))]
 
 
 def test_an_error_in_the_midst_ends_it() -> None:
-    _, _, said = serve(("encode", (0, "late"), []), ("denoise", 0, []), True, ("close", None, []))
-    assert said == [OK, OK, Outcome.of(OutOfMemory("no room")), "raised"]
+    _, _, said = serve(("encode", (0, "late"), []), ("denoise", (0, EVERYWHERE), []), True, ("close", None, []))
+    assert said == [ENCODED, OK, Outcome.of(OutOfMemory("no room")), "raised"]
 
 
 class NoRanks:
@@ -225,6 +251,7 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
 def ranks_of(guidance: int, rank: int, sequence: int = 1) -> GroupRanks:
     """Ranks that never meet."""
     found = object.__new__(GroupRanks)
+    found.rank, found.world = rank * sequence, guidance * sequence
     found.guidance = RankExchange(None, range(guidance), rank) if guidance > 1 else None
     found.sequence = RankExchange(None, range(sequence), 0) if sequence > 1 else None
     return found
@@ -253,6 +280,10 @@ def test_the_room_of_a_share() -> None:
     fixed = 2 * shares[2, 0, 1] - shares[1, 0, 1]
     assert shares[1, 0, 2] == shares[2, 0, 1] > fixed > 0
     assert shares[2, 1, 2] - fixed == (shares[1, 0, 1] - fixed) / 4
+    theirs, own = PartSpec(0, (10,), torch.float32), PartSpec(1, (7,), torch.bfloat16)
+    exchanged = replace(encoded, specs=(theirs, own))
+    more = bytes_of_share(backend, exchanged, ranks_of(2, 1)) - shares[2, 0, 1]  # type: ignore[arg-type]
+    assert more == 40 + 14 + 3 * 14  # what all have sent, and what is sent to each of two
     backend.speed = Speed(reuse=StepReuse(threshold=0.1, order=1))
     kept = bytes_of_share(backend, encoded, ranks_of(2, 0)) - shares[2, 0, 1]  # type: ignore[arg-type]
     assert kept == (4 * 24 + 54) * 64 * 4  # four residuals of 24 target tokens, and the stream of all 54

@@ -1,0 +1,22 @@
+"""The variables of the driver that count in its processes on other machines, too.
+
+They go with the work, and not as Ray's `runtime_env`: Ray would start every process anew for them, and keep them in
+plain text for everybody. No token is among them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+_NAMES = ("JOYEDIT_", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_HOME", "TRITON_INTERPRET")
+
+
+def own() -> dict[str, str]:
+    """Those of this process."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_NAMES)}
+
+
+def take(variables: Mapping[str, str]) -> None:
+    """Let them hold in this process, before it loads anything heavy."""
+    os.environ.update(variables)
