@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from joyedit.cli import console
@@ -16,7 +18,6 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
     With --gpus, whole edits: images a second by one GPU, two, four, ... and all of them.
     """
     ctx.obj.verbose = options.verbose
-    from json import dumps
     from pathlib import Path
 
     from joyedit.errors import UsageError
@@ -65,7 +66,14 @@ def bench_command(ctx: typer.Context, options: BenchOptions) -> None:
 
         stages = bench(config, run)
         rows, plain = stages.rows(), stages.to_dict()
-    if options.json:
+    _show(rows, plain, json=options.json)
+
+
+def _show(rows: list[tuple[str, str]], plain: dict[str, Any], *, json: bool) -> None:
+    """The table, on stderr where stdout is to have the JSON."""
+    from json import dumps
+
+    if json:
         for label, value in rows:
             console.message(f"{label}: {value}")
         console.result(dumps(plain))

@@ -111,12 +111,7 @@ def build_request(options: RunOptions) -> Request:
     options, replay = with_replay(options)
     refuse(options)
     options = with_home(options)
-    picture = one_picture(options)
-    if picture is not None:
-        # Nothing but this picture is ever in its folder, so nothing there is to be kept.
-        format: Any = format_of(picture.path)
-        options = replace(options, output=picture.folder, format=format, update=not options.overwrite)
-        picture.refuse([Path(one) for one in (options.source[0], options.mask) if one is not None])
+    options, picture = _with_picture(options)
     given = Settings(**named_as(Settings, options))
     config = RunConfig(**named_as(RunConfig, options) | converted(options))
     config, shard = as_shard(config, options.shard, options.source, makes_file=picture is not None)
@@ -166,6 +161,17 @@ def build_request(options: RunOptions) -> Request:
         ray=ray,
         places=places,
     )
+
+
+def _with_picture(options: RunOptions) -> tuple[RunOptions, OnePicture | None]:
+    """The options with the folder of the one picture that is to be made, where the output is one. Raises UsageError."""
+    picture = one_picture(options)
+    if picture is None:
+        return options, None
+    # Nothing but this picture is ever in its folder, so nothing there is to be kept.
+    format: Any = format_of(picture.path)
+    picture.refuse([Path(one) for one in (options.source[0], options.mask) if one is not None])
+    return replace(options, output=picture.folder, format=format, update=not options.overwrite), picture
 
 
 def _source(names: tuple[str, ...], options: SourceOptions) -> Source:
