@@ -14,7 +14,7 @@ from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
 from joyedit.job.spec import ScheduleKind, SpeedName
 from joyedit.job.speed.options import AUTO, OFF, guidance_of, regions_of, threshold_of
-from joyedit.job.speed.settings import Speed, StepReuse
+from joyedit.job.speed.settings import EXACT, Speed, StepReuse
 
 SPEED_FLAGS: Final = ("speed", "reuse", "reuse_order", "guidance_reuse", "regions")
 """The fields of a run's configuration that say what steps leave out."""
@@ -143,7 +143,8 @@ def speed_of(
     said = guidance_reuse if guidance_reuse is not None else OFF if bundle is None else bundle.guidance_reuse
     parts = regions if regions is not None else OFF if bundle is None else bundle.regions
     few = None if few == many else few
-    return Speed(reuse=many, guidance=guidance_of(said), regions=regions_of(parts), few=few)
+    found = Speed(reuse=many, guidance=guidance_of(said), regions=regions_of(parts), few=few)
+    return EXACT if found.is_exact else found
 
 
 def _step_reuse(
