@@ -35,7 +35,7 @@ _BENCH = re.compile(r"(?<=joyedit bench )")
 LAYER, NANO_QKV = "double_blocks.0.attn.img_attn_qkv", (576, 192)
 """A layer of nano, and its shape."""
 
-PROGRAMS = {"joyedit", "hf", "make", "pip", "python", "cp", "echo", "find", "jq", "tar", "sbatch", "torchrun"}
+PROGRAMS = {"joyedit", "hf", "make", "pip", "python", "cp", "echo", "find", "jq", "tar", "sbatch", "torchrun", "ray"}
 """The programs that a document may call."""
 
 OTHER_FLAGS = {"--help", "--array"}

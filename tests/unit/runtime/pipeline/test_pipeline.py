@@ -22,7 +22,7 @@ from joyedit.runtime.pipeline.edit import RUNNING_BATCHES
 from joyedit.runtime.protocol import DeviceStage, OutOfMemory, ReadyBatch
 from joyedit.runtime.run import RunOutcome, run
 
-STEP = 0.03
+STEP = 0.15
 
 
 class Later:
