@@ -50,10 +50,12 @@ def in_del() -> None:
 
 
 def in_a_cycle() -> None:
+    gc.freeze()  # all else that the tests hold takes seconds to look through, and the next signal would come
     one: Any = _Deleted()
     one.itself = one
     del one
     gc.collect()
+    gc.unfreeze()
 
 
 def in_a_generator_that_is_dropped() -> None:
