@@ -135,7 +135,8 @@ def test_an_item_is_done_although_a_rank_dies_and_nothing_is_left(scenes: Path) 
     report = json.loads((scenes / "out/report.json").read_text())
     assert (report["ok"], report["workers"][0]["deaths"]) == (2, 1)
     log = (scenes / "out/joyedit.log").read_text()
-    assert "rank 1 of the group died (killed by signal 9)" in log
+    # Who notices first, the one that watches the processes or the one that waits for an answer, depends on the moment.
+    assert "rank 1 of the group died (killed by signal 9)" in log or "rank 1 of the group is gone" in log
     assert "worker 0 had 1 item when it died: tried again, each alone" in log
     until(lambda: is_clean(scenes))
 
