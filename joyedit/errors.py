@@ -120,6 +120,11 @@ class ItemError(JoyeditError):
         super().__init__(message)
 
 
+def concerns_the_run(error: BaseException) -> bool:
+    """Whether the error ends the run: joyedit tells it, and it is none of a single item."""
+    return isinstance(error, JoyeditError) and not isinstance(error, ItemError)
+
+
 def place(file: str, line: int | None) -> str:
     """`file:line` as messages name it; the file alone if there is no line."""
     return file if line is None else f"{file}:{line}"

@@ -104,6 +104,38 @@ def test_no_threads(tmp_path: Path, before: str, error_stream: str) -> None:
     assert {record["status"] for record in records(tmp_path / "out").values()} == {"ok"}
 
 
+@pytest.mark.parametrize("place", ["save_picture", "Placing.put", "Placing.written"])
+def test_no_handle_for_a_finished_picture(tmp_path: Path, place: str) -> None:
+    """Encoding, what was there before, the final name: the run stops, and no item is blamed."""
+    make_manifest(tmp_path, 4)
+    code = (
+        "import errno, os, sys\n"
+        "from joyedit.errors import system_limit\n"
+        "from joyedit.runtime.pipeline import write\n"
+        f"owner, _, name = '{place}'.rpartition('.')\n"
+        "owner = getattr(write, owner) if owner else write\n"
+        "real, left = getattr(owner, name), [2]\n"
+        "def refuse(*args, **more):\n"
+        "    left[0] -= 1\n"
+        "    if left[0] < 0:\n"
+        "        error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))\n"
+        "        raise error if name == 'save_picture' else system_limit(error)\n"
+        "    return real(*args, **more)\n"
+        "setattr(owner, name, refuse)\n"
+        "from joyedit.cli.main import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", code, *RUN]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("no more files can be opened") == 1
+    assert {record["status"] for record in records(tmp_path / "out").values()} <= {"ok"}
+    assert program(*RUN, cwd=tmp_path).code == 0
+    assert {record["status"] for record in records(tmp_path / "out").values()} == {"ok"}
+
+
 def test_what_is_a_limit() -> None:
     assert system_limit(MemoryError()) is not None
     assert system_limit(RuntimeError("can't start new thread")) is not None

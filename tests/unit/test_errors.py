@@ -23,6 +23,13 @@ def test_the_docstring_draws_the_tree() -> None:
     assert all(one.__doc__ for one in classes)
 
 
+def test_what_ends_a_run() -> None:
+    assert errors.concerns_the_run(JoyeditError("x"))
+    assert errors.concerns_the_run(errors.OutputError("x"))
+    assert not errors.concerns_the_run(errors.ItemError("code", "x"))
+    assert not errors.concerns_the_run(OSError("x"))
+
+
 def test_a_problem_gets_its_place() -> None:
     problem = Problem("wrong", "mend it", key="steps")
     assert str(problem) == problem.text == "wrong (mend it)"

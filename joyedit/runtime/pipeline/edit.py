@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from joyedit.errors import ItemError, JoyeditError
+from joyedit.errors import concerns_the_run
 from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.pipeline.batch_limits import BatchLimits
 from joyedit.runtime.pipeline.clock import StageClock
@@ -209,7 +209,7 @@ class BatchEditor:
         except OutOfMemory:
             self._backend.free_memory()
         except Exception as error:
-            if isinstance(error, JoyeditError) and not isinstance(error, ItemError):
+            if concerns_the_run(error):
                 raise
             self._recorder.log(f"{len(batches)} batches could not be prepared together", error)
         return begin
@@ -263,7 +263,7 @@ class BatchEditor:
             self._backend.free_memory()
             return work()
         except Exception as error:
-            if isinstance(error, JoyeditError) and not isinstance(error, ItemError):
+            if concerns_the_run(error):
                 raise
             caught = error
         if isinstance(caught, OutOfMemory):

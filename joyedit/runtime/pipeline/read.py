@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from joyedit.errors import ItemError, JoyeditError
+from joyedit.errors import ItemError, concerns_the_run
 from joyedit.job import failpoints
 from joyedit.job.boxes import fractions_of, is_cropped
 from joyedit.job.data_picture import Reference
@@ -251,7 +251,7 @@ class ReadAhead:
             except StoppedError:
                 raise
             except Exception as error:
-                if isinstance(error, JoyeditError) and not isinstance(error, ItemError):
+                if concerns_the_run(error):
                     raise
                 unread.append(UnreadItem(sized=sized, error=error))
                 continue

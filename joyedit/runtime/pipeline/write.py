@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from joyedit.errors import ItemError, OutputError
+from joyedit.errors import ItemError, concerns_the_run, system_limit
 from joyedit.job.boxes import box_text
 from joyedit.job.own_files import is_made_by_joyedit
 from joyedit.job.pictures.encode import QUALITIES, save_picture
@@ -127,7 +127,10 @@ class PictureEncoder:
         self._info = info
 
     def __call__(self, ready: ReadyItem, image: Image.Image) -> tuple[memoryview, tuple[str, ...], DriftRecord]:
-        """The file, remarks, and the drift: a fault of the encoder and one of the disk stay apart. Raises ItemError."""
+        """The file, remarks, and the drift: a fault of the encoder and one of the disk stay apart.
+
+        Raises ItemError, and JoyeditError where the system has no file handle left.
+        """
         item = ready.item
         form = _FORMATS[PurePosixPath(item.output).suffix.lower()]
         file = io.BytesIO()
@@ -137,6 +140,9 @@ class PictureEncoder:
                 more = save_picture(result.image, file, form, result.quality, settings, result.beside, deep=result.deep)
                 notes, drift = result.notes + more, result.drift
         except OSError as error:
+            limit = system_limit(error)
+            if limit is not None:
+                raise limit from error
             raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
         regions = regions_note(self._config, ready.sized.target, ready.sized.references)
         return file.getbuffer(), notes if regions is None else (*notes, regions), drift
@@ -231,7 +237,7 @@ class PictureWriter:
     def __call__(self, edited: Edited) -> None:
         """Wait for the picture, put it in place, then its record. A fault of this item becomes its record.
 
-        Raises `OutputError` when nothing more can be written.
+        Raises `OutputError` when nothing more can be written, and `JoyeditError` at a limit of the system.
         """
         ready, item = edited.ready, edited.ready.item
         sized, notes = ready.sized, ready.notes
@@ -260,9 +266,9 @@ class PictureWriter:
                     mask=ready.mask,
                     work=work,
                 )
-        except OutputError:
-            raise
         except Exception as error:
+            if concerns_the_run(error):
+                raise
             if code == "write_failed":
                 seconds |= {"write": lap.seconds}
             self._recorder.failed(sized, error, code, seconds=seconds, notes=notes)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from joyedit.errors import ItemError, JoyeditError, OutputError
+from joyedit.errors import ItemError, JoyeditError, concerns_the_run
 from joyedit.job.pause import Pause
 from joyedit.job.results.given_up import KILLED_WORKERS
 from joyedit.job.results.hand_over import take
@@ -251,9 +251,9 @@ class RayFlow:
             )
             seconds = dict(outcome.seconds)
             seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - begin
-        except OutputError:
-            raise
         except Exception as error:
+            if concerns_the_run(error):
+                raise
             self._recorder.failed(sized, error, "write_failed", seconds=outcome.seconds, notes=outcome.notes)
         else:
             self._recorder.ok(sized, written, seconds=seconds, notes=outcome.notes)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from joyedit.errors import JoyeditError, OutputError
+from joyedit.errors import JoyeditError, OutputError, concerns_the_run
 from joyedit.job.results.hand_over import leave
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.spec import EditItem
@@ -94,7 +94,7 @@ class _Leaving:
         return item.id in self._outcomes
 
     def add(self, ready: ReadyItem, result: Made | Broken) -> None:
-        """One item, or one part of one. Raises OutputError."""
+        """One item, or one part of one. Raises `JoyeditError` if it concerns the run."""
         item, notes = ready.item, ready.notes
         seconds: dict[str, float] = {"read": ready.seconds, **result.seconds}
         code = "edit_failed"
@@ -123,9 +123,9 @@ class _Leaving:
             )
             seconds = seconds | {"write": lap.seconds}
             self._outcomes[item.id] = Outcome(id=item.id, seconds=seconds, notes=notes, file=file)
-        except OutputError:
-            raise
         except Exception as error:
+            if concerns_the_run(error):
+                raise
             if code == "write_failed":
                 seconds = seconds | {"write": lap.seconds}
             fault = Fault.of(error, code)

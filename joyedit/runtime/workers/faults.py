@@ -5,7 +5,15 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
-from joyedit.errors import CheckpointError, DeviceError, ItemError, JoyeditError, OutputError, UsageError
+from joyedit.errors import (
+    CheckpointError,
+    DeviceError,
+    ItemError,
+    JoyeditError,
+    OutputError,
+    UsageError,
+    concerns_the_run,
+)
 from joyedit.runtime.pipeline.record import fault_of
 
 _KINDS = {kind.__name__: kind for kind in (JoyeditError, UsageError, CheckpointError, DeviceError, OutputError)}
@@ -33,7 +41,7 @@ class Fault:
             kind = ItemError.__name__
         told = isinstance(error, JoyeditError) and error.__cause__ is None
         trace = "" if told else "".join(traceback.format_exception(error))
-        if isinstance(error, JoyeditError) and not isinstance(error, ItemError):
+        if concerns_the_run(error):
             return cls(kind=kind, code=code, message=str(error), trace=trace)
         found, message = fault_of(error, code) if isinstance(error, Exception) else (code, repr(error))
         return cls(kind=kind, code=found, message=message, trace=trace)
