@@ -1,14 +1,18 @@
-"""Where words go: results to stdout, messages to stderr. `streams` takes care that neither can fail."""
+"""Where words go: results to stdout, messages to stderr. `streams` takes care that neither can fail.
+
+With `--log-format json` a message is an event (`job.event_log`); what it is called stands beside its text here.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
 from joyedit.cli.streams import Pump
-from joyedit.errors import JoyeditError, ManifestError, UsageError
+from joyedit.errors import JoyeditError, ManifestError, Problem, UsageError
+from joyedit.job.event_log import Level, event_line
 from joyedit.printable import printable_lines
 
 
@@ -23,9 +27,45 @@ class State:
     pump: Pump | None = None
 
 
-def message(text: str) -> None:
-    """One message on stderr."""
-    _write(sys.stderr, text)
+_log: TextIO | None = None
+
+
+def set_log(stream: TextIO | None) -> None:
+    """Write messages as events to this stream from now on; None: as text to stderr."""
+    global _log
+    _log = stream
+
+
+def is_json() -> bool:
+    """Whether messages are events."""
+    return _log is not None
+
+
+def message(text: str, event: str = "message", level: Level = "info", **fields: Any) -> None:
+    """One message on stderr; as an event it has these fields too."""
+    if _log is None:
+        _write(sys.stderr, text)
+    else:
+        _log.write(f"{event_line(event, text, level, **fields)}\n")
+
+
+def note(text: str) -> None:
+    """A remark for the user: the command goes on."""
+    message(text if is_json() else f"note: {text}", "warning", "warning")
+
+
+def settings(rows: Iterable[tuple[str, str]]) -> None:
+    """What is in force, label and value: a line for each, or one event. Those with the label "note" are remarks."""
+    rows = list(rows)
+    if not is_json():
+        for label, value in rows:
+            message(f"{label}: {value}")
+        return
+    told = {label: value for label, value in rows if label != "note"}
+    message("the settings in force", "settings", settings=told)
+    for label, value in rows:
+        if label == "note":
+            note(value)
 
 
 def error_text(error: JoyeditError | str) -> str:
@@ -39,7 +79,23 @@ def error_text(error: JoyeditError | str) -> str:
 
 def error(fault: JoyeditError | str) -> None:
     """An error on stderr."""
-    message(error_text(fault))
+    if not is_json():
+        message(error_text(fault))
+        return
+    problems = [_problem(one) for one in fault.problems] if isinstance(fault, ManifestError) else []
+    message(
+        str(fault),
+        "error",
+        "error",
+        exit_code=None if isinstance(fault, str) else fault.exit_code,
+        problems=problems or None,
+        remedy=problems[0].get("remedy") if len(problems) == 1 else None,
+    )
+
+
+def _problem(one: Problem) -> dict[str, Any]:
+    told = {"message": one.message, "remedy": one.remedy, "key": one.key, "file": one.file, "line": one.line}
+    return {name: value for name, value in told.items() if value not in (None, "")}
 
 
 def result(text: str) -> None:

@@ -31,7 +31,7 @@ class DownloadMeter:
         text = f"downloading {printable(download.repo)}: {size_text(download.bytes)} in {files}, to {download.folder}"
         if download.here:
             text += f" ({size_text(download.here)} of it are here already)"
-        console.message(text)
+        console.message(text, "download", bytes=download.here, total_bytes=download.bytes)
         console.message("a download that breaks off goes on with the files that are missing: give the same command")
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -46,7 +46,7 @@ class DownloadMeter:
             self._bar.update(here - self._bar.n)
         elif self._now() - self._told >= PLAIN_SECONDS or here == self._download.bytes:
             self._told = self._now()
-            console.message(self._line(here))
+            console.message(self._line(here), "download", bytes=here, total_bytes=self._download.bytes)
 
     def close(self) -> None:
         """The last state stays on the screen."""

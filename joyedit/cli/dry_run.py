@@ -44,8 +44,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
     parallel = _parallel(request, with_outlook(config, summary))
     with earlier_run(request.source, config) as earlier:
         if not quiet:
-            for label, value in in_force(request, summary):
-                console.message(f"{label}: {value}")
+            console.settings(in_force(request, summary))
             for line in _checkpoint(config):
                 console.message(line)
             if config.batch_size is None:
@@ -56,7 +55,7 @@ def dry_run(request: Request, *, json: bool, quiet: bool) -> int:
                 console.message(f"weights: {placement}")
             tell_passed_over(summary.passed, by_name=True)
             if earlier.note is not None:
-                console.message(f"note: {earlier.note}")
+                console.note(earlier.note)
         turns = PlannedTurns(config.output, request.source.referred(), earlier.resume)
         counts = Counts(earlier, turns)
         folder = config.output if request.picture is None else request.picture.path.parent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from joyedit.cli import console
+from joyedit.cli import console, run_events
 from joyedit.cli.dry_run import dry_run
 from joyedit.cli.progress import RunProgress
 from joyedit.cli.streams import Pump
@@ -17,7 +17,7 @@ def execute(options: RunOptions, pump: Pump | None = None) -> int:
     """Do it; gives the exit code. Raises `JoyeditError` for what is refused before anything is written."""
     request = build_request(options)
     for note in request.notes if not options.quiet else ():
-        console.message(f"note: {note}")
+        console.note(note)
     if options.dry_run:
         return dry_run(request, json=options.json is not None, quiet=options.quiet)
     progress = RunProgress(request, json=options.json, quiet=options.quiet, verbose=options.verbose, pump=pump)
@@ -26,6 +26,8 @@ def execute(options: RunOptions, pump: Pump | None = None) -> int:
     finally:
         progress.close()
     report = outcome.report
+    if not options.quiet:
+        run_events.tell_summary(report, outcome.page)
     if outcome.error is not None:
         console.error(outcome.error)
     if report.failed:

@@ -15,6 +15,7 @@ import typer
 from joyedit.cli import console
 from joyedit.cli.bench import bench_command
 from joyedit.cli.doctor import doctor_command
+from joyedit.cli.log import log_of, with_log_format
 from joyedit.cli.merge import merge_command
 from joyedit.cli.options import WithBareFlags
 from joyedit.cli.recipes import app as recipes_app
@@ -30,6 +31,7 @@ from joyedit.errors import (
     EXIT_OK,
     EXIT_USAGE,
     JoyeditError,
+    UsageError,
     refuse_other_encoding,
     system_limit,
 )
@@ -47,16 +49,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run", cls=WithBareFlags)(run_command)
-app.command("show")(show_command)
-app.command("verify")(verify_command)
-app.command("status")(status_command)
-app.command("merge")(merge_command)
-app.command("view")(view_command)
+app.command("run", cls=WithBareFlags)(with_log_format(run_command))
+app.command("show")(with_log_format(show_command))
+app.command("verify")(with_log_format(verify_command))
+app.command("status")(with_log_format(status_command))
+app.command("merge")(with_log_format(merge_command))
+app.command("view")(with_log_format(view_command))
 app.command("schema")(schema_command)
 app.add_typer(recipes_app, name="recipes")
-app.command("bench")(bench_command)
-app.command("doctor")(doctor_command)
+app.command("bench")(with_log_format(bench_command))
+app.command("doctor")(with_log_format(doctor_command))
 
 
 def _print_version(asked: bool) -> None:
@@ -81,13 +83,15 @@ def _root(
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (sys.argv's by default) and exit with its code."""
     code = EXIT_INTERRUPTED
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with INTERRUPTS.command(), safe_streams() as pump:
+        with INTERRUPTS.command(), log_of(words) as log, safe_streams() as pump, log.streams(pump):
             state = console.State(pump=pump)
-            code = _exit_code_of(list(sys.argv[1:] if argv is None else argv), state)
+            code = _exit_code_of(words, state)
             if INTERRUPTS.is_due():
                 code = EXIT_INTERRUPTED
             INTERRUPTS.take()
+            log.exit_code = code
     except KeyboardInterrupt:  # before the command began, or while the last words are written
         pass
     sys.exit(code)
@@ -132,7 +136,7 @@ def _unexpected(error: Exception, state: console.State) -> int:
         console.error(limit)
         return limit.exit_code
     text = f"unexpected error, {type(error).__name__}: {error}"
-    console.error(text if state.verbose else f"{text} (use -v to see where)")
+    console.error(JoyeditError(text if state.verbose else f"{text} (use -v to see where)"))
     _trace(state)
     return EXIT_FATAL
 
@@ -144,10 +148,10 @@ def _usage_fault(error: Any, argv: list[str], command: Any) -> int:
     else:
         from joyedit.cli.usage_faults import usage_fault
 
-        console.error(usage_fault(error, argv, command))
+        console.error(UsageError(usage_fault(error, argv, command)))
     return EXIT_USAGE
 
 
 def _trace(state: console.State) -> None:
     if state.verbose:
-        console.message(traceback.format_exc().rstrip("\n"))
+        console.message(traceback.format_exc().rstrip("\n"), "traceback", "debug")

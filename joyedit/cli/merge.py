@@ -36,21 +36,21 @@ def merge_command(folder: Folder, no_page: NoPage = False) -> None:
 
     merged = merge(folder, tell)
     for note in merged.notes:
-        console.message(f"note: {note}")
+        console.note(note)
     if merged.older:
         what = "1 older picture" if merged.older == 1 else f"{merged.older} older pictures"
-        console.message(f"note: {what} of items with a newer one were removed")
+        console.note(f"{what} of items with a newer one were removed")
     for path in merged.left[:SHOWN]:
-        console.message(f"note: {printable(path)} is not from joyedit and stays there")
+        console.note(f"{printable(path)} is not from joyedit and stays there")
     if len(merged.left) > SHOWN:
-        console.message(f"note: so do {len(merged.left) - SHOWN} other files")
+        console.note(f"so do {len(merged.left) - SHOWN} other files")
     for one in merged.staying[:SHOWN]:
         console.message(printable(f"stays in shard {one.folder.shard}: {one.id}: {one.message}"))
     if len(merged.staying) > SHOWN:
         console.message(f"so do {len(merged.staying) - SHOWN} other items")
     if merged.missing:
         told = missing_text(merged.missing, merged.shards[0].shard.of)
-        console.message(f"note: {told} (run them, or run without --shard for all that is left)")
+        console.note(f"{told} (run them, or run without --shard for all that is left)")
     if not merged.shards:
         console.message(f"{folder} is one output folder already: there is nothing to merge")
     if "shards" in merged.report:
@@ -75,5 +75,5 @@ def _page(folder: Path) -> list[tuple[str, str]]:
     try:
         return [("page", printable(str(build_page(folder).path)))]
     except JoyeditError as error:
-        console.message(f"note: no page was made: {error}")
+        console.note(f"no page was made: {error}")
         return []

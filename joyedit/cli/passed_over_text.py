@@ -13,9 +13,11 @@ def tell_passed_over(passed: PassedOver, *, by_name: bool) -> None:
         return
     if by_name:
         for path, kind in passed.names:
-            console.message(f"passed over: {printable(path)}: {kind}")
-        if passed.count > len(passed.names):
-            console.message(f"passed over: {passed.count - len(passed.names)} more")
+            console.message(f"passed over: {printable(path)}: {kind}", "passed_over", path=path, reason=kind)
+        more = passed.count - len(passed.names)
+        if more > 0:
+            console.message(f"passed over: {more} more", "passed_over", count=more)
         return
     counted = ", ".join(f"{count} x {kind}" for kind, count in passed.kinds.most_common())
-    console.message(f"passed over: {passed.count} files and folders: {counted} (-v names them)")
+    told = f"passed over: {passed.count} files and folders: {counted} (-v names them)"
+    console.message(told, "passed_over", count=passed.count)

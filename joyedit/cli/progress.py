@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from joyedit.cli import console
+from joyedit.cli import console, run_events
 from joyedit.cli.download_meter import DownloadMeter
 from joyedit.cli.passed_over_text import tell_passed_over
 from joyedit.cli.record_lines import printed_line
@@ -167,7 +167,7 @@ class PlainMeter:
             total = None if self._total is None else self._total - self._skipped
             quarter = bool(total) and total is not None and self._done * 4 // total > (self._done - 1) * 4 // total
             if quarter or self._now() - self._told >= PLAIN_SECONDS:
-                self._tell("")
+                self._tell()
 
     def skipped(self, count: int = 1) -> None:
         """A line after ten silent seconds."""
@@ -176,13 +176,14 @@ class PlainMeter:
             self._start = self._now()  # the rate is that of the edits
             if self._start - self._told >= PLAIN_SECONDS:
                 self._told = self._start
-                console.message(f"checked {self._skipped} items: they need no edit")
+                told = f"checked {self._skipped} items: they need no edit"
+                console.message(told, "progress", done=self._skipped)
 
     def step(self, done: int, total: int) -> None:
         """A line after ten silent seconds."""
         with self._lock:
             if self._now() - self._told >= PLAIN_SECONDS:
-                self._tell(f", step {done}/{total}")
+                self._tell((done, total))
 
     def message(self, text: str) -> None:
         """To stderr."""
@@ -191,17 +192,30 @@ class PlainMeter:
     def close(self) -> None:
         """Nothing is left to say."""
 
-    def _tell(self, step: str) -> None:
+    def _tell(self, step: tuple[int, int] | None = None) -> None:
         now = self._now()
         self._told = now
         rate = self._done / (now - self._start) if now > self._start else 0.0
         done = self._done + self._skipped
         text = f"{done} items" if self._total is None else f"{done}/{self._total} items"
+        left = None
         if rate > 0:
             text += f", {rate:.2g} a second"
             if self._total is not None and self._total > done:
-                text += f", {seconds_text((self._total - done) / rate)} left"
-        console.message(text + step)
+                left = (self._total - done) / rate
+                text += f", {seconds_text(left)} left"
+        at, steps = step or (None, None)
+        text += "" if step is None else f", step {at}/{steps}"
+        console.message(
+            text,
+            "progress",
+            done=done,
+            total=self._total,
+            items_per_second=rate,
+            seconds_left=left,
+            step=at,
+            steps=steps,
+        )
 
 
 class RunProgress:
@@ -220,6 +234,7 @@ class RunProgress:
         self._failures = 0
         self._skipped: Counter[Decision] = Counter()
         self._all_skipped = 0
+        self._loading_at = time.monotonic()
         self._output: str | None = None  # of the item that was finished last
         self._held: str | None = None  # the record of a picture that is not in its place yet
 
@@ -251,7 +266,10 @@ class RunProgress:
         """Names the model."""
         self._meter.close()
         self._meter = NoMeter()
-        self._say(f"loading {Wanted.of(config).label}")
+        self._loading_at = time.monotonic()
+        if not self._quiet:
+            label = Wanted.of(config).label
+            console.message(f"loading {label}", "loading", model=label)
 
     def started(self, info: BackendInfo, summary: SourceSummary) -> None:
         """Prints what is in force, with its origin where that is not a flag; then the meter starts."""
@@ -271,8 +289,8 @@ class RunProgress:
         rows += in_force(self._request, summary)
         rows.append(("batch size", str(config.batch_size or "auto")))
         rows += [("note", note) for note in info.notes]
-        for label, value in rows:
-            console.message(f"{label}: {value}")
+        run_events.tell_loaded(config, info, summary.items, time.monotonic() - self._loading_at)
+        console.settings(rows)
         tell_passed_over(summary.passed, by_name=self._verbose)
         self._meter = BarMeter(summary.items) if sys.stderr.isatty() else PlainMeter(summary.items)
         if self._all_skipped:
@@ -286,7 +304,10 @@ class RunProgress:
         """The record to stdout with --json; a failure to stderr, the first few of them."""
         self._record(line, result.output)
         self._meter.item()
-        if result.error is not None:
+        if console.is_json():
+            if result.error is not None or not self._quiet:
+                run_events.tell_result(result)
+        elif result.error is not None:
             self._failures += 1
             if self._failures <= FAILURES_SHOWN or self._verbose:
                 told = f"{result.id}: {result.error['code']}: {result.error['message']}"
@@ -308,20 +329,27 @@ class RunProgress:
 
     def note(self, text: str) -> None:
         """A message."""
-        if not self._quiet:
+        if console.is_json() and not self._quiet:
+            console.note(text)
+        elif not self._quiet:
             self._meter.message(f"note: {text}")
 
     def stopping(self, reason: str) -> None:
         """Said at once, so that nobody presses again without need."""
         message = "out of time" if reason == "out_of_time" else "interrupted"
         again = "" if reason == "out_of_time" else " (press Ctrl-C again to stop at once)"
-        self._meter.message(f"{message}: no new batch starts; the running batch is finished and written{again}")
+        told = f"{message}: no new batch starts; the running batch is finished and written{again}"
+        if console.is_json():
+            console.message(told, "stopping", "warning", reason=reason)
+        else:
+            self._meter.message(told)
 
     def _tell_skipped(self) -> None:
         if not self._quiet:
             for decision, count in self._skipped.items():
                 one, many = _SKIPPED[decision]
-                console.message(f"1 item {one}" if count == 1 else f"{count} items {many}")
+                told = f"1 item {one}" if count == 1 else f"{count} items {many}"
+                console.message(told, "skipped", reason=decision, count=count)
 
     def _record(self, line: str, output: str | None, *, is_new: bool = True) -> None:
         """Print a record with --json. That of a single file waits until the file is in its place."""
@@ -347,7 +375,3 @@ class RunProgress:
             self._download.close()
         self._meter.close()
         self._tell_skipped()
-
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            console.message(text)

@@ -68,6 +68,10 @@ class Pump:
         self._progress = time.monotonic()
         threading.Thread(target=self._work, name="joyedit-output", daemon=True).start()
 
+    def own_number(self, number: int) -> int | None:
+        """The duplicate that is written in place of this descriptor; None if there is none."""
+        return self._own.get(number)
+
     def write(self, number: int, data: bytes) -> None:
         """Take `data` for the descriptor; waits while very much is pending. Drops it where nobody will read it."""
         while self._queue.qsize() > MOST_PENDING and number not in self._dead:

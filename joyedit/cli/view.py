@@ -46,7 +46,7 @@ def view_command(
     place = PagePlace.named(page)
     built = build_page(folder, Building(place=place, told=lambda done: console.message(f"{done} items so far")))
     if built.error is not None:
-        console.message(f"note: the page lacks {built.left} small pictures: {built.error}")
+        console.note(f"the page lacks {built.left} small pictures: {built.error}")
     console.result(printable(str(built.path)))
     if not no_open:
         _open(built.path)
@@ -58,7 +58,7 @@ def _write_sheet(folder: Path, path: Path, only: Literal["all", "done", "failed"
 
     shown, items = write_sheet(folder, path, only)
     if shown < items:
-        console.message(f"note: the sheet shows the first {shown} of {items} items")
+        console.note(f"the sheet shows the first {shown} of {items} items")
     console.result(printable(str(path)))
 
 

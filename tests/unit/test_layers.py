@@ -79,6 +79,8 @@ LIGHT = (
     "cli/verify.py",
     "cli/view.py",
     "cli/console.py",
+    "cli/log.py",
+    "job/event_log.py",
     "errors.py",
     "runtime/pipeline/interrupts.py",
 )
@@ -220,6 +222,7 @@ def test_what_help_imports_is_light(place: str) -> None:
     allowed = (
         "joyedit.cli",
         "joyedit.errors",
+        "joyedit.job.event_log",
         "joyedit.options",
         "joyedit.printable",
         "joyedit.runtime.pipeline.interrupts",

@@ -23,11 +23,20 @@ _POLL = 0.1
 _lock = threading.Lock()
 _is_on = False
 _saved: int | None = None
+_terminal: int | None = None
 
 
 def stderr_number() -> int:
     """The descriptor that leads to the terminal now: 2, or while messages are caught, the duplicate of it."""
+    if _terminal is not None:
+        return _terminal
     return STDERR if _saved is None else _saved
+
+
+def set_terminal(number: int | None) -> None:
+    """Say that this descriptor leads to the terminal, because 2 leads elsewhere; None: 2 does again."""
+    global _terminal
+    _terminal = number
 
 
 def set_catching(on: bool) -> None:

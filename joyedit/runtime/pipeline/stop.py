@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Literal, NoReturn
 
 from joyedit.errors import EXIT_INTERRUPTED
+from joyedit.job.event_log import last_words
 from joyedit.job.pictures.decoder_messages import stderr_number
 from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 
@@ -106,7 +107,7 @@ class Stop:
 
     def _exit(self) -> NoReturn:
         """End the process at once."""
-        _say_at_once(b"\nstopped at once; run the same command again to continue\n")
+        _say_at_once(last_words("stopped at once; run the same command again to continue", EXIT_INTERRUPTED))
         # A disk that does not answer must not keep the process.
         signal.signal(signal.SIGALRM, lambda *_: os._exit(EXIT_INTERRUPTED))
         signal.setitimer(signal.ITIMER_REAL, LAST_SECONDS)
