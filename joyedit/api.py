@@ -149,6 +149,7 @@ def run(
     _refuse_unknown(options, [name for name in names_of(RunOptions) if name not in _ONLY_COMMAND])
     options |= {name: os.fspath(options[name]) for name in PATHS if options.get(name) is not None}
     options |= {name: os.fspath(options[name]) for name in ("mask",) if options.get(name) is not None}
+    options |= {name: Path(options[name]) for name in ("metrics",) if options.get(name) is not None}
     options["lora"] = _loras(options.get("lora"))
     options |= {name: str(options[name]) for name in _AS_TEXT if options.get(name) is not None}
     options |= _matrix(options)

@@ -33,18 +33,19 @@ class RunConfig:
     line or picture: flags, a recipe, the model, another source. With `trust_journal` a file whose size and times are
     the recorded ones counts as unchanged. `memory` bounds the bytes of the device that joyedit uses; None stands for
     all that is free. `offload` overrides the plan of what stays there. `max_duration` and `read_timeout` are seconds.
-    The run refuses pictures with more than `max_pixels` pixels. `expected_steps` is the number of steps of all items to
-    come, counted in steps of a 1024-pixel edit, `largest` the largest base size of an item; None if it is unknown.
-    `expected_items` is how many there are; `expected_guidance` is False where guidance is off for all of them. The
-    work is shared by `workers` devices, each with a process of its own; 1 is this process alone. `parallel` is what
-    they do. The `engine` ray does the work on the machines of a Ray cluster. `host_memory` bounds the bytes of the
-    machine's memory that weights may wait in; None stands for all that is free. Where weights do not fit into that,
-    `shared_memory` bounds one copy for all workers, in the open file in memory with the handle `shared_weights`.
-    `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where items differ,
-    `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards, where the run edits
-    one shard into `output`; what has finished records there is done. `random` stands for networks of a size with random
-    weights, in place of a model: that is for measuring. `speed` says what steps leave out; `reuse`, `reuse_order`,
-    `guidance_reuse` and `regions` say it for single parts, spelled as on the command line (None: as `speed` has it).
+    The run refuses pictures with more than `max_pixels` pixels, and writes figures to `metrics`. `expected_steps` is
+    the number of steps of all items to come, counted in steps of a 1024-pixel edit, `largest` the largest base size of
+    an item; None if it is unknown. `expected_items` is how many there are; `expected_guidance` is False where guidance
+    is off for all of them. The work is shared by `workers` devices, each with a process of its own; 1 is this process
+    alone. `parallel` is what they do. The `engine` ray does the work on the machines of a Ray cluster. `host_memory`
+    bounds the bytes of the machine's memory that weights may wait in; None stands for all that is free. Where weights
+    do not fit into that, `shared_memory` bounds one copy for all workers, in the open file in memory with the handle
+    `shared_weights`. `merged_loras` become part of the DiT's weights when it is loaded: all items have these. Where
+    items differ, `lora_sets` are the sets that are known at the start. `tree` is the output folder of all shards, where
+    the run edits one shard into `output`; what has finished records there is done. `random` stands for networks of a
+    size with random weights, in place of a model: that is for measuring. `speed` says what steps leave out; `reuse`,
+    `reuse_order`, `guidance_reuse` and `regions` say it for single parts, spelled as on the command line (None: as
+    `speed` has it).
     """
 
     output: Path
@@ -82,6 +83,7 @@ class RunConfig:
     max_duration: float | None = None
     max_pixels: int = MAX_PIXELS
     read_timeout: float = READ_TIMEOUT
+    metrics: Path | None = None
     expected_steps: float | None = None
     largest: int | None = None
     expected_items: int | None = None

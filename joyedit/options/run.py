@@ -283,6 +283,11 @@ class RunOptions:
         None, "--json", metavar="[=all]", bare="new",
         help="Print records as JSON lines on stdout; =all also those of items that were done before.",
     )  # fmt: skip
+    metrics: Path | None = option(
+        None, "--metrics", metavar="FILE",
+        help="Write figures of the run to FILE (.prom) every 10 s, for the textfile collector of node_exporter "
+        "(Prometheus; needs joyedit[metrics]).", show_default=False,
+    )  # fmt: skip
     no_page: bool = option(
         False, "--no-page", help="Make no page (index.html) of the run; joyedit view makes it later."
     )

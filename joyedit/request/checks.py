@@ -17,6 +17,7 @@ from joyedit.job.spec import Settings
 from joyedit.options import RunOptions, faults_of, option_of
 from joyedit.request.speed import speed_faults
 from joyedit.request.values import named_as
+from joyedit.runtime.metrics_file import refuse_metrics
 from joyedit.runtime.model import (
     no_model,
 )
@@ -41,6 +42,8 @@ def refuse(options: RunOptions) -> None:
     if options.mask is not None and not _is_file(options.mask):
         faults.append(f"--mask {shown(options.mask)}: there is no such picture (give the path of a file)")
     faults += speed_faults(options)
+    if options.metrics is not None and not faults:
+        refuse_metrics(options.metrics)
     for one, other in (("overwrite", "retry_failed"), ("overwrite", "update"), ("quiet", "verbose")):
         if getattr(options, one) and getattr(options, other):
             first, second = (option_of(RunOptions, name).name for name in (one, other))
@@ -70,7 +73,8 @@ def with_home(options: RunOptions) -> RunOptions:
     source = tuple([one if os.path.lexists(one) else home_path("SOURCE", one) for one in options.source])
     recipe = None if options.recipe is None else home_path("--recipe", options.recipe)
     mask = None if options.mask is None else home_path("--mask", options.mask)
-    return replace(options, output=Path(output), source=source, recipe=recipe, mask=mask)
+    metrics = None if options.metrics is None else Path(home_path("--metrics", os.fspath(options.metrics)))
+    return replace(options, output=Path(output), source=source, recipe=recipe, mask=mask, metrics=metrics)
 
 
 def home_path(flag: str, path: str) -> str:

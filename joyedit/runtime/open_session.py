@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from joyedit.job.pictures.decode import allow_pixels
@@ -14,6 +15,7 @@ from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import SourceStoppedError
 from joyedit.runtime.lazy_model import LazyModel
+from joyedit.runtime.metrics_file import figures_of, metrics_of
 from joyedit.runtime.model import DescribeModel, FetchModel, LoadModel
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.progress import Progress
@@ -74,6 +76,9 @@ def open_session(
         lock.acquire()
         if lock.note is not None:
             progress.note(lock.note)
-        yield RunSession(
+        session = RunSession(
             source, config, folder=folder, model=model, progress=progress, clock=clock, stats=stats, stop=stop
         )
+        figures = partial(figures_of, session, model, stats)
+        stack.enter_context(metrics_of(config.metrics, figures, stats, progress.note))
+        yield session

@@ -41,7 +41,7 @@ PACKAGES = {
     "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy", "pillow_heif", "simplejpeg", "pyarrow", "fsspec"},
     "models": {"torch", "transformers", "triton"},
     "weights": {"torch", "safetensors", "huggingface_hub", "tqdm", "numpy", "gguf"},
-    "runtime": {"torch", "PIL", "numpy", "transformers", "triton", "ray", "pyarrow"},
+    "runtime": {"torch", "PIL", "numpy", "transformers", "triton", "ray", "pyarrow", "prometheus_client"},
     "options": set(),
     "replay": set(),
     "request": set(),
@@ -70,6 +70,7 @@ NO_TORCH = (
     "weights/shards.py", "weights/gguf_header.py", "weights/literals.py", "weights/prompt_folders.py",
     "weights/prompt_sources.py", "weights/regular_files.py", "weights/describe.py",
     "weights/lora_facts.py",
+    "runtime/metrics_file.py", "runtime/metric_families.py",
 )  # fmt: skip
 
 LIGHT = (

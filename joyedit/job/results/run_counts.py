@@ -34,6 +34,7 @@ class Tally:
         self.failed: Counter[str] = Counter()
         self.work: BlockSteps | None = None  # of items whose steps left out something
         self.batches = 0
+        self.last_batch: int | None = None  # its items
         self.warm_up_images = 0
         self.warm_up_seconds = 0.0
         self.warm_up_ended: float | None = None
@@ -61,6 +62,7 @@ class Tally:
         warm-up too: steady is what all of them do together.
         """
         self.batches += 1
+        self.last_batch = images
         self.last_ended = ended if self.last_ended is None else max(ended, self.last_ended)
         if warms_up or self.batches == 1:
             self.warm_up_images += images + len(self.steady_seconds)

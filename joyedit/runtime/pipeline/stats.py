@@ -6,7 +6,7 @@ Times are on the run's clock. Only the main thread counts here; the threads coun
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -116,6 +116,29 @@ class RunStats:
         self._started = utc_now()
         self._waited = {"read": 0.0, "write": 0.0}
         self._matmul_tflops: float | None = None
+        self.state: State = "running"
+        self.on_report: Callable[[State], None] = lambda state: None
+        """Hears of each report, after `state` was set to what it says."""
+
+    def seconds(self) -> float:
+        """Since the run began."""
+        return self._clock.now() - self._start
+
+    def since_loading(self) -> float:
+        """Seconds since the model was loaded; of no meaning before."""
+        return self._clock.now() - self.loaded
+
+    def stages(self) -> Mapping[str, float]:
+        """The seconds of each stage so far."""
+        return self._clock.seconds()
+
+    def idle(self) -> Idle | None:
+        """How long the devices had nothing to do until now."""
+        return self.device.idle(self._clock.now())
+
+    def workers(self) -> tuple[WorkerWork, ...]:
+        """What each worker process did until now."""
+        return self.device.by_worker(self._clock.now())
 
     def count(self, items: Iterable[T]) -> Iterator[T]:
         """`items`, counted as they pass."""
@@ -150,6 +173,8 @@ class RunStats:
     ) -> Report:
         """The report as it stands now. `backend` is None where no model was loaded."""
         now = self._clock.now()
+        self.state = ending.state
+        self.on_report(self.state)
         return Report(
             state=ending.state,
             exit_code=ending.exit_code(tally.undone),
