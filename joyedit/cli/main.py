@@ -15,6 +15,7 @@ import typer
 from joyedit.cli import console
 from joyedit.cli.bench import bench_command
 from joyedit.cli.doctor import doctor_command
+from joyedit.cli.export import export_command
 from joyedit.cli.log import log_of, with_log_format
 from joyedit.cli.merge import merge_command
 from joyedit.cli.options import WithBareFlags
@@ -55,6 +56,7 @@ app.command("verify")(with_log_format(verify_command))
 app.command("status")(with_log_format(status_command))
 app.command("merge")(with_log_format(merge_command))
 app.command("view")(with_log_format(view_command))
+app.command("export")(with_log_format(export_command))
 app.command("schema")(schema_command)
 app.add_typer(recipes_app, name="recipes")
 app.command("bench")(with_log_format(bench_command))
