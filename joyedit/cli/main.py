@@ -14,6 +14,7 @@ import typer
 
 from joyedit.cli import console
 from joyedit.cli.bench import bench_command
+from joyedit.cli.compare import compare_command
 from joyedit.cli.doctor import doctor_command
 from joyedit.cli.export import export_command
 from joyedit.cli.log import log_of, with_log_format
@@ -57,6 +58,7 @@ app.command("status")(with_log_format(status_command))
 app.command("merge")(with_log_format(merge_command))
 app.command("view")(with_log_format(view_command))
 app.command("export")(with_log_format(export_command))
+app.command("compare")(with_log_format(compare_command))
 app.command("schema")(schema_command)
 app.add_typer(recipes_app, name="recipes")
 app.command("bench")(with_log_format(bench_command))

@@ -41,7 +41,7 @@ PACKAGES = {
     "job": {"PIL", "yaml", "pydantic", "pydantic_core", "numpy", "pillow_heif", "simplejpeg", "pyarrow", "fsspec"},
     "models": {"torch", "transformers", "triton"},
     "weights": {"torch", "safetensors", "huggingface_hub", "tqdm", "numpy", "gguf"},
-    "runtime": {"torch", "PIL", "numpy", "transformers", "triton", "ray", "pyarrow", "prometheus_client"},
+    "runtime": {"torch", "PIL", "numpy", "transformers", "triton", "ray", "pyarrow", "prometheus_client", "lpips"},
     "options": set(),
     "replay": set(),
     "request": set(),
