@@ -63,7 +63,11 @@ def export_command(
         refuse_path(path, format, overwrite=overwrite)
     elif format == "parquet" and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal (give a file with -o, or a pipe)")
-    export = Export(folder, format, guard=not exact_text, bom=bom)
+
+    def told(rows: int) -> None:
+        console.message(f"{rows:,} rows so far", "progress", done=rows)
+
+    export = Export(folder, format, guard=not exact_text, bom=bom, told=told)
     if path is None:
         _print(export, ctx.obj.pump)
         return

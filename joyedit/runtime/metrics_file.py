@@ -15,10 +15,12 @@ from pathlib import Path
 
 from joyedit.errors import UsageError, first_line, os_reason
 from joyedit.job.results.report import State, host_peak_memory, joyedit_version
+from joyedit.job.results.run_counts import Tally
+from joyedit.job.run_config import RunConfig
+from joyedit.job.source.source import Source
 from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.metric_families import Figures, FiguresCollector
 from joyedit.runtime.pipeline.stats import RunStats
-from joyedit.runtime.session import RunSession
 
 SECONDS = 10.0
 """So often the file is written."""
@@ -66,11 +68,10 @@ def metrics_of(
         file.write()
 
 
-def figures_of(session: RunSession, model: LazyModel, stats: RunStats) -> Figures:
+def figures_of(tally: Tally, source: Source, config: RunConfig, model: LazyModel, stats: RunStats) -> Figures:
     """The figures as they stand now. Any thread may ask."""
-    tally, config = session.tally, session.config
     seconds = stats.seconds()
-    shard = session.source.shard_counts()
+    shard = source.shard_counts()
     since = stats.since_loading()
     idle = stats.idle()
     items = None if model.backend is None else model.summary.items

@@ -79,6 +79,6 @@ def open_session(
         session = RunSession(
             source, config, folder=folder, model=model, progress=progress, clock=clock, stats=stats, stop=stop
         )
-        figures = partial(figures_of, session, model, stats)
+        figures = partial(figures_of, session.tally, source, config, model, stats)
         stack.enter_context(metrics_of(config.metrics, figures, stats, progress.note))
         yield session

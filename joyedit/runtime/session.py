@@ -70,14 +70,14 @@ class RunSession:
         self.model = model
         self.stop = stop
         self.is_on_cluster = config.engine == "ray"  # machines of a cluster read, edit and write
-        self.source = source
-        self.config = config
+        self._source = source
+        self._config = config
         self._folder = folder
         self._progress = progress
         self._clock = clock
         self._stats = stats
         self._hashes = HashCache()
-        self.tally = Tally()
+        self.tally = self._tally = Tally()
         self._scenes = SceneCheck(config.model, progress.note)
         self._losses = LossCheck(progress.note)
         self._one_by_one = source.kind == "stdin"  # its sender may wait for a result before it sends the next item
@@ -95,15 +95,15 @@ class RunSession:
         Raises OutputError.
         """
         removed = self._folder.clean()
-        speed = partial(speed_record, self.config, self.model.info.schedule)
-        with Recorder(self._folder, self.model.info, self.tally, self._recorded, speed) as self.recorder:
+        speed = partial(speed_record, self._config, self.model.info.schedule)
+        with Recorder(self._folder, self.model.info, self._tally, self._recorded, speed) as self.recorder:
             if removed:
                 self.recorder.log(f"removed {removed} unfinished files of an earlier run")
             journal = self.recorder.journal
             for told in (journal.repaired, journal.damaged):
                 if told is not None:
                     self._progress.note(told)
-            with closing(Admission(self._folder, journal, self.config, self._shared)) as self.admission:
+            with closing(Admission(self._folder, journal, self._config, self._shared)) as self.admission:
                 self.stop.before_exit = self._exit_at_once
                 yield
             self._losses.tell()
@@ -125,16 +125,16 @@ class RunSession:
 
     def checkers(self) -> Workers:
         """The threads that check ahead of the plan which items are done, and how large the pictures are."""
-        return Workers(WORKERS, "joyedit-check", timeout=self.config.read_timeout, stopped=self.stop)
+        return Workers(WORKERS, "joyedit-check", timeout=self._config.read_timeout, stopped=self.stop)
 
     def writers(self) -> Writers[Edited]:
         """The threads that write finished pictures and their records."""
-        encode = PictureEncoder(self.config, self.model.info)
+        encode = PictureEncoder(self._config, self.model.info)
         write = PictureWriter(self._folder, encode, self._placing(), self.recorder, self._clock)
         return Writers(write, waiting=partial(self._stats.waiting, "write"))
 
     def _placing(self) -> Placing:
-        return Placing(self._folder, self.config, self.recorder, self._fingerprints, self.admission)
+        return Placing(self._folder, self._config, self.recorder, self._fingerprints, self.admission)
 
     def unfinished(self, checkers: Workers) -> Checker:
         """The items of the source that are to be edited, and those that failed already.
@@ -142,14 +142,14 @@ class RunSession:
         Raises UsageError if finished pictures would be replaced that nobody asked to replace.
         """
         self._resume = self.admission.resume(
-            self.source,
+            self._source,
             fingerprints=self._fingerprints,
             hashes=self._hashes,
             model=self.model.info.model,
             at_once=not self._one_by_one,
         )
         self._folder.check_name()  # the pictures that were asked about are those beside the records
-        referred = self.source.referred()
+        referred = self._source.referred()
         return Checker(
             self._turns.begin(
                 self._stats.count(self._given()),
@@ -161,7 +161,7 @@ class RunSession:
             checkers,
             self._skip,
             admit=self.admission.admit,
-            max_pixels=self.config.max_pixels,
+            max_pixels=self._config.max_pixels,
             ahead=1 if self._one_by_one else AHEAD,
         )
 
@@ -170,7 +170,7 @@ class RunSession:
         if self.stop():  # standard input may be in the middle of a line
             raise StoppedError
         try:
-            for item in self.source.items():
+            for item in self._source.items():
                 if self.stop():  # there are more; after the last one nothing is left to stop
                     raise StoppedError
                 yield item
@@ -215,7 +215,7 @@ class RunSession:
                 return entry
             if isinstance(entry, FailedItem):
                 self.recorder.unplanned(entry)
-        if not self.tally.recorded + self.tally.left:
+        if not self._tally.recorded + self._tally.left:
             self.model.check()
         return None
 
@@ -224,7 +224,7 @@ class RunSession:
 
         Items that wait for results of these follow, in the same way.
         """
-        config, backend = self.config, self.model.open()
+        config, backend = self._config, self.model.open()
         suspects: list[EditItem] = []
 
         others = partial(self._turns.without_last, comes_last=self.admission.comes_last, last=suspects)
@@ -241,7 +241,7 @@ class RunSession:
 
     def read_ahead(self, planned: Planned) -> ReadAhead:
         """Read the pictures of the planned batches in threads."""
-        config = self.config
+        config = self._config
         read = partial(read_picture, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
         look = partial(read_mask, clock=self._clock, hashes=self._hashes, max_pixels=config.max_pixels)
         take = self._losses.before(self._take)
@@ -259,7 +259,7 @@ class RunSession:
     def editor(self, writers: Writers[Edited]) -> AbstractContextManager[Editor]:
         """What takes batches through the networks. With several workers, what they finish goes to `writers` itself."""
         model = self.model.open()
-        if self.config.workers > 1:
+        if self._config.workers > 1:
             from joyedit.runtime.workers.editor import fleet_editor
 
             editor = fleet_editor(
@@ -331,19 +331,19 @@ class RunSession:
 
     def complete(self) -> Ending:
         """The ending of a run that came to the end of its source: every item that was counted is accounted for."""
-        tally, came = self.tally, self._stats.counted
+        tally, came = self._tally, self._stats.counted
         if came != tally.recorded + tally.left:
             known = tally.recorded + tally.left
             return Ending("stopped", JoyeditError(f"{came} items came, {known} are known: this is a fault of joyedit"))
         again = self._resume.again
         if again:
             what = "1 finished picture is" if again == 1 else f"{again} finished pictures are"
-            why = "" if self.config.update else ": line, picture or edited file changed since the last run"
+            why = "" if self._config.update else ": line, picture or edited file changed since the last run"
             self._progress.note(f"{what} edited again{why}")
-        tally.missing = self.source.counted_missing()
+        tally.missing = self._source.counted_missing()
         if tally.missing:
             counted = came + tally.missing
-            told = f"{self.source.name}: {tally.missing} of {counted} items were gone when their turn came"
+            told = f"{self._source.name}: {tally.missing} of {counted} items were gone when their turn came"
             self.recorder.log(told)
             self._progress.note(told)
         return Ending("complete")
@@ -353,7 +353,7 @@ class RunSession:
 
         Raises what ended the run, where that is a fault of loading the model: nothing was edited then.
         """
-        if self.tally.batches:
+        if self._tally.batches:
             self._stats.measure_ceiling(self.model.open())
         self.stop.end()
         try:
@@ -389,11 +389,11 @@ class RunSession:
     def _report(self, ending: Ending) -> Report:
         return self._stats.report(
             ending,
-            source=self.source.name,
-            config=self.config,
+            source=self._source.name,
+            config=self._config,
             info=self.model.info,
             summary=self.model.summary,
-            tally=self.tally,
+            tally=self._tally,
             backend=self.model.backend,
-            shard=self.source.shard_counts(),
+            shard=self._source.shard_counts(),
         )

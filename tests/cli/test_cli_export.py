@@ -265,6 +265,14 @@ def test_pipes(program: Command, edited: Path) -> None:
     assert done.stderr == b""
 
 
+def test_a_long_export_tells_how_far_it_is(joyedit: Command, edited: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joyedit.job.export.export._TELL_SECONDS", 0.0)
+    assert joyedit("export", edited, "-o", "t.csv").messages[:2] == ["1 rows so far", "2 rows so far"]
+    ended = joyedit("export", edited, "-o", "t.csv", "--log-format", "json")
+    done = [event["done"] for event in map(json.loads, ended.err.splitlines()) if event["event"] == "progress"]
+    assert done == [1, 2, 3, 4]
+
+
 def test_an_empty_run(joyedit: Command, tmp_path: Path) -> None:
     folder(Path("out"))
     assert joyedit("export", "out", "--to", "csv").out.startswith("id,status,output")

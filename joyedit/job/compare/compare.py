@@ -44,7 +44,7 @@ def compare(
 ) -> Comparison:
     """Compare all pairs. `distance` is measured too (LPIPS), `shown` gets the pictures, `told` hears how many are done.
 
-    In memory are about 40 bytes an item and the pictures of a few pairs. Raises OutputError.
+    In memory are about 150 bytes an item and the pictures of a few pairs. Raises OutputError.
     """
     summary, results = Summary(), Results()
     at = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,7 @@ from joyedit.job.results.all_records import AllRecords
 from joyedit.job.results.output_folder import OutputFolder
 
 _HEAD = 1 << 12
+_TELL_SECONDS = 10.0
 _CSV = ",".join(FIRST[:5]).encode()
 _JSONL = re.compile(rb'\{"id": "(?:[^"\\]|\\.)*", "status": "(?:ok|failed)", "output": ')
 
@@ -27,12 +29,22 @@ _JSONL = re.compile(rb'\{"id": "(?:[^"\\]|\\.)*", "status": "(?:ok|failed)", "ou
 class Export:
     """An export of `out`. Raises `UsageError` if that is no output folder or an extra is missing, `OutputError`."""
 
-    def __init__(self, out: Path, format: FormatName, *, guard: bool = True, bom: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        format: FormatName,
+        *,
+        guard: bool = True,
+        bom: bool = False,
+        told: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        """`told` hears from time to time how many rows are written."""
         if format == "parquet":
             pyarrow_modules()
         self._format: FormatName = format
         self._guard = guard
         self._bom = bom
+        self._told = told
         self._records = AllRecords(out)
         self.columns = Columns()
         self.rows = 0
@@ -43,9 +55,13 @@ class Export:
     def write(self, file: BinaryIO, written: Callable[[], None] = lambda: None) -> None:
         """Write all rows to the open file; `written` is called after each."""
         writer = writer_of(self._format, file, self.columns, guard=self._guard, bom=self._bom)
-        for found in self._records:
+        at = time.monotonic()
+        for number, found in enumerate(self._records):
             writer.add(self.columns.cells(row_of(found)))
             written()
+            if time.monotonic() - at >= _TELL_SECONDS:
+                at = time.monotonic()
+                self._told(number + 1)
         writer.end()
 
     def save(self, path: Path, *, overwrite: bool) -> None:
