@@ -117,7 +117,7 @@ def log_of(argv: Sequence[str]) -> Iterator[Log]:
 def _asked(argv: Sequence[str]) -> str | None:
     """The last value of the flag in front of `--`."""
     found = None
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
         if word == "--":
             break
         if word == FLAG:

@@ -270,6 +270,14 @@ def test_without_the_flag_all_is_text(program: Command, pictures: Path) -> None:
     assert "xml" in refused.err
 
 
+def test_where_the_flag_is_looked_for(program: Command, pictures: Path) -> None:
+    assert "Usage: joyedit" in program().err
+    both = ("status", "none", "--log-format", "json", "--log-format", "text")
+    for argv in (("run", "--", "--log-format", "json"), both, ("status", "none", "--log-format")):
+        assert program(*argv).err.startswith("joyedit: error: ")
+    assert names(program("status", "none", "--log-format=json")) == ["start", "error", "end"]
+
+
 def test_in_this_process(joyedit: Command, pictures: Path) -> None:
     ended = joyedit("run", pictures, *FAKE, "-p", "x", *JSON)
     assert ended.code == 0

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 WINDOW = 7
 """The side of SSIM's window."""
-GAIN = 4
+GAIN = 10
 """A difference picture is so many times brighter than the difference."""
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _STRIP = 1 << 20

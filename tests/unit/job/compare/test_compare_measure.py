@@ -50,12 +50,12 @@ def test_extremes() -> None:
 def test_a_difference_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STRIP", 5)
     one, other = np.zeros((4, 5, 4), np.uint8), np.zeros((4, 5, 4), np.uint8)
-    other[1, 2] = (10, 0, 200, 0)
+    other[1, 2] = (4, 0, 200, 0)
     other[3, 4, 3] = 5
     made = np.asarray(difference_of(one, other))
     assert tuple(made[1, 2]) == (40, 0, 255)
-    assert tuple(made[3, 4]) == (20, 20, 20)
-    assert made.sum() == 40 + 255 + 60
+    assert tuple(made[3, 4]) == (50, 50, 50)
+    assert made.sum() == 40 + 255 + 150
 
 
 def test_transparency_and_sixteen_bits_count(tmp_path: Path) -> None:
