@@ -19,13 +19,14 @@ from joyedit.job.source.columns import Columns
 from joyedit.job.source.layouts.choice import DatasetChoice
 from joyedit.job.source.loras import LoraShelf
 from joyedit.job.source.matrix_reader import flag_matrix
+from joyedit.job.source.python.given import Given
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.recipe_reader import load_recipe
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.source.typed_texts import without_file_marks
 from joyedit.job.spec import Settings
 from joyedit.options import RunOptions
-from joyedit.replay import open_replay, with_replay
+from joyedit.replay import Replay, open_replay, with_replay
 from joyedit.request.checks import name_template, one_name, refuse, with_home
 from joyedit.request.cluster import ray_engine
 from joyedit.request.picture import format_of, one_picture
@@ -105,8 +106,11 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
     return with_page(start(), request.config.output, progress) if request.page else start()
 
 
-def build_request(options: RunOptions) -> Request:
-    """Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe."""
+def build_request(options: RunOptions, objects: Given | None = None) -> Request:
+    """`objects` are those of a program, in place of the names in `options.source`.
+
+    Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe.
+    """
     refuse_other_encoding()
     options, replay = with_replay(options)
     refuse(options)
@@ -150,7 +154,7 @@ def build_request(options: RunOptions) -> Request:
         shelf=LoraShelf(lora_facts),
     )
     return Request(
-        source=_source(options.source, source_options) if replay is None else open_replay(replay, source_options),
+        source=_source(options.source, source_options, replay, objects),
         config=config,
         flags=given,
         recipe=recipe,
@@ -174,7 +178,11 @@ def _with_picture(options: RunOptions) -> tuple[RunOptions, OnePicture | None]:
     return replace(options, output=picture.folder, format=format, update=not options.overwrite), picture
 
 
-def _source(names: tuple[str, ...], options: SourceOptions) -> Source:
+def _source(names: tuple[str, ...], options: SourceOptions, replay: Replay | None, objects: Given | None) -> Source:
+    if replay is not None:
+        return open_replay(replay, options)
+    if objects is not None:
+        return objects.open(options)
     return open_source(names, options, _stdin() if names == ("-",) else None)
 
 

@@ -31,6 +31,8 @@ from joyedit.runtime.pipeline.read_mask import of_mask
 from joyedit.runtime.pipeline.threads import Task, Workers
 
 AHEAD = 128
+AHEAD_OF_ITERATOR = 16
+"""Of a source whose items a program makes while the run goes on, so few are checked ahead: each may take long."""
 CHUNK = 16
 """Items that a thread checks in one go where a check takes long; where it is quick, as many as may be ahead."""
 QUICK = 2e-4
