@@ -6,6 +6,7 @@ Every fault of the options is told at once, before anything is read.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +23,12 @@ from joyedit.job.source.matrix_reader import flag_matrix
 from joyedit.job.source.python.given import Given
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.recipe_reader import load_recipe
+from joyedit.job.source.replay import Replay
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.source.typed_texts import without_file_marks
 from joyedit.job.spec import Settings
 from joyedit.options import RunOptions
-from joyedit.replay import Replay, open_replay, with_replay
+from joyedit.replay import open_replay, with_replay
 from joyedit.request.checks import name_template, one_name, refuse, with_home
 from joyedit.request.cluster import ray_engine
 from joyedit.request.picture import format_of, one_picture
@@ -73,8 +75,10 @@ class Request:
     """Where worker processes edit, for one device each; none where this process does."""
 
 
-def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
-    """Do what was asked for. Errors as in `runtime.run.run`."""
+def run_request(
+    request: Request, progress: Progress | None = None, page_stopped: Callable[[], bool] = bool
+) -> RunOutcome:
+    """Do what was asked for. Errors as in `runtime.run.run`. `page_stopped`: whether no page is wanted any more."""
 
     load: LoadModel = backend_loader(Wanted.of(request.config))
     describe: DescribeModel = describe_without_loading
@@ -100,10 +104,10 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
     if request.ray is not None:
         with closing(request.ray):
             outcome = start()
-        return with_page(outcome, request.config.output, progress) if request.page else outcome
+        return with_page(outcome, request.config.output, progress, page_stopped) if request.page else outcome
     if request.picture is not None:
         return request.picture.run(start)
-    return with_page(start(), request.config.output, progress) if request.page else start()
+    return with_page(start(), request.config.output, progress, page_stopped) if request.page else start()
 
 
 def build_request(options: RunOptions, objects: Given | None = None) -> Request:

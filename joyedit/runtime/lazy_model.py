@@ -67,7 +67,7 @@ class LazyModel:
             progress.checking()
 
     def _came(self, describe: DescribeModel | None) -> bool:
-        """Whether a source that comes once gave anything before the run was stopped. If not, only a report is to be written.
+        """Whether a source that comes once gave anything before the run was stopped. If not, only a report is written.
 
         Raises SourceStoppedError or KeyboardInterrupt where there is no output folder for a report.
         """

@@ -66,7 +66,7 @@ def test_a_picture_that_shows_nothing_is_refused(editor: joyedit.Editor) -> None
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"step": 3}, "unknown setting 'step'; known are steps"),
+        ({"step": 3}, "unknown keyword 'step' \\(did you mean 'steps'\\?\\)"),
         ({"steps": 0}, "steps must be a whole number from 1"),
         ({"basesize": 300}, "basesize must be one of 256, 512, 768, 1024"),
         ({"width": 300}, "width and height go together"),
@@ -155,7 +155,7 @@ def test_every_error_and_the_version_are_exported() -> None:
 
 
 def test_unknown_flags_and_options_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown setting 'stepz'"):
+    with pytest.raises(UsageError, match="unknown keyword 'stepz'"):
         joyedit.run(tmp_path, model="nano", stepz=3)
     with pytest.raises(UsageError, match="unknown setting 'gpu'"):
         joyedit.load("nano", gpu=0)
