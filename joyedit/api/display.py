@@ -145,9 +145,9 @@ def state_text(watch: RunWatch) -> str:
     """The state of a run in one line."""
     finished = watch.done + watch.failed + watch.before
     of = "" if watch.total is None else f" of {watch.total}"
-    parts = [watch.phase]
-    if finished or watch.total is not None:
-        parts.append(f"{finished}{of} done")
+    items = "item" if (watch.total or finished) == 1 else "items"
+    has_count = finished or watch.total is not None
+    parts = [f"{watch.phase}: {finished}{of} {items}" if has_count else watch.phase]
     parts += [f"{watch.before} of them before"] if watch.before else []
     parts += [f"{watch.failed} failed"] if watch.failed else []
     parts += [f"{watch.left} left"] if watch.left else []

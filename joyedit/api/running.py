@@ -26,7 +26,7 @@ from joyedit.api.folder import ResultFolder
 from joyedit.api.outcome import Outcome, RunInterrupted, remember
 from joyedit.api.result import Result
 from joyedit.api.result_list import ResultList
-from joyedit.api.watch import RunWatch
+from joyedit.api.watch import FINISHED, RunWatch
 from joyedit.errors import UsageError
 from joyedit.job.results.records import parse
 from joyedit.job.source.python.feed import RowFeed
@@ -174,9 +174,9 @@ class RunningRun:
         if self._feed is not None:
             self._feed.close()
         if self._made is not None:
-            self._watch.phase, self._watch.detail = _ENDINGS.get(self._made.report.state, "stopped"), ""
+            self._watch.end(_ENDINGS.get(self._made.report.state, "stopped"))
         else:
-            self._watch.phase = "interrupted" if self._interrupts else "refused"
+            self._watch.end("interrupted" if self._interrupts else "refused")
         self._display.close(self._watch)
 
     def _work(self, choose_device: Callable[[], None]) -> None:
@@ -190,7 +190,7 @@ class RunningRun:
             self._watch.events.put(None)
 
 
-_ENDINGS = {"complete": "done", "interrupted": "interrupted", "out_of_time": "out of time"}
+_ENDINGS = {"complete": FINISHED, "interrupted": "interrupted", "out_of_time": "out of time"}
 
 
 @contextmanager

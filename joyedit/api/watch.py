@@ -19,6 +19,7 @@ from joyedit.weights.hub import Download
 
 MOST_WAITING = 256
 """Where results are taken one by one, the run takes no further items while so many results wait."""
+FINISHED = "finished"
 _POLL = 0.1
 _KEPT = 64
 
@@ -58,7 +59,7 @@ class RunWatch:
         model loads.
         """
         self._stop_wanted = self._page_stopped = True
-        self.phase = "stopping: the batch in work is finished"
+        self.phase = "stopping after the batch in work"
         if self._stop is None:
             return False
         self._stop.interrupt()
@@ -67,7 +68,7 @@ class RunWatch:
     def drop(self) -> None:
         """Drop the batch in work, at its next step."""
         self._drops = True
-        self.phase = "stopping: the batch in work is dropped"
+        self.phase = "stopping, the batch in work is dropped"
 
     def is_page_stopped(self) -> bool:
         """Whether the page is not to be made any more."""
@@ -78,6 +79,12 @@ class RunWatch:
         with self._lock:
             known = {name: self.ids[name] for name in self._order if name in self.ids}
             return known | self.ids
+
+    def end(self, phase: str) -> None:
+        """The run has ended, in this way."""
+        self.phase, self.detail = phase, ""
+        if phase == FINISHED:
+            self.total = self.done + self.failed + self.before + self.left
 
     def item(self, entry: EditItem | FailedItem) -> None:
         """The run takes an item from the source. It waits here while the caller has many results to take."""
@@ -143,7 +150,7 @@ class RunWatch:
     def stopping(self, reason: str) -> None:
         """As in `Progress`."""
         if not self._stop_wanted:
-            self.phase = "stopping: out of time" if reason == "out_of_time" else "stopping: interrupted"
+            self.phase = "stopping, out of time" if reason == "out_of_time" else "stopping, interrupted"
 
     def _add(self, name: str, line: str, *, was_done: bool) -> None:
         with self._lock:

@@ -28,7 +28,7 @@ from joyedit.job.spec import Batch, EditItem, FailedItem, ItemResult
 from joyedit.job.speed.bundles import speed_record
 from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.pipeline.admission import Admission
-from joyedit.runtime.pipeline.check import AHEAD, AHEAD_OF_ITERATOR, WORKERS, Checker
+from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import BatchEditor, Edited, Editor
 from joyedit.runtime.pipeline.loss_check import LossCheck
@@ -162,7 +162,7 @@ class RunSession:
             self._skip,
             admit=self.admission.admit,
             max_pixels=self._config.max_pixels,
-            ahead=1 if self._one_by_one else AHEAD_OF_ITERATOR if self._source.comes_once else AHEAD,
+            ahead=1 if self._source.comes_once else AHEAD,  # the next item of an iterator may take long
         )
 
     def _given(self) -> Iterator[Entry]:

@@ -46,7 +46,7 @@ def given_objects(data: Any, split: str | None = None) -> Given | None:
     if isinstance(data, (str, os.PathLike)):
         return None
     given = _of_hub(data, split)
-    if given is None and split is not None and not _are_names(data):
+    if split is not None and not _are_names(data) and not (given is not None and given.takes_split):
         raise UsageError("split is for a DatasetDict, and for datasets in files (leave it out)")
     if given is not None or _are_names(data):
         return given

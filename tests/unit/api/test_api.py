@@ -157,7 +157,7 @@ def test_every_error_and_the_version_are_exported() -> None:
 def test_unknown_flags_and_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown keyword 'stepz'"):
         joyedit.run(tmp_path, model="nano", stepz=3)
-    with pytest.raises(UsageError, match="unknown setting 'gpu'"):
+    with pytest.raises(UsageError, match="unknown keyword 'gpu'"):
         joyedit.load("nano", gpu=0)
 
 
