@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from typing import Any, Protocol
 
 from joyedit.api import html
@@ -32,6 +33,7 @@ class Display(Protocol):
 
 def display_for(wish: bool | None) -> Display:
     """The display that fits where the program runs. `wish`: False for none, None where there is one to look at."""
+    hush_tqdm()
     if wish is False:
         return NoDisplay()
     if is_notebook():
@@ -53,6 +55,12 @@ def _is_terminal() -> bool:
         return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:  # it is closed
         return False
+
+
+def hush_tqdm() -> None:
+    """Hide the warning that tqdm gives in a notebook without ipywidgets: joyedit needs none, and shows itself."""
+    if is_notebook():
+        warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 class NoDisplay:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from joyedit.api.arguments import NETWORKS, SPEED_AS_TEXT, loras_as_flags, refuse_unknown
+from joyedit.api.display import hush_tqdm
 from joyedit.api.keywords import EditKeywords, LoadKeywords, Picture
 from joyedit.api.signature import shows
+from joyedit.api.spelling import spelled_for_python
 from joyedit.errors import ItemError, UsageError
 from joyedit.job.boxes import fractions_of
 from joyedit.job.fit import parse_size
@@ -102,6 +104,12 @@ def load(model: str | os.PathLike[str] | None = None, **options: Unpack[LoadKeyw
     names. `lora`: a path, `{"file": path, "scale": number}`, or a list of these. Raises CheckpointError, DeviceError
     or UsageError.
     """
+    hush_tqdm()
+    with spelled_for_python():
+        return _loaded(model, options)
+
+
+def _loaded(model: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Editor:
     refuse_unknown(options, _LOADING)
     given: dict[str, Any] = {**options}
     given |= {name: os.fspath(given[name]) for name in NETWORKS if given.get(name) is not None}

@@ -14,6 +14,7 @@ from joyedit.api.keywords import PathLike, RunKeywords
 from joyedit.api.outcome import Outcome
 from joyedit.api.running import RunningRun
 from joyedit.api.signature import shows
+from joyedit.api.spelling import spelled_for_python
 from joyedit.api.stream import Stream
 from joyedit.api.watch import RunWatch
 from joyedit.errors import UsageError
@@ -49,14 +50,15 @@ def run(
     after Ctrl-C, when the batch in work is finished.
     """
     own = {"model": model, "output": output, "recipe_values": recipe_values, "page": page, "progress": progress}
-    running = _prepared(source, own, options, with_results=False)
-    running.start()
-    try:
-        running.wait()
-    except BaseException:
-        running.stop()
-        raise
-    return running.outcome()
+    with spelled_for_python():
+        running = _prepared(source, own, options, with_results=False)
+        try:
+            running.start()
+            running.wait()
+        except BaseException:
+            running.stop()
+            raise
+        return running.outcome()
 
 
 @shows(RunKeywords)
@@ -75,7 +77,8 @@ def stream(
     The run begins with the first result that is asked for. What is raised is raised there.
     """
     own = {"model": model, "output": output, "recipe_values": recipe_values, "page": page, "progress": progress}
-    return Stream(_prepared(source, own, options, with_results=True))
+    with spelled_for_python():
+        return Stream(_prepared(source, own, options, with_results=True))
 
 
 def _prepared(source: Any, own: Mapping[str, Any], options: Mapping[str, Any], *, with_results: bool) -> RunningRun:

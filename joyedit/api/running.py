@@ -15,6 +15,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -26,14 +27,17 @@ from joyedit.api.folder import ResultFolder
 from joyedit.api.outcome import Outcome, RunInterrupted, remember
 from joyedit.api.result import Result
 from joyedit.api.result_list import ResultList
+from joyedit.api.spelling import respelled
 from joyedit.api.watch import FINISHED, RunWatch
-from joyedit.errors import UsageError
+from joyedit.errors import JoyeditError, UsageError
 from joyedit.job.results.records import parse
 from joyedit.job.source.python.feed import RowFeed
 from joyedit.request import Request, run_request
 from joyedit.runtime.run import RunOutcome
 
 _POLL = 0.1
+_AT_START = 5.0
+"""A thread that has not begun after so many seconds never will."""
 _AT_EXIT = 30.0
 """When the interpreter ends, a run that is left has so many seconds for its end."""
 
@@ -54,7 +58,8 @@ class RunningRun:
         self._made: RunOutcome | None = None
         self._error: BaseException | None = None
         self._interrupts = 0
-        self._thread: threading.Thread | None = None
+        self._ident: int | None = None  # of the run's thread, once that has begun
+        self._over = threading.Lock()  # held as long as the run goes on; no signal can break a wait for it
         self._key = os.path.realpath(request.config.output)
         self.stopped = False
         request.source.on_item = watch.item
@@ -72,18 +77,27 @@ class RunningRun:
                 raise UsageError(f"a stream of this program still edits into {self._key} (close it, or go on with it)")
             before.join()
         context, device = contextvars.copy_context(), _chosen_device()
-        self._thread = threading.Thread(target=context.run, args=(self._work, device), name="joyedit", daemon=True)
+        thread = threading.Thread(target=context.run, args=(self._work, device), name="joyedit", daemon=True)
         _living[self._key] = self
-        self._thread.start()
+        self._over.acquire()
+        try:
+            thread.start()
+        except KeyboardInterrupt:
+            until = time.monotonic() + _AT_START
+            while self._ident is None:
+                if time.monotonic() > until:
+                    raise RunInterrupted(None) from None
+                time.sleep(_POLL / 10)
+            self._interrupted()
 
     def is_alive(self) -> bool:
         """Whether the run goes on."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._over.locked()
 
-    def join(self, seconds: float | None = None) -> None:
-        """Wait for the end."""
-        if self._thread is not None:
-            self._thread.join(seconds)
+    def join(self, seconds: float = -1) -> None:
+        """Wait for the end, at most so many seconds."""
+        if self._over.acquire(timeout=seconds):
+            self._over.release()
 
     def stop(self) -> None:
         """Stop as on a first Ctrl-C. Does not wait, and raises nothing."""
@@ -92,18 +106,14 @@ class RunningRun:
 
     def take(self) -> Result | None:
         """The next result; None at the end of the run. An interruption ends the run first, and is raised then."""
-        with _other_signals():
-            while True:
-                try:
-                    found = self._turn()
-                except KeyboardInterrupt:
-                    self._interrupted()
-                    continue
-                if isinstance(found, Result) and not self._interrupts:
-                    return found
-                if found is None:
-                    self._close()
-                    return None
+        while True:
+            try:
+                with _other_signals():
+                    return self._taken()
+            except RunInterrupted:
+                raise
+            except KeyboardInterrupt:
+                self._interrupted()
 
     def wait(self) -> None:
         """Wait for the end. An interruption ends the run first, and is raised by `outcome` then."""
@@ -116,7 +126,7 @@ class RunningRun:
             if isinstance(self._error, KeyboardInterrupt) and not isinstance(self._error, RunInterrupted):
                 raise RunInterrupted(None) from None
             assert self._error is not None, "a run that ended has an outcome or an error"
-            raise self._error
+            raise respelled(self._error) if isinstance(self._error, JoyeditError) else self._error
         picture = self._request.picture
         results = ResultList(
             self._folder,
@@ -126,10 +136,21 @@ class RunningRun:
         )
         known = {one.name: getattr(self._made, one.name) for one in fields(RunOutcome)}
         folder = self._folder.path if picture is None else picture.path.parent
+        if self._made.error is not None:
+            respelled(self._made.error)
         outcome = remember(Outcome(**known, results=results, folder=folder, notes=tuple(self._watch.notes)))
         if self._interrupts:
             raise RunInterrupted(outcome)
         return outcome
+
+    def _taken(self) -> Result | None:
+        while True:
+            found = self._turn()
+            if isinstance(found, Result) and not self._interrupts:
+                return found
+            if found is None:
+                self._close()
+                return None
 
     def _turn(self) -> Result | bool | None:
         """One turn of the caller: a result, True for anything else, None at the end."""
@@ -163,9 +184,9 @@ class RunningRun:
 
     def _raise_in_run(self) -> None:
         """Raise KeyboardInterrupt in the run's thread: there is no batch yet that could be finished."""
-        number = None if self._thread is None else self._thread.ident
-        if number is not None and self.is_alive():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(number), ctypes.py_object(KeyboardInterrupt))
+        if self._ident is not None and self.is_alive():
+            number, error = ctypes.c_ulong(self._ident), ctypes.py_object(KeyboardInterrupt)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(number, error)
 
     def _close(self) -> None:
         self.join()
@@ -182,11 +203,13 @@ class RunningRun:
     def _work(self, choose_device: Callable[[], None]) -> None:
         """The thread of the run."""
         try:
+            self._ident = threading.get_ident()
             choose_device()
             self._made = run_request(self._request, self._watch, page_stopped=self._watch.is_page_stopped)
         except BaseException as error:  # the caller raises it
             self._error = error
         finally:
+            self._over.release()
             self._watch.events.put(None)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from joyedit.api.spelling import in_python
 from joyedit.job.results.records import line_of, parse
 from joyedit.job.results.resume import Decision
 from joyedit.job.run_config import RunConfig
@@ -145,7 +146,7 @@ class RunWatch:
 
     def note(self, text: str) -> None:
         """As in `Progress`."""
-        self.notes.append(text)
+        self.notes.append(in_python(text))
 
     def stopping(self, reason: str) -> None:
         """As in `Progress`."""

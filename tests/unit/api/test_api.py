@@ -128,13 +128,13 @@ def test_items_are_checked_as_lines_of_a_manifest_are(fake: joyedit.Editor, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "gpu"}, "--device must be auto, cuda, mps or cpu, not 'gpu'"),
-        ({"limit": 0}, "--limit must be at least 1, not 0"),
-        ({"quality": 101}, "--quality must be at most 100, not 101"),
-        ({"overwrite": "yes"}, "--overwrite must be True or False, not 'yes'"),
-        ({"prompt": 3}, "--prompt must be text, not 3"),
-        ({"batch_size": 0}, "--batch-size must be auto or a number from 1, not '0'"),
-        ({"overwrite": True, "retry_failed": True}, "--overwrite and --retry-failed exclude each other"),
+        ({"device": "gpu"}, "device must be auto, cuda, mps or cpu, not 'gpu'"),
+        ({"limit": 0}, "limit must be at least 1, not 0"),
+        ({"quality": 101}, "quality must be at most 100, not 101"),
+        ({"overwrite": "yes"}, "overwrite must be True or False, not 'yes'"),
+        ({"prompt": 3}, "prompt must be text, not 3"),
+        ({"batch_size": 0}, "batch_size must be auto or a number from 1, not '0'"),
+        ({"overwrite": True, "retry_failed": True}, "overwrite=True and retry_failed=True exclude each other"),
     ],
 )
 def test_options_are_checked_as_flags_are(tmp_path: Path, options: dict[str, object], message: str) -> None:

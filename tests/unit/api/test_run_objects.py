@@ -303,7 +303,7 @@ def test_what_is_no_source_is_refused_before_anything_is_written(
 
 def test_flags_that_cannot_be_about_objects(fake_run: Run) -> None:
     for options, told in (
-        ({"exclude": "*.png"}, "--exclude is for folders"),
+        ({"exclude": "*.png"}, "exclude is for folders"),
         ({"split": "train"}, "split is for a DatasetDict"),
         ({"where": {"a": "b"}}, "a list of mappings is no dataset"),
     ):
