@@ -82,6 +82,9 @@ class RunningRun:
         self._over.acquire()
         try:
             thread.start()
+        except RuntimeError:  # the system gives no more threads
+            self._over.release()
+            raise
         except KeyboardInterrupt:
             until = time.monotonic() + _AT_START
             while self._ident is None:
