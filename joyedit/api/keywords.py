@@ -86,6 +86,7 @@ class RunKeywords(TypedDict, total=False):
     layout: LayoutName
     split: str | None
     where: Pairs
+    chain_turns: bool
     image_root: PathLike | None
     map: Pairs
     ignore_columns: Names

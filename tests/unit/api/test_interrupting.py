@@ -220,3 +220,44 @@ def test_handlers_of_the_program_stay_its_own(tmp_path: Path) -> None:
                       signal.getsignal(signal.SIGHUP) == signal.SIG_DFL]))
     """
     assert told(code, tmp_path) == [True, True, True]
+
+
+def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
+    """A generator of pictures in memory, killed again and again: each item is there once, as without the kills."""
+    code = textwrap.dedent(
+        """
+        def pictures():
+            for number in range(12):
+                time.sleep(0.03)
+                yield {"image": Image.new("RGB", (60, 40), (number, 9, 9)), "instruction": f"edit {number}"}
+        outcome = joyedit.run(pictures(), **(OPTIONS | dict(output=sys.argv[1])))
+        print(json.dumps([outcome.exit_code, outcome.report.ok]))
+        """
+    )
+    call = [sys.executable, "-c", HEAD + code]
+    environment = os.environ | {"JOYEDIT_FAKE": "1"}
+    killed = 0
+    for number in range(10):
+        process = subprocess.Popen(
+            [*call, "out"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(0.7 + 0.15 * number)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            killed += 1
+            process.wait()
+    for folder in ("out", "undisturbed"):
+        done = subprocess.run(
+            [*call, folder], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        assert json.loads(done.stdout.splitlines()[-1]) == [0, 12]
+    assert killed
+    made = [
+        {path.name: path.read_bytes() for path in (tmp_path / folder).glob("*.png")}
+        for folder in ("out", "undisturbed")
+    ]
+    assert made[0] == made[1]
+    assert len(made[0]) == 12
+    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert sorted(one["id"] for one in lines if one["status"] == "ok") == sorted({one["id"] for one in lines})

@@ -74,5 +74,10 @@ class DatasetRows:
             options.recipe, options.first_values, own=None, prompt=options.prompt, default=None
         )[1]
         return ColumnMap(
-            preset_of(values), options.columns, options.known_parameters(), reads_captions=bool(lacks), has_keys=True
+            preset_of(values),
+            options.columns,
+            options.known_parameters(),
+            reads_captions=bool(lacks),
+            has_keys=True,
+            chains_turns=options.dataset.chains_turns,
         )
