@@ -111,10 +111,7 @@ def run_request(
 
 
 def build_request(options: RunOptions, objects: Given | None = None) -> Request:
-    """`objects` are those of a program, in place of the names in `options.source`.
-
-    Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe.
-    """
+    """`objects` take the place of names of files. Raises UsageError, and ManifestError for a faulty recipe."""
     refuse_other_encoding()
     options, replay = with_replay(options)
     refuse(options)
