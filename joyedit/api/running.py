@@ -29,7 +29,7 @@ from joyedit.api.result import Result
 from joyedit.api.result_list import ResultList
 from joyedit.api.spelling import respelled
 from joyedit.api.watch import FINISHED, RunWatch
-from joyedit.errors import JoyeditError, UsageError
+from joyedit.errors import JoyeditError, UsageError, first_line
 from joyedit.job.results.records import parse
 from joyedit.job.source.python.feed import RowFeed
 from joyedit.request import Request, run_request
@@ -196,7 +196,10 @@ class RunningRun:
         if _living.get(self._key) is self:
             del _living[self._key]
         if self._feed is not None:
-            self._feed.close()
+            try:
+                self._feed.close()
+            except Exception as error:  # the run is done, and its outcome must not be lost
+                self._watch.note(f"the iterator raised {type(error).__name__} when it was closed: {first_line(error)}")
         if self._made is not None:
             self._watch.end(_ENDINGS.get(self._made.report.state, "stopped"))
         else:

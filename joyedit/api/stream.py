@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import TracebackType
 
-from joyedit.api.outcome import Outcome
+from joyedit.api.outcome import Outcome, RunInterrupted
 from joyedit.api.result import Result
 from joyedit.api.running import RunningRun
 
@@ -71,4 +71,8 @@ class Stream(Iterator[Result]):
 
     def _end(self) -> None:
         self._ended = True
-        self._outcome = self._running.outcome()
+        try:
+            self._outcome = self._running.outcome()
+        except RunInterrupted as interrupted:
+            self._outcome = interrupted.outcome
+            raise

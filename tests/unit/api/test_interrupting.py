@@ -261,3 +261,19 @@ def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
     assert len(made[0]) == 12
     lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert sorted(one["id"] for one in lines if one["status"] == "ok") == sorted({one["id"] for one in lines})
+
+
+def test_an_interrupt_while_a_stream_waits(tmp_path: Path) -> None:
+    code = """
+    send(signal.SIGINT, lambda: records() >= 2)
+    stream, seen = joyedit.stream(rows(40), **OPTIONS), 0
+    try:
+        for one in stream:
+            seen += 1
+    except joyedit.RunInterrupted as error:
+        assert error.outcome is stream.outcome is joyedit.last_outcome()
+        assert list(stream) == []
+        print(json.dumps([seen, len(error.outcome), records()]))
+    """
+    seen, results, lines = told(code, tmp_path)
+    assert 1 <= seen <= results == lines < 40

@@ -119,3 +119,17 @@ def test_what_stopped_the_run_is_raised_after_the_results(fake_stream: Stream) -
     assert stream.outcome.exit_code == 1
     with pytest.raises(UsageError, match="no instruction"):
         next(fake_stream([Image.new("RGB", (9, 9))]))
+
+
+def test_a_generator_that_cannot_be_closed_loses_no_outcome(fake_stream: Stream) -> None:
+    def source() -> Iterator[Any]:
+        try:
+            yield from rows(200, "SLEEP")
+        finally:
+            raise ValueError("stuck")
+
+    stream = fake_stream(source(), batch_size=1)
+    next(stream)
+    stream.close()
+    assert stream.outcome is not None
+    assert any("the iterator raised ValueError when it was closed: stuck" in one for one in stream.outcome.notes)
