@@ -4,7 +4,8 @@
     >>> editor = joyedit.load("nano")
     >>> editor.edit("house.png", "make the house blue").save("blue.png")
 
-`joyedit.run(source, ...)` is the command `joyedit run`. All errors are here too; `JoyeditError` is their base
+`joyedit.run(source, ...)` is the command `joyedit run`, also for objects of a program, and `joyedit.stream(...)` gives
+each result when it is finished. All errors are here too; `JoyeditError` is their base
 (`joyedit.errors` draws the tree). Importing this package loads nothing heavy.
 """
 
@@ -24,8 +25,7 @@ from joyedit.errors import (
 )
 
 if TYPE_CHECKING:
-    from joyedit.api import Editor, load, run
-    from joyedit.runtime.run import RunOutcome
+    from joyedit.api import Editor, Outcome, Result, RunInterrupted, RunOutcome, Stream, last_outcome, load, run, stream
 
     __version__: str
 
@@ -36,13 +36,19 @@ __all__ = [
     "ItemError",
     "JoyeditError",
     "ManifestError",
+    "Outcome",
     "OutputError",
     "Problem",
+    "Result",
+    "RunInterrupted",
     "RunOutcome",
+    "Stream",
     "UsageError",
     "__version__",
+    "last_outcome",
     "load",
     "run",
+    "stream",
 ]
 
 

@@ -6,6 +6,7 @@ Every fault of the options is told at once, before anything is read.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,10 @@ from joyedit.job.source.columns import Columns
 from joyedit.job.source.layouts.choice import DatasetChoice
 from joyedit.job.source.loras import LoraShelf
 from joyedit.job.source.matrix_reader import flag_matrix
+from joyedit.job.source.python.given import Given
 from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.recipe_reader import load_recipe
+from joyedit.job.source.replay import Replay
 from joyedit.job.source.sources import Source, SourceOptions, open_source
 from joyedit.job.source.typed_texts import without_file_marks
 from joyedit.job.spec import Settings
@@ -72,8 +75,10 @@ class Request:
     """Where worker processes edit, for one device each; none where this process does."""
 
 
-def run_request(request: Request, progress: Progress | None = None) -> RunOutcome:
-    """Do what was asked for. Errors as in `runtime.run.run`."""
+def run_request(
+    request: Request, progress: Progress | None = None, page_stopped: Callable[[], bool] = bool
+) -> RunOutcome:
+    """Do what was asked for. Errors as in `runtime.run.run`. `page_stopped`: whether no page is wanted any more."""
 
     load: LoadModel = backend_loader(Wanted.of(request.config))
     describe: DescribeModel = describe_without_loading
@@ -99,14 +104,14 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
     if request.ray is not None:
         with closing(request.ray):
             outcome = start()
-        return with_page(outcome, request.config.output, progress) if request.page else outcome
+        return with_page(outcome, request.config.output, progress, page_stopped) if request.page else outcome
     if request.picture is not None:
         return request.picture.run(start)
-    return with_page(start(), request.config.output, progress) if request.page else start()
+    return with_page(start(), request.config.output, progress, page_stopped) if request.page else start()
 
 
-def build_request(options: RunOptions) -> Request:
-    """Raises `UsageError` for options that cannot work, `ManifestError` for a faulty recipe."""
+def build_request(options: RunOptions, objects: Given | None = None) -> Request:
+    """`objects` take the place of names of files. Raises UsageError, and ManifestError for a faulty recipe."""
     refuse_other_encoding()
     options, replay = with_replay(options)
     refuse(options)
@@ -152,7 +157,7 @@ def build_request(options: RunOptions) -> Request:
         shelf=LoraShelf(lora_facts),
     )
     return Request(
-        source=_source(options.source, source_options) if replay is None else open_replay(replay, source_options),
+        source=_source(options.source, source_options, replay, objects),
         config=config,
         flags=given,
         recipe=recipe,
@@ -176,7 +181,11 @@ def _with_picture(options: RunOptions) -> tuple[RunOptions, OnePicture | None]:
     return replace(options, output=picture.folder, format=format, update=not options.overwrite), picture
 
 
-def _source(names: tuple[str, ...], options: SourceOptions) -> Source:
+def _source(names: tuple[str, ...], options: SourceOptions, replay: Replay | None, objects: Given | None) -> Source:
+    if replay is not None:
+        return open_replay(replay, options)
+    if objects is not None:
+        return objects.open(options)
     return open_source(names, options, _stdin() if names == ("-",) else None)
 
 

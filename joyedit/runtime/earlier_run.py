@@ -166,7 +166,7 @@ def _resume(
         replacing = Replacing(
             journal, recorded, config.output, fingerprints=fingerprints, hashes=hashes, shared=shared, model=info.model
         )
-        if config.redo == "changed" and source.kind != "stdin":
+        if config.redo == "changed" and not source.comes_once:
             replacing.refuse(source)
     before = None
     if merged is not None:
@@ -177,7 +177,7 @@ def _resume(
             hashes=hashes,
             shared=shared,
             model=info.model,
-            at_once=source.kind != "stdin",
+            at_once=not source.comes_once,
         )
     return Resume(
         journal,

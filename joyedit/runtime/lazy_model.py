@@ -56,9 +56,9 @@ class LazyModel:
         self._checked = False
         resumed = config.redo == "failed" or (config.redo == "changed" and has_records(config.output))
         resumed = resumed or config.tree is not None  # a shard may have no items, or all of them in the tree
-        if source.kind == "stdin" and not self._came(describe):
+        if source.comes_once and not self._came(describe):
             return
-        if describe is None or not resumed or source.kind == "stdin":
+        if describe is None or not resumed or source.comes_once:
             self.open()
         else:
             self.summary = source.outline()
@@ -67,7 +67,7 @@ class LazyModel:
             progress.checking()
 
     def _came(self, describe: DescribeModel | None) -> bool:
-        """Whether standard input sent anything before the run was stopped. If not, only a report is to be written.
+        """Whether a source that comes once gave anything before the run was stopped. If not, only a report is written.
 
         Raises SourceStoppedError or KeyboardInterrupt where there is no output folder for a report.
         """

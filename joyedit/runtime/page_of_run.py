@@ -23,12 +23,14 @@ REST_SECONDS = 120.0
 """After these seconds more, a page that is not done is given up: records of a million items take their time too."""
 
 
-def with_page(outcome: RunOutcome, output: Path, progress: Progress | None) -> RunOutcome:
+def with_page(
+    outcome: RunOutcome, output: Path, progress: Progress | None, stopped: Callable[[], bool] = bool
+) -> RunOutcome:
     """Make the page of a run that has ended; gives the outcome, with the page if there is one.
 
     A run that was interrupted or stopped gets none: nobody waits for it, or the disk is full. One that is out of time
     gets a page without new small pictures. A page that shows all records already stays as it is. Whatever goes wrong
-    is told to `progress` as a note.
+    is told to `progress` as a note. `stopped` says at any time whether somebody wants no page any more.
     """
     report = outcome.report
     if report.state not in ("complete", "out_of_time") or not (output / RESULTS).is_file():
@@ -39,7 +41,7 @@ def with_page(outcome: RunOutcome, output: Path, progress: Progress | None) -> R
     least = 0.0 if report.state == "out_of_time" else max(LEAST_SECONDS, SHARE * report.seconds)
     again = f"joyedit view {output} makes it"
     try:
-        built = _build(output, time.monotonic() + least, progress)
+        built = _build(output, time.monotonic() + least, progress, stopped)
     except StoppedPage:
         progress.note(f"no page was made: {again}")
         return outcome
@@ -57,13 +59,13 @@ def _pictures(count: int) -> str:
     return "1 small picture" if count == 1 else f"{count} small pictures"
 
 
-def _build(output: Path, until: float, progress: Progress) -> BuiltPage:
+def _build(output: Path, until: float, progress: Progress, is_stopped: Callable[[], bool]) -> BuiltPage:
     stopped = threading.Event()
     try:
         with _signals(stopped.set):
             building = Building(
                 hurry=lambda: time.monotonic() >= until,
-                stopped=lambda: stopped.is_set() or time.monotonic() >= until + REST_SECONDS,
+                stopped=lambda: stopped.is_set() or is_stopped() or time.monotonic() >= until + REST_SECONDS,
                 told=lambda done: progress.note(f"making the page: {done} items so far"),
             )
             return build_page(output, building)

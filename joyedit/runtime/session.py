@@ -146,7 +146,7 @@ class RunSession:
             fingerprints=self._fingerprints,
             hashes=self._hashes,
             model=self.model.info.model,
-            at_once=not self._one_by_one,
+            at_once=not self._source.comes_once,
         )
         self._folder.check_name()  # the pictures that were asked about are those beside the records
         referred = self._source.referred()
@@ -162,7 +162,7 @@ class RunSession:
             self._skip,
             admit=self.admission.admit,
             max_pixels=self._config.max_pixels,
-            ahead=1 if self._one_by_one else AHEAD,
+            ahead=1 if self._source.comes_once else AHEAD,  # the next item of an iterator may take long
         )
 
     def _given(self) -> Iterator[Entry]:
@@ -173,6 +173,7 @@ class RunSession:
             for item in self._source.items():
                 if self.stop():  # there are more; after the last one nothing is left to stop
                     raise StoppedError
+                self._source.on_item(item)
                 yield item
         except SourceStoppedError as error:
             raise StoppedError from error
@@ -229,7 +230,7 @@ class RunSession:
 
         others = partial(self._turns.without_last, comes_last=self.admission.comes_last, last=suspects)
         planned = planner(config, config.batch_size or backend.auto_batch_size)
-        plan_others = partial(planned, size_of=checker.size_of, look_ahead=not self._one_by_one)
+        plan_others = partial(planned, size_of=checker.size_of, look_ahead=not self._source.comes_once)
         yield plan_others(others(entries))
         while suspects:
             last, suspects[:] = [*suspects], []

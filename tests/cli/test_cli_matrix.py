@@ -200,5 +200,5 @@ def test_the_python_interface_takes_a_matrix(pictures: Path) -> None:
     flags = {"model": "fake", "prompt": "x", "basesize": 256, "output": "three"}
     joyedit.run("pictures/a.png", seeds=range(2), sweep=["steps=1,2"], **flags)
     assert len(made("three")) == 4
-    with pytest.raises(joyedit.UsageError, match="--seed must be a whole number"):
+    with pytest.raises(joyedit.UsageError, match="seed must be a whole number"):
         joyedit.run("pictures/a.png", seeds=2, seed="x", **flags)

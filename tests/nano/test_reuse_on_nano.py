@@ -55,5 +55,5 @@ def test_the_python_interface(tmp_path: Path) -> None:
     image = picture(256, 256)
     editor = joyedit.load("nano", speed="max", guidance_reuse="off")
     assert editor.edit(image, EDITS[0], steps=3).size == (256, 256)
-    with pytest.raises(UsageError, match=r"--reuse must be auto, off, or a relative change"):
+    with pytest.raises(UsageError, match=r"reuse must be auto, off, or a relative change"):
         joyedit.load("nano", reuse=3)

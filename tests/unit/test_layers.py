@@ -45,7 +45,7 @@ PACKAGES = {
     "options": set(),
     "replay": set(),
     "request": set(),
-    "api": {"PIL"},
+    "api": {"PIL", "IPython", "pandas", "pyarrow", "typing_extensions"},
     "cli": {"typer", "rich", "tqdm"},
     "__init__": set(),
     "__main__": set(),
@@ -55,7 +55,7 @@ PACKAGES = {
 NO_TORCH = (
     "printable.py", "contents.py", "errors.py", "__init__.py", "__main__.py", "options", "replay.py", "request",
     "quantities.py",
-    "api.py",
+    "api",
     "job", "cli", "runtime/pipeline",
     "runtime/doctor/__init__.py", "runtime/doctor/findings.py", "runtime/doctor/nvidia.py", "runtime/doctor/host.py",
     "runtime/doctor/software.py", "runtime/doctor/checkpoint.py", "runtime/doctor/diagnose.py",

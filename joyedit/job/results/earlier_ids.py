@@ -6,6 +6,7 @@ They are the item's own. A record under its present id takes their place, and sa
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ from joyedit.job.own_files import FAILED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.records import has_same_settings
 from joyedit.job.spec import EditItem
+
+_ROW = re.compile(r"(\['[^']*'\])?(\.iloc)?\[\d+\]\Z")
+"""The place of a row in a source that a program gave: the source is the same one, wherever the row stands."""
 
 
 class EarlierIds:
@@ -66,5 +70,6 @@ def _is_one_source(then: str, now: str) -> bool:
     """Whether two names may be those of one source; one of them may begin further up. A retry is of the same source."""
     if os.path.basename(then) == FAILED:
         return True
+    then, now = _ROW.sub("", then), _ROW.sub("", now)
     short, long = sorted((os.path.normpath(then), os.path.normpath(now)), key=len)
     return long == short or long.endswith(f"/{short}")

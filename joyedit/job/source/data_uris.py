@@ -77,6 +77,11 @@ def picture_of(written: str) -> DataPicture:
     data = _from_base64(body, head) if is_base64 else body
     if not data:
         raise DataUriError(f"the picture in this line has no data ({shown(head)})")
+    return picture_of_bytes(data)
+
+
+def picture_of_bytes(data: bytes) -> DataPicture:
+    """The picture with the bytes that a file would hold; nothing of it is decoded."""
     sha256 = hashlib.sha256(data).hexdigest()
     return DataPicture(f"data:{_kind(data)};sha256={sha256}", sha256, data)
 

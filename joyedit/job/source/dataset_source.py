@@ -17,7 +17,7 @@ from joyedit.job.source.columns import Columns
 from joyedit.job.source.default_ids import PictureIds, Uses
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.layouts.choice import DatasetChoice
-from joyedit.job.source.layouts.mapping import ColumnMap, no_picture
+from joyedit.job.source.layouts.mapping import ColumnMap, no_picture, row_record
 from joyedit.job.source.layouts.presets import GENERIC, PLACE, Preset, preset_of, presets_named
 from joyedit.job.source.layouts.rows import BrokenDatasetError, Reader, Row
 from joyedit.job.source.line_settings import LineSettings
@@ -219,19 +219,9 @@ class DatasetSource(Source):
             if self.choice.where and row.problem is None and not self._fits(row):
                 continue
             number += 1
-            yield row, self._record(columns, row, number) if row.problem is None else row.problem.at(row.place)
+            needs_picture = not self.options.text_to_image
+            yield row, row.problem.at(row.place) if row.problem else row_record(columns, row, number, needs_picture)
         self._missing = columns.unmet
-
-    def _record(self, columns: ColumnMap, row: Row, number: int) -> Record | Problem:
-        problem = columns.turn_problem(row)
-        if problem is not None:
-            return problem.at(row.place)
-        record = columns.record(row, number)
-        data = record.data if isinstance(record.data, dict) else {}
-        if not {"image", "images"} & data.keys() and not self.options.text_to_image:
-            held = [name for name, value in row.values.items() if not isinstance(value, (str, int, float))]
-            return no_picture(row.values, held if len(held) > 1 else ()).at(row.place)
-        return record
 
     def _column_map(self) -> ColumnMap:
         return ColumnMap(

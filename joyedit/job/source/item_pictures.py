@@ -68,9 +68,8 @@ class ItemPictures:
 
         `names_results`: `@id` is the result of another item.
         """
-        held: Mapping[str, Reference] = take_pictures(line, problems)
-        if record.dataset is not None:
-            held = {**held, **record.dataset.pictures}
+        known = {} if record.dataset is None else record.dataset.pictures
+        held: Mapping[str, Reference] = {**take_pictures(line, problems, known), **known}
         if line.image is not None and line.images is not None:
             problems.append(Problem("'image' and 'images' are both given", "keep one of them"))
         pictures = [self._find(image, held, names_results) for image in images_of(line)]

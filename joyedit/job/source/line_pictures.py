@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,12 +62,15 @@ def too_many_references(pictures: int, most: int | None) -> Problem | None:
     return Problem(f"this item has {pictures} pictures, and the model takes at most {most}", key="images")
 
 
-def take_pictures(line: Line, problems: list[Problem]) -> dict[str, DataPicture]:
-    """The pictures that stand in the line, by their addresses; these take the place of the pictures there."""
+def take_pictures(line: Line, problems: list[Problem], known: Container[str] = ()) -> dict[str, DataPicture]:
+    """The pictures that stand in the line, by their addresses; these take the place of the pictures there.
+
+    `known` are addresses of pictures that somebody holds already.
+    """
     taken: dict[str, DataPicture] = {}
 
     def taken_out(image: str, key: str = "image") -> str:
-        if is_plain(image) or not is_data(image):
+        if is_plain(image) or image in known or not is_data(image):
             return image
         try:
             picture = picture_of(image)

@@ -36,6 +36,9 @@ KINDS = {
 LIST = "list"
 """The kind of a list of paths, which has no ending of its own."""
 
+ROWS = "rows"
+"""The kind of rows that a program gives as mappings."""
+
 _READERS = {"jsonl": read_jsonl, "json": read_json, LIST: read_paths}
 _READERS_BY_KEY = {"csv": read_csv, "yaml": read_yaml}
 """Those that read some parts only by what their keys mean."""
@@ -47,9 +50,11 @@ class ManifestSource(Source):
     The paths of a manifest are relative to its folder, those of a list to the current folder.
     """
 
+    what = "manifest"
+
     def __init__(self, name: str, kind: str, options: SourceOptions) -> None:
         super().__init__(name, kind, options)
-        self._base = None if kind == LIST else os.path.dirname(name)
+        self._base = None if kind in (LIST, ROWS) else os.path.dirname(name)
         self._uses: tuple[Stamp, Uses] | None = None
         self._links: tuple[Uses, TurnLinks] | None = None
 
@@ -75,11 +80,11 @@ class ManifestSource(Source):
             is_taken = limit is None or builder.counted < limit
             problems.add([got] if isinstance(got, Problem) else builder.problems(got, lines if is_taken else None))
         if not count and not problems.total:
-            problems.add([Problem("this manifest has no items").at(self.name)])
+            problems.add([Problem(f"this {self.what} has no items").at(self.name)])
         elif count:
             problems.add(problem.at(self.name) for problem in builder.of_all_items(count))
         if isinstance(builder.links, TurnLinks):
-            problems.add(problem.at(self.name, line or None) for line, problem in builder.links.problems)
+            problems.add(self._at(problem, line) for line, problem in builder.links.problems)
         problems.raise_any()
         return self._summary(
             builder.counted,
@@ -101,6 +106,10 @@ class ManifestSource(Source):
             matrix=builder.matrix,
             has_own_loras=True,
         )
+
+    def _at(self, problem: Problem, line: int) -> Problem:
+        """The problem of a line that was read before; 0 if nobody knows which."""
+        return problem.at(self.name, line or None)
 
     def _items(self) -> Iterator[EditItem | FailedItem]:
         builder = self._checked_builder()
@@ -157,8 +166,7 @@ class ManifestSource(Source):
 
     def _first_pass(self) -> Uses:
         """What the default ids need to know of all lines. Passes over one and the same file share it."""
-        with self._open() as file:
-            stamp = Stamp.of(os.fstat(file.fileno()))
+        stamp = self._stamp()
         if self._uses is None or self._uses[0] != stamp:
             uses = Uses(PictureIds(self._base), self.options.item_schema())
             for got in self._records():
@@ -166,6 +174,10 @@ class ManifestSource(Source):
             uses.seal()
             self._uses = stamp, uses
         return self._uses[1]
+
+    def _stamp(self) -> Stamp:
+        with self._open() as file:
+            return Stamp.of(os.fstat(file.fileno()))
 
     def _defaults(self) -> tuple[RunDefaults, list[Problem]]:
         if self.kind != "yaml":

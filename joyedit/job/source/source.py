@@ -52,8 +52,15 @@ def _never() -> bool:
     return False
 
 
+def _ignore(item: EditItem | FailedItem) -> None:
+    """Nobody wants to hear of items."""
+
+
 class Source(ABC):
-    """A checked stream of items. `kind`: jsonl, yaml, json, csv, folder, picture or stdin."""
+    """A checked stream of items. `kind`: jsonl, yaml, json, csv, folder, picture, stdin, rows or iterator."""
+
+    comes_once = False
+    """Whether the items come one time only, so that no pass over them can be made before the run."""
 
     def __init__(self, name: str, kind: str, options: SourceOptions) -> None:
         self.name = name
@@ -61,6 +68,8 @@ class Source(ABC):
         self.options = options
         self.stopped: Callable[[], bool] = _never
         """Asked while somebody waits for the source; once it says so, the wait ends with SourceStoppedError."""
+        self.on_item: Callable[[EditItem | FailedItem], None] = _ignore
+        """Hears of each item that a run takes, in the order of the source."""
         self.defaults_name = "manifest defaults"
         """Who gives the settings that neither flags nor the checkpoint give."""
         self._counted: int | None = None
@@ -81,7 +90,7 @@ class Source(ABC):
         """Everything that the ids of the items depend on, as JSON. `reopen` makes a source with the same ids of it."""
         recipe = self.options.recipe
         return {
-            "path": "-" if self.kind == "stdin" else os.path.abspath(self.name),
+            "path": "-" if self.kind in _UNREADABLE else os.path.abspath(self.name),
             "format": self.options.format,
             "limit": self.options.limit,
             "keys": [] if recipe is None else sorted(recipe.parameters),
@@ -229,6 +238,8 @@ def _without_paths(recipe: Recipe) -> dict[str, Any]:
     return made | {"file": "", "name": ""}
 
 
+_UNREADABLE = ("stdin", "rows", "iterator")
+"""Kinds of sources that nobody can open again by a name."""
 _ALWAYS = ("description", "default", "choices")
 _UNSAID = (None, "", "text", "choice")
 """What records of earlier releases do not say of a parameter."""

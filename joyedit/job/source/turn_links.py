@@ -67,7 +67,7 @@ class LinksSoFar:
             name = None if wish is None else next((one for one in wish if self._knows(one)), None)
             if wish is not None and (name is None or name == cell.id):
                 message = f"{shown(MARK + wish[-1])} is the result of no item before this one"
-                problems.append(Problem(message, "on standard input, send an item before those that name it"))
+                problems.append(Problem(message, "an item comes before those that name it"))
             found.append(name)
         first = next((name for name in found if name is not None), None)
         if first is not None:

@@ -65,7 +65,7 @@ class Checker:
     """Iterate over it for the items to edit. `size_of` knows the pictures of the item that was given last.
 
     Up to `ahead` items are checked before they are asked for; 1 where a person or a program sends items one by
-    one and waits for each. `on_skip` is called for each item that is not to be edited. `admit` is called for each
+    one, and each may take long. `on_skip` is called for each item that is not to be edited. `admit` is called for each
     item that is, before its pictures are touched; it says whether they
     may be touched now, and may raise ItemError. A `Pause` of the items comes out when nothing before it is left here.
     """

@@ -44,11 +44,15 @@ class Items:
 
     name = "items"
     kind = "jsonl"
+    comes_once = False
 
     def __init__(self, *items: EditItem | FailedItem, fault: Exception | None = None) -> None:
         self.given = items
         self.fault = fault
         self.checked = 0
+
+    def on_item(self, item: object) -> None:
+        """Nobody listens."""
 
     def asked(self) -> dict[str, Any]:
         return {}
@@ -595,6 +599,7 @@ def test_with_offload_an_interruption_leaves_the_rest_to_a_later_run(
 def test_with_offload_standard_input_is_answered_item_by_item(harness: Harness, picture: Path) -> None:
     class Typed(Items):
         kind = "stdin"
+        comes_once = True
 
     harness(Typed(*(item(f"{n}", picture) for n in range(3))), Ordered, batch_size=1, offload="encoder")
     assert isinstance(harness.backend, Ordered)

@@ -36,7 +36,7 @@ class ArrowReader(Reader):
         return [] if not self.files else list(self._schema().names)
 
     def picture_columns(self) -> frozenset[str]:
-        return frozenset() if not self.files else frozenset(_pictures(self._schema()))
+        return frozenset() if not self.files else frozenset(picture_columns_of(self._schema()))
 
     def _schema(self) -> Any:
         path = joined(self.root, self.files[0])
@@ -48,7 +48,7 @@ class ArrowReader(Reader):
 
 def _rows_of(name: str, path: str, stamp: Stamp, wanted: Collection[str] | None) -> Rows:
     opened = ArrowBatches(path)
-    pictures = _pictures(opened.schema)
+    pictures = picture_columns_of(opened.schema)
     texts = [one for one in opened.schema.names if one not in pictures and (wanted is None or one in wanted)]
     stem, first, read = os.path.splitext(name)[0], 0, 0
     for batch in opened.batches():
@@ -68,7 +68,7 @@ def _rows_of(name: str, path: str, stamp: Stamp, wanted: Collection[str] | None)
             read = 0
 
 
-def _pictures(schema: Any) -> list[str]:
+def picture_columns_of(schema: Any) -> list[str]:
     """The columns that hold pictures: bytes, structs with bytes, or lists of these."""
     import pyarrow as pa
 

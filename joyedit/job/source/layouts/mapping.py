@@ -14,7 +14,7 @@ from typing import Any
 
 from joyedit.errors import Problem, UsageError
 from joyedit.job.contained import ContainedPicture
-from joyedit.job.data_picture import Reference
+from joyedit.job.data_picture import DataPicture, Reference
 from joyedit.job.source.columns import ALL, MAX_KEPT, Columns
 from joyedit.job.source.layouts.presets import CAPTIONS, IMAGE, INSTRUCTION, PLACE, PLAIN, Preset
 from joyedit.job.source.layouts.rows import Row
@@ -24,6 +24,8 @@ from joyedit.job.source.schema import ITEM_KEYS
 from joyedit.job.turns import MARK, TURNS
 
 _PICTURES = ("image", "images", "mask")
+_HELD = (ContainedPicture, DataPicture)
+"""Pictures that are no plain files."""
 _SHOWN = 30
 
 
@@ -184,6 +186,19 @@ def no_picture(names: Iterable[str], pictures: Collection[str]) -> Problem:
     return Problem(f"this dataset has {what}: {', '.join(listed[:_SHOWN])}{more}", remedy, once="no picture column")
 
 
+def row_record(columns: ColumnMap, row: Row, number: int, needs_picture: bool) -> Record | Problem:
+    """The record of a row that can be read, or the problem of one in which no column is the picture to edit."""
+    problem = columns.turn_problem(row)
+    if problem is not None:
+        return problem.at(row.place)
+    record = columns.record(row, number)
+    data = record.data if isinstance(record.data, dict) else {}
+    if needs_picture and not {"image", "images"} & data.keys():
+        held = [name for name, value in row.values.items() if not isinstance(value, (str, int, float))]
+        return no_picture(row.values, held if len(held) > 1 else ()).at(row.place)
+    return record
+
+
 def _has(keys: Mapping[str, str], key: str) -> bool:
     """Whether a key is given, or `images` in place of `image`."""
     return key in keys or (key == "image" and "images" in keys)
@@ -203,8 +218,8 @@ def _first(key: str, wishes: Iterable[str], names: Collection[str]) -> dict[str,
 
 def _is_picture(value: Any) -> bool:
     if isinstance(value, list):
-        return any(isinstance(one, ContainedPicture) for one in value)
-    return isinstance(value, ContainedPicture)
+        return any(isinstance(one, _HELD) for one in value)
+    return isinstance(value, _HELD)
 
 
 def _pictures(key: str, value: Any, row: Row, held: dict[str, Reference]) -> tuple[str, Any]:
@@ -212,7 +227,7 @@ def _pictures(key: str, value: Any, row: Row, held: dict[str, Reference]) -> tup
     values = value if isinstance(value, list) else [value]
     named: list[Any] = []
     for one in values:
-        if isinstance(one, ContainedPicture):
+        if isinstance(one, _HELD):
             held[one.address] = one
             named.append(one.address)
         elif isinstance(one, str):

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
 from joyedit.job.contained import ContainedPicture
+from joyedit.job.data_picture import DataPicture
 
-Picture = ContainedPicture
+Picture = ContainedPicture | DataPicture
 """A picture that is no plain file. The value of a column is such a picture, a list of them, or what JSON can hold."""
 
 

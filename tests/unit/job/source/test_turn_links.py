@@ -222,8 +222,7 @@ def test_standard_input_names_what_came() -> None:
     assert isinstance(third, FailedItem)
     assert (third.code, third.message) == (
         "bad_line",
-        "-:3: '@d' is the result of no item before this one "
-        "(on standard input, send an item before those that name it)",
+        "-:3: '@d' is the result of no item before this one (an item comes before those that name it)",
     )
     assert first.id == "a"
     with pytest.raises(ManifestError, match="-:1: '@x' is the result of no item before this one"):

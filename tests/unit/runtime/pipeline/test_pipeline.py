@@ -115,6 +115,7 @@ class Items:
 
     name = "items"
     kind = "jsonl"
+    comes_once = False
 
     def __init__(self, folder: Path, *instructions: str) -> None:
         path = folder / "in.png"
@@ -126,6 +127,9 @@ class Items:
             )
             for n, text in enumerate(instructions)
         ]  # fmt: skip
+
+    def on_item(self, item: object) -> None:
+        """Nobody listens."""
 
     def asked(self) -> dict[str, Any]:
         return {}

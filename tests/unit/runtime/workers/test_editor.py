@@ -90,7 +90,7 @@ def test_gpus_from_python(gpus: Any) -> None:
 
 @pytest.mark.parametrize("gpus", [[0, 1], range(2)])
 def test_a_list_of_gpus_needs_gpus(gpus: Any) -> None:
-    with pytest.raises(UsageError, match="--gpus 0,1: on the CPU it takes a number"):
+    with pytest.raises(UsageError, match="gpus 0,1: on the CPU it takes a number"):
         run("a", gpus=gpus)
 
 

@@ -66,7 +66,7 @@ def test_a_picture_that_shows_nothing_is_refused(editor: joyedit.Editor) -> None
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"step": 3}, "unknown setting 'step'; known are steps"),
+        ({"step": 3}, "unknown keyword 'step' \\(did you mean 'steps'\\?\\)"),
         ({"steps": 0}, "steps must be a whole number from 1"),
         ({"basesize": 300}, "basesize must be one of 256, 512, 768, 1024"),
         ({"width": 300}, "width and height go together"),
@@ -128,13 +128,13 @@ def test_items_are_checked_as_lines_of_a_manifest_are(fake: joyedit.Editor, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "gpu"}, "--device must be auto, cuda, mps or cpu, not 'gpu'"),
-        ({"limit": 0}, "--limit must be at least 1, not 0"),
-        ({"quality": 101}, "--quality must be at most 100, not 101"),
-        ({"overwrite": "yes"}, "--overwrite must be True or False, not 'yes'"),
-        ({"prompt": 3}, "--prompt must be text, not 3"),
-        ({"batch_size": 0}, "--batch-size must be auto or a number from 1, not '0'"),
-        ({"overwrite": True, "retry_failed": True}, "--overwrite and --retry-failed exclude each other"),
+        ({"device": "gpu"}, "device must be auto, cuda, mps or cpu, not 'gpu'"),
+        ({"limit": 0}, "limit must be at least 1, not 0"),
+        ({"quality": 101}, "quality must be at most 100, not 101"),
+        ({"overwrite": "yes"}, "overwrite must be True or False, not 'yes'"),
+        ({"prompt": 3}, "prompt must be text, not 3"),
+        ({"batch_size": 0}, "batch_size must be auto or a number from 1, not '0'"),
+        ({"overwrite": True, "retry_failed": True}, "overwrite=True and retry_failed=True exclude each other"),
     ],
 )
 def test_options_are_checked_as_flags_are(tmp_path: Path, options: dict[str, object], message: str) -> None:
@@ -155,9 +155,9 @@ def test_every_error_and_the_version_are_exported() -> None:
 
 
 def test_unknown_flags_and_options_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown setting 'stepz'"):
+    with pytest.raises(UsageError, match="unknown keyword 'stepz'"):
         joyedit.run(tmp_path, model="nano", stepz=3)
-    with pytest.raises(UsageError, match="unknown setting 'gpu'"):
+    with pytest.raises(UsageError, match="unknown keyword 'gpu'"):
         joyedit.load("nano", gpu=0)
 
 
