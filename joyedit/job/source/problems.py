@@ -57,12 +57,15 @@ class OfDataset(NamedTuple):
     """What a record of a dataset has beside its keys.
 
     `place` is where it lies (`part-0.parquet#row=17`), `pictures` are those of its pictures that are no plain files, by
-    their addresses, and `columns` what its record carries.
+    their addresses, and `columns` what its record carries. `row` is all that a run which writes datasets keeps beside
+    these, and `fields` are the plain values that may name the picture (None: nobody asked for them).
     """
 
     place: str
     pictures: Mapping[str, Reference]
     columns: dict[str, Any] | None
+    row: SourceRow | None = None
+    fields: Mapping[str, Any] | None = None
 
 
 class Record(NamedTuple):
