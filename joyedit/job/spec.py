@@ -173,8 +173,9 @@ class Beside(NamedTuple):
 class SourceRow:
     """The row of a dataset that an item comes from, as far as `columns` of the item do not hold it.
 
-    `pictures` has the picture, or the list of pictures, of each column that holds some, and `edited` names the column of those that
-    the item begins with (None: its pictures are in no column). `values` are the other cells, as JSON holds them.
+    `pictures` has the picture, or the list of pictures, of each column that holds some, and `edited` names the column
+    of those that the item begins with (None: its pictures are in no column). `values` are the other cells, as JSON
+    holds them.
     """
 
     pictures: Mapping[str, Reference | tuple[Reference, ...]]

@@ -19,8 +19,8 @@ from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.placed import is_there, picture_at
+from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.records import mask_seen, name_of, settings_of
 from joyedit.job.results.shard_folders import whole_of
 from joyedit.job.results.shared import Shared

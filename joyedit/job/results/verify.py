@@ -320,9 +320,7 @@ def check_record(folder: Path, record: dict[str, Any]) -> Mismatch | None:
     return None
 
 
-def _check_packed(
-    address: str, record: dict[str, Any], mismatch: Callable[[str, str], Mismatch]
-) -> Mismatch | None:
+def _check_packed(address: str, record: dict[str, Any], mismatch: Callable[[str, str], Mismatch]) -> Mismatch | None:
     """The same for a picture in a shard. Raises OSError, ItemError."""
     found = contained_at(address)
     if found is None:

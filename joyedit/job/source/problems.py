@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from joyedit.errors import ManifestError, Problem
 from joyedit.job.data_picture import Reference
+from joyedit.job.spec import SourceRow
 
 KEPT_PROBLEMS = 100
 KEPT_OF_ITEM = 10
@@ -77,6 +78,11 @@ class Record(NamedTuple):
     line: int
     data: object
     dataset: OfDataset | None = None
+
+    @property
+    def row(self) -> SourceRow | None:
+        """What a run that writes datasets keeps of the row of a dataset."""
+        return None if self.dataset is None else self.dataset.row
 
     def place(self, problem: Problem, file: str) -> Problem:
         """`problem` of this record with its place: the line of its key if that is known, or the record's line."""

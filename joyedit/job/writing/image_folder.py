@@ -45,8 +45,8 @@ def refuse_foreign_list(folder: Path) -> None:
     """Raises UsageError for a `metadata.jsonl` in a folder where joyedit has written nothing."""
     if (folder / METADATA).exists() and not (folder / RESULTS).exists():
         raise UsageError(
-            f"{folder / METADATA}: this file is not from joyedit, and --write imagefolder would replace it (choose another "
-            "output folder with -o)"
+            f"{folder / METADATA}: this file is not from joyedit, and --write imagefolder would replace it (choose "
+            "another output folder with -o)"
         )
 
 

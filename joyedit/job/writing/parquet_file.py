@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -29,6 +30,9 @@ def write_parquet(file: BinaryIO, samples: Sequence[Sample], like: str | None = 
     import pyarrow.parquet as pq
 
     columns = Columns.of(samples)
+    has_originals = any(one.edited_column is None for one in samples)
+    # All shards have these columns, also one whose items have no masks.
+    columns = replace(columns, has_masks=True, originals=max(columns.originals, int(has_originals)))
     known = {} if like is None else {field.name: field.type for field in pq.read_schema(like)}
     values = _value_columns(columns, samples, known)
     schema = _schema(columns, values, known)
@@ -111,7 +115,10 @@ def _value_columns(columns: Columns, samples: Sequence[Sample], known: Mapping[s
     names = list(dict.fromkeys(name for row in rows for name in row))
     made = {name: _array([row.get(name) for row in rows], known.get(name)) for name in names}
     made[columns.own[ABOUT]] = pa.array([json.dumps(one.about()) for one in samples], type=pa.string())
-    pictures = {columns.original(number) for number in range(columns.originals)} | {*columns.rows, *columns.own.values()}
+    pictures = {columns.original(number) for number in range(columns.originals)} | {
+        *columns.rows,
+        *columns.own.values(),
+    }
     for name, kind in known.items():
         is_picture = pa.types.is_struct(kind) and {"bytes", "path"} == {field.name for field in kind}
         is_list = pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)
@@ -147,5 +154,3 @@ def _kind(values: Sequence[Any]) -> Any:
     if kinds == {int}:
         return pa.int64() if all(abs(one) < _MOST_INT for one in values if one is not None) else None
     return pa.float64() if kinds <= {int, float} else None
-
-

@@ -112,7 +112,9 @@ class Sample:
         picture = picture_at(self.folder, self.record)
         data = _read(str(picture), f"the edited picture of {self.id}")
         if hashlib.sha256(data).hexdigest() != self.record.get("output_sha256"):
-            raise ItemError("picture_changed", f"the edited picture of {self.id} changed since (--update edits it again)")
+            raise ItemError(
+                "picture_changed", f"the edited picture of {self.id} changed since (--update edits it again)"
+            )
         return PictureBytes(data, PurePosixPath(self.name).suffix.lower())
 
     def original(self, number: int) -> PictureBytes:
@@ -134,10 +136,8 @@ class Sample:
 
     def _seen(self, address: str, seen: object) -> PictureBytes:
         sha256 = seen[0] if isinstance(seen, list) and seen else None
-        if is_in_a_line(address):
-            data = kept_input(self.folder, address)
-        else:
-            data = _read(address, f"a picture of {self.id}")
+        is_kept = is_in_a_line(address)
+        data = kept_input(self.folder, address) if is_kept else _read(address, f"a picture of {self.id}")
         if isinstance(sha256, str) and hashlib.sha256(data).hexdigest() != sha256:
             raise ItemError("picture_changed", f"{address[:500]} changed since {self.id} was edited")
         return PictureBytes(data, ending_of(data, address))
@@ -176,7 +176,9 @@ class Columns:
             differ[PROMPT] |= one.values.get(PROMPT) != one.instruction
         taken = {**rows, **values}
         own = {name: name if name not in taken else _PREFIX + name for name in (EDITED, ORIGINAL, MASK, ABOUT)}
-        own |= {name: name if name not in taken else _PREFIX + name for name in differ if name not in taken or differ[name]}
+        own |= {
+            name: name if name not in taken else _PREFIX + name for name in differ if name not in taken or differ[name]
+        }
         return cls(
             own=own,
             originals=originals,

@@ -1,4 +1,4 @@
-"""Which files the shards of a run become: complete ones as soon as all their items have a picture, partial ones on wish.
+"""Which files the shards of a run become: complete ones when all their items have a picture, partial ones on wish.
 
 A complete shard never lacks an item, and a partial one says so in its name: `edited-000003.partial.tar`. When the items
 that it lacks have their pictures, the complete file takes its place.

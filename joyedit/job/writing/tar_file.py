@@ -50,7 +50,7 @@ def ids_in_tar(path: str) -> list[str]:
         for member in archive:
             if member.name.endswith(".json") and member.isreg():
                 file = archive.extractfile(member)
-                told = json.loads(file.read()) if file is not None else None
+                told = json.loads(file.read()) if file is not None else {}
                 about = next((told[name] for name in (f"joyedit_{ABOUT}", ABOUT) if name in told), None)
                 if isinstance(about, dict) and isinstance(about.get("id"), str):
                     found.append(about["id"])

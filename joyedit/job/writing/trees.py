@@ -25,22 +25,26 @@ class Tree:
     benchmark: str
     format: str
     parts: tuple[Part, ...]
+    model: str = ""
+    """The name of the model as a part of a path."""
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields of a row that name its picture."""
         return tuple(part.field for part in self.parts if part.field and part.field != MODEL)
 
-    def name(self, row: Mapping[str, Any], model: str) -> str | Problem:
+    def name(self, row: Mapping[str, Any]) -> str | Problem:
         """The name of the picture of a row, without its ending; or what the row lacks."""
         made = []
         for literal, field, _ in self.parts:
             made.append(literal)
             if not field:
                 continue
-            value = model if field == MODEL else row.get(field)
+            value = self.model if field == MODEL else row.get(field)
             if not isinstance(value, (str, int)) or isinstance(value, bool) or not str(value).strip():
-                message = f"--write {self.write}: this row has no {field}, which is part of the name that its scorer reads"
+                message = (
+                    f"--write {self.write}: this row has no {field}, which is part of the name that its scorer reads"
+                )
                 return Problem(message, "correct the row, or use --write folder", once=f"no {field}")
             if "/" in str(value) or str(value) in (".", ".."):
                 return Problem(f"--write {self.write}: {field} {shown(value)} is no name of a file")

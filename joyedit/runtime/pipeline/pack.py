@@ -1,4 +1,4 @@
-"""The thread that packs finished pictures into shards while the run goes on, and what the user hears of shards that wait.
+"""The thread that packs finished pictures into shards while the run goes on, and what is told of shards that wait.
 
 It stands behind the records: an item is finished first, as a loose picture with a record, and then its shard takes it.
 """
@@ -146,15 +146,20 @@ class Shards:
             waiting = [n for n in shards.settled() if shards.pending(n) or n in self._faults]
         partial = []
         for number in waiting:
-            if self._config.write_partial and number not in self._faults and not self._writing.has_file(number):
-                if shards.is_changed(number):
-                    self._write(number, is_partial=True)
-                    partial.append(number)
+            if self._may_be_partial(number):
+                self._write(number, is_partial=True)
+                partial.append(number)
             if number in self._faults:
                 self._note(f"{shard_name(number, kind)} waits: {brief(self._faults[number], 500)}")
         lacking = [number for number in waiting if number not in self._faults]
         if lacking:
             self._note(self._told(lacking, partial))
+
+    def _may_be_partial(self, number: int) -> bool:
+        """Whether the shard gets a file although it lacks items. A complete file of earlier pictures stays."""
+        if not self._config.write_partial or number in self._faults or self._writing.has_file(number):
+            return False
+        return self._writing.shards.is_changed(number)
 
     def _told(self, waiting: list[int], partial: list[int]) -> str:
         """What waits, and what the user can do."""
@@ -188,6 +193,31 @@ class Shards:
     def close(self) -> None:
         """End the thread; the shard in work is written to its end."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class NoShards:
+    """A run whose pictures stay loose."""
+
+    def came(self, item: EditItem | FailedItem) -> None:
+        """Nothing."""
+
+    def all_came(self) -> None:
+        """Nothing."""
+
+    def before_record(self, item: EditItem) -> None:
+        """Nothing."""
+
+    def ended(self, result: ItemResult) -> None:
+        """Nothing."""
+
+    def skipped(self, item: EditItem, decision: Decision) -> None:
+        """Nothing."""
+
+    def finish(self, *, stopped: Callable[[], bool]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def writes_shards(config: RunConfig) -> bool:

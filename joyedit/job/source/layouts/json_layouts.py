@@ -132,9 +132,7 @@ def _spatial(document: Any, path: str, name: str) -> Iterator[Row]:
         parts = [str(entry.get(column, "")).replace("/", "_") for column in ("type", "image_id", "edit_id")]
         key = "/".join(parts) if all(parts) else None
         values = {**entry, "image": entry["image_path"], "instruction": entry.get("prompt")}
-        yield row._replace(
-            values=_without(values, "prompt"), key=key, own_names={"image": "", "instruction": "prompt"}
-        )
+        yield row._replace(values=_without(values, "prompt"), key=key, own_names={"image": "", "instruction": "prompt"})
 
 
 _ROWS: dict[str, Callable[[Any, str, str], Iterator[Row]]] = {
