@@ -1,4 +1,4 @@
-"""SIGKILL while shards are written, then the same command: no item lost, none edited twice, no torn shard at any time."""
+"""SIGKILL while shards are written, then the same command: nothing lost, nothing twice, no torn shard at any time."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_killed_again_and_again_until_what_failed_is_mended(forks: Forks, place:
 
 
 def test_kills_while_shards_are_written_anew(forks: Forks, place: Path, kind: str) -> None:
-    """Lines change, so their shards do: rows get other places, and old shards stay whole until new ones replace them."""
+    """Lines change, so their shards do. An old shard stays whole until the new one takes its place."""
     expected = Expected(forks, place, kind)
     lines = [json.loads(line) for line in (place / "m.jsonl").read_text().splitlines()]
     for line in lines:
@@ -265,4 +265,3 @@ def test_kills_at_random_times_under_the_eyes_of_a_reader(tmp_path: Path, kind: 
         f"edited-{number:06d}{'.tar' if kind == 'webdataset' else '.parquet'}" for number in range(8)
     ]
     FIGURES["kills survived"] += kills
-

@@ -7,11 +7,12 @@ InstructPix2Pix, and all fields of the row.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from joyedit.errors import UsageError
+from joyedit.job.number_table import NumberTable
 from joyedit.job.own_files import METADATA, RESULTS
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
@@ -22,18 +23,22 @@ from joyedit.job.writing.samples import ABOUT, EDITED, MASK, ORIGINAL, PROMPT, C
 _FILE = "_file_name"
 
 
-def write_metadata(folder: OutputFolder, journal: Journal) -> None:
-    """Write the list of all finished pictures, or remove it where there are none. Raises `OutputError`."""
-    columns = Columns.of(_samples(folder, journal))
+def write_metadata(folder: OutputFolder, journal: Journal, order: NumberTable) -> None:
+    """Write the list of all finished pictures, or remove it where there are none. Raises `OutputError`.
+
+    `order` has the place of items in the source, by id. Those that are not there follow.
+    """
+    ids = sorted(journal.ids(), key=lambda name: len(order) if (place := order.get(name)) is None else place)
+    columns = Columns.of(_samples(folder, journal, ids))
     names: dict[str, None] = {}
-    for one in _samples(folder, journal):
+    for one in _samples(folder, journal, ids):
         names |= dict.fromkeys(_line(columns, one))
     if not names:
         folder.remove(METADATA)
         return
 
     def fill(file: BinaryIO) -> None:
-        for sample in _samples(folder, journal):
+        for sample in _samples(folder, journal, ids):
             line = _line(columns, sample)
             whole = {name: line.get(name) for name in names}  # a reader takes the columns from the first lines
             file.write(json.dumps(whole).encode() + b"\n")
@@ -50,11 +55,11 @@ def refuse_foreign_list(folder: Path) -> None:
         )
 
 
-def _samples(folder: OutputFolder, journal: Journal) -> Iterator[Sample]:
-    for name in journal.ids():
+def _samples(folder: OutputFolder, journal: Journal, ids: Iterable[str]) -> Iterator[Sample]:
+    for name in ids:
         record = journal.final(name)
         if record is not None and output_of(record) is not None:
-            yield Sample.of(folder.path, record)
+            yield Sample.of(folder.path, record, journal.finished)
 
 
 def _line(columns: Columns, sample: Sample) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class Packing:
         file of somebody else has this name.
         """
         records = [record for name in ids if (record := self._journal.finished(name)) is not None]
-        samples = [Sample.of(self._folder.path, record) for record in records]
+        samples = [Sample.of(self._folder.path, record, self._journal.finished) for record in records]
         inner: list[str] = []
         told = _Hashed()
         temporary = leave_filled(

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from joyedit.errors import ItemError, os_reason, system_limit
 from joyedit.job.containers.pictures import contained_at, read_contained
-from joyedit.job.data_picture import is_in_a_line
+from joyedit.job.data_picture import Reference, is_in_a_line
 from joyedit.job.results.placed import picture_at
 from joyedit.job.results.records import mask_path, mask_seen, name_of
 from joyedit.job.writing.kept_inputs import kept_input
@@ -24,6 +24,7 @@ from joyedit.job.writing.picture_endings import ending_of
 
 EDITED, ORIGINAL, PROMPT, MASK, ID, ABOUT = "edited_image", "original_image", "edit_prompt", "mask", "id", "joyedit"
 """The columns of joyedit. The first three are those of InstructPix2Pix."""
+Finished = Callable[[str], Mapping[str, Any] | None]
 _PREFIX = "joyedit_"
 _SETTINGS_OF_FILES = ("model",)
 
@@ -41,6 +42,7 @@ class Sample:
 
     `values` are the cells of its row, `row_pictures` the addresses of the pictures there, by column; a cell of the
     columns `lists` is a list. `edited_column` is that of the pictures that were edited; None if they are in none.
+    `results` are the addresses of those inputs that are results of other items, by their place among the inputs.
     """
 
     folder: Path
@@ -49,10 +51,11 @@ class Sample:
     row_pictures: Mapping[str, Sequence[str]]
     lists: frozenset[str]
     edited_column: str | None
+    results: Mapping[int, str]
 
     @classmethod
-    def of(cls, folder: Path, record: Mapping[str, Any]) -> Sample:
-        """The sample of a record."""
+    def of(cls, folder: Path, record: Mapping[str, Any], finished: Finished) -> Sample:
+        """The sample of a record. `finished` gives the record of the finished picture of an id."""
         told, columns = _table(record.get("row")), _table(record.get("columns"))
         held = {name: one for name, one in _table(told.get("pictures")).items() if isinstance(one, (str, list))}
         pictures = {name: list(map(str, one)) if isinstance(one, list) else [one] for name, one in held.items()}
@@ -65,6 +68,7 @@ class Sample:
             row_pictures=pictures,
             lists=frozenset(name for name, one in held.items() if isinstance(one, list)),
             edited_column=edited if is_row else None,
+            results={place: str(one) for place, one in _results(folder, record, finished)},
         )
 
     @property
@@ -121,7 +125,7 @@ class Sample:
         """One of the pictures that were edited. Raises ItemError where it is not the one that was seen."""
         seen = self.record.get("inputs_seen")
         told = seen[number] if isinstance(seen, list) and number < len(seen) else None
-        return self._seen(self.inputs[number], told)
+        return self._seen(self.results.get(number, self.inputs[number]), told)
 
     def mask_picture(self) -> PictureBytes:
         """The mask. Errors as in `original`."""
@@ -211,6 +215,16 @@ class Columns:
         if PROMPT in self.own:
             made[self.own[PROMPT]] = sample.instruction
         return made | {name: value for name, value in sample.values.items() if name not in self.rows}
+
+
+def _results(folder: Path, record: Mapping[str, Any], finished: Finished) -> Iterator[tuple[int, Reference]]:
+    """Where the results of other items lie now that the item began with: they may be packed since."""
+    earlier = record.get("earlier")
+    for place, name in enumerate(earlier if isinstance(earlier, list) else ()):
+        before = finished(name) if isinstance(name, str) else None
+        picture = None if before is None else picture_at(folder, before)
+        if picture is not None:
+            yield place, picture
 
 
 def _table(value: object) -> dict[str, Any]:

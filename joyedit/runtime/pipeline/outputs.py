@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from joyedit.job.number_table import NumberTable
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.resume import Decision
@@ -34,6 +35,7 @@ class Outputs:
         self._folder = folder
         self._journal = journal
         self._config = config
+        self._order = NumberTable() if config.write == "imagefolder" else None
         self.beside = BesideWriter(folder, journal, config.write)
         self._shards: Shards | NoShards = NoShards()
         if writes_shards(config) and is_retry:
@@ -43,6 +45,8 @@ class Outputs:
 
     def came(self, item: EditItem | FailedItem) -> None:
         """An item comes from the source."""
+        if self._order is not None:
+            self._order[item.id] = len(self._order)
         self._shards.came(item)
 
     def all_came(self) -> None:
@@ -75,8 +79,8 @@ class Outputs:
     def finish(self, *, stopped: Callable[[], bool]) -> None:
         """Write what is still to be written; once `stopped` says so, no new shard begins. Raises `OutputError`."""
         self._shards.finish(stopped=stopped)
-        if self._config.write == "imagefolder":
-            write_metadata(self._folder, self._journal)
+        if self._order is not None:
+            write_metadata(self._folder, self._journal, self._order)
 
     def close(self) -> None:
         """End the thread of the shards."""
