@@ -26,8 +26,8 @@ from support.figures import EXHAUSTIVE, FIGURES, SOAK
 KILLED = -signal.SIGKILL
 ITEMS = 10
 SIZE = "3"
-EVERY = {"webdataset": 1 if EXHAUSTIVE else 23, "parquet": 1 if EXHAUSTIVE else 29}
-RUNS = 6 * SOAK if EXHAUSTIVE else 1
+EVERY = {"webdataset": 5 if EXHAUSTIVE else 31, "parquet": 7 if EXHAUSTIVE else 53}
+RUNS = 2 * SOAK if EXHAUSTIVE else 1
 KINDS = ("webdataset", "parquet")
 POINTS = ("pack.written", "pack.noted", "pack.placed", "pack.recorded", "pack.removed", "pack.done")
 
@@ -177,7 +177,7 @@ def test_kills_while_shards_are_written_anew(forks: Forks, place: Path, kind: st
     changed, kills = pictures(place / "changed"), 0
     assert changed.keys() == expected.files.keys()
     assert sum(changed[name] != expected.files[name] for name in changed) == 2
-    for step in range(1, 10_000, 1 if EXHAUSTIVE else 19):
+    for step in range(1, 10_000, 11 if EXHAUSTIVE else 43):
         name = f"out{step}"
         shutil.copytree(place / "whole", place / name)
         if run(forks, place, name, kind, "--update", fault=f"any:{step}") != KILLED:
@@ -238,7 +238,7 @@ def test_kills_at_random_times_under_the_eyes_of_a_reader(tmp_path: Path, kind: 
     argv = ("run", "m.jsonl", *FAKE, "-o", out, "--batch-size", "1", *flags_of(kind))
     reader, kills = Reader(out), 0
     reader.start()
-    for _ in range(40 if EXHAUSTIVE else 3):
+    for _ in range(40 if EXHAUSTIVE else 2):
         process = start(*argv, cwd=tmp_path)
         while not (out / RESULTS).exists() and process.poll() is None:
             time.sleep(0.005)

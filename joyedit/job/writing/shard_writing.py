@@ -92,4 +92,4 @@ class ShardWriting:
 
             return ids_in_parquet(path)
         except Exception as error:  # a damaged shard: pyarrow and tarfile raise nearly everything
-            raise ItemError("unreadable_shard", f"{file} is damaged: {error}") from error
+            raise ItemError("unreadable_picture", f"{file} is damaged: {error}") from error
