@@ -193,6 +193,32 @@ def test_kills_while_shards_are_written_anew(forks: Forks, place: Path, kind: st
     assert kills >= 3
 
 
+@pytest.mark.parametrize("error", ["enospc", "eio"])
+def test_a_disk_that_fails_while_a_shard_is_written(forks: Forks, place: Path, kind: str, error: str) -> None:
+    expected = Expected(forks, place, kind)
+    argv = ("run", "m.jsonl", *FAKE, "--batch-size", "3", *flags_of(kind))
+    for point in ("pack.written", "pack.noted", "pack.placed", "pack.recorded") if EXHAUSTIVE else ("pack.noted",):
+        name = f"{point}-{error}"
+        ended = forks(*argv, "-o", name, cwd=place, fault=f"{point}:1:{error}")
+        assert ended.code == 1, ended.message
+        assert "Traceback" not in ended.message
+        expected.check_at_any_instant(place / name)
+        assert run(forks, place, name, kind) == 3
+        expected.check_at_the_end(place / name)
+        FIGURES["disk faults survived"] += 1
+    for count in range(1, 2000, 25 if EXHAUSTIVE else 131):
+        name = f"file{count}"
+        ended = forks(*argv, "-o", name, cwd=place, fault=f"any:{count}:{error}")
+        if ended.code == 3 and not (place / name / ".joyedit.packing").exists():
+            break
+        assert ended.code in (1, 2, 3), ended.message
+        assert "Traceback" not in ended.message
+        expected.check_at_any_instant(place / name)
+        assert run(forks, place, name, kind) == 3
+        assert pictures(place / name) == expected.files
+        FIGURES["disk faults survived"] += 1
+
+
 class Reader(threading.Thread):
     """Opens every shard that has its final name, again and again, as somebody who trains from the folder does."""
 
