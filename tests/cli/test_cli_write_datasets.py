@@ -13,6 +13,7 @@ import pytest
 from cli_command import Command
 from PIL import Image
 
+from joyedit import UsageError, run
 from support import datasets
 
 RUN = ("-m", "fake", "--basesize", "256", "--steps", "1", "--no-page")
@@ -347,6 +348,17 @@ def test_standard_input_and_workers(program: Command) -> None:
     )
     assert ended.code == 0, ended.err
     assert len(list(samples_of(Path("out2").glob("edited-*.tar")))) == 5
+
+
+def test_from_python(joyedit: Command) -> None:
+    pytest.importorskip("pyarrow")
+    source = write_lines(manifest(3))
+    settings: dict[str, Any] = {"model": "fake", "basesize": 256, "steps": 1, "page": False}
+    outcome = run(source, output="out", write="Parquet", shard_size=2, **settings)
+    assert outcome.exit_code == 0
+    assert [row["id"] for row in rows_of("out/edited-*.parquet")] == ["a0", "a1", "a2"]
+    with pytest.raises(UsageError, match="--write must be folder, webdataset"):
+        run(source, output="other", write="zip", **settings)
 
 
 def test_what_is_refused(joyedit: Command) -> None:

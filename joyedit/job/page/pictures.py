@@ -41,7 +41,7 @@ _LETTER = {TINY: "t", SMALL: "s", VIEW: "v"}
 MOST_VIEWS = 5000
 """So many pictures get a copy to look at; what comes later is shown from its own place, or by its small copy."""
 _QUALITY = {TINY: 75, SMALL: 80, VIEW: 82}
-_GONE, _CHANGED = "it is gone", "it has changed since"
+_GONE, _CHANGED, _PACKED = "it is gone", "it has changed since", "it is packed"
 _NO_LIMIT = 1 << 62
 _LINK_PATH = 1000
 _UNSHOWN = (".tif", ".tiff", ".heic", ".heif")
@@ -237,6 +237,8 @@ class Pictures:
         link = self._link_to(os.path.relpath(path, self._out)) if len(path) < _LINK_PATH and path[:1] == "/" else ""
         off, key, can_be_read = self._state_of(path, _recorded(seen))
         _, view, fault = copies.of(path if can_be_read else None, key, small=small, view=True)
+        if off == _PACKED:
+            return InputLook(name=name, view=view)
         return InputLook(name=name, link="" if off == _GONE else link, view=view, off=off or fault)
 
     def _state_of(self, path: str, recorded: tuple[str, int, int] | None) -> tuple[str, str, bool]:
@@ -245,6 +247,8 @@ class Pictures:
             status = os.stat(path)
         except (OSError, ValueError):
             status = None
+        if status is None and recorded and path.startswith(os.path.join(self._out, "")):
+            return _PACKED, recorded[0], False  # the result of an earlier turn, which has a row of its own
         if status is None or not stat.S_ISREG(status.st_mode):
             return _GONE, recorded[0] if recorded else "", False
         if recorded is None:
