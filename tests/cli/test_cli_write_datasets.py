@@ -153,6 +153,30 @@ def test_a_published_dataset_loses_no_field_and_no_pixel_in_archives(joyedit: Co
     assert [{k: row[k] for k in given[0]} for row in found] == fields(given, pictures)
 
 
+def test_archives_in_and_out(joyedit: Command) -> None:
+    members = [
+        (f"{n:04}{end}", content)
+        for n in range(3)
+        for end, content in (
+            (".jpg", datasets.encoded(n, "JPEG")),
+            (".depth.png", datasets.encoded(n + 1)),
+            (".txt", f"Make it blue {n}."),
+            (".json", {"width": 96, "url": f"https://x/{n}", "exif": {"a": [1, 2]}}),
+        )
+    ]
+    datasets.write_tar(Path("x-000000.tar"), members)
+    ended = joyedit("run", "x-000000.tar", "--map", "image=jpg", *RUN, "-o", "out", "--write", "webdataset")
+    assert ended.code == 0, ended.err
+    for n, sample in enumerate(samples_of(Path("out").glob("*.tar"))):
+        assert sample["__key__"] == f"{n:04}"
+        assert sample["jpg"] == datasets.encoded(n, "JPEG")
+        assert sample["depth.png"] == datasets.encoded(n + 1)
+        assert sample["txt"].decode() == f"Make it blue {n}."
+        told = json.loads(sample["json"])
+        assert (told["width"], told["url"], told["exif"]) == (96, f"https://x/{n}", {"a": [1, 2]})
+        assert decoded(sample["edited_image.png"])[0] == (96, 64)
+
+
 @pytest.mark.parametrize("write", ["webdataset", "parquet"])
 def test_what_was_written_is_a_source_again(joyedit: Command, write: str) -> None:
     if write == "parquet":

@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES
 from joyedit.job.writing.samples import ABOUT, EDITED, Columns, Sample, sample_keys
 
 _NO_PART = re.compile(r"[^\w-]+")
@@ -26,8 +27,7 @@ def write_tar(file: BinaryIO, samples: Sequence[Sample]) -> list[str]:
         for key, sample in zip(sample_keys(samples), samples, strict=True):
             for column, pictures in columns.pictures_of(sample):
                 for number, picture in enumerate(pictures):
-                    part = _NO_PART.sub("_", column) + ("" if not number else f"_{number + 1}")
-                    name = f"{key}.{part}{picture.ending}"
+                    name = f"{key}.{_name_of(column, number, picture.ending)}"
                     _add(archive, name, picture.data)
                     if column == columns.own[EDITED]:
                         inner.append(name)
@@ -35,6 +35,12 @@ def write_tar(file: BinaryIO, samples: Sequence[Sample]) -> list[str]:
             values = {**columns.values_of(sample), columns.own[ABOUT]: sample.about()}
             _add(archive, f"{key}.json", json.dumps(values).encode())
     return inner
+
+
+def _name_of(column: str, number: int, ending: str) -> str:
+    """What stands behind the key: `mask.png`, and `jpg` for the column of a picture that was `KEY.jpg` itself."""
+    part = _NO_PART.sub("_", column) + ("" if not number else f"_{number + 1}")
+    return part if f".{part.lower()}" in SUPPORTED_SUFFIXES else part + ending
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
