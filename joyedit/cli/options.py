@@ -93,4 +93,5 @@ def _typer_option(options: type, name: str) -> Any:
         max=known.most,
         envvar=known.envvar,
         show_default=known.show_default,
+        case_sensitive=not known.any_case,
     )

@@ -13,7 +13,8 @@ happens when the process reaches POINT (or `any` point) for the COUNT-th time. A
 
 Points: `lock`, `journal.open`, `journal.repair`, `journal.append`, `journal.half`, `journal.appended`, `journal.fsync`,
 `journal.synced`, `file.create`, `file.half`, `file.fsync`, `file.synced`, `file.rename`, `file.renamed`,
-`file.folder`, `file.done`, `read`, `header`, `merge.placed`, `merge.recorded`, `merge.removed`, `merge.emptied`.
+`file.folder`, `file.done`, `read`, `header`, `merge.placed`, `merge.recorded`, `merge.removed`, `merge.emptied`,
+`pack.written`, `pack.noted`, `pack.placed`, `pack.recorded`, `pack.removed`, `pack.done`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ Point = Literal[
     "lock", "journal.open", "journal.repair", "journal.append", "journal.half", "journal.appended", "journal.fsync",
     "journal.synced", "file.create", "file.half", "file.fsync", "file.synced", "file.rename", "file.renamed",
     "file.folder", "file.done", "read", "header", "merge.placed", "merge.recorded", "merge.removed", "merge.emptied",
+    "pack.written", "pack.noted", "pack.placed", "pack.recorded", "pack.removed", "pack.done",
 ]  # fmt: skip
 
 _SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "stop": signal.SIGSTOP}

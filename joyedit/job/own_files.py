@@ -17,13 +17,21 @@ FAILED = "failed.jsonl"
 LOG = "joyedit.log"
 LOCK = ".joyedit.lock"
 UNFINISHED = ".joyedit.unfinished"
+PACKING = ".joyedit.packing"
+KEPT_INPUTS = ".joyedit.inputs"
+METADATA = "metadata.jsonl"
 PAGE = "index.html"
 PAGE_FILES = "index.files"
 SHARDS = "shards"
 
-OWN_NAMES = frozenset((RESULTS, CUT, RESCUED, REPORT, FAILED, LOG, LOCK, UNFINISHED, PAGE, PAGE_FILES, "overview.html"))
-"""Names in the output folder itself; in a folder below it they are names like any other. `PAGE_FILES` is a folder. The
-last name is kept free for another page."""
+OWN_NAMES = frozenset(
+    (
+        *(RESULTS, CUT, RESCUED, REPORT, FAILED, LOG, LOCK, UNFINISHED),
+        *(PACKING, KEPT_INPUTS, METADATA, PAGE, PAGE_FILES, "overview.html"),
+    )
+)
+"""Names in the output folder itself; in a folder below it they are names like any other. `PAGE_FILES` and
+`KEPT_INPUTS` are folders. The last name is kept free for another page."""
 
 PAGE_MARK = "about.txt"
 """The file that marks a folder as that of a page."""

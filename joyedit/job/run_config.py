@@ -18,7 +18,9 @@ from joyedit.job.spec import (
     PrecisionName,
     SpeedName,
     SwitchName,
+    WriteName,
 )
+from joyedit.job.writing.shard_names import SHARD_SIZE
 
 RandomSize = Literal["tiny", "small", "full"]
 
@@ -45,10 +47,14 @@ class RunConfig:
     the run edits one shard into `output`; what has finished records there is done. `random` stands for networks of a
     size with random weights, in place of a model: that is for measuring. `speed` says what steps leave out; `reuse`,
     `reuse_order`, `guidance_reuse` and `regions` say it for single parts, spelled as on the command line (None: as
-    `speed` has it).
+    `speed` has it). `write` is what the run writes; shards have `shard_size` items, and with `write_partial` also those
+    get a file of which items have no picture.
     """
 
     output: Path
+    write: WriteName = "folder"
+    shard_size: int = SHARD_SIZE
+    write_partial: bool = False
     tree: Path | None = None
     model: str | None = None
     dit: str | None = None

@@ -7,7 +7,7 @@ of items that go through the networks together.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -31,6 +31,10 @@ FormatName = Literal["png", "jpg", "webp", "tiff", "avif", "heic", "same"]
 
 MetadataName = Literal["keep", "no-gps", "strip"]
 """What a result keeps of its picture's EXIF and XMP: all, all but where it was taken, or nothing."""
+
+WriteName = Literal["folder", "webdataset", "parquet", "imagefolder", "gedit", "imgedit", "kris", "spatialedit"]
+"""What a run writes: loose pictures, shards of a format for training, an image folder of Hugging Face, or the tree of a
+benchmark's scorer."""
 
 PanoramaName = Literal["whole", "parts"]
 """How a picture beyond 4:1 goes through: as a whole, small and padded, or in parts that overlap."""
@@ -157,6 +161,28 @@ class Origin:
     line: int | None = None
 
 
+class Beside(NamedTuple):
+    """A file that belongs to a finished picture: its place in the output folder, its bytes, and the sha256 of these."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceRow:
+    """The row of a dataset that an item comes from, as far as `columns` of the item do not hold it.
+
+    `pictures` has the picture, or the list of pictures, of each column that holds some, and `edited` names the column
+    of those that the item begins with (None: its pictures are in no column). `values` are the other cells, as JSON
+    holds them.
+    """
+
+    pictures: Mapping[str, Reference | tuple[Reference, ...]]
+    values: Mapping[str, Any]
+    edited: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EditItem:
     """One edit as the source asks for it, with every setting in force.
@@ -172,7 +198,7 @@ class EditItem:
     another picture; it is empty for an item without results of others. `chain` is the id by which its shard is
     chosen, where that is not its own. `owns` says which records under these ids are of this item: none, those of the
     same line, or all of the same pictures. `columns` are what its record carries from the source; they change no
-    picture.
+    picture. `row` is what a run that writes datasets keeps of the row beside them.
     """
 
     id: str
@@ -194,6 +220,7 @@ class EditItem:
     other_ids: Iterable[str] = field(default=(), compare=False)
     owns: Owns = field(default="none", compare=False)
     columns: dict[str, Any] | None = field(default=None, hash=False)
+    row: SourceRow | None = field(default=None, compare=False)
 
     @property
     def inputs(self) -> tuple[Reference, ...]:
@@ -283,8 +310,8 @@ class ItemResult:
     the item whose records count no more, `loras` the paths of the LoRAs whose names and scales `settings` has. `result`
     is the (height, width) of the picture, `fit` says how the last reference was put into its bucket, and `drift` how
     far the model moved the picture. `parts` are those that were joined. `mask` is the address of the
-    mask, `mask_seen` what was read there. `work` is what ran of its steps; None where nothing was left out. `earlier`
-    and `chain` are those of the item.
+    mask, `mask_seen` what was read there. `work` is what ran of its steps; None where nothing was left out. `earlier`,
+    `chain` and `row` are those of the item. `beside` are files that belong to the picture.
     """
 
     id: str
@@ -316,3 +343,5 @@ class ItemResult:
     earlier: tuple[str | None, ...] = ()
     chain: str | None = None
     columns: dict[str, Any] | None = field(default=None, hash=False)
+    row: SourceRow | None = field(default=None, hash=False)
+    beside: tuple[Beside, ...] = ()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from joyedit.job.data_picture import address_of
+from joyedit.job.data_picture import Reference, address_of
 from joyedit.job.spec import EditItem, FailedItem
 
 MARK = "@"
@@ -53,7 +53,7 @@ def earlier_of(item: EditItem) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in item.earlier if name is not None))
 
 
-def with_results(item: EditItem, results: Mapping[str, Path]) -> EditItem:
+def with_results(item: EditItem, results: Mapping[str, Reference]) -> EditItem:
     """The item with the files of these results in their places; places of other results stay as they are."""
     images = tuple(
         image if name is None or name not in results else results[name]

@@ -26,6 +26,8 @@ class Option:
     envvar: str | None = None
     show_default: bool = True
     bare: str | None = None
+    any_case: bool = False
+    """Whether its choices may be written in capitals."""
 
     @property
     def name(self) -> str:
@@ -87,7 +89,8 @@ def _fault(known: Option, hint: Any, value: Any) -> str:
         hint = next(one for one in get_args(hint) if one is not type(None))
     if get_origin(hint) is Literal:
         choices = get_args(hint)
-        return "" if value in choices else f"{known.name} must be {_one_of(choices)}, not {value!r}"
+        wanted = value.lower() if known.any_case and isinstance(value, str) else value
+        return "" if wanted in choices else f"{known.name} must be {_one_of(choices)}, not {value!r}"
     if get_origin(hint) is tuple:
         return "" if isinstance(value, tuple) else f"{known.name} must be a tuple, not {value!r}"
     kinds: dict[Any, tuple[type, ...]] = {float: (int, float)}

@@ -17,6 +17,7 @@ from joyedit.job.spec import (
     PrecisionName,
     SpeedName,
     SwitchName,
+    WriteName,
 )
 from joyedit.options.option import option
 from joyedit.runtime.parallel.layout import ParallelName
@@ -258,6 +259,19 @@ class RunOptions:
         None, "--quality", least=1, most=100, metavar="N",
         help="Quality of JPEG, WebP, AVIF and HEIC, 1 to 100. [default: that of the picture if both are JPEG, else 95; "
         "90 for AVIF, 60 for HEIC]",
+    )  # fmt: skip
+    write: WriteName = option(
+        "folder", "--write", any_case=True,
+        help="What is written: folder (loose pictures), webdataset or parquet (shards of originals, edits and all "
+        "fields), imagefolder (of Hugging Face), or what the scorer of gedit, imgedit, kris or spatialedit reads.",
+    )  # fmt: skip
+    shard_size: int | None = option(
+        None, "--shard-size", least=1, metavar="N", help="Items of a shard of --write webdataset|parquet. "
+        "[default: 1000]", show_default=False,
+    )  # fmt: skip
+    write_partial: bool = option(
+        False, "--write-partial",
+        help="Also write shards of which some items failed, as NAME.partial.tar or NAME.partial.parquet.",
     )  # fmt: skip
     metadata: MetadataName = option(
         "keep", "--metadata", help="What a result keeps of its picture's EXIF and XMP; no-gps is all but the place."

@@ -33,6 +33,7 @@ from joyedit.request.checks import name_template, one_name, refuse, with_home
 from joyedit.request.cluster import ray_engine
 from joyedit.request.picture import format_of, one_picture
 from joyedit.request.values import converted, named_as
+from joyedit.request.writing import refuse_source, refuse_writing, tree_of, with_writing
 from joyedit.runtime.model import (
     DescribeModel,
     LoadModel,
@@ -115,7 +116,7 @@ def build_request(options: RunOptions, objects: Given | None = None) -> Request:
     refuse_other_encoding()
     options, replay = with_replay(options)
     refuse(options)
-    options = with_home(options)
+    options = with_writing(with_home(options))
     options, picture = _with_picture(options)
     given = Settings(**named_as(Settings, options))
     config = RunConfig(**named_as(RunConfig, options) | converted(options))
@@ -127,9 +128,9 @@ def build_request(options: RunOptions, objects: Given | None = None) -> Request:
     values = _recipe_values(options.values)
     columns = Columns.of(options.map, options.ignore_columns, options.keep_columns)
     matrix = flag_matrix(options.seeds, options.sweep, recipe, given, values)
+    refuse_writing(config, matrix, makes_file=picture is not None)
     template = name_template(options, config.format, recipe, columns, matrix)
-    if picture is not None and (matrix or template is not None):
-        raise UsageError(one_name(picture.path, matrix))
+    one_name(picture, matrix, template)
     source_options = SourceOptions(
         prompt=without_file_marks(options.prompt),
         flags=given,
@@ -149,6 +150,8 @@ def build_request(options: RunOptions, objects: Given | None = None) -> Request:
         columns=columns,
         matrix=matrix,
         template=template,
+        tree=tree_of(config),
+        keeps_row=config.write != "folder",
         lora=options.lora,
         mask=options.mask,
         dataset=DatasetChoice.of(
@@ -181,12 +184,17 @@ def _with_picture(options: RunOptions) -> tuple[RunOptions, OnePicture | None]:
     return replace(options, output=picture.folder, format=format, update=not options.overwrite), picture
 
 
-def _source(names: tuple[str, ...], options: SourceOptions, replay: Replay | None, objects: Given | None) -> Source:
+def _source(
+    names: tuple[str, ...], options: SourceOptions, replay: Replay | None, objects: Given | None
+) -> Source:
     if replay is not None:
         return open_replay(replay, options)
     if objects is not None:
-        return objects.open(options)
-    return open_source(names, options, _stdin() if names == ("-",) else None)
+        source: Source = objects.open(options)
+    else:
+        source = open_source(names, options, _stdin() if names == ("-",) else None)
+    refuse_source(source, options.tree)
+    return source
 
 
 def _with_places(config: RunConfig, options: RunOptions) -> tuple[RunConfig, tuple[Place, ...]]:

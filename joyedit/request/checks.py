@@ -24,7 +24,7 @@ from joyedit.runtime.model import (
 from joyedit.weights.wanted import Wanted
 
 if TYPE_CHECKING:
-    pass
+    from joyedit.runtime.one_picture import OnePicture
 
 
 def refuse(options: RunOptions) -> None:
@@ -104,7 +104,12 @@ def name_template(
     return template
 
 
-def one_name(path: Path, matrix: Matrix) -> str:
+def one_name(picture: OnePicture | None, matrix: Matrix, template: NameTemplate | None) -> None:
+    """Raises UsageError where the output names one picture, and something else names it too."""
+    if picture is None:
+        return
     if matrix:
-        return f"-o {path} names one picture, and each item is edited with {matrix.text} (name a folder)"
-    return f"-o {path} and --name both name the picture (leave one of them out)"
+        path = picture.path
+        raise UsageError(f"-o {path} names one picture, and each item is edited with {matrix.text} (name a folder)")
+    if template is not None:
+        raise UsageError(f"-o {picture.path} and --name both name the picture (leave one of them out)")

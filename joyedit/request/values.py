@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from joyedit.job.spec import MAX_PIXELS, READ_TIMEOUT
+from joyedit.job.writing.shard_names import SHARD_SIZE
 from joyedit.options import RunOptions, names_of
 from joyedit.quantities import memory_bytes, seconds_of
 
@@ -25,6 +26,7 @@ def converted(options: RunOptions) -> dict[str, Any]:
         "batch_size": None if options.batch_size == "auto" else int(options.batch_size),
         "redo": "all" if options.overwrite else "failed" if options.retry_failed else "changed",
         "format": options.format or "png",
+        "shard_size": options.shard_size or SHARD_SIZE,
         "memory": memory_bytes(options.memory),
         "max_duration": seconds_of("--max-duration", options.max_duration),
         "max_pixels": options.max_pixels or MAX_PIXELS,

@@ -8,13 +8,14 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
-from joyedit.errors import CheckpointError, DeviceError, JoyeditError, first_line
+from joyedit.errors import CheckpointError, DeviceError, JoyeditError
 from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import FAILED, REPORT
 from joyedit.job.pause import Pause
 from joyedit.job.pictures.decode import header_size
 from joyedit.job.plan import planner
 from joyedit.job.results.fingerprint import Fingerprinter
+from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.report import Report
 from joyedit.job.results.resume import Decision
@@ -31,7 +32,9 @@ from joyedit.runtime.pipeline.admission import Admission
 from joyedit.runtime.pipeline.check import AHEAD, WORKERS, Checker
 from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import BatchEditor, Edited, Editor
+from joyedit.runtime.pipeline.endings import all_accounted_for, ending_of
 from joyedit.runtime.pipeline.loss_check import LossCheck
+from joyedit.runtime.pipeline.outputs import Outputs
 from joyedit.runtime.pipeline.progress import Progress
 from joyedit.runtime.pipeline.read import ReadAhead, UnreadItem, read_picture
 from joyedit.runtime.pipeline.read_mask import read_mask
@@ -103,9 +106,13 @@ class RunSession:
             for told in (journal.repaired, journal.damaged):
                 if told is not None:
                     self._progress.note(told)
-            with closing(Admission(self._folder, journal, self._config, self._shared)) as self.admission:
+            with (
+                closing(self._outputs_of(journal)) as self._outputs,
+                closing(Admission(self._folder, journal, self._config, self._shared)) as self.admission,
+            ):
                 self.stop.before_exit = self._exit_at_once
                 yield
+                self._outputs.finish(stopped=self.stop)
             self._losses.tell()
             left_out = write_failed(self._folder, journal)
             if left_out:
@@ -114,12 +121,17 @@ class RunSession:
         if self._folder.note is not None:
             self._progress.note(self._folder.note)
 
+    def _outputs_of(self, journal: Journal) -> Outputs:
+        is_retry = self._stats.asked.get("path") != self._source.asked().get("path")
+        note = self._progress.note
+        return Outputs(self._folder, journal, self._config, self._source, note=note, is_retry=is_retry)
+
     def _recorded(self, result: ItemResult, line: str) -> None:
+        self._outputs.recorded(result)
         self._progress.result(result, line)
         self._turns.ended(result.id)
 
     def _exit_at_once(self) -> None:
-        """The last words of a run that is stopped at once."""
         self.admission.in_work.stop()
         self._write_report(Ending("interrupted"))
 
@@ -134,7 +146,7 @@ class RunSession:
         return Writers(write, waiting=partial(self._stats.waiting, "write"))
 
     def _placing(self) -> Placing:
-        return Placing(self._folder, self._config, self.recorder, self._fingerprints, self.admission)
+        return Placing(self._folder, self._config, self.recorder, self._fingerprints, self.admission, self._outputs)
 
     def unfinished(self, checkers: Workers) -> Checker:
         """The items of the source that are to be edited, and those that failed already.
@@ -160,7 +172,7 @@ class RunSession:
             self._resume,
             checkers,
             self._skip,
-            admit=self.admission.admit,
+            admit=self._outputs.before(self.admission.admit),
             max_pixels=self._config.max_pixels,
             ahead=1 if self._source.comes_once else AHEAD,  # the next item of an iterator may take long
         )
@@ -174,7 +186,9 @@ class RunSession:
                 if self.stop():  # there are more; after the last one nothing is left to stop
                     raise StoppedError
                 self._source.on_item(item)
+                self._outputs.came(item)
                 yield item
+            self._outputs.all_came()
         except SourceStoppedError as error:
             raise StoppedError from error
 
@@ -182,6 +196,7 @@ class RunSession:
         if self.stop():
             raise StoppedError
         self._turns.skipped(item, decision)
+        self._outputs.skipped(item, decision)
         if decision in ("done", "changed"):
             self.recorder.skipped()
         elif decision == "given up":
@@ -331,23 +346,15 @@ class RunSession:
         return Ending(self.stop.reason)
 
     def complete(self) -> Ending:
-        """The ending of a run that came to the end of its source: every item that was counted is accounted for."""
-        tally, came = self._tally, self._stats.counted
-        if came != tally.recorded + tally.left:
-            known = tally.recorded + tally.left
-            return Ending("stopped", JoyeditError(f"{came} items came, {known} are known: this is a fault of joyedit"))
+        """The ending of a run that came to the end of its source."""
+        tally, came, source, note = self._tally, self._stats.counted, self._source, self._progress.note
         again = self._resume.again
-        if again:
-            what = "1 finished picture is" if again == 1 else f"{again} finished pictures are"
-            why = "" if self._config.update else ": line, picture or edited file changed since the last run"
-            self._progress.note(f"{what} edited again{why}")
-        tally.missing = self._source.counted_missing()
+        ending = all_accounted_for(tally, came, source, again=again, is_update=self._config.update, note=note)
         if tally.missing:
-            counted = came + tally.missing
-            told = f"{self._source.name}: {tally.missing} of {counted} items were gone when their turn came"
+            told = f"{source.name}: {tally.missing} of {came + tally.missing} items were gone when their turn came"
             self.recorder.log(told)
-            self._progress.note(told)
-        return Ending("complete")
+            note(told)
+        return ending
 
     def close(self, ending: Ending) -> tuple[Ending, Report]:
         """Write the report; gives it, and the ending, which is another one where the report cannot be written.
@@ -372,13 +379,7 @@ class RunSession:
         if not self.stop.started and (recorder is None or not recorder.journal.has_grown):
             return
         self.stop.end()  # another signal must not interrupt this
-        if isinstance(error, KeyboardInterrupt) or self.stop.reason == "interrupted":  # before the model was loaded
-            ending = Ending("interrupted")
-        elif isinstance(error, JoyeditError):
-            ending = Ending("stopped", error)
-        else:
-            text = f"unexpected error, {type(error).__name__}: {first_line(error)}"
-            ending = Ending("stopped", JoyeditError(text))
+        ending = ending_of(error, is_interrupted=self.stop.reason == "interrupted")  # before the model was loaded
         with suppress(JoyeditError):
             self._write_report(ending)
 

@@ -17,7 +17,7 @@ from joyedit.job.data_picture import is_in_a_line
 from joyedit.job.page import loose
 from joyedit.job.page.pictures import Look
 from joyedit.job.page.private import Private
-from joyedit.job.results.records import error_code, mask_path, mask_share, output_of
+from joyedit.job.results.records import error_code, mask_path, mask_share, name_of
 from joyedit.job.results.retry import manifest_line
 from joyedit.printable import brief, printable
 
@@ -145,7 +145,7 @@ def export_of(record: Mapping[str, Any], out: str) -> tuple[dict[str, Any], str]
     inputs, mask = loose.entries(record.get("inputs")), mask_path(record)
     if any(map(is_in_a_line, (*inputs, mask))):
         return {}, "its picture stands in its line of the source"
-    planned = output_of(dict(record)) or record.get("planned_output")
+    planned = name_of(record) or record.get("planned_output")
     line = manifest_line({**record, "planned_output": planned})
     if line is None:
         return {}, "its record does not hold a whole item"

@@ -31,7 +31,8 @@ from joyedit.job.hashing import HashCache
 from joyedit.job.pictures.decode import load_picture
 from joyedit.job.pictures.given import Given
 from joyedit.job.results.output_folder import OutputFolder
-from joyedit.job.results.records import output_of
+from joyedit.job.results.placed import packed_state
+from joyedit.job.results.records import output_of, packed_in
 from joyedit.printable import brief
 
 TINY, SMALL, VIEW = 112, 288, 1280
@@ -40,7 +41,7 @@ _LETTER = {TINY: "t", SMALL: "s", VIEW: "v"}
 MOST_VIEWS = 5000
 """So many pictures get a copy to look at; what comes later is shown from its own place, or by its small copy."""
 _QUALITY = {TINY: 75, SMALL: 80, VIEW: 82}
-_GONE, _CHANGED = "it is gone", "it has changed since"
+_GONE, _CHANGED, _PACKED = "it is gone", "it has changed since", "it is packed"
 _NO_LIMIT = 1 << 62
 _LINK_PATH = 1000
 _UNSHOWN = (".tif", ".tiff", ".heic", ".heif")
@@ -186,6 +187,9 @@ class Pictures:
         if "\0" in output or relative.is_absolute() or ".." in relative.parts or not relative.parts:
             return Look(off="its record names no file of this folder")
         path = os.path.join(self._out, *relative.parts)
+        is_unshown = relative.suffix.lower() in _UNSHOWN
+        if packed_in(record) is not None:
+            return self._packed(path, record, copies)
         try:
             status = os.stat(path, follow_symlinks=False)
         except OSError:
@@ -196,10 +200,21 @@ class Pictures:
         is_same = status.st_size == record.get("output_bytes")
         key = known if is_same and isinstance(known, str) and _SHA.fullmatch(known) else _key(path, status)
         off = "" if is_same else "its picture is another one than was recorded"
-        is_unshown = relative.suffix.lower() in _UNSHOWN
         small, view, fault = copies.of(path, key, small=True, view=is_unshown, is_result=True)
         link = self._link_to(str(relative))
         return Look(link=link, after=small, view=view, is_unshown=is_unshown, off=off or fault)
+
+    def _packed(self, address: str, record: Mapping[str, Any], copies: _Copies) -> Look:
+        """A finished picture in a shard: no browser opens it there, so it has a copy to look at and no link."""
+        picture, sha256 = contained_at(address), record.get("output_sha256")
+        if picture is None:
+            return Look(off="its picture is gone")
+        recorded = sha256 if isinstance(sha256, str) and _SHA.fullmatch(sha256) else ""
+        is_same = recorded != "" and packed_state(address, record, trust=True) == "recorded"
+        key = recorded if is_same else hashlib.sha256(f"{picture.address}\0{picture.stamp}".encode()).hexdigest()
+        off = "" if is_same else "its picture is another one than was recorded"
+        small, view, fault = copies.of(picture, key, small=True, view=True, is_result=True)
+        return Look(after=small, view=view, is_unshown=True, off=off or fault)
 
     def _inputs(self, record: Mapping[str, Any], copies: _Copies) -> tuple[InputLook, ...]:
         given = record.get("inputs")
@@ -222,6 +237,8 @@ class Pictures:
         link = self._link_to(os.path.relpath(path, self._out)) if len(path) < _LINK_PATH and path[:1] == "/" else ""
         off, key, can_be_read = self._state_of(path, _recorded(seen))
         _, view, fault = copies.of(path if can_be_read else None, key, small=small, view=True)
+        if off == _PACKED:
+            return InputLook(name=name, view=view)
         return InputLook(name=name, link="" if off == _GONE else link, view=view, off=off or fault)
 
     def _state_of(self, path: str, recorded: tuple[str, int, int] | None) -> tuple[str, str, bool]:
@@ -230,6 +247,8 @@ class Pictures:
             status = os.stat(path)
         except (OSError, ValueError):
             status = None
+        if status is None and recorded and path.startswith(os.path.join(self._out, "")):
+            return _PACKED, recorded[0], False  # the result of an earlier turn, which has a row of its own
         if status is None or not stat.S_ISREG(status.st_mode):
             return _GONE, recorded[0] if recorded else "", False
         if recorded is None:

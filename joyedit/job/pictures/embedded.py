@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -10,6 +11,8 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, PngImagePlugin
 
+from joyedit.errors import ItemError
+from joyedit.job.containers.pictures import contained_at, read_contained
 from joyedit.job.pictures import heif
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
@@ -23,18 +26,31 @@ _LONG = 4000
 
 
 def read_embedded(path: str) -> dict[str, str]:
-    """The settings that joyedit embedded in this picture; empty if it holds none, or is no picture. Raises OSError."""
+    """The settings that joyedit embedded in this picture; empty if it holds none, or is no picture. Raises OSError.
+
+    `path` may be the address of a picture in a larger file.
+    """
+    contained = contained_at(path)
+    if contained is not None:
+        try:
+            return _settings_in(io.BytesIO(read_contained(contained)), path)
+        except ItemError as error:
+            raise OSError(str(error)) from error
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # waits for no pipe
     with open(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return {}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # whoever reads the pixels tells them
-                with _opened(file, path) as image:
-                    held = _held_by(image)
-        except Exception:  # a picture from anywhere may be broken in any way
-            return {}
+        return _settings_in(file, path)
+
+
+def _settings_in(file: BinaryIO, path: str) -> dict[str, str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever reads the pixels tells them
+            with _opened(file, path) as image:
+                held = _held_by(image)
+    except Exception:  # a picture from anywhere may be broken in any way
+        return {}
     kept = {key: value for key, value in held.items() if len(value) <= _MOST}
     return kept if kept.get("software", "").startswith("joyedit ") and "instruction" in kept else {}
 

@@ -13,6 +13,8 @@ from joyedit.job.hashing import sha256_of
 from joyedit.job.pictures import heif
 from joyedit.job.pictures.decode import load_picture
 from joyedit.job.pictures.headers import HEAD, open_image
+from joyedit.job.results.placed import packed_state
+from joyedit.job.results.records import packed_in
 from joyedit.job.results.safe_open import open_to_read
 
 State = Literal["recorded", "changed", "lost"]
@@ -31,6 +33,8 @@ def picture_state(path: str, record: dict[str, Any], *, trust: bool) -> State:
 
     Raises `JoyeditError` where the system has no memory or no file handle left.
     """
+    if packed_in(record) is not None:
+        return packed_state(path, record, trust=trust)
     try:
         status = os.stat(path, follow_symlinks=False)
         if stat.S_ISREG(status.st_mode) and status.st_size == record.get("output_bytes"):

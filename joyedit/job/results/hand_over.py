@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Callable
+from typing import BinaryIO
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job import failpoints
-from joyedit.job.own_files import TEMPORARY_SUFFIX
-from joyedit.job.results.output_folder import TAKEN_REMEDY, OutputFolder, parts_of, put
-from joyedit.job.results.safe_open import take_group
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+from joyedit.job.results.output_folder import TAKEN_REMEDY, OutputFolder, complete_file, parts_of, put
 
 
 def leave(folder: OutputFolder, relative: str, data: bytes | memoryview) -> str:
@@ -27,24 +23,19 @@ def leave(folder: OutputFolder, relative: str, data: bytes | memoryview) -> str:
     Folders on the way are made. Raises `ItemError` for a name that cannot be, `OutputError` where nothing can be
     written.
     """
-    parts = parts_of(relative)
-    temporary = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    return leave_filled(folder, relative, lambda file: file.write(data))
+
+
+def leave_filled(folder: OutputFolder, relative: str, fill: Callable[[BinaryIO], object]) -> str:
+    """The same for a file that `fill` writes. What `fill` raises passes through, but for OSError."""
     try:
-        with folder.parent(parts, relative) as parent:
-            try:
-                handle = os.open(temporary, _NEW, 0o666, dir_fd=parent)
-                with open(handle, "wb") as file:
-                    take_group(handle, parent)
-                    file.write(data)
-                    file.flush()
-                    os.fsync(handle)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=parent)
-                raise
+        with (
+            folder.parent(parts_of(relative), relative) as parent,
+            complete_file(parent, fill) as temporary,
+        ):
+            return temporary
     except OSError as error:
         raise folder.typed(error, relative) from error
-    return temporary
 
 
 def take(folder: OutputFolder, temporary: str, relative: str, may_replace: Callable[[], bool]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from joyedit.errors import JoyeditError, UsageError, os_reason
 from joyedit.job.boxes import box_numbers, read_box
 from joyedit.job.data_picture import is_in_a_line
-from joyedit.job.hashing import sha256_of
+from joyedit.job.hashing import HashCache
 from joyedit.job.own_files import RESULTS
 from joyedit.job.pictures.embedded import is_cut, read_embedded
 from joyedit.job.results.records import mask_path, mask_seen, output_of, read_journal
@@ -202,13 +202,8 @@ def _record_of(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
             for record in read_journal(folder / RESULTS):
                 if output_of(record) == name:
                     found = record
-            if found is not None and found.get("output_sha256") == _sha256(full):
+            if found is not None and found.get("output_sha256") == HashCache().sha256(str(full)).sha256:
                 return found, folder
         except (OSError, JoyeditError):  # no permission, or no plain file: the picture itself may say enough
             continue
     return None, None
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return sha256_of(file)

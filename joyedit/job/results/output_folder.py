@@ -129,28 +129,12 @@ class OutputFolder:
         of `fill` pass through.
         """
         parts = parts_of(relative)
-        # A name of its own: the item's name may have 255 bytes, which leaves no room for a suffix.
-        temporary = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
         try:
             with self.parent(parts, relative) as folder:
-                try:
-                    handle = os.open(temporary, _NEW, 0o666, dir_fd=folder)
-                    with open(handle, "wb") as file:
-                        failpoints.reached("file.create")
-                        take_group(handle, folder)
-                        fill(file)
-                        file.flush()
-                        failpoints.reached("file.fsync")
-                        if flush:
-                            os.fsync(handle)
-                        failpoints.reached("file.synced")
+                with complete_file(folder, fill, flush=flush) as temporary:
                     failpoints.reached("file.rename")
                     put(folder, temporary, parts[-1], may_replace)
                     failpoints.reached("file.renamed")
-                except BaseException:
-                    with contextlib.suppress(OSError):
-                        os.unlink(temporary, dir_fd=folder)
-                    raise
                 failpoints.reached("file.folder")
                 if flush:
                     self.sync(folder)
@@ -294,6 +278,32 @@ def parts_of(relative: str) -> tuple[str, ...]:
     if not name.parts or name.is_absolute() or ".." in name.parts or "\0" in relative:
         raise ItemError("output_outside", f"the output name {relative!r} leads out of the output folder")
     return name.parts
+
+
+@contextlib.contextmanager
+def complete_file(folder: int, fill: Callable[[BinaryIO], object], *, flush: bool = True) -> Iterator[str]:
+    """A new file in the open folder, flushed, under a temporary name, which is given. Where the block raises, it goes.
+
+    `fill` gets the open file. Raises OSError, and what `fill` raises.
+    """
+    # A name of its own: the item's name may have 255 bytes, which leaves no room for a suffix.
+    temporary = f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    try:
+        handle = os.open(temporary, _NEW, 0o666, dir_fd=folder)
+        with open(handle, "wb") as file:
+            failpoints.reached("file.create")
+            take_group(handle, folder)
+            fill(file)
+            file.flush()
+            failpoints.reached("file.fsync")
+            if flush:
+                os.fsync(handle)
+            failpoints.reached("file.synced")
+        yield temporary
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
 
 
 def put(folder: int, temporary: str, name: str, may_replace: Callable[[], bool] | None) -> None:

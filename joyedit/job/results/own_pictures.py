@@ -16,7 +16,7 @@ from joyedit.job.own_files import RESULTS, is_made_by_joyedit
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import TAKEN_REMEDY
 from joyedit.job.results.recorded_outputs import RecordedOutputs
-from joyedit.job.results.records import output_of
+from joyedit.job.results.records import name_of
 from joyedit.job.spec import EditItem
 
 
@@ -33,7 +33,7 @@ class OwnPictures:
     def names(self, item: EditItem) -> bool:
         """Whether the output of this item is a picture of joyedit's own, if there is such a file."""
         record = self._journal.final(item.id)
-        if record is not None and output_of(record) == item.output:
+        if record is not None and name_of(record) == item.output:
             return True
         return item.output in self._unfinished or self._recorded.owner(item.output) is not None
 

@@ -6,7 +6,7 @@ import threading
 from typing import NamedTuple
 
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.records import output_of, read_journal
+from joyedit.job.results.records import name_of, read_journal
 
 
 class Owner(NamedTuple):
@@ -34,7 +34,7 @@ class RecordedOutputs:
             if self._owners is None:
                 self._owners = {}
                 for record in read_journal(self._journal.path) if len(self._journal) else ():
-                    named = output_of(record)
+                    named = name_of(record)
                     if named is not None:
                         self._owners[named] = Owner(record["id"], record.get("shared"))
             return self._owners.get(output)

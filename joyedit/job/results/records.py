@@ -41,6 +41,11 @@ A record is one JSON object on one line:
     chain         the id by which the shard of an item is chosen, where that is not its own: it is linked with others
     loras         paths of the LoRAs, in the order of settings; only where there are some
     columns       what --keep-columns carries from the source, by the names there; only where it does
+    row           of a run that writes datasets: what else its row has. values (cells by column), pictures (their
+                  addresses by column), edited (the column of the pictures that were edited)
+    beside        files that belong to the picture: [file, bytes, sha256] of each; only where there are some
+    packed        of a picture in a shard, which output names then (x.tar#name): shard (its number), name (the file
+                  that the picture was before)
     at            when the item was finished, in UTC
 
 A line that is no record (damaged, or of another program) is kept, counted and passed over. So is what a record of
@@ -52,7 +57,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from pydantic_core import from_json
 
@@ -60,7 +65,7 @@ from joyedit.job.boxes import box_numbers
 from joyedit.job.clock import utc_now
 from joyedit.job.data_picture import address_of
 from joyedit.job.results.safe_open import open_to_read
-from joyedit.job.spec import EditItem, ItemResult
+from joyedit.job.spec import Beside, EditItem, ItemResult, SourceRow
 from joyedit.printable import printable_json
 
 MAX_RECORD = 64 << 20
@@ -99,6 +104,9 @@ def record_of(result: ItemResult) -> dict[str, Any]:
     if result.chain is not None:
         more["chain"] = result.chain
     more |= {} if result.columns is None else {"columns": result.columns}
+    more |= {} if result.row is None else {"row": _row_of(result.row)}
+    if result.beside:
+        more["beside"] = [list(one) for one in result.beside]
     if result.loras:
         more["loras"] = list(result.loras)
     return {
@@ -122,6 +130,14 @@ def record_of(result: ItemResult) -> dict[str, Any]:
         **more,
         "at": utc_now("milliseconds"),
     }
+
+
+def _row_of(row: SourceRow) -> dict[str, Any]:
+    pictures = {
+        column: [address_of(one) for one in held] if isinstance(held, tuple) else address_of(held)
+        for column, held in row.pictures.items()
+    }
+    return {"values": dict(row.values), "pictures": pictures, "edited": row.edited}
 
 
 def settings_of(item: EditItem) -> dict[str, Any]:
@@ -271,10 +287,48 @@ def error_code(record: dict[str, Any]) -> str | None:
     return str(error.get("code")) if isinstance(error, dict) else "unknown"
 
 
-def output_of(record: dict[str, Any]) -> str | None:
-    """The picture that a record names as finished, relative to the output folder; None if it names none."""
+def output_of(record: Mapping[str, Any]) -> str | None:
+    """The picture that a record names as finished, relative to the output folder; None if it names none.
+
+    That of a picture in a shard is its address there (`x.tar#name`).
+    """
     output = record.get("output")
     return output if record.get("status") == "ok" and isinstance(output, str) else None
+
+
+class Packed(NamedTuple):
+    """Where a picture lies that was packed: the number of its shard. `name` is the file that it was before."""
+
+    shard: int
+    name: str
+
+
+def packed_in(record: Mapping[str, Any]) -> Packed | None:
+    """What a record says of the shard that holds its finished picture; None where the picture is a file."""
+    told = record.get("packed")
+    number, name = (told.get("shard"), told.get("name")) if isinstance(told, dict) else (None, None)
+    if not isinstance(number, int) or not isinstance(name, str) or "#" not in (output_of(record) or ""):
+        return None
+    return Packed(number, name)
+
+
+def name_of(record: Mapping[str, Any]) -> str | None:
+    """The name by which an item knows its finished picture: that of its file, also where it was packed since."""
+    packed = packed_in(record)
+    return output_of(record) if packed is None else packed.name
+
+
+def file_of(record: Mapping[str, Any]) -> str | None:
+    """The file of a finished picture, relative to the output folder: its own, or the shard that holds it."""
+    output = output_of(record)
+    return output if output is None or packed_in(record) is None else output.partition("#")[0]
+
+
+def beside_of(record: Mapping[str, Any]) -> list[Beside]:
+    """The files that belong to a finished picture."""
+    told = record.get("beside")
+    found = [one for one in told if isinstance(one, list) and len(one) == 3] if isinstance(told, list) else []
+    return [Beside(*one) for one in found if list(map(type, one)) == [str, int, str]]
 
 
 def chain_in(record: dict[str, Any]) -> str:

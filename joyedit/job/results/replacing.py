@@ -19,14 +19,15 @@ from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
+from joyedit.job.results.placed import is_there, picture_at
 from joyedit.job.results.recorded_outputs import RecordedOutputs
-from joyedit.job.results.records import mask_seen, output_of, settings_of
+from joyedit.job.results.records import mask_seen, name_of, settings_of
 from joyedit.job.results.shard_folders import whole_of
 from joyedit.job.results.shared import Shared
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem
 from joyedit.job.speed.settings import PARTS
-from joyedit.job.turns import earlier_of, in_folder, with_results
+from joyedit.job.turns import earlier_of, with_results
 from joyedit.printable import brief, printable
 
 _SHOWN = 60
@@ -99,8 +100,8 @@ class Replacing:
 
     def _with_finished(self, item: EditItem) -> EditItem:
         """The item with the finished results that it begins with, as far as there are some."""
-        outputs = {name: output_of(self._journal.finished(name) or {}) for name in earlier_of(item)}
-        files = {name: in_folder(self._folder, output) for name, output in outputs.items() if output is not None}
+        found = {name: picture_at(self._folder, self._journal.finished(name) or {}) for name in earlier_of(item)}
+        files = {name: picture for name, picture in found.items() if picture is not None}
         return with_results(item, files) if files else item
 
     def _refuse_pictures(self, items: Iterable[EditItem | FailedItem]) -> None:
@@ -127,9 +128,9 @@ class Replacing:
         """Whether the pictures of an item have another content than the recorded one; None if they are not the same
         files, or if nobody can tell.
         """
-        output = output_of(record)
+        output = name_of(record)
         paths = [address_of(one) for one in item.images]
-        if not paths or output is None or record.get("inputs") != paths or not os.path.lexists(self._folder / output):
+        if not paths or output is None or record.get("inputs") != paths or not is_there(self._folder, record):
             return None
         seen = record.get("inputs_seen")
         if not isinstance(seen, list) or not all(isinstance(one, list) and one for one in seen):
@@ -151,7 +152,7 @@ class Replacing:
 
     def _other_owner(self, item: EditItem, record: dict[str, Any] | None) -> str | None:
         """The id of another source or other flags whose finished picture has the name of this item's output."""
-        if record is not None and output_of(record) == item.output:
+        if record is not None and name_of(record) == item.output:
             return None
         if not os.path.lexists(self._folder / item.output):
             return None
@@ -159,8 +160,8 @@ class Replacing:
         return None if owner is None or owner.id == item.id or self._shared.is_in(owner.shared) else owner.id
 
     def _replaces_own(self, item: EditItem, record: dict[str, Any]) -> bool:
-        output = output_of(record)
-        if output is None or not os.path.lexists(self._folder / output):
+        output = name_of(record)
+        if output is None or not is_there(self._folder, record):
             return False
         if self._shared.is_in(record.get("shared")) and not _is_of_another_picture(item, record):
             return False
@@ -174,7 +175,7 @@ class Replacing:
 
     def _has_other_name(self, item: EditItem, record: dict[str, Any]) -> bool:
         """Whether flags (`--name`) give the picture another name than it has."""
-        if record["id"] != item.id or output_of(record) == item.output:
+        if record["id"] != item.id or name_of(record) == item.output:
             return False
         return self._shared.has_other_settings(record.get("shared"))
 
@@ -209,10 +210,10 @@ class Replacing:
         if (then.get("width"), then.get("height")) != (width, height):
             was = f"{then.get('width')} x {then.get('height')}" if then.get("width") else "that of the picture"
             found["size"] = f"size {was} -> " + (f"{width} x {height}" if width else "that of the picture")
-        if _ending(record["output"]) != _ending(item.output):
-            found["format"] = _change("format", _ending(record["output"]), _ending(item.output))
+        if _ending(str(name_of(record))) != _ending(item.output):
+            found["format"] = _change("format", _ending(str(name_of(record))), _ending(item.output))
         if not found and self._has_other_name(item, record):
-            found["name"] = _change("name", record["output"], item.output)
+            found["name"] = _change("name", name_of(record), item.output)
         if record.get("inputs") != [address_of(one) for one in item.images]:
             found["pictures"] = f"from another source, {_source(record)}"
         elif self._has_other_pictures(item, record):

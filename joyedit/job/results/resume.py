@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from joyedit.errors import system_limit
+from joyedit.job.data_picture import Reference
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.fingerprint import Fingerprinter
@@ -21,7 +22,8 @@ from joyedit.job.results.given_up import KILLED, is_given_up
 from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.own_pictures import OwnPictures
-from joyedit.job.results.records import error_code, output_of
+from joyedit.job.results.placed import picture_at
+from joyedit.job.results.records import error_code, name_of, output_of, packed_in
 from joyedit.job.results.replacing import Replacing
 from joyedit.job.spec import EditItem
 
@@ -113,12 +115,13 @@ class Resume:
         last = self._earlier.final(item)
         return self.decide(item) if last is None or last["status"] == "ok" else "edit"
 
-    def finished_file(self, item: EditItem) -> Path | None:
-        """The file of the item's finished picture, wherever it lies; None if it has none."""
+    def finished_file(self, item: EditItem) -> Reference | None:
+        """The item's finished picture, wherever it lies; None if it has none."""
         found = (self._journal.finished(name) for name in (item.id, *item.other_ids))
-        output = next((output_of(record) for record in found if record is not None), None)
-        if output is not None:
-            return Path(self._inside + output)
+        record = next((record for record in found if record is not None), None)
+        picture = None if record is None else picture_at(Path(self._inside), record)
+        if picture is not None:
+            return picture
         return None if self._merged is None else self._merged.finished_file(item)
 
     def given_up_code(self, item: EditItem) -> str:
@@ -170,7 +173,7 @@ class Resume:
 
     def _is_output_of(self, item: EditItem, record: dict[str, Any]) -> bool:
         """Whether the picture of this record stands where that of the item is to stand, but for a default id."""
-        output = output_of(record)
+        output = name_of(record)
         if output is None or record["id"] == item.id:
             return output == item.output
         return os.path.splitext(output)[1].lower() == os.path.splitext(item.output)[1].lower()
@@ -198,8 +201,11 @@ class Resume:
 
 
 def earlier_picture(record: dict[str, Any] | None, output: str) -> tuple[str, int, str] | None:
-    """The picture under another name that this record of the same item holds: output, bytes and sha256; else None."""
-    before = None if record is None else output_of(record)
+    """The file of another name that this record of the same item holds: output, bytes and sha256; else None.
+
+    What lies in a shard goes when that is written anew.
+    """
+    before = None if record is None or packed_in(record) is not None else output_of(record)
     if record is None or before is None or before == output:
         return None
     size, sha256 = record.get("output_bytes"), record.get("output_sha256")

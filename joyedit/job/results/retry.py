@@ -8,6 +8,7 @@ whose pictures stand in their lines (`data:` URIs): no record holds these, so on
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ from joyedit.job.data_picture import is_in_a_line
 from joyedit.job.own_files import FAILED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
-from joyedit.job.results.records import mask_path
+from joyedit.job.results.records import mask_path, output_of, packed_in
 from joyedit.job.turns import MARK
 
 _SETTINGS = ("negative_prompt", "seed", "steps", "guidance_scale", "basesize")
@@ -27,9 +28,14 @@ def write_failed(folder: OutputFolder, journal: Journal) -> int:
     Returns how many failed items it leaves out because their pictures stand in their lines. Raises `OutputError`.
     """
 
+    def packed(name: str) -> str | None:
+        earlier = journal.finished(name)
+        is_packed = earlier is not None and packed_in(earlier) is not None
+        return os.path.join(os.path.abspath(folder.path), str(output_of(earlier))) if earlier and is_packed else None
+
     def fill(file: BinaryIO) -> None:
         for record in journal.failures():
-            line = manifest_line(record, is_failed=journal.has_failed)
+            line = manifest_line(record, is_failed=journal.has_failed, packed=packed)
             if line is not None:
                 file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "strict") + b"\n")
 
@@ -48,11 +54,14 @@ def _is_in_the_source(record: dict[str, Any]) -> bool:
 
 
 def manifest_line(
-    record: dict[str, Any], is_failed: Callable[[str], bool] = lambda name: False
+    record: dict[str, Any],
+    is_failed: Callable[[str], bool] = lambda name: False,
+    packed: Callable[[str], str | None] = lambda name: None,
 ) -> dict[str, Any] | None:
     """The item of a failed record as a line of a manifest; None if the record holds no complete item.
 
-    `is_failed` tells which results are not there: the line names them, as they are to be made first.
+    `is_failed` tells which results are not there: the line names them, as they are to be made first. `packed` gives the
+    address of a result that lies in a shard.
     """
     settings, output, inputs = (record.get(key) for key in ("settings", "planned_output", "inputs"))
     instruction = record.get("instruction")
@@ -60,7 +69,7 @@ def manifest_line(
         return None
     if not isinstance(inputs, list) or not all(isinstance(path, str) for path in inputs):
         return None
-    inputs = _with_names(inputs, record.get("earlier"), is_failed)
+    inputs = _with_names(inputs, record.get("earlier"), is_failed, packed)
     mask = mask_path(record)
     if any(map(is_in_a_line, (*inputs, mask))) or (mask is None) != (settings.get("mask") is None):
         return None
@@ -90,12 +99,17 @@ def manifest_line(
     return line
 
 
-def _with_names(inputs: list[str], earlier: object, is_failed: Callable[[str], bool]) -> list[str]:
+def _with_names(
+    inputs: list[str], earlier: object, is_failed: Callable[[str], bool], packed: Callable[[str], str | None]
+) -> list[str]:
     """The pictures of an item: in place of a result that is not there, the name of its item."""
     if not isinstance(earlier, list) or len(earlier) != len(inputs):
         return inputs
     pairs = zip(inputs, earlier, strict=True)
-    return [f"{MARK}{name}" if isinstance(name, str) and is_failed(name) else path for path, name in pairs]
+    return [
+        path if not isinstance(name, str) else f"{MARK}{name}" if is_failed(name) else packed(name) or path
+        for path, name in pairs
+    ]
 
 
 def _loras(paths: object, told: object) -> list[dict[str, Any]] | None:

@@ -6,6 +6,7 @@ It changes nothing. The mismatches come as a stream; in memory are the names tha
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter, deque
@@ -16,9 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from joyedit.errors import ItemError, OutputError, UsageError, first_line, os_reason, place
+from joyedit.job.containers.pictures import contained_at, read_contained
 from joyedit.job.hashing import sha256_of
 from joyedit.job.own_files import (
     FAILED,
+    KEPT_INPUTS,
     OWN_NAMES,
     REPORT,
     RESULTS,
@@ -28,20 +31,25 @@ from joyedit.job.own_files import (
     is_temporary,
 )
 from joyedit.job.pictures.decode import load_picture
+from joyedit.job.results.output_folder import parts_of
 from joyedit.job.results.records import (
+    beside_of,
     chain_in,
     damaged_lines,
     error_code,
+    file_of,
     final_records,
     mask_path,
+    name_of,
     output_of,
+    packed_in,
     read_journal,
 )
 from joyedit.job.results.safe_open import open_to_read, read_own
 from joyedit.job.results.shard_folders import refuse_unmerged, whole_of
 from joyedit.job.source.names import EXTENSIONS
 from joyedit.job.source.sources import Source, reopen
-from joyedit.job.spec import EditItem, FailedItem
+from joyedit.job.spec import Beside, EditItem, FailedItem
 from joyedit.job.turns import chain_of
 
 _MAX_REPORT = 64 << 20
@@ -231,7 +239,7 @@ def missing_by_number(expected: int | None, counts: Counts) -> Iterator[Mismatch
 def _format(folder: Path) -> str:
     """The format of the pictures, by the ending of the first one."""
     for record in final_records(folder / RESULTS):
-        output = record.get("output") or record.get("planned_output")
+        output = name_of(record) or record.get("planned_output")
         suffix = PurePosixPath(str(output)).suffix.lower()
         for name, endings in EXTENSIONS.items():
             if suffix in endings:
@@ -261,15 +269,15 @@ def _records(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
                 failed.add(record["id"])
                 continue
             counts.ok += 1
-            names.outputs.add(str(record.get("output")))
+            names.outputs.update((str(file_of(record)), *(one.file for one in beside_of(record))))
             waiting.append(pool.submit(check_record, folder, record))
             if len(waiting) >= _AHEAD and (mismatch := waiting.popleft().result()) is not None:
                 yield mismatch
         # The picture that an earlier run finished may still stand where a later one failed.
         for record in read_journal(folder / RESULTS) if failed else ():
-            earlier = output_of(record)
+            earlier = file_of(record)
             if earlier is not None and record["id"] in failed:
-                names.outputs.add(earlier)
+                names.outputs.update((earlier, *(one.file for one in beside_of(record))))
         for future in waiting:
             if (mismatch := future.result()) is not None:
                 yield mismatch
@@ -287,6 +295,11 @@ def check_record(folder: Path, record: dict[str, Any]) -> Mismatch | None:
 
     path = folder.joinpath(*relative.parts)
     try:
+        if packed_in(record) is not None:
+            return _check_packed(os.path.join(folder, relative), record, mismatch)
+        beside = next((one for one in beside_of(record) if not _is_as_recorded(folder, one)), None)
+        if beside is not None:
+            return mismatch("missing_file", f"{beside.file}, which belongs to it, is gone or another one")
         if path.is_symlink():
             return mismatch("no_picture", "a link stands in the place of the picture")
         with open(open_to_read(path), "rb", buffering=0) as file:
@@ -305,6 +318,30 @@ def check_record(folder: Path, record: dict[str, Any]) -> Mismatch | None:
     except OSError as error:
         return mismatch("unreadable_file", os_reason(error))
     return None
+
+
+def _check_packed(address: str, record: dict[str, Any], mismatch: Callable[[str, str], Mismatch]) -> Mismatch | None:
+    """The same for a picture in a shard. Raises OSError, ItemError."""
+    found = contained_at(address)
+    if found is None:
+        return mismatch("missing_file", "its shard is gone, or holds no such picture")
+    data = read_contained(found)
+    if len(data) != record.get("output_bytes"):
+        return mismatch("wrong_size", f"it has {len(data)} bytes, the record says {record.get('output_bytes')}")
+    if hashlib.sha256(data).hexdigest() != record.get("output_sha256"):
+        return mismatch("wrong_content", "the sha256 of the picture differs from the recorded one")
+    load_picture(found, _NO_LIMIT)
+    return None
+
+
+def _is_as_recorded(folder: Path, beside: Beside) -> bool:
+    """Whether a file that belongs to a picture is there with the recorded content. Raises OSError."""
+    try:
+        parts_of(beside.file)
+        with open(open_to_read(folder / beside.file), "rb", buffering=0) as file:
+            return os.fstat(file.fileno()).st_size == beside.bytes and sha256_of(file) == beside.sha256
+    except (FileNotFoundError, NotADirectoryError, ItemError):
+        return False
 
 
 def _files(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
@@ -335,7 +372,7 @@ def _files(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
 def _is_apart(root: str, parent: str, name: str) -> bool:
     """Whether a folder holds no pictures of this output folder: a page's, and a shard's that is not merged."""
     path = os.path.join(parent, name)
-    if is_page_folder(path):
+    if is_page_folder(path) or (parent == root and name == KEPT_INPUTS):
         return True
     is_shard = parent == os.path.join(root, SHARDS) and is_in_shard(f"{SHARDS}/{name}")
     return is_shard and os.path.isfile(os.path.join(path, RESULTS))
@@ -343,5 +380,8 @@ def _is_apart(root: str, parent: str, name: str) -> bool:
 
 def _earlier_outputs(folder: Path) -> dict[str, str]:
     """All pictures that any record names, with the id of the item."""
-    records = read_journal(folder / RESULTS)
-    return {output: record["id"] for record in records if (output := output_of(record)) is not None}
+    found: dict[str, str] = {}
+    for record in read_journal(folder / RESULTS):
+        named = {output_of(record), name_of(record), file_of(record), *(one.file for one in beside_of(record))}
+        found |= dict.fromkeys((one for one in named if one is not None), record["id"])
+    return found

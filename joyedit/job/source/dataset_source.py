@@ -71,6 +71,11 @@ class DatasetSource(Source):
         return ", ".join(parts)
 
     @property
+    def layout(self) -> str:
+        """The name of the benchmark or dataset that the rows are of, or else of their file format."""
+        return self.preset.name or self.kind
+
+    @property
     def preset(self) -> Preset:
         """What is known of this dataset. Raises ManifestError for a file that cannot be read."""
         if self._preset is None:
@@ -232,6 +237,7 @@ class DatasetSource(Source):
             has_keys=self.reader.has_keys,
             has_turns=self.reader.has_turns,
             chains_turns=self.choice.chains_turns,
+            keeps_row=self.options.keeps_row,
         )
 
     def _reads_captions(self) -> bool:

@@ -215,9 +215,8 @@ class ItemBuilder:
         if mask is not None:
             _add(problems, mask_problem(len(pictures), asked.size))
             problems += self._names.of_input(mask)
-        facts = partial(self._facts, named_path(found.name), record.line, values, columns)
-        has_template = self._names.outputs.has_template
-        named = [(edit.cell, partial(facts, edit) if has_template else None) for edit in edits]
+        facts = partial(self._facts, named_path(found.name), record, values, columns)
+        named = [(edit.cell, partial(facts, edit) if self._names.outputs.has_template else None) for edit in edits]
         names = self._names.give(line, values, pictures, max(record.line, 1), named, problems=problems)
         wishes = wishes_of(images_of(line), edits, names.cells, names_results=self.links is not None)
         links = self.links or _NO_LINKS
@@ -226,7 +225,7 @@ class ItemBuilder:
         if problems or not make:
             swept = [edit.cell for edit in edits] if _has_several(line) else ()
             return _Built([], problems, line, names.id, edits[0].instruction, missing, loras, swept, wishes)
-        images, origin = found.images, self._origin(record, record.line)
+        images, origin, row = found.images, self._origin(record, record.line), record.row
         items = [
             EditItem(
                 id=name.id,
@@ -248,6 +247,7 @@ class ItemBuilder:
                 other_ids=name.other_ids,
                 owns=names.owns,
                 columns=columns,
+                row=row,
             )
             for name, edit, begins in zip(names.cells, edits, earlier, strict=True)
         ]
@@ -270,14 +270,15 @@ class ItemBuilder:
     def _facts(
         self,
         picture: str,
-        line: int,
+        record: Record,
         values: Mapping[str, str],
         columns: Mapping[str, object] | None,
         edit: CellEdit,
     ) -> Facts:
         """What `--name` may put into a name."""
         said = {**self._edits.values, **values, **edit.cell.values}
-        return Facts(picture, line or None, edit.sampling, edit.basesize, said, columns or {})
+        fields = None if record.dataset is None else record.dataset.fields
+        return Facts(picture, record.line or None, edit.sampling, edit.basesize, said, columns or {}, fields or {})
 
     def _columns(self, record: Record, data: dict[str, Any], problems: list[Problem]) -> dict[str, Any] | None:
         """What the record of an item carries from the source."""

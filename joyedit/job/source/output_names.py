@@ -12,6 +12,7 @@ from joyedit.job.source.names import default_ending, name_problem, safe_name
 from joyedit.job.source.problems import shown
 from joyedit.job.source.source_options import SourceOptions
 from joyedit.job.spec import Sampling
+from joyedit.job.writing.trees import Tree
 
 _REMEDY = "change the template, or give this item an output of its own"
 
@@ -29,6 +30,8 @@ class Facts(NamedTuple):
     basesize: int
     values: Mapping[str, str]
     columns: Mapping[str, Any]
+    fields: Mapping[str, Any] = {}
+    """The plain values of the row of a dataset, where a tree is asked for."""
 
 
 class OutputNames:
@@ -36,6 +39,7 @@ class OutputNames:
 
     def __init__(self, options: SourceOptions) -> None:
         self._template = options.template
+        self._tree = options.tree
         self._recipe = options.recipe
         self.extension = default_ending(options.format, None)
         """The ending of outputs that are made; whoever gives items different ones sets it before each."""
@@ -45,12 +49,12 @@ class OutputNames:
     @property
     def is_by_id(self) -> bool:
         """Whether the name of an item without an `output` is its id with an ending, and nothing else."""
-        return self._template is None and not self._is_multiplied
+        return self._template is None and self._tree is None and not self._is_multiplied
 
     @property
     def has_template(self) -> bool:
         """Whether `facts` are looked at."""
-        return self._template is not None
+        return self._template is not None or self._tree is not None
 
     def output(self, name: str, cell: Cell, own: str | None, facts: Facts | None) -> str | Problem:
         """The output of the item with the id `name`. `own` is that of its line, without the cell's ending."""
@@ -58,6 +62,8 @@ class OutputNames:
         if own is not None:
             root, ending = os.path.splitext(own)
             return root + cell.suffix + ending
+        if self._tree is not None and facts is not None:
+            return self._in_tree(self._tree, cell, facts)
         if self._template is None or facts is None:
             return name + self.extension
         made: dict[str, object] = {"id": name, "folder": os.path.dirname(name), "index": self._index}
@@ -72,6 +78,16 @@ class OutputNames:
         if reason is not None:
             return Problem(f"--name gives this item the name {shown(filled)}, which {reason}", _REMEDY)
         return filled + self.extension
+
+    def _in_tree(self, tree: Tree, cell: Cell, facts: Facts) -> str | Problem:
+        """The name that the scorer of a benchmark reads."""
+        made = tree.name(facts.fields)
+        if isinstance(made, Problem):
+            return made
+        reason = name_problem(made + cell.suffix)
+        if reason is not None:
+            return Problem(f"--write {tree.write} gives this row the name {shown(made)}, which {reason}")
+        return made + cell.suffix + self.extension
 
     def _fact(self, field: str, name: str, facts: Facts) -> object:
         """The value of a field; None if the item has none."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from joyedit.errors import ManifestError, Problem
 from joyedit.job.data_picture import Reference
+from joyedit.job.spec import SourceRow
 
 KEPT_PROBLEMS = 100
 KEPT_OF_ITEM = 10
@@ -57,12 +58,15 @@ class OfDataset(NamedTuple):
     """What a record of a dataset has beside its keys.
 
     `place` is where it lies (`part-0.parquet#row=17`), `pictures` are those of its pictures that are no plain files, by
-    their addresses, and `columns` what its record carries.
+    their addresses, and `columns` what its record carries. `row` is all that a run which writes datasets keeps beside
+    these, and `fields` are the plain values that may name the picture (None: nobody asked for them).
     """
 
     place: str
     pictures: Mapping[str, Reference]
     columns: dict[str, Any] | None
+    row: SourceRow | None = None
+    fields: Mapping[str, Any] | None = None
 
 
 class Record(NamedTuple):
@@ -74,6 +78,11 @@ class Record(NamedTuple):
     line: int
     data: object
     dataset: OfDataset | None = None
+
+    @property
+    def row(self) -> SourceRow | None:
+        """What a run that writes datasets keeps of the row of a dataset."""
+        return None if self.dataset is None else self.dataset.row
 
     def place(self, problem: Problem, file: str) -> Problem:
         """`problem` of this record with its place: the line of its key if that is known, or the record's line."""

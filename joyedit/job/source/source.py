@@ -115,6 +115,7 @@ class Source(ABC):
             **self._of_columns(columns),  # those that are kept change no item
             **self._of_loras(),
             **({} if options.template is None else {"name": options.template.text}),
+            **({} if options.tree is None else {"tree": options.tree.write}),
             **({} if options.mask is None else {"mask": options.mask}),
         }
 

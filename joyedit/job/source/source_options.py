@@ -27,6 +27,7 @@ from joyedit.job.source.recipe import Recipe
 from joyedit.job.source.schema import DEFAULTS_KEYS, ITEM_KEYS, SETTINGS_KEYS, Defaults, Schema
 from joyedit.job.source.typed_texts import text_faults
 from joyedit.job.spec import Box, Sampling, Settings
+from joyedit.job.writing.trees import Tree
 
 BUILT_IN = Settings(
     steps=Sampling().steps,
@@ -81,6 +82,10 @@ class SourceOptions:
     """Keys that the command line of an earlier run gave one value for."""
     template: NameTemplate | None = None
     """What names the edited pictures (`--name`)."""
+    tree: Tree | None = None
+    """What names the edited pictures for the scorer of a benchmark, in place of ids and `template`."""
+    keeps_row: bool = False
+    """Whether items keep all of the row that they come from, because the run writes a dataset."""
     lora: tuple[str, ...] = ()
     """The LoRAs of the command line."""
     mask: str | None = None

@@ -22,7 +22,7 @@ from joyedit.job.results.records import settings_of
 from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.run_counts import Tally
 from joyedit.job.results.safe_open import open_own, reason_of
-from joyedit.job.spec import EditItem, FailedItem, ItemResult, Seen, SeenMask, SizedItem
+from joyedit.job.spec import Beside, EditItem, FailedItem, ItemResult, Seen, SeenMask, SizedItem
 from joyedit.job.speed.settings import BlockSteps
 from joyedit.job.turns import addresses_of
 from joyedit.printable import printable
@@ -43,6 +43,7 @@ class Written:
     drift: dict[str, float] | None = None
     mask: SeenMask | None = None
     work: BlockSteps | None = None
+    beside: tuple[Beside, ...] = ()
 
 
 class Recorder:
@@ -222,6 +223,8 @@ class Recorder:
             earlier=item.earlier,
             chain=item.chain,
             columns=item.columns,
+            row=item.row,
+            beside=() if written is None else written.beside,
         )
 
     def _settings(self, item: EditItem) -> dict[str, Any]:

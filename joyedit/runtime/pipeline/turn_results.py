@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.records import output_of
+from joyedit.job.results.placed import picture_at
 from joyedit.job.results.resume import Decision, Resume
 from joyedit.job.spec import EditItem
 from joyedit.job.turns import EARLIER_FAILED, in_folder
@@ -47,9 +47,9 @@ class TurnResults:
         record = self._journal.final(name)
         if record is None:
             return Outcome(None, _without_picture(name))
-        output = output_of(record)
-        if output is not None:
-            return Outcome(in_folder(self._folder, output))
+        picture = picture_at(self._folder, record)
+        if picture is not None:
+            return Outcome(picture)
         planned = record.get("planned_output")
         return Outcome(in_folder(self._folder, planned) if isinstance(planned, str) else None, _fault(name, record))
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from joyedit.job.data_picture import MOST_HELD, held_by
+from joyedit.job.data_picture import MOST_HELD, Reference, held_by
 from joyedit.job.pause import Pause
 from joyedit.job.plan import failed
 from joyedit.job.spec import Batch, EditItem, FailedItem
@@ -32,7 +31,7 @@ Entry = EditItem | FailedItem
 class Outcome(NamedTuple):
     """What came of an item: where its picture is, or is not, and why it has none."""
 
-    file: Path | None
+    file: Reference | None
     fault: str | None = None
 
 

@@ -31,7 +31,7 @@ from joyedit.job.results.report import joyedit_version
 from joyedit.job.results.resume import earlier_picture
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.names import EXTENSIONS
-from joyedit.job.spec import EditItem, Seen, SeenMask
+from joyedit.job.spec import Beside, EditItem, Seen, SeenMask
 from joyedit.job.speed.bundles import regions_note, speed_told
 from joyedit.job.speed.settings import BlockSteps
 from joyedit.runtime.pipeline.admission import Admission
@@ -39,6 +39,7 @@ from joyedit.runtime.pipeline.clock import StageClock
 from joyedit.runtime.pipeline.edit import Edited
 from joyedit.runtime.pipeline.give_back import DriftRecord, Result, given_back
 from joyedit.runtime.pipeline.join import EditedPart, Joiner
+from joyedit.runtime.pipeline.outputs import Outputs
 from joyedit.runtime.pipeline.record import Recorder, Written
 from joyedit.runtime.protocol import BackendInfo, ReadyItem
 
@@ -170,31 +171,39 @@ class Placing:
         recorder: Recorder,
         fingerprints: Fingerprinter,
         admission: Admission,
+        outputs: Outputs,
     ) -> None:
         self._folder = folder
+        self._outputs = outputs
         self._admission = admission
         self._config = config
         self._recorder = recorder
         self._fingerprints = fingerprints
 
-    def put(self, item: EditItem, write: Callable[[Callable[[], bool]], object]) -> None:
-        """Have `write` put the file under its final name; it is told what it may replace.
+    def put(
+        self, item: EditItem, write: Callable[[Callable[[], bool]], object], inputs: Sequence[Seen]
+    ) -> tuple[Beside, ...]:
+        """Have `write` put the file under its final name; it is told what it may replace. Gives the files beside it.
 
-        A picture of the same item under another name goes, if that was asked for. Errors are those of `write`.
+        `inputs` are the pictures that were read for it. A picture of the same item under another name goes, if that
+        was asked for. Errors are those of `write`.
         """
         before = self._recorder.earlier.finished(item)
         self._admission.in_work.flush()
+        self._outputs.keep(item)
+        made = self._outputs.beside.write(item, inputs)
         write(partial(self._admission.own.names, item))
         self._admission.remove_unrecorded(item)
         earlier = earlier_picture(before, item.output)
         if before is None or earlier is None:
-            return
+            return made
         if self._config.update or self._config.redo == "all" or before["id"] != item.id:
             # Before the new record: a run that is killed here finds the old record without its picture.
             is_gone = self._folder.remove_picture(*earlier)
             path = str(self._folder.path / earlier[0])
             if not is_gone and picture_state(path, before, trust=False) == "lost" and is_made_by_joyedit(path):
                 self._folder.remove(earlier[0])  # damaged
+        return made
 
     def written(
         self,
@@ -207,6 +216,7 @@ class Placing:
         drift: DriftRecord,
         mask: SeenMask | None,
         work: BlockSteps | None,
+        beside: tuple[Beside, ...] = (),
     ) -> Written:
         """What the record of a picture says: `size` and `sha256` of its file, what was read for it, and what ran."""
         return Written(
@@ -218,6 +228,7 @@ class Placing:
             drift=drift,
             mask=mask,
             work=work,
+            beside=beside,
         )
 
 
@@ -255,7 +266,9 @@ class PictureWriter:
                 data, more, drift = self._encode(ready, image)
                 notes += more
                 write = self._folder.write_bytes
-                self._placing.put(item, lambda may_replace: write(item.output, data, may_replace=may_replace))
+                beside = self._placing.put(
+                    item, lambda may_replace: write(item.output, data, may_replace=may_replace), ready.all_seen
+                )
                 written = self._placing.written(
                     item,
                     size=len(data),
@@ -265,6 +278,7 @@ class PictureWriter:
                     drift=drift,
                     mask=ready.mask,
                     work=work,
+                    beside=beside,
                 )
         except Exception as error:
             if concerns_the_run(error):

@@ -238,7 +238,11 @@ class RayFlow:
             assert file is not None
             self._admission.take(Batch(index=0, items=(sized,)))
             begin = time.perf_counter()
-            self._placing.put(item, lambda may_replace: take(self._folder, file.temporary, item.output, may_replace))
+            beside = self._placing.put(
+                item,
+                lambda may_replace: take(self._folder, file.temporary, item.output, may_replace),
+                file.all_inputs,
+            )
             written = self._placing.written(
                 item,
                 size=file.bytes,
@@ -248,6 +252,7 @@ class RayFlow:
                 drift=file.drift,
                 mask=file.mask,
                 work=file.work,
+                beside=beside,
             )
             seconds = dict(outcome.seconds)
             seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - begin

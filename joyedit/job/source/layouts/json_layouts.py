@@ -91,7 +91,8 @@ def _imgedit(document: Any, path: str, name: str) -> Iterator[Row]:
     for key, entry in entries:
         row = Row(f"{path}#{key}", f"{stem}-{key}", {}, key=str(key), base=base)
         if isinstance(entry, str):  # the picture's name and its instruction
-            yield row._replace(values={"image": key, "instruction": entry}, key=os.path.splitext(str(key))[0])
+            values = {"image": key, "instruction": entry}
+            yield row._replace(values=values, key=os.path.splitext(str(key))[0], own_names={"image": ""})
             continue
         problem = _problem(entry, "id")
         if problem is not None:
@@ -101,9 +102,9 @@ def _imgedit(document: Any, path: str, name: str) -> Iterator[Row]:
         turns = [entry[f"turn{n}"] for n in range(1, _TURNS) if entry.get(f"turn{n}")]
         if not turns:
             values = {**rest, "image": entry["id"], "instruction": entry.get("prompt")}
-            yield row._replace(values=_without(values, "prompt"))
+            yield row._replace(values=_without(values, "prompt"), own_names={"image": "", "instruction": "prompt"})
             continue
-        yield row._replace(values={**rest, "image": entry["id"], "turns": turns})
+        yield row._replace(own_names={"image": ""}, values={**rest, "image": entry["id"], "turns": turns})
 
 
 def _kris(document: Any, path: str, name: str) -> Iterator[Row]:
@@ -117,7 +118,7 @@ def _kris(document: Any, path: str, name: str) -> Iterator[Row]:
             yield row._replace(problem=problem)
         else:
             values = {**entry, "image": entry["ori_img"], "category": category, "key": key}
-            yield row._replace(values=_without(values, "ori_img"))
+            yield row._replace(values=_without(values, "ori_img"), own_names={"image": "ori_img"})
 
 
 def _spatial(document: Any, path: str, name: str) -> Iterator[Row]:
@@ -131,7 +132,7 @@ def _spatial(document: Any, path: str, name: str) -> Iterator[Row]:
         parts = [str(entry.get(column, "")).replace("/", "_") for column in ("type", "image_id", "edit_id")]
         key = "/".join(parts) if all(parts) else None
         values = {**entry, "image": entry["image_path"], "instruction": entry.get("prompt")}
-        yield row._replace(values=_without(values, "prompt"), key=key)
+        yield row._replace(values=_without(values, "prompt"), key=key, own_names={"image": "", "instruction": "prompt"})
 
 
 _ROWS: dict[str, Callable[[Any, str, str], Iterator[Row]]] = {

@@ -21,6 +21,7 @@ from joyedit.job.source.layouts.rows import Row
 from joyedit.job.source.names import safe_name
 from joyedit.job.source.problems import OfDataset, Record, shown
 from joyedit.job.source.schema import ITEM_KEYS
+from joyedit.job.spec import SourceRow
 from joyedit.job.turns import MARK, TURNS
 
 _PICTURES = ("image", "images", "mask")
@@ -54,6 +55,7 @@ class ColumnMap:
         reads_captions: bool,
         has_keys: bool,
         has_turns: bool = False,
+        keeps_row: bool = False,
         chains_turns: bool = False,
     ) -> None:
         self._preset = preset
@@ -62,6 +64,7 @@ class ColumnMap:
         self._reads_captions = reads_captions
         self._has_keys = has_keys
         self._has_turns = has_turns
+        self._keeps_row = keeps_row
         self._chains_turns = chains_turns
         self._maps_id = "id" in columns.mapped.values()
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], KeyColumns] = {}
@@ -77,7 +80,8 @@ class ColumnMap:
     def wanted(self, names: Collection[str], pictures: Collection[str]) -> list[str]:
         """The columns that have to be read, of a dataset with these columns."""
         found = self.of(tuple(names), tuple(sorted(pictures)))
-        return list(dict.fromkeys((*found.keys.values(), *found.carried, *self._preset.id)))
+        kept = self._of_row(names) if self._keeps_row else ()
+        return list(dict.fromkeys((*found.keys.values(), *found.carried, *self._preset.id, *kept)))
 
     def of(self, names: tuple[str, ...], pictures: tuple[str, ...]) -> KeyColumns:
         """The keys of rows with these columns, of which `pictures` hold pictures."""
@@ -110,7 +114,30 @@ class ColumnMap:
             if earlier is not None:
                 data["image"] = earlier
         carried = _carried(row.values, found.carried)
-        return Record(number, data, OfDataset(row.place, pictures, carried))
+        if not self._keeps_row:
+            return Record(number, data, OfDataset(row.place, pictures, carried))
+        kept, fields = self._row(row, found, carried or {}), {"key": row.key, **row.values}
+        return Record(number, data, OfDataset(row.place, pictures, carried, kept, fields))
+
+    def _row(self, row: Row, found: KeyColumns, carried: Collection[str]) -> SourceRow:
+        """What else a row has: its pictures, and under their own names the values that no record carries."""
+        held = {name for name, value in row.values.items() if _is_picture(value)}
+        names = self._of_row(row.values)
+        pictures = {name: _held(row.values[name]) for name in row.values if name in held and name in names}
+        used = found.keys.get("image") or found.keys.get("images") or ""
+        values: dict[str, Any] = {}
+        for name in names:
+            own = row.own_names.get(name, name)
+            if name not in pictures and own and (name not in carried or own != name):
+                values[own] = plain_json(row.values.get(name))[0]
+        return SourceRow(pictures=pictures, values=values, edited=used if used in pictures else None)
+
+    def _of_row(self, names: Iterable[str]) -> list[str]:
+        """The columns of a row that a dataset of results keeps: all that the user does not leave out."""
+        kept, ignored = self._columns.kept, self._columns.ignored
+        if kept and ALL not in kept:
+            return [name for name in names if name in kept]
+        return [] if ALL in ignored else [name for name in names if name not in ignored]
 
     def turn_problem(self, row: Row) -> Problem | None:
         """What is wrong with the number of the row's turn, where turns are chained."""
@@ -220,6 +247,11 @@ def _is_picture(value: Any) -> bool:
     if isinstance(value, list):
         return any(isinstance(one, _HELD) for one in value)
     return isinstance(value, _HELD)
+
+
+def _held(value: Any) -> ContainedPicture | tuple[ContainedPicture, ...]:
+    """The pictures of a cell."""
+    return tuple(one for one in value if isinstance(one, ContainedPicture)) if isinstance(value, list) else value
 
 
 def _pictures(key: str, value: Any, row: Row, held: dict[str, Reference]) -> tuple[str, Any]:

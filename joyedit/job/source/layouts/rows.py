@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
@@ -27,6 +27,8 @@ class Row(NamedTuple):
     values: dict[str, Any]
     key: str | None = None
     base: str = ""
+    own_names: Mapping[str, str] = {}
+    """The dataset's own names of values that have another name here."""
     problem: Problem | None = None
     """Why the row cannot be read, if it cannot."""
 

@@ -1,0 +1,156 @@
+"""Samples -> a Parquet file whose pictures `datasets` of Hugging Face reads back as its `Image`.
+
+A picture is a struct `{bytes, path}`; a cell of several pictures is a list of these. The schema names these columns in
+its metadata `huggingface`. Texts and numbers have the types that their values have; of a column that an earlier shard
+has, the type is the one there, so that all shards of a run are one table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+from joyedit.job.writing.samples import ABOUT, EDITED, MASK, Columns, PictureBytes, Sample
+
+_ROWS = 100
+"""Rows of a row group: a reader jumps to the beginning of one."""
+_GROUP_BYTES = 64 << 20
+_MOST_INT = 1 << 63
+
+
+def write_parquet(file: BinaryIO, samples: Sequence[Sample], like: str | None = None) -> list[str]:
+    """Write the table; gives the inner name of each edited picture. `like` is the path of another shard of the run.
+
+    Raises ItemError, OSError.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = Columns.of(samples)
+    has_originals = any(one.edited_column is None for one in samples)
+    # All shards have these columns, also one whose items have no masks.
+    columns = replace(columns, has_masks=True, originals=max(columns.originals, int(has_originals)))
+    known = {} if like is None else {field.name: field.type for field in pq.read_schema(like)}
+    values = _value_columns(columns, samples, known)
+    schema = _schema(columns, values, known)
+    with pq.ParquetWriter(file, schema) as writer:
+        first = 0
+        while first < len(samples):
+            cells: list[dict[str, Any]] = []
+            held = 0
+            while first + len(cells) < len(samples) and len(cells) < _ROWS and held < _GROUP_BYTES:
+                number = first + len(cells)
+                found = dict(columns.pictures_of(samples[number]))
+                held += sum(len(one.data) for several in found.values() for one in several)
+                cells.append(_picture_cells(samples[number], found, schema))
+            arrays = [
+                values[name].slice(first, len(cells))
+                if name in values
+                else pa.array([cell.get(name) for cell in cells], type=schema.field(name).type)
+                for name in schema.names
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=len(cells))
+            first += len(cells)
+    return [f"row={number}.{columns.own[EDITED]}" for number in range(len(samples))]
+
+
+def ids_in_parquet(path: str) -> list[str]:
+    """The ids of the items of such a table, in order. Raises OSError, and what pyarrow raises for a broken file."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(path).names
+    column = next(name for name in (f"joyedit_{ABOUT}", ABOUT) if name in names)
+    cells = pq.read_table(path, columns=[column]).column(0).to_pylist()
+    return [json.loads(cell)["id"] for cell in cells]
+
+
+def _picture_cells(sample: Sample, found: Mapping[str, list[PictureBytes]], schema: Any) -> dict[str, Any]:
+    import pyarrow as pa
+
+    stem = PurePosixPath(sample.name).stem
+    made: dict[str, Any] = {}
+    for column, pictures in found.items():
+        structs = [{"bytes": one.data, "path": f"{stem}{one.ending}"} for one in pictures]
+        is_list = pa.types.is_list(schema.field(column).type)
+        made[column] = structs if is_list else structs[0] if structs else None
+    return made
+
+
+def _schema(columns: Columns, values: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
+    """The schema: what joyedit adds first, then the row as it was, then what an earlier shard has beside these."""
+    import pyarrow as pa
+
+    one = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    own = [columns.original(number) for number in range(columns.originals)]
+    own += [columns.own[EDITED], *([columns.own[MASK]] if columns.has_masks else [])]
+    pictures = {name: one for name in own}
+    for name in columns.rows:
+        is_list = name in columns.lists or (name in known and pa.types.is_list(known[name]))
+        pictures[name] = pa.list_(one) if is_list else one
+    pictures |= {name: kind for name, kind in known.items() if name not in pictures and kind in (one, pa.list_(one))}
+    first = [name for name in values if name in columns.own.values() and name != columns.own[ABOUT]]
+    rest = [name for name in values if name not in first]
+    fields = [pa.field(name, values[name].type) for name in first]
+    fields += [pa.field(name, kind) for name, kind in pictures.items()]
+    fields += [pa.field(name, values[name].type) for name in rest]
+    if known.keys() == {field.name for field in fields}:  # the order of the first shard
+        fields = [next(field for field in fields if field.name == name) for name in known]
+    features = {name: _feature(pa.types.is_list(kind)) for name, kind in pictures.items()}
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _feature(is_list: bool) -> dict[str, Any]:
+    image = {"_type": "Image"}
+    return {"feature": image, "_type": "Sequence"} if is_list else image
+
+
+def _value_columns(columns: Columns, samples: Sequence[Sample], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that hold no pictures, as arrays."""
+    import pyarrow as pa
+
+    rows = [columns.values_of(one) for one in samples]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    made = {name: _array([row.get(name) for row in rows], known.get(name)) for name in names}
+    made[columns.own[ABOUT]] = pa.array([json.dumps(one.about()) for one in samples], type=pa.string())
+    pictures = {columns.original(number) for number in range(columns.originals)} | {
+        *columns.rows,
+        *columns.own.values(),
+    }
+    for name, kind in known.items():
+        is_picture = pa.types.is_struct(kind) and {"bytes", "path"} == {field.name for field in kind}
+        is_list = pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)
+        if name not in made and name not in pictures and not is_picture and not is_list:
+            made[name] = pa.nulls(len(samples), kind)
+    return made
+
+
+def _array(values: list[Any], known: Any) -> Any:
+    """The values as an array: of the known type if they have it, else of the type that fits them, else JSON texts."""
+    import pyarrow as pa
+
+    kinds = [known, _kind(values), None]
+    for kind in kinds if known is not None else kinds[1:]:
+        try:
+            found = pa.array(values, type=kind)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            continue
+        if not pa.types.is_null(found.type):
+            return found
+    return pa.array([None if one is None else json.dumps(one, ensure_ascii=False) for one in values], type=pa.string())
+
+
+def _kind(values: Sequence[Any]) -> Any:
+    """The type of plain values; None where pyarrow is to find one."""
+    import pyarrow as pa
+
+    kinds = {type(one) for one in values if one is not None}
+    if not kinds or kinds == {str}:
+        return pa.string()
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds == {int}:
+        return pa.int64() if all(abs(one) < _MOST_INT for one in values if one is not None) else None
+    return pa.float64() if kinds <= {int, float} else None

@@ -1,0 +1,41 @@
+"""The files of shards: their names, and which of them lie in an output folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ENDINGS: Mapping[str, str] = {"webdataset": ".tar", "parquet": ".parquet"}
+"""What a run writes in shards -> how their names end."""
+SHARD_SIZE = 1000
+"""Items of a shard where nobody says another number."""
+
+_NAME = re.compile(r"edited-([0-9]{6,})(\.partial)?(\.tar|\.parquet)")
+
+
+def shard_name(number: int, kind: str, *, is_partial: bool = False) -> str:
+    """`edited-000003.tar`, where `kind` is webdataset; a shard that lacks items is `edited-000003.partial.tar`."""
+    return f"edited-{number:06d}{'.partial' if is_partial else ''}{ENDINGS[kind]}"
+
+
+def kind_of(name: str) -> str | None:
+    """What writes a file of this name; None if that is no shard."""
+    told = _NAME.fullmatch(name)
+    return None if told is None else next(kind for kind, ending in ENDINGS.items() if ending == told[3])
+
+
+def number_in(name: str) -> int | None:
+    """The number of the shard of this name; None if it is none."""
+    told = _NAME.fullmatch(name)
+    return None if told is None else int(told[1])
+
+
+def shards_in(folder: Path) -> Iterator[str]:
+    """The names of the shards that lie in a folder, in order."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return
+    yield from (name for name in names if kind_of(name) is not None)

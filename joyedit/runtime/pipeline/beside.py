@@ -1,0 +1,65 @@
+"""Writes the files that lie beside a finished picture, before its record: a record says that all of them are there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from joyedit.job.results.journal import Journal
+from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.records import beside_of
+from joyedit.job.spec import Beside, EditItem, Seen
+from joyedit.job.writing.beside import LAYOUTS, refuse_missing
+
+
+class BesideWriter:
+    """Any thread may call the methods. `write` is that of `RunConfig`; most of its values have nothing beside."""
+
+    def __init__(self, folder: OutputFolder, journal: Journal, write: str) -> None:
+        self._folder = folder
+        self._journal = journal
+        self._layout = LAYOUTS.get(write)
+
+    def refuse(self, item: EditItem) -> None:
+        """Raises ItemError where a file that is to be copied is not there."""
+        if self._layout is not None:
+            refuse_missing(self._layout(item))
+
+    def write(self, item: EditItem, seen: Sequence[Seen]) -> tuple[Beside, ...]:
+        """Write the files of this item; gives what its record says of them. `seen` are its pictures as they were read.
+
+        Raises ItemError where a picture is gone or changed, OutputError where nothing can be written.
+        """
+        if self._layout is None:
+            return ()
+        before = self._journal.finished(item.id)
+        own = {one.file for one in beside_of(before or {})}
+        made = []
+        for one in self._layout(item):
+            name, data = one.content(seen)
+            self._folder.write_bytes(name, data, may_replace=partial(own.__contains__, name))
+            made.append(Beside(name, len(data), hashlib.sha256(data).hexdigest()))
+        for name in own - {one.file for one in made}:
+            self._folder.remove(name)
+        return tuple(made)
+
+    def complete(self, item: EditItem) -> None:
+        """Write what is missing beside a picture that an earlier run finished. Errors as in `write`."""
+        record = self._journal.finished(item.id)
+        if self._layout is None or record is None:
+            return
+        told = beside_of(record)
+        planned = [*self._layout(item)]
+        if len(told) == len(planned) and all(self._is_there(one) for one in told):
+            return
+        made = self.write(item, ())
+        if list(made) != told:
+            self._journal.append_again(record | {"beside": [list(one) for one in made]})
+
+    def _is_there(self, one: Beside) -> bool:
+        try:
+            return Path(self._folder.path / one.file).stat().st_size == one.bytes
+        except OSError:
+            return False

@@ -1,0 +1,87 @@
+"""What a run makes of its finished pictures: what lies beside each, shards, and the list of an image folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from joyedit.job.number_table import NumberTable
+from joyedit.job.results.journal import Journal
+from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.resume import Decision
+from joyedit.job.run_config import RunConfig
+from joyedit.job.source.source import Source
+from joyedit.job.spec import EditItem, FailedItem, ItemResult
+from joyedit.job.writing.image_folder import write_metadata
+from joyedit.runtime.pipeline.beside import BesideWriter
+from joyedit.runtime.pipeline.pack import NoShards, Shards, writes_shards
+
+
+class Outputs:
+    """Any thread may call the methods; `finish` comes last, and then `close`.
+
+    `is_retry`: the source is the list of what failed, so it does not tell which items belong to one shard.
+    """
+
+    def __init__(
+        self,
+        folder: OutputFolder,
+        journal: Journal,
+        config: RunConfig,
+        source: Source,
+        *,
+        note: Callable[[str], None],
+        is_retry: bool,
+    ) -> None:
+        self._folder = folder
+        self._journal = journal
+        self._config = config
+        self._order = NumberTable() if config.write == "imagefolder" else None
+        self.beside = BesideWriter(folder, journal, config.write)
+        self._shards: Shards | NoShards = NoShards()
+        if writes_shards(config) and is_retry:
+            note("a retry by its list packs no shard: the command of the run does, also with --retry-failed")
+        elif writes_shards(config):
+            self._shards = Shards(folder, journal, config, source, note)
+
+    def came(self, item: EditItem | FailedItem) -> None:
+        """An item comes from the source."""
+        if self._order is not None:
+            self._order[item.id] = len(self._order)
+        self._shards.came(item)
+
+    def all_came(self) -> None:
+        """The source has come to its end."""
+        self._shards.all_came()
+
+    def before(self, admit: Callable[[EditItem], bool]) -> Callable[[EditItem], bool]:
+        """`admit`, and before it the look whether all files are there that are to lie beside the item's picture."""
+
+        def admitted(item: EditItem) -> bool:
+            self.beside.refuse(item)
+            return admit(item)
+
+        return admitted
+
+    def keep(self, item: EditItem) -> None:
+        """The item is about to be recorded as finished: keep what only its line holds."""
+        self._shards.before_record(item)
+
+    def recorded(self, result: ItemResult) -> None:
+        """An item has a record."""
+        self._shards.ended(result)
+
+    def skipped(self, item: EditItem, decision: Decision) -> None:
+        """An item is not edited in this run."""
+        self._shards.skipped(item, decision)
+        if decision == "done":
+            self.beside.complete(item)
+
+    def finish(self, *, stopped: Callable[[], bool]) -> None:
+        """Write what is still to be written; once `stopped` says so, no new shard begins. Raises `OutputError`."""
+        self._shards.finish(stopped=stopped)
+        if self._order is not None:
+            write_metadata(self._folder, self._journal, self._order)
+
+    def close(self) -> None:
+        """End the thread of the shards."""
+        self._shards.close()
