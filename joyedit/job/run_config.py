@@ -45,6 +45,7 @@ class RunConfig:
     one shard into `output`; what has finished records there is done. `random` stands for networks of a size with random
     weights, in place of a model: that is for measuring. `speed` says what steps leave out; `reuse`, `reuse_order`,
     `guidance_reuse` and `regions` say it for single parts, spelled as on the command line (None: as `speed` has it).
+    `objects` is the address of an object store where the pictures go; `output` is its state folder then.
     """
 
     output: Path
@@ -95,3 +96,4 @@ class RunConfig:
     merged_loras: tuple[Lora, ...] = ()
     lora_sets: tuple[tuple[Lora, ...], ...] = ()
     random: RandomSize | None = None
+    objects: str | None = None

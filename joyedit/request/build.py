@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
+from joyedit.job.results.objects.reading import was_used
 from joyedit.job.results.shard_run import as_shard
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.columns import Columns
@@ -28,6 +29,7 @@ from joyedit.options import RunOptions
 from joyedit.replay import open_replay, with_replay
 from joyedit.request.checks import name_template, one_name, refuse, with_home
 from joyedit.request.cluster import ray_engine
+from joyedit.request.objects import open_objects, with_objects
 from joyedit.request.picture import format_of, one_picture
 from joyedit.request.values import converted, named_as
 from joyedit.runtime.model import (
@@ -97,7 +99,8 @@ def run_request(request: Request, progress: Progress | None = None) -> RunOutcom
         )
 
     if request.ray is not None:
-        with closing(request.ray):
+        config = request.config
+        with closing(request.ray), open_objects(config.objects, config.output, request.ray, progress):
             outcome = start()
         return with_page(outcome, request.config.output, progress) if request.page else outcome
     if request.picture is not None:
@@ -111,9 +114,11 @@ def build_request(options: RunOptions) -> Request:
     options, replay = with_replay(options)
     refuse(options)
     options = with_home(options)
-    options, picture = _with_picture(options)
+    options, objects = with_objects(options)
+    options, picture = (options, None) if objects is not None else _with_picture(options)
     given = Settings(**named_as(Settings, options))
     config = RunConfig(**named_as(RunConfig, options) | converted(options))
+    config = replace(config, objects=objects)
     config, shard = as_shard(config, options.shard, options.source, makes_file=picture is not None)
     ray = ray_engine(options, makes_file=picture is not None)
     config, places = (config, ()) if ray is not None else _with_places(config, options)
@@ -137,7 +142,7 @@ def build_request(options: RunOptions) -> Request:
         limit=options.limit,
         exclude=options.exclude,
         shard=shard,
-        look=not (has_records(config.output) or has_records(options.output)),
+        look=not (has_records(config.output) or has_records(options.output) or (objects and was_used(objects))),
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
         most_references=most_references(Wanted.of(options)),
@@ -157,7 +162,7 @@ def build_request(options: RunOptions) -> Request:
         checkpoint=checkpoint,
         picture=picture,
         notes=() if replay is None else replay.notes,
-        page=picture is None and shard is None and not options.no_page,
+        page=picture is None and shard is None and objects is None and not options.no_page,
         ray=ray,
         places=places,
     )

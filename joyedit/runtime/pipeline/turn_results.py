@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.job.results.journal import Journal
+from joyedit.job.results.picture_place import pictures_of
 from joyedit.job.results.records import output_of
 from joyedit.job.results.resume import Decision, Resume
 from joyedit.job.spec import EditItem
@@ -22,6 +23,7 @@ class TurnResults:
 
     def __init__(self, folder: Path, journal: Journal, resume: Resume, referred: Collection[str] | None) -> None:
         self._folder = folder
+        self._pictures = pictures_of(folder)
         self._journal = journal
         self._resume = resume
         self._referred = referred
@@ -49,7 +51,7 @@ class TurnResults:
             return Outcome(None, _without_picture(name))
         output = output_of(record)
         if output is not None:
-            return Outcome(in_folder(self._folder, output))
+            return Outcome(self._pictures.file(output))
         planned = record.get("planned_output")
         return Outcome(in_folder(self._folder, planned) if isinstance(planned, str) else None, _fault(name, record))
 

@@ -1,0 +1,137 @@
+"""The finished pictures of an output on an object store, as a run asks about them.
+
+One listing at the start says which are there. A picture of the recorded size counts as the recorded one: stores check
+their own bytes, and reading a hundred thousand pictures again would take hours. `joyedit verify` reads them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from joyedit.job.hashing import sha256_of
+from joyedit.job.own_files import is_made_by_joyedit
+from joyedit.job.results.finished_picture import State, picture_state
+from joyedit.job.results.objects.names import OWN_FOLDER
+from joyedit.job.results.objects.store import ObjectStore
+from joyedit.job.results.output_folder import OutputFolder
+
+_KEPT = 1024
+"""So many local copies stay: a later turn reads the size of an earlier result before it goes out."""
+
+
+class ObjectPictures:
+    """Any thread may call the methods; they raise OutputError where the store does not answer.
+
+    `folder` is a local one: pictures that somebody has to read come there, and go in `forget`.
+    """
+
+    def __init__(self, store: ObjectStore, folder: Path) -> None:
+        self.address = store.shown
+        self._store = store
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._sizes: dict[str, int] | None = None
+        self._here: dict[str, None] = {}  # in the order in which they came
+
+    def _listed(self) -> dict[str, int]:
+        with self._lock:
+            if self._sizes is None:
+                self._sizes = self._store.sizes()
+            return self._sizes
+
+    def has(self, output: str) -> bool:
+        """Whether an object has this name."""
+        return output in self._listed()
+
+    def is_taken(self, output: str) -> bool:
+        """Whether an object has this name."""
+        return self.has(output)
+
+    def state(self, output: str, record: dict[str, Any], *, trust: bool) -> State:
+        """What stands where `record` says that joyedit wrote a picture."""
+        size = self._listed().get(output)
+        if size is None:
+            return "lost"
+        if size == record.get("output_bytes"):
+            return "recorded"
+        path = self.file(output)
+        found = picture_state(os.fspath(path), record, trust=trust)
+        self._drop(output)
+        return found
+
+    def is_made_by_joyedit(self, output: str) -> bool:
+        """Whether a picture holds what joyedit writes into each of its pictures."""
+        if not self.has(output):
+            return False
+        found = is_made_by_joyedit(os.fspath(self.file(output)))
+        self._drop(output)
+        return found
+
+    def file(self, output: str) -> Path:
+        """The local file of a finished picture, which is fetched. A picture that is gone has none there."""
+        path = self._folder / output
+        with self._lock:
+            is_here = output in self._here
+        if not is_here and self._store.download(output, path):
+            with self._lock:
+                self._here[output] = None
+                first = next(iter(self._here)) if len(self._here) > _KEPT else None
+            if first is not None:
+                self._drop(first)
+        return path
+
+    def free_name(self) -> str:
+        """Another output beside this one, for a remedy; nobody looks whether it is free."""
+        return f"{self.address}-2"
+
+    def added(self, output: str, size: int) -> None:
+        """A picture was put in place."""
+        sizes = self._listed()
+        with self._lock:
+            sizes[output] = size
+        self._drop(output)
+
+    def remove(self, folder: OutputFolder, output: str) -> None:
+        """Remove a picture of joyedit's own. `folder` is not needed here."""
+        self._store.remove(output)
+        sizes = self._listed()
+        with self._lock:
+            sizes.pop(output, None)
+        self._drop(output)
+
+    def remove_earlier(self, folder: OutputFolder, record: dict[str, Any], earlier: tuple[str, int, str]) -> None:
+        """Remove the picture that the item had under another name, if it is still the recorded one."""
+        output, size, sha256 = earlier
+        if self._listed().get(output) != size:
+            return
+        path = self.file(output)
+        with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+            if sha256_of(file) == sha256:
+                self.remove(folder, output)
+                return
+        self._drop(output)
+
+    def names(self) -> list[str]:
+        """The names of all objects, in order; those of joyedit's journal are not among them."""
+        return sorted(name for name in self._listed() if not name.startswith(OWN_FOLDER))
+
+    def forget(self, *outputs: str) -> None:
+        """Remove the local copies of these pictures; of all without any."""
+        for output in outputs or list(self._here):
+            self._drop(output)
+
+    def _drop(self, output: str) -> None:
+        with self._lock:
+            self._here.pop(output, None)
+        path = self._folder / output
+        with suppress(OSError):
+            path.unlink()
+        for parent in path.parents:
+            if parent == self._folder:
+                return
+            with suppress(OSError):
+                parent.rmdir()
