@@ -325,8 +325,6 @@ def _check_object(folder: Path, objects: ObjectPictures, record: dict[str, Any])
     try:
         objects.file(output)
         return check_record(folder, record)
-    except ItemError:  # its name leads out
-        return check_record(folder, record | {"output": f"/{output}"})
     finally:
         objects.forget(output)
 

@@ -62,7 +62,7 @@ class ObjectOutput:
         with self._stack:
             self._take_locks()
             length = self._bring_records()
-            self.uploader = JournalUploader(self.store, self.folder, self.lock, length)
+            self.uploader = JournalUploader(self.store, self.folder, self.lock, length, self._claimed)
             self._stack.enter_context(self.uploader)
             self._stack = self._stack.pop_all()
         return self
@@ -128,7 +128,7 @@ class ObjectOutput:
                 (folder / UNFINISHED).unlink(missing_ok=True)  # of a run before that
                 os.replace(remote, own)
             remote.unlink(missing_ok=True)
-            restore_unfinished(store, sizes, folder)
+            self._claimed = restore_unfinished(store, sizes, folder)
             replace(self._mark or Mark(address=self.address), life=life, token=self.lock.token).write(folder)
         except OSError as error:
             raise OutputError(f"cannot write the state folder {folder}: {os_reason(error)}") from error

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.job.hashing import sha256_of
-from joyedit.job.own_files import is_made_by_joyedit
+from joyedit.job.own_files import OWN_NAMES, is_made_by_joyedit
 from joyedit.job.results.finished_picture import State, picture_state
 from joyedit.job.results.objects.names import OWN_FOLDER
 from joyedit.job.results.objects.store import ObjectStore
 from joyedit.job.results.output_folder import OutputFolder
 
+_NOWHERE = ".joyedit.nothing"
 _KEPT = 1024
 """So many local copies stay: a later turn reads the size of an earlier result before it goes out."""
 
@@ -35,12 +36,14 @@ class ObjectPictures:
         self._folder = folder
         self._lock = threading.Lock()
         self._sizes: dict[str, int] | None = None
+        self._doubted: set[str] = set()
         self._here: dict[str, None] = {}  # in the order in which they came
 
     def _listed(self) -> dict[str, int]:
         with self._lock:
             if self._sizes is None:
-                self._sizes = self._store.sizes()
+                found = self._store.sizes()
+                self._sizes = {name: size for name, size in found.items() if _is_of_picture(name)}
             return self._sizes
 
     def has(self, output: str) -> bool:
@@ -56,23 +59,31 @@ class ObjectPictures:
         size = self._listed().get(output)
         if size is None:
             return "lost"
-        if size == record.get("output_bytes"):
+        if size == record.get("output_bytes") and (trust or output not in self._doubted):
             return "recorded"
-        path = self.file(output)
-        found = picture_state(os.fspath(path), record, trust=trust)
+        found = picture_state(os.fspath(self.file(output)), record, trust=trust)
         self._drop(output)
         return found
 
     def is_made_by_joyedit(self, output: str) -> bool:
-        """Whether a picture holds what joyedit writes into each of its pictures."""
+        """Whether a picture holds what joyedit writes into each of its pictures.
+
+        Who asks has no record of it, or doubts the one that is there: from now on its hash counts, and not its size.
+        """
         if not self.has(output):
             return False
+        self._doubted.add(output)
         found = is_made_by_joyedit(os.fspath(self.file(output)))
         self._drop(output)
         return found
 
     def file(self, output: str) -> Path:
-        """The local file of a finished picture, which is fetched. A picture that is gone has none there."""
+        """The local file of a finished picture, which is fetched. A picture that is gone has none there.
+
+        Neither has what cannot be the name of one: a record may have been written by somebody else.
+        """
+        if not _is_of_picture(output):
+            return self._folder / _NOWHERE
         path = self._folder / output
         with self._lock:
             is_here = output in self._here
@@ -116,8 +127,8 @@ class ObjectPictures:
         self._drop(output)
 
     def names(self) -> list[str]:
-        """The names of all objects, in order; those of joyedit's journal are not among them."""
-        return sorted(name for name in self._listed() if not name.startswith(OWN_FOLDER))
+        """The names of all objects that may be pictures, in order."""
+        return sorted(self._listed())
 
     def forget(self, *outputs: str) -> None:
         """Remove the local copies of these pictures; of all without any."""
@@ -125,6 +136,8 @@ class ObjectPictures:
             self._drop(output)
 
     def _drop(self, output: str) -> None:
+        if not _is_of_picture(output):
+            return
         with self._lock:
             self._here.pop(output, None)
         path = self._folder / output
@@ -135,3 +148,11 @@ class ObjectPictures:
                 return
             with suppress(OSError):
                 parent.rmdir()
+
+
+def _is_of_picture(name: str) -> bool:
+    """Whether this can be the name of a picture below the address: no way out, and no file of joyedit's own."""
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") for part in parts) and not (
+        name in OWN_NAMES or name.startswith((OWN_FOLDER, ".joyedit.")) or "\0" in name
+    )

@@ -61,16 +61,16 @@ def restore_beside(store: ObjectStore, sizes: Mapping[str, int], folder: Path) -
             (folder / name).unlink(missing_ok=True)
 
 
-def restore_unfinished(store: ObjectStore, sizes: Mapping[str, int], folder: Path) -> None:
+def restore_unfinished(store: ObjectStore, sizes: Mapping[str, int], folder: Path) -> dict[str, tuple[str, int]]:
     """Let `.joyedit.unfinished` tell, too, which items were on their way over a cluster when a driver died.
 
     Their pictures may be there without a record: they are joyedit's own. None of them is a suspect, because no process
-    of the driver worked on it.
+    of the driver worked on it. Gives the output of each, and at how many deaths it was in work.
     """
     read = _json(store.read(IN_WORK) if IN_WORK in sizes else None)
     items, start = read.get("items"), read.get("start")
     if not isinstance(items, list) or not items or not isinstance(start, int):
-        return
+        return {}
     path = folder / UNFINISHED
     lines: list[list[Any]] = [["kept", items]]
     if not path.exists():
@@ -79,6 +79,7 @@ def restore_unfinished(store: ObjectStore, sizes: Mapping[str, int], folder: Pat
         if file.tell() and not path.read_bytes().endswith(b"\n"):
             file.write(b"\n")  # a line that a kill has torn
         file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    return {one[0]: (one[1], one[2]) for one in items if isinstance(one, list) and len(one) == 3}
 
 
 def life_of(store: ObjectStore, sizes: Mapping[str, int]) -> str:

@@ -28,18 +28,26 @@ _TICK = 0.25
 
 
 class JournalUploader:
-    """A context with a thread. `length` bytes of the journal are in the store already.
+    """A context with a thread. `length` bytes of the journal are in the store already, and so are `claimed` items of
+    earlier runs that have no record.
 
     `claim` and `check` may be called from any thread; they raise OutputError where the store cannot be written, or
     another driver has the lock.
     """
 
-    def __init__(self, store: ObjectStore, folder: Path, lock: RemoteLock, length: int) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        folder: Path,
+        lock: RemoteLock,
+        length: int,
+        claimed: Mapping[str, tuple[str, int]],
+    ) -> None:
         self._store = store
         self._folder = folder
         self._lock = lock
         self._start = self._length = length
-        self._claimed: dict[str, tuple[str, int]] = {}
+        self._claimed = dict(claimed)
         self._claims = threading.Lock()
         self._writing = threading.Lock()
         self._broken: JoyeditError | None = None
@@ -81,6 +89,7 @@ class JournalUploader:
         self._lock.check()
         path = self._folder / RESULTS
         sizes = self._store.sizes()
+        self._forget_claims(self._new_records())
         segments = [name for name in sizes if segment_begin(name) is not None]
         if path.exists() and (segments or sizes.get(RESULTS) != path.stat().st_size):
             self._store.upload(RESULTS, path)
@@ -89,8 +98,12 @@ class JournalUploader:
                 self._store.upload(name, self._folder / name)
             elif name in sizes:
                 self._store.remove(name)
-        for name in (*sorted(segments), *([IN_WORK] if IN_WORK in sizes else ())):
+        for name in sorted(segments):
             self._store.remove(name)
+        if self._claimed:  # a picture of theirs may be there: Ray may have ended with a task that wrote it
+            self._write_claims()
+        elif IN_WORK in sizes:
+            self._store.remove(IN_WORK)
 
     def _work(self) -> None:
         last = time.monotonic()
@@ -120,6 +133,10 @@ class JournalUploader:
     def _upload(self, data: bytes) -> None:
         self._store.write(segment_name(self._length), data)
         self._length += len(data)
+        self._forget_claims(data)
+
+    def _forget_claims(self, data: bytes) -> None:
+        """The items of these lines have a record."""
         records = (parse(line) for line in data.splitlines())
         with self._claims:
             for record in records:

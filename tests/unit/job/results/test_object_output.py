@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from PIL import Image
 
@@ -274,6 +275,10 @@ def test_items_on_their_way_are_known_as_own_and_are_no_suspects(
         assert not own.is_unfinished("c.png")
         journal.close()
         folder.close()
+        two.record("c")
+    assert [item[0] for item in json.loads(store.read(IN_WORK) or b"")["items"]] == ["a"]  # it has no record yet
+    with one.open():
+        one.record("a")
     assert IN_WORK not in store.sizes()
 
 
@@ -311,6 +316,9 @@ def test_the_states_of_pictures(store: ObjectStore, one: Machine, tmp_path: Path
         assert not pictures.is_made_by_joyedit("whole.png")
         assert not pictures.is_made_by_joyedit("gone.png")
         assert sorted(path.name for path in one.folder.rglob("*.png")) == []  # nothing of them stays here
+        assert pictures.file("a/b.png").read_bytes() == MADE
+        doubted = {"output_bytes": len(MADE), "output_sha256": "of another content"}
+        assert pictures.state("a/b.png", doubted, trust=False) == "lost"  # somebody asked whether it is joyedit's
         assert pictures.file("a/b.png").read_bytes() == MADE
         found = objects_of(one.folder)
         assert found is not None
@@ -390,3 +398,24 @@ def test_a_damaged_mark_is_none(tmp_path: Path) -> None:
     assert Mark.read(tmp_path) is None
     (tmp_path / ".joyedit.objects").write_text("[1]")
     assert Mark.read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["../out.png", "a/../../out.png", "results.jsonl", ".joyedit/lock.json", "/out.png", ""]
+)
+def test_a_record_of_somebody_else_leads_nowhere(store: ObjectStore, one: Machine, name: str) -> None:
+    """The journal may have been written by anybody: nothing is fetched to, or removed from, another place."""
+    with one.open():
+        one.record("a")
+        before = sorted(one.folder.parent.parent.rglob("*"))
+        pictures = pictures_of(one.folder)
+        files = fsspec.filesystem("memory")
+        files.pipe_file(f"{store.address.removeprefix('memory:/')}/../out.png", MADE)
+        assert pictures.state(name, {"output_bytes": len(MADE)}, trust=True) == "lost"
+        assert not pictures.has(name)
+        assert not pictures.file(name).exists()
+        assert not pictures.is_made_by_joyedit(name)
+        pictures.remove_earlier(OutputFolder(one.folder), {}, (name, len(MADE), hashlib.sha256(MADE).hexdigest()))
+        assert sorted(one.folder.parent.parent.rglob("*")) == before
+        assert one.ids() == ["a"]
+    assert RESULTS in store.sizes()
