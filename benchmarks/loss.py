@@ -301,7 +301,10 @@ def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def short(found: dict[str, Any]) -> dict[str, Any]:
     """The package's table of losses: how it was measured, and one row for each setting, over all kinds."""
     about = {name: found[name] for name in ("model", "date", "commit", "pairs", "seed", "device", "lpips")}
-    return about | {"settings": [with_gains(found, row) for row in found["settings"]]}
+    rows = [with_gains(found, row) for row in found["settings"]]
+    for row in rows:
+        del row["faster"]  # of the machine that measured, and not of the user's
+    return about | {"settings": rows}
 
 
 def with_gains(found: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def in_force(request: Request, summary: SourceSummary) -> list[tuple[str, str]]:
         rows.append((name.replace("_", " "), _text(summary, name, shown, origin)))
     if not all(value in (None, "exact") for value in speed_flags(request.config).values()):
         rows.append(("speed", speed_text(request.config)))
-        loss = loss_of_run(request.config, settings.steps)
-        rows += [] if loss is None else [("loss", loss.text)]
+    loss = loss_of_run(request.config, settings.steps)
+    rows += [] if loss is None else [("loss", loss.text)]
     if summary.matrix or _own(summary, EDITS) is not None:
         shown = f"{summary.matrix.size} ({summary.matrix.text})" if summary.matrix else "1"
         rows.append(("edits of each item", _text(summary, EDITS, shown, None)))

@@ -93,6 +93,11 @@ _Pictures = dict[tuple[Reference, ...], deque[tuple[int, SizedItem]]]
 """The items of each picture with their positions in the stream, pictures in the order in which they came."""
 
 
+def _position(entry: tuple[tuple[Reference, ...], deque[tuple[int, SizedItem]]]) -> int:
+    """The position of the first item of a picture."""
+    return entry[1][0][0]
+
+
 class _Waiting:
     """The items that wait for their batch."""
 
@@ -127,13 +132,14 @@ class _Waiting:
     def leave(self, key: _Key) -> Batch:
         """The next batch of this key."""
         pictures, size = self._keys[key], self._size(key)
-        order = list(pictures)
-        oldest = min(pictures, key=lambda shown: pictures[shown][0][0])
+        order: Iterable[tuple[Reference, ...]] = pictures
         if self._counts[key] < 2 * size:  # the rest cannot fill a batch, so the oldest item must not stay
-            before = itertools.takewhile(lambda shown: shown != oldest, order)
-            if sum(len(pictures[shown]) for shown in before) >= size:
-                order = [oldest, *(shown for shown in order if shown != oldest)]
+            oldest = min(pictures.items(), key=_position)[0]
+            before = itertools.takewhile(lambda entry: entry[0] is not oldest, pictures.items())
+            if sum(len(items) for _, items in before) >= size:
+                order = (oldest, *(shown for shown in pictures if shown is not oldest))
         taken: list[SizedItem] = []
+        done: list[tuple[Reference, ...]] = []
         for shown in order:
             items = pictures[shown]
             while items and len(taken) < size:
@@ -141,7 +147,11 @@ class _Waiting:
                 taken.append(sized)
                 self._left.add(position)
             if not items:
-                del pictures[shown]
+                done.append(shown)
+            if len(taken) == size:  # the other pictures are not looked at: there may be thousands
+                break
+        for shown in done:
+            del pictures[shown]
         self._counts[key] -= len(taken)
         self.held -= sum(held_by(sized.item.inputs) for sized in taken)
         if not pictures:

@@ -226,6 +226,11 @@ class RunOptions:
         help="The folder that a dataset's paths of pictures are relative to. [default: that of the dataset]",
         show_default=False,
     )  # fmt: skip
+    chain_turns: bool = option(
+        False, "--chain-turns",
+        help="Of a dataset with turns in rows (MagicBrush): from turn 2 on, edit the result of the turn before, not "
+        "the picture that the dataset holds.",
+    )  # fmt: skip
     map: tuple[str, ...] = option(
         (), "--map", metavar="KEY=COLUMN",
         help="Read a column of the manifest or dataset as this key, for example image=source_img; may be repeated.",

@@ -151,7 +151,9 @@ def build_request(options: RunOptions) -> Request:
         template=template,
         lora=options.lora,
         mask=options.mask,
-        dataset=DatasetChoice.of(options.layout, options.split, options.where, options.image_root),
+        dataset=DatasetChoice.of(
+            options.layout, options.split, options.where, options.image_root, chains_turns=options.chain_turns
+        ),
         shelf=LoraShelf(lora_facts),
     )
     return Request(

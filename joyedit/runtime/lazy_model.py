@@ -92,8 +92,8 @@ class LazyModel:
         if self._fetcher is not None:
             self._fetcher(self._config, self._progress.downloading)
 
-    def open(self) -> LoadedModel:
-        """Check the source, then load the model; a second call does nothing.
+    def open(self, done: int = 0) -> LoadedModel:
+        """Check the source, then load the model; a second call does nothing. So many items need no edit any more.
 
         Raises `ManifestError` for a faulty source, and whatever loading raises.
         """
@@ -102,7 +102,7 @@ class LazyModel:
             self._fetch()
             self._progress.loading(self._config)
             with self._clock.stage("load"):
-                self.backend = self._load(with_loras(with_outlook(self._config, self.summary), self.summary))
+                self.backend = self._load(with_loras(with_outlook(self._config, self.summary, done), self.summary))
             self.info = self.backend.info
             self._progress.started(self.info, self.summary)
         return self.backend
@@ -117,13 +117,17 @@ class LazyModel:
             self.backend.close()
 
 
-def with_outlook(config: RunConfig, summary: SourceSummary) -> RunConfig:
-    """The config with what is known of the items to come, for whoever plans memory and time."""
+def with_outlook(config: RunConfig, summary: SourceSummary, done: int = 0) -> RunConfig:
+    """The config with what is known of the items to come, for whoever plans memory and time.
+
+    `done` of them are known to need no edit any more; there may be others among those that nobody has looked at.
+    """
+    items = None if summary.items is None else max(1, summary.items - done)
     return replace(
         config,
-        expected_steps=_expected_steps(summary),
+        expected_steps=_expected_steps(summary, items),
         largest=_largest(summary),
-        expected_items=summary.items,
+        expected_items=items,
         expected_guidance=_has_guidance(summary),
     )
 
@@ -155,10 +159,10 @@ def with_loras(config: RunConfig, summary: SourceSummary) -> RunConfig:
     return replace(config, lora_sets=(summary.loras.loras,) if sets is None else sets)
 
 
-def _expected_steps(summary: SourceSummary) -> float | None:
-    """Steps of all items, each counted as the part of a 1024-pixel step that its base size makes it."""
+def _expected_steps(summary: SourceSummary, items: int | None) -> float | None:
+    """Steps of so many items, each counted as the part of a 1024-pixel step that its base size makes it."""
     settings = summary.settings.over(BUILT_IN)
-    if summary.items is None or settings.steps is None or settings.basesize is None:
+    if items is None or settings.steps is None or settings.basesize is None:
         return None
     steps = summary.matrix.mean("steps", settings.steps)
-    return summary.items * steps * (summary.matrix.mean("basesize", settings.basesize) / 1024) ** 2
+    return items * steps * (summary.matrix.mean("basesize", settings.basesize) / 1024) ** 2

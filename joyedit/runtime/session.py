@@ -200,7 +200,7 @@ class RunSession:
             if first is None:
                 return None
             entries = chain([first], entries)
-        model.open()
+        model.open(self._tally.recorded + self._tally.left)
         self.recorder.info = model.info  # names the kernels, which are known now
         self._stats.loaded = self._clock.now()
         self.stop.started = True  # first: from now on a signal leaves a final report

@@ -50,10 +50,13 @@ def _signed(value: float) -> str:
 
 
 def loss_of_run(config: RunConfig, steps: int | None) -> Loss | None:
-    """What a run loses whose flags are those of a level alone."""
-    given = speed_flags(config)
-    level = given.pop("speed")
-    return None if level == EXACT or set(given.values()) != {None} else loss_of(f"--speed {level}", steps)
+    """What a run loses that has one faster setting and no other: a level, a part of one, or a number format.
+
+    What two settings lose together was not measured, so nothing is told of them.
+    """
+    flags = {"precision": config.precision} | speed_flags(config)
+    given = [f"--{name.replace('_', '-')} {value}" for name, value in flags.items() if value not in (None, EXACT)]
+    return loss_of(given[0], steps) if len(given) == 1 else None
 
 
 def loss_of(setting: str, steps: int | None = None) -> Loss | None:

@@ -19,7 +19,9 @@ from joyedit.job.spec import Stamp
 NEEDS = 'Parquet needs an extra: pip install "joyedit[parquet]"'
 
 MOST_KEPT = 64 << 20
-"""Bytes of pictures that are kept of all files."""
+"""Bytes of pictures that are kept of all files, with what each takes beside its own bytes."""
+_ENTRY = 512
+"""Bytes of a kept picture's key and place: for small pictures that is most of it."""
 _MOST_OPEN = 96 << 20
 """Bytes that all open places of one file may take; one may be open in any case."""
 _CURSORS = 4
@@ -180,9 +182,9 @@ class ParquetCells:
             if key in self._kept:
                 return
             self._kept[key] = data
-            self._held += len(data)
+            self._held += _ENTRY + len(data)
             while self._held > MOST_KEPT and len(self._kept) > 1:
-                self._held -= len(self._kept.popitem(last=False)[1])
+                self._held -= _ENTRY + len(self._kept.popitem(last=False)[1])
 
     def _file(self, path: str, stamp: Stamp) -> _File:
         with self._lock:

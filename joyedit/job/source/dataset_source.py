@@ -28,6 +28,7 @@ from joyedit.job.source.source_options import RunDefaults, SourceOptions, compos
 from joyedit.job.source.turn_links import NoLinks, TurnLinks
 from joyedit.job.spec import EditItem, FailedItem
 
+_CHAINED = "from turn 2 on, each row edits the result of the turn before"
 _ID_REMEDY = f"--map id={PLACE} makes the ids of file and row"
 
 
@@ -64,7 +65,8 @@ class DatasetSource(Source):
             parts.insert(0, name)
         parts += [f"split {self.choice.split}"] if self.choice.split else []
         parts += [f"{column}={value}" for column, value in self.choice.where]
-        parts += [preset.note] if preset.note else []
+        note = _CHAINED if self.choice.chains_turns else preset.note
+        parts += [note] if note else []
         parts += [f"{self._bad} rows are no items and will fail"] if self._bad else []
         return ", ".join(parts)
 
@@ -160,7 +162,7 @@ class DatasetSource(Source):
 
     def _builder(self, *, look: bool) -> ItemBuilder:
         builder = self._plain_builder(look=look)
-        if self.reader.has_turns:
+        if self.reader.has_turns or self.choice.chains_turns:
             builder.links = self._turn_links()
         return builder
 
@@ -221,6 +223,9 @@ class DatasetSource(Source):
         self._missing = columns.unmet
 
     def _record(self, columns: ColumnMap, row: Row, number: int) -> Record | Problem:
+        problem = columns.turn_problem(row)
+        if problem is not None:
+            return problem.at(row.place)
         record = columns.record(row, number)
         data = record.data if isinstance(record.data, dict) else {}
         if not {"image", "images"} & data.keys() and not self.options.text_to_image:
@@ -236,6 +241,7 @@ class DatasetSource(Source):
             reads_captions=self._reads_captions(),
             has_keys=self.reader.has_keys,
             has_turns=self.reader.has_turns,
+            chains_turns=self.choice.chains_turns,
         )
 
     def _reads_captions(self) -> bool:

@@ -58,6 +58,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.loaded = 0
+        self.expected: int | None = None
         self.told = Told()
         Image.new("RGB", (40, 40), "red").save(folder / "in.png")
         self.write(*({"image": "in.png", "instruction": f"edit {n}", "id": str(n)} for n in range(5)))
@@ -73,6 +74,7 @@ class Place:
     def __call__(self, **config: Any) -> RunOutcome:
         def load(given: RunConfig) -> FakeBackend:
             self.loaded += 1
+            self.expected = given.expected_items
             return FakeBackend(given)
 
         out = self.folder / "out"
@@ -115,6 +117,7 @@ def test_it_is_loaded_at_the_first_item_to_edit(place: Place) -> None:
     events = place.told.events
     assert events[: events.index("loading")].count("skipped") >= 3
     assert events[events.index("loading") + 1] == "started with 5"
+    assert place.expected in (1, 2)  # what is known to be done counts no more; the last one may be looked at later
     assert place.records()[5:] == [("3", "ok")]
 
 
@@ -198,6 +201,11 @@ def test_the_outlook_of_a_matrix() -> None:
     assert seen.expected_steps == pytest.approx(80 * 20 * (768 / 1024) ** 2)
     plain = with_outlook(RunConfig(output=Path("unused")), SourceSummary(items=80, settings=settings))
     assert (plain.largest, plain.expected_steps) == (256, 80 * 99 / 16)
+    rest = with_outlook(RunConfig(output=Path("unused")), SourceSummary(items=80, settings=settings), done=77)
+    assert (rest.expected_items, rest.expected_steps) == (3, 3 * 99 / 16)
+    assert (
+        with_outlook(RunConfig(output=Path("unused")), SourceSummary(items=2, settings=settings), 5).expected_items == 1
+    )
 
 
 def test_the_outlook_says_whether_guidance_is_off_for_all() -> None:

@@ -60,4 +60,18 @@ def test_only_a_level_alone_has_a_known_loss(table: Path) -> None:
     table.write_text(json.dumps(TABLE))
     assert loss_of_run(RunConfig(output=Path(), speed="high"), 40) == loss_of("--speed high", 40)
     assert loss_of_run(RunConfig(output=Path(), speed="high", reuse="0.3"), 40) is None
+    assert loss_of_run(RunConfig(output=Path(), speed="high", precision="fp8"), 40) is None
     assert loss_of_run(RunConfig(output=Path()), 40) is None
+
+
+def test_parts_and_number_formats_have_losses_of_their_own(table: Path) -> None:
+    speed_losses._table.cache_clear()
+    names = ("exact", "--precision fp8", "--regions auto")
+    rows = [{"setting": name, "steps": 12, "happened": 90.0, "unchanged": 35.0} for name in names]
+    table.write_text(json.dumps(TABLE | {"settings": rows}))
+    for config in (RunConfig(output=Path(), precision="fp8"), RunConfig(output=Path(), regions="auto")):
+        found = loss_of_run(config, 12)
+        assert found is not None
+        assert (found.points, found.decibels) == (0.0, 0.0)
+    assert loss_of_run(RunConfig(output=Path(), regions="0.5"), 12) is None
+    assert loss_of_run(RunConfig(output=Path(), regions="auto", precision="fp8"), 12) is None

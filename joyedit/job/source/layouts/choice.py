@@ -36,6 +36,7 @@ ALL = "all"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetChoice:
     """`where` are columns and the values that rows must have there, as text. `image_root` is the folder of pictures.
+    `chains_turns`: from its second turn on, a row edits the result of the turn before.
 
     `reads_captions` says whether texts that may be mere captions are instructions; None: where nothing else gives one.
     """
@@ -44,10 +45,19 @@ class DatasetChoice:
     split: str | None = None
     where: tuple[tuple[str, str], ...] = ()
     image_root: str | None = None
+    chains_turns: bool = False
     reads_captions: bool | None = None
 
     @classmethod
-    def of(cls, layout: str, split: str | None, where: Iterable[str], image_root: str | None) -> DatasetChoice:
+    def of(
+        cls,
+        layout: str,
+        split: str | None,
+        where: Iterable[str],
+        image_root: str | None,
+        *,
+        chains_turns: bool = False,
+    ) -> DatasetChoice:
         """From the values of the flags. Raises UsageError."""
         pairs: list[tuple[str, str]] = []
         faults = []
@@ -60,7 +70,7 @@ class DatasetChoice:
             faults.append(f"--layout is one of {', '.join(LAYOUTS)}, not {shown(layout)}")
         if faults:
             raise UsageError("\n".join(faults))
-        return cls(layout=layout, split=split, where=tuple(pairs), image_root=image_root)
+        return cls(layout=layout, split=split, where=tuple(pairs), image_root=image_root, chains_turns=chains_turns)
 
     @property
     def is_dataset(self) -> bool:
@@ -69,7 +79,12 @@ class DatasetChoice:
 
     def given(self) -> list[str]:
         """The flags that are about datasets alone, as far as they are given."""
-        flags = {"--split": self.split, "--where": self.where, "--image-root": self.image_root}
+        flags = {
+            "--split": self.split,
+            "--where": self.where,
+            "--image-root": self.image_root,
+            "--chain-turns": self.chains_turns,
+        }
         return [flag for flag, value in flags.items() if value]
 
     def as_json(self) -> dict[str, Any]:
@@ -81,7 +96,8 @@ class DatasetChoice:
             "image_root": self.image_root,
             "captions": self.reads_captions,
         }
-        return {key: value for key, value in made.items() if value not in (None, [])}
+        chained = {"chain_turns": True} if self.chains_turns else {}
+        return {key: value for key, value in made.items() if value not in (None, [])} | chained
 
     @classmethod
     def read(cls, given: object) -> DatasetChoice:
@@ -96,5 +112,6 @@ class DatasetChoice:
             if isinstance(pairs, list)
             else (),
             image_root=root if isinstance(root, str) else None,
+            chains_turns=told.get("chain_turns") is True,
             reads_captions=captions if isinstance(captions, bool) else None,
         )

@@ -21,7 +21,7 @@ from joyedit.job.source.layouts.rows import Row
 from joyedit.job.source.names import safe_name
 from joyedit.job.source.problems import OfDataset, Record, shown
 from joyedit.job.source.schema import ITEM_KEYS
-from joyedit.job.turns import TURNS
+from joyedit.job.turns import MARK, TURNS
 
 _PICTURES = ("image", "images", "mask")
 _SHOWN = 30
@@ -40,6 +40,7 @@ class ColumnMap:
 
     `preset` is that of the dataset, `columns` what the user says, `parameters` are those of the recipe, and
     `reads_captions` says whether a caption may be an instruction. `has_keys`: rows have ids of their own or by place.
+    `chains_turns`: from its second turn on, a row has the result of the turn before in place of its own picture.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ColumnMap:
         reads_captions: bool,
         has_keys: bool,
         has_turns: bool = False,
+        chains_turns: bool = False,
     ) -> None:
         self._preset = preset
         self._columns = columns
@@ -58,10 +60,14 @@ class ColumnMap:
         self._reads_captions = reads_captions
         self._has_keys = has_keys
         self._has_turns = has_turns
+        self._chains_turns = chains_turns
         self._maps_id = "id" in columns.mapped.values()
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], KeyColumns] = {}
         self.unmet = {*columns.mapped, *columns.kept} - {ALL, PLACE}
         """Columns that the user names and that no row had so far."""
+        if chains_turns and (preset.turn is None or self._maps_id):
+            what = "--map gives the rows other ids" if self._maps_id else "this dataset has no turns in rows"
+            raise UsageError(f"--chain-turns needs the ids of a dataset with turns in rows, such as MagicBrush: {what}")
         unknown = sorted({key for key in columns.mapped.values() if key not in (*ITEM_KEYS, *parameters)})
         if unknown:
             raise UsageError(f"--map: joyedit has no key {shown(unknown[0])} (valid: {', '.join(ITEM_KEYS)})")
@@ -97,8 +103,28 @@ class ColumnMap:
                 data[key] = value
         if "id" not in data and self._has_keys:
             data["id"] = safe_name(self._id(row))
+        if self._chains_turns:
+            earlier = self._earlier(row)
+            if earlier is not None:
+                data["image"] = earlier
         carried = _carried(row.values, found.carried)
         return Record(number, data, OfDataset(row.place, pictures, carried))
+
+    def turn_problem(self, row: Row) -> Problem | None:
+        """What is wrong with the number of the row's turn, where turns are chained."""
+        turn = self._preset.turn if self._chains_turns else None
+        value = None if turn is None else row.values.get(turn)
+        if turn is None or (isinstance(value, int) and value > 0):
+            return None
+        return Problem(f"{turn} counts the turns from 1, and this row has {shown(value)}", "leave --chain-turns out")
+
+    def _earlier(self, row: Row) -> str | None:
+        """The name of the result that the row begins with; None for a first turn."""
+        turn = row.values[self._preset.turn or ""]
+        if turn == 1:
+            return None
+        before = row._replace(values=row.values | {str(self._preset.turn): turn - 1})
+        return MARK + safe_name(self._id(before))
 
     def _id(self, row: Row) -> str:
         """The id of a row: of the columns that name it, of its key, or of its place."""

@@ -19,13 +19,15 @@ PLACE = "__place__"
 class Preset:
     """`keys` gives the column of each key; `id` the columns that make the id, with `/` between them.
 
-    A dataset that has all of `known_by` is this one. `note` is for the user.
+    A dataset that has all of `known_by` is this one. `turn` is the column, last of `id`, that counts the turns of one
+    picture from 1. `note` is for the user.
     """
 
     name: str
     keys: Mapping[str, str] = field(default_factory=dict)
     id: tuple[str, ...] = ()
     known_by: tuple[str, ...] = ()
+    turn: str | None = None
     note: str = ""
 
 
@@ -43,7 +45,8 @@ PRESETS = (
         keys={"image": "source_img", "instruction": "instruction"},
         id=("img_id", "turn_index"),
         known_by=("img_id", "turn_index", "source_img", "instruction"),
-        note="from turn 2 on, the source picture is the one that the dataset holds",
+        turn="turn_index",
+        note="from turn 2 on, the source picture is the one that the dataset holds (--chain-turns edits results)",
     ),
     Preset(
         name="omniedit",

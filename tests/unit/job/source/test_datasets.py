@@ -34,9 +34,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def source(name: str | list[str] = "d", **given: Any) -> Source:
-    choice = {key: given.pop(key) for key in ("layout", "split", "where", "image_root") if key in given}
+    choice = {key: given.pop(key) for key in ("layout", "split", "where", "image_root", "chains_turns") if key in given}
     wanted = DatasetChoice.of(
-        choice.get("layout", "auto"), choice.get("split"), choice.get("where", ()), choice.get("image_root")
+        choice.get("layout", "auto"),
+        choice.get("split"),
+        choice.get("where", ()),
+        choice.get("image_root"),
+        chains_turns=choice.get("chains_turns", False),
     )
     return open_source(name, SourceOptions(**{"output": Path("out"), "dataset": wanted, **given}))
 
@@ -131,6 +135,35 @@ def test_magicbrush_in_splits_and_from_the_disk() -> None:
     one, two = edits(source("saved"))
     assert (one.id, bytes_of(two)) == ("242679/1", datasets.encoded(2))
     assert str(two.images[0]).endswith("saved/data-00000-of-00001.arrow#row=1.source_img")
+
+
+def test_turns_of_magicbrush_are_chained() -> None:
+    rows = datasets.magicbrush_rows()
+    rows = [*rows, rows[1] | {"turn_index": 3}, rows[0] | {"img_id": "7"}]
+    datasets.write_parquet(Path("d/a.parquet"), rows)
+    opened = source(chains_turns=True)
+    assert opened.check().items == 4
+    one, two, three, other = edits(opened)
+    assert [item.earlier for item in (one, two, three, other)] == [(), ("242679/1",), ("242679/2",), ()]
+    assert (bytes_of(one), bytes_of(other)) == (datasets.encoded(1), datasets.encoded(1))
+    assert isinstance(opened, DatasetSource)
+    assert opened.told.endswith("each row edits the result of the turn before")
+    assert opened.asked() != source().asked()
+
+
+def test_turns_that_cannot_be_chained_are_told() -> None:
+    first, second = datasets.magicbrush_rows()
+    datasets.write_parquet(Path("d/a.parquet"), [second | {"img_id": "1"}, first | {"img_id": "2"}])
+    assert "'@1/1' is the result of no item" in refused(source(chains_turns=True))
+    datasets.write_parquet(Path("e/a.parquet"), [first, second | {"turn_index": 0}])
+    failed = list(source("e", chains_turns=True).items())[1]
+    assert isinstance(failed, FailedItem)
+    assert "turn_index counts the turns from 1, and this row has 0" in failed.message
+    datasets.write_parquet(Path("f/a.parquet"), datasets.hq_edit_rows())
+    with pytest.raises(UsageError, match="no turns in rows"):
+        source("f", chains_turns=True).check()
+    with pytest.raises(UsageError, match="--map gives the rows other ids"):
+        source("e", chains_turns=True, columns=Columns.of(["id=img_id"], [], [])).check()
 
 
 def test_splits_are_known_by_names() -> None:
