@@ -13,7 +13,6 @@ import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from joyedit.errors import JoyeditError, OutputError, UsageError, os_reason
@@ -96,8 +95,16 @@ class ObjectOutput:
         self.lock = RemoteLock(self.store, dead="" if self._mark is None else self._mark.token)
         self.lock.acquire()
         self._stack.callback(self._release)
+        self._keep_token("" if self._mark is None else self._mark.life)
         if self.lock.note is not None:
             self._tell(self.lock.note)
+
+    def _keep_token(self, life: str) -> None:
+        """From now on the next run on this machine knows whose lock it is, if this driver dies."""
+        try:
+            Mark(address=self.address, life=life, token=self.lock.token).write(self.folder)
+        except OSError as error:
+            raise OutputError(f"cannot write the state folder {self.folder}: {os_reason(error)}") from error
 
     def _release(self) -> None:
         with suppress(JoyeditError):  # it is stale soon
@@ -129,7 +136,7 @@ class ObjectOutput:
                 os.replace(remote, own)
             remote.unlink(missing_ok=True)
             self._claimed = restore_unfinished(store, sizes, folder)
-            replace(self._mark or Mark(address=self.address), life=life, token=self.lock.token).write(folder)
+            self._keep_token(life)
         except OSError as error:
             raise OutputError(f"cannot write the state folder {folder}: {os_reason(error)}") from error
         return self._repaired(length, sizes)
@@ -158,6 +165,7 @@ class ObjectOutput:
         try:
             shutil.rmtree(self.folder)
             self.folder.mkdir()
+            self._keep_token("")
         except OSError as error:
             raise OutputError(f"cannot empty the state folder {self.folder}: {os_reason(error)}") from error
 

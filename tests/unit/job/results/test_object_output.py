@@ -419,3 +419,14 @@ def test_a_record_of_somebody_else_leads_nowhere(store: ObjectStore, one: Machin
         assert sorted(one.folder.parent.parent.rglob("*")) == before
         assert one.ids() == ["a"]
     assert RESULTS in store.sizes()
+
+
+def test_a_driver_that_died_with_nothing_but_the_lock(store: ObjectStore, one: Machine) -> None:
+    output = one.open()
+    output._take_locks()
+    output.lock._held = False
+    output._stack.close()
+    assert LOCK_OBJECT in store.sizes()
+    with one.open():
+        one.record("a")
+    assert one.told == []
