@@ -17,6 +17,7 @@ from joyedit.job.own_files import FAILED, LOG, REPORT, RESULTS, UNFINISHED
 from joyedit.job.results.objects.names import ABOUT, IN_WORK, segment_begin
 from joyedit.job.results.objects.store import ObjectStore
 from joyedit.job.results.output_folder import refuse_foreign_files
+from joyedit.job.results.records import lines_of, parse
 
 _BESIDE = (REPORT, FAILED, LOG)
 _BLOCK = 1 << 20
@@ -68,8 +69,12 @@ def restore_unfinished(store: ObjectStore, sizes: Mapping[str, int], folder: Pat
     of the driver worked on it. Gives the output of each, and at how many deaths it was in work.
     """
     read = _json(store.read(IN_WORK) if IN_WORK in sizes else None)
-    items, start = read.get("items"), read.get("start")
-    if not isinstance(items, list) or not items or not isinstance(start, int):
+    items, start = _claims(read.get("items")), read.get("start")
+    if not items or not isinstance(start, int):
+        return {}
+    recorded = _ids_from(folder / RESULTS, start)
+    items = [one for one in items if one[0] not in recorded]
+    if not items:
         return {}
     path = folder / UNFINISHED
     lines: list[list[Any]] = [["kept", items]]
@@ -79,7 +84,24 @@ def restore_unfinished(store: ObjectStore, sizes: Mapping[str, int], folder: Pat
         if file.tell() and not path.read_bytes().endswith(b"\n"):
             file.write(b"\n")  # a line that a kill has torn
         file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-    return {one[0]: (one[1], one[2]) for one in items if isinstance(one, list) and len(one) == 3}
+    return {name: (output, deaths) for name, output, deaths in items}
+
+
+def _claims(listed: object) -> list[tuple[str, str, int]]:
+    """Those of the listed items that are id, output and deaths."""
+    found = listed if isinstance(listed, list) else []
+    return [
+        (one[0], one[1], one[2]) for one in found if isinstance(one, list) and list(map(type, one)) == [str, str, int]
+    ]
+
+
+def _ids_from(path: Path, begin: int) -> set[str]:
+    """The ids of the records from this byte of a journal on."""
+    if not path.exists():
+        return set()
+    with path.open("rb") as file:
+        file.seek(begin)
+        return {record["id"] for line, _ in lines_of(file) if (record := parse(line)) is not None}
 
 
 def life_of(store: ObjectStore, sizes: Mapping[str, int]) -> str:

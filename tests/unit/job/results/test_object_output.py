@@ -430,3 +430,17 @@ def test_a_driver_that_died_with_nothing_but_the_lock(store: ObjectStore, one: M
     with one.open():
         one.record("a")
     assert one.told == []
+
+
+def test_an_item_whose_record_came_after_its_claim_is_claimed_no_more(
+    store: ObjectStore, one: Machine, two: Machine
+) -> None:
+    output = one.open().__enter__()
+    output.uploader.claim({"a": ("a.png", 0), "b": ("b.png", 0)})
+    one.record("a")
+    uploaded(output)
+    die(output, forget=True)
+    store.remove(LOCK_OBJECT)
+    with two.open():
+        two.record("b")
+    assert IN_WORK not in store.sizes()
