@@ -120,19 +120,20 @@ def assert_whole(store: ObjectStore, count: int) -> None:
 
 
 def test_a_killed_driver_goes_on_elsewhere_and_a_node_dies(tmp_path: Path, cluster: RayCluster) -> None:
-    count = 40
+    count = 60
     write_manifest(tmp_path, count)
     store = ObjectStore(ADDRESS)
     options = ["-m", "fake", "--steps", "1", "--batch-size", "2", "--no-page"]
 
     killed = start(tmp_path, cluster, *options)
-    until(lambda: len(pictures(store)) >= 6, killed)
-    code, printed, _ = said(tmp_path, "status", ADDRESS)
-    assert code == 0, "a run is editing"
-    assert "running (process" in printed
+    until(lambda: len(pictures(store)) >= 4, killed)
     killed.kill()
     killed.communicate()
+    code, printed, _ = said(tmp_path, "status", ADDRESS)
+    assert code == 0, "a run is editing, as far as anybody knows"
+    assert "running (process" in printed
     left = set(pictures(store))
+    assert len(left) < count - 8
     assert records(store) == []  # only segments, if any
     shutil.rmtree(tmp_path / "state")  # as on another machine
 
@@ -144,7 +145,7 @@ def test_a_killed_driver_goes_on_elsewhere_and_a_node_dies(tmp_path: Path, clust
     store.write(".joyedit/lock.json", json.dumps(lock | {"renewed": lock["renewed"] - 1000}).encode())
 
     again = start(tmp_path, cluster, *options)
-    until(lambda: len(pictures(store)) >= len(left) + 6, again)
+    until(lambda: len(pictures(store)) >= len(left) + 2, again)
     os.kill(cluster.raylets[0], signal.SIGKILL)
     _, errors = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, errors
