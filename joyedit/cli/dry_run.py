@@ -5,6 +5,8 @@ from __future__ import annotations
 import json as jsonlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from joyedit.cli import console
 from joyedit.cli.passed_over_text import tell_passed_over
@@ -15,6 +17,7 @@ from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
 from joyedit.job.fit import LARGE_LOSS
 from joyedit.job.pause import Pause
 from joyedit.job.plan import failed, planner
+from joyedit.job.results.objects.reading import output_to_read
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import line_of
 from joyedit.job.results.report import seconds_text
@@ -30,6 +33,15 @@ from joyedit.weights.wanted import Wanted
 ASSUMED_BATCH_SIZE = 4
 """Stands for `--batch-size auto`, which only a device can settle."""
 _ASSUMED = f"auto, shown with {ASSUMED_BATCH_SIZE} (a run measures what fits its device)"
+
+
+def dry_run_there(request: Request, *, json: bool, quiet: bool) -> int:
+    """As `dry_run`, also for an output on an object store: its records are fetched, and nothing is written there."""
+    if request.config.objects is None:
+        return dry_run(request, json=json, quiet=quiet)
+    with output_to_read(Path(request.config.objects), may_be_new=True) as (folder, _):
+        config = replace(request.config, output=folder)
+        return dry_run(replace(request, config=config), json=json, quiet=quiet)
 
 
 def dry_run(request: Request, *, json: bool, quiet: bool) -> int:

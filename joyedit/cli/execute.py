@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from joyedit.cli import console, run_events
-from joyedit.cli.dry_run import dry_run
+from joyedit.cli.dry_run import dry_run_there
 from joyedit.cli.progress import RunProgress
 from joyedit.cli.streams import Pump
 from joyedit.job.own_files import FAILED, LOG, RESULTS
 from joyedit.job.results.report import Report, seconds_text
 from joyedit.options import RunOptions
 from joyedit.printable import printable
-from joyedit.request import build_request, run_request
+from joyedit.request import build_request, run_request, shown_place
 
 
 def execute(options: RunOptions, pump: Pump | None = None) -> int:
@@ -19,7 +19,7 @@ def execute(options: RunOptions, pump: Pump | None = None) -> int:
     for note in request.notes if not options.quiet else ():
         console.note(note)
     if options.dry_run:
-        return dry_run(request, json=options.json is not None, quiet=options.quiet)
+        return dry_run_there(request, json=options.json is not None, quiet=options.quiet)
     progress = RunProgress(request, json=options.json, quiet=options.quiet, verbose=options.verbose, pump=pump)
     try:
         outcome = run_request(request, progress)
@@ -31,14 +31,14 @@ def execute(options: RunOptions, pump: Pump | None = None) -> int:
     if outcome.error is not None:
         console.error(outcome.error)
     if report.failed:
-        folder = request.config.output
-        console.message(f"{report.failed} of {report.items} items failed: see {folder / RESULTS} and {folder / LOG}")
+        folder, objects = request.config.output, request.config.objects
+        results, log, failed = (shown_place(folder, objects, name) for name in (RESULTS, LOG, FAILED))
+        console.message(f"{report.failed} of {report.items} items failed: see {results} and {log}")
         if request.picture is not None and not options.quiet:
             console.message(f"the same command tries it again and removes {folder}")
         elif (folder / FAILED).exists() and not options.quiet:
-            console.message(
-                f"to edit only these items again, add --retry-failed to the same command, or run {folder / FAILED}"
-            )
+            also = f", or run {failed}" if objects is None else ""
+            console.message(f"to edit only these items again, add --retry-failed to the same command{also}")
     is_one = report.items == 1 and not options.verbose
     if options.json or (is_one and not options.quiet):
         progress.tell_picture()

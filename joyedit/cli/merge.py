@@ -27,9 +27,12 @@ def merge_command(folder: Folder, no_page: NoPage = False) -> None:
     """
     from joyedit.job.results.merge import merge
     from joyedit.job.results.merged_report import rows
+    from joyedit.job.results.objects.address import refuse_address
     from joyedit.job.results.shard_folders import ShardFolder
     from joyedit.job.shard import missing_text
     from joyedit.printable import printable
+
+    refuse_address(folder, "merge", "nothing there is divided into shards")
 
     def tell(shard: ShardFolder, items: int) -> None:
         console.message(f"shard {shard.shard}: {'1 item' if items == 1 else f'{items:,} items'}")

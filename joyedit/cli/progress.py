@@ -27,7 +27,7 @@ from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import ItemResult
 from joyedit.options import JsonName
 from joyedit.printable import printable
-from joyedit.request import Request
+from joyedit.request import Request, shown_place
 from joyedit.runtime.protocol import BackendInfo
 from joyedit.weights.hub import Download
 from joyedit.weights.wanted import Wanted
@@ -357,7 +357,8 @@ class RunProgress:
         if not self._json or not (is_new or self._json == "all"):
             return
         if self._request.picture is None:
-            console.result(printed_line(line, self._request.config.output))
+            config = self._request.config
+            console.result(printed_line(line, config.objects or config.output))
         else:
             self._held = line
 
@@ -367,7 +368,9 @@ class RunProgress:
         if self._held is not None and picture is not None:
             console.result(printed_line(self._held, picture.path.parent))
         elif self._output is not None and not self._json:
-            console.result(printable(str(picture.path if picture else self._request.config.output / self._output)))
+            config = self._request.config
+            place = shown_place(config.output, config.objects, self._output)
+            console.result(printable(str(picture.path) if picture else place))
 
     def close(self) -> None:
         """Ends the meter, and says how many items were not edited."""

@@ -11,7 +11,14 @@ import typer
 from joyedit.cli import console
 from joyedit.errors import EXIT_OK, EXIT_SOME_FAILED
 
-Folder = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder of joyedit run.", show_default=False)]
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="OUT",
+        help="An output folder of joyedit run, or the address of an object store that it wrote to.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -34,6 +41,15 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
     item of the source is in one of them. Exit codes: 0 all is in order, 2 the folder is not an output
     folder of joyedit, 3 something differs, or items failed.
     """
+    from joyedit.job.results.objects.reading import output_to_read
+
+    with output_to_read(folder) as (local, who):
+        code = _verify(local, who, source, json)
+    raise typer.Exit(code)
+
+
+def _verify(folder: Path, writer: dict[str, object] | None, source: str | None, json: bool) -> int:
+    """Check this folder; gives the exit code. `writer` is who writes to the output now."""
     from dataclasses import asdict
 
     from joyedit.job.results.lock import holder, holder_text
@@ -45,8 +61,7 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
     counts = Counts()
     shards = shard_folders(folder)
     mismatches = verify_shards(folder, counts, source) if shards else verify(folder, counts, source)
-    for path in (folder, *(one.path for one in shards)):
-        who = holder(path)
+    for path, who in ((folder, writer), *((one.path, holder(one.path)) for one in shards)):
         if who is not None:
             told = f"a run is writing to {path} now ({holder_text(who)})" if shards else "a run is writing here now"
             told += "" if shards else f" ({holder_text(who)})"
@@ -84,7 +99,7 @@ def verify_command(folder: Folder, source: Source = None, json: Json = False) ->
         console.result(
             f"records {counts.records}, ok {counts.ok}, failed {failed}{left}, files {counts.files}, off {off}"
         )
-    raise typer.Exit(EXIT_SOME_FAILED if failed or counts.mismatches else EXIT_OK)
+    return EXIT_SOME_FAILED if failed or counts.mismatches else EXIT_OK
 
 
 def status_command(folder: Folder, json: Json = False) -> None:
@@ -93,6 +108,15 @@ def status_command(folder: Folder, json: Json = False) -> None:
     Of shards that are not merged it shows each, and their sum. Exit codes: 0 all items are done or a run is editing
     them, 2 the folder is not an output folder of joyedit, 3 items failed, or items are left and no run is editing them.
     """
+    from joyedit.job.results.objects.reading import output_to_read
+
+    with output_to_read(folder) as (local, who):
+        code = _status(local, who, json)
+    raise typer.Exit(code)
+
+
+def _status(folder: Path, writer: dict[str, object] | None, json: bool) -> int:
+    """Print the status of this folder; gives the exit code. `writer` is who writes to the output now."""
     from dataclasses import asdict
 
     from joyedit.job.results.lock import holder_text
@@ -108,8 +132,8 @@ def status_command(folder: Folder, json: Json = False) -> None:
             console.result(jsonlib.dumps(tree.as_json()))
         else:
             console.table(rows_of(tree))
-        raise typer.Exit(EXIT_SOME_FAILED if tree.is_off else EXIT_OK)
-    found = status(folder)
+        return EXIT_SOME_FAILED if tree.is_off else EXIT_OK
+    found = status(folder, lambda path: writer)
     if json:
         console.result(jsonlib.dumps(asdict(found)))
     else:
@@ -125,4 +149,4 @@ def status_command(folder: Folder, json: Json = False) -> None:
             if found.left and found.holder is not None:
                 rows.append(("time left", seconds_text(found.left / found.rate)))
         console.table(rows)
-    raise typer.Exit(EXIT_SOME_FAILED if found.is_off else EXIT_OK)
+    return EXIT_SOME_FAILED if found.is_off else EXIT_OK

@@ -33,7 +33,9 @@ def view_command(
     folder is not an output folder of joyedit.
     """
     from joyedit.errors import UsageError
+    from joyedit.job.results.objects.address import refuse_address
 
+    refuse_address(folder, "view", "copy it to a folder with the store's own tool, and give that")
     if sheet is not None:
         _write_sheet(folder, sheet, only)
         return

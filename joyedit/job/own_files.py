@@ -82,4 +82,9 @@ def is_made_by_joyedit(path: str) -> bool:
             data = file.read(_MOST) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
     except (OSError, ValueError):
         return False
+    return holds_mark(data)
+
+
+def holds_mark(data: bytes) -> bool:
+    """Whether the bytes of a picture hold the name of the software, as joyedit writes it."""
     return b"software" in data and b"joyedit " in data

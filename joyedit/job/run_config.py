@@ -48,7 +48,8 @@ class RunConfig:
     size with random weights, in place of a model: that is for measuring. `speed` says what steps leave out; `reuse`,
     `reuse_order`, `guidance_reuse` and `regions` say it for single parts, spelled as on the command line (None: as
     `speed` has it). `write` is what the run writes; shards have `shard_size` items, and with `write_partial` also those
-    get a file of which items have no picture.
+    get a file of which items have no picture. `objects` is the address of an object store where the pictures go;
+    `output` is its state folder then.
     """
 
     output: Path
@@ -103,3 +104,4 @@ class RunConfig:
     merged_loras: tuple[Lora, ...] = ()
     lora_sets: tuple[tuple[Lora, ...], ...] = ()
     random: RandomSize | None = None
+    objects: str | None = None

@@ -37,7 +37,8 @@ class RunOptions:
     """A manifest, folders and pictures, or `-` for standard input."""
     output: Path = option(
         Path("edited"), "-o", "--output", metavar="DIR",
-        help="The folder for the edited pictures; with one picture as SOURCE also the name of a file, such as new.png.",
+        help="The folder for the edited pictures; with one picture as SOURCE also the name of a file, such as new.png; "
+        "with --engine ray also the address of an object store, such as s3://bucket/prefix.",
     )  # fmt: skip
     model: str | None = option(
         None, "-m", "--model", "--model-path", "--ckpt-root", metavar="PATH|HUB-ID", envvar="JOYEDIT_MODEL",

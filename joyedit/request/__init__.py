@@ -4,6 +4,7 @@ Every fault of the options is told at once, before anything is read.
 """
 
 from joyedit.request.build import Request, build_request, run_request
+from joyedit.request.objects import shown_place
 from joyedit.request.without_run import build_item, doctor_request, loaded_loras, loading_config
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "loaded_loras",
     "loading_config",
     "run_request",
+    "shown_place",
 ]

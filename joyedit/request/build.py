@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from joyedit.errors import UsageError, refuse_other_encoding
 from joyedit.job.results.journal import has_records
+from joyedit.job.results.objects.reading import was_used
 from joyedit.job.results.shard_run import as_shard
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.columns import Columns
@@ -31,6 +32,7 @@ from joyedit.options import RunOptions
 from joyedit.replay import open_replay, with_replay
 from joyedit.request.checks import name_template, one_name, refuse, with_home
 from joyedit.request.cluster import ray_engine
+from joyedit.request.objects import open_objects, with_objects
 from joyedit.request.picture import format_of, one_picture
 from joyedit.request.values import converted, named_as
 from joyedit.request.writing import refuse_source, refuse_writing, tree_of, with_writing
@@ -103,7 +105,8 @@ def run_request(
         )
 
     if request.ray is not None:
-        with closing(request.ray):
+        config = request.config
+        with closing(request.ray), open_objects(config.objects, config.output, request.ray, progress):
             outcome = start()
         return with_page(outcome, request.config.output, progress, page_stopped) if request.page else outcome
     if request.picture is not None:
@@ -117,9 +120,10 @@ def build_request(options: RunOptions, objects: Given | None = None) -> Request:
     options, replay = with_replay(options)
     refuse(options)
     options = with_writing(with_home(options))
-    options, picture = _with_picture(options)
+    options, store = with_objects(options)
+    options, picture = (options, None) if store is not None else _with_picture(options)
     given = Settings(**named_as(Settings, options))
-    config = RunConfig(**named_as(RunConfig, options) | converted(options))
+    config = RunConfig(**named_as(RunConfig, options) | converted(options) | {"objects": store})
     config, shard = as_shard(config, options.shard, options.source, makes_file=picture is not None)
     ray = ray_engine(options, makes_file=picture is not None)
     config, places = (config, ()) if ray is not None else _with_places(config, options)
@@ -143,7 +147,7 @@ def build_request(options: RunOptions, objects: Given | None = None) -> Request:
         limit=options.limit,
         exclude=options.exclude,
         shard=shard,
-        look=not (has_records(config.output) or has_records(options.output)),
+        look=not (has_records(config.output) or has_records(options.output) or (store and was_used(store))),
         skip_missing=options.skip_missing,
         text_to_image=options.text_to_image,
         most_references=most_references(Wanted.of(options)),
@@ -167,7 +171,7 @@ def build_request(options: RunOptions, objects: Given | None = None) -> Request:
         checkpoint=checkpoint,
         picture=picture,
         notes=() if replay is None else replay.notes,
-        page=picture is None and shard is None and not options.no_page,
+        page=picture is None and shard is None and store is None and not options.no_page,
         ray=ray,
         places=places,
     )
@@ -184,9 +188,7 @@ def _with_picture(options: RunOptions) -> tuple[RunOptions, OnePicture | None]:
     return replace(options, output=picture.folder, format=format, update=not options.overwrite), picture
 
 
-def _source(
-    names: tuple[str, ...], options: SourceOptions, replay: Replay | None, objects: Given | None
-) -> Source:
+def _source(names: tuple[str, ...], options: SourceOptions, replay: Replay | None, objects: Given | None) -> Source:
     if replay is not None:
         return open_replay(replay, options)
     if objects is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from joyedit.errors import UsageError
+from joyedit.job.results.objects.address import refuse_address
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.item_builder import ItemBuilder
 from joyedit.job.source.loras import LoraSet, LoraShelf, wishes_of
@@ -53,6 +54,7 @@ def doctor_request(options: DoctorOptions) -> tuple[RunConfig, Settings]:
         raise UsageError("\n".join(faults))
     named = set(names_of(DoctorOptions)) & {one.name for one in fields(RunConfig)}
     given = {name: getattr(options, name) for name in named}
+    refuse_address(options.output, "doctor -o", "leave -o out: an object store has no disk to look at")
     output = Path(home_path("--output", os.fspath(options.output)))
     config = RunConfig(**given | {"memory": memory_bytes(options.memory), "output": output})
     return config, Settings(basesize=options.basesize)

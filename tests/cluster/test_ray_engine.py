@@ -145,3 +145,53 @@ def test_a_node_dies_and_an_item_kills_its_actors(tmp_path: Path, cluster: RayCl
     _, errors = third.communicate(timeout=PATIENCE)
     assert third.returncode == 3, errors
     assert sum(ids_of(out).values()) == count
+
+
+def test_a_second_interrupt_ends_at_once_and_turns_go_on(tmp_path: Path, cluster: RayCluster) -> None:
+    pair = sample_edit(split_rng("heldout", 20, 1), "recolour", "heldout")
+    pair.source_image.save(tmp_path / "in.png")
+    chains, turns = 6, 3
+    with (tmp_path / "m.jsonl").open("w") as file:
+        for chain in range(chains):
+            for turn in reversed(range(turns)):  # later turns stand first
+                image = "in.png" if not turn else f"@{chain}-{turn - 1}"
+                line = {"image": image, "id": f"{chain}-{turn}", "instruction": f"edit {chain} {turn} SLEEP"}
+                file.write(json.dumps(line) + "\n")
+        line = {"image": "gone.png", "id": "gone", "instruction": "edit"}
+        file.write("".join(json.dumps(one) + "\n" for one in (line, line | {"image": "@gone", "id": "gone-2"})))
+    options = ["-m", "fake", "--steps", "1", "--batch-size", "1", "--no-page", "--skip-missing"]
+    plain = start(tmp_path, None, *options, "-o", "plain", "-q")
+    plain.communicate(timeout=PATIENCE)
+    out = tmp_path / "out"
+
+    stopped = start(tmp_path, cluster, *options, "-o", "out")
+    until(lambda: finished(out) >= 2, stopped)
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.stderr is not None
+    assert any("interrupted" in line for line in stopped.stderr)  # two signals at once would be one
+    stopped.send_signal(signal.SIGINT)
+    _, errors = stopped.communicate(timeout=PATIENCE)
+    assert stopped.returncode == 130, errors
+    assert "stopped at once; run the same command again to continue" in errors
+    assert json.loads((out / "report.json").read_text())["state"] == "interrupted"
+    before = ids_of(out)
+    assert sum(before.values()) < chains * turns
+
+    again = start(tmp_path, cluster, *options, "-o", "out")
+    _, errors = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 3, errors
+    found, expected = (
+        {one["id"]: one for one in final_records(tmp_path / name / "results.jsonl")} for name in ("out", "plain")
+    )
+    assert found.keys() == expected.keys()
+    for name, one in found.items():
+        assert one["status"] == expected[name]["status"], name
+        assert (one["error"] or {}).get("code") == (expected[name]["error"] or {}).get("code"), name
+        if one["status"] == "ok":
+            assert one["output_sha256"] == expected[name]["output_sha256"], name
+            assert ids_of(out)[name] == 1, name
+    assert (found["gone"]["error"]["code"], found["gone-2"]["error"]["code"]) == (
+        "missing_picture",
+        "earlier_turn_failed",
+    )
+    assert not list(out.glob(".*tmp"))

@@ -31,7 +31,7 @@ class RayCluster(NamedTuple):
 def ray_cluster(folder: Path, nodes: int = 2) -> Iterator[RayCluster]:
     """Start one; all of it is gone at the end of the block. Ray's files are in `folder`."""
     env = os.environ | {
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": str(folder),
         "OMP_NUM_THREADS": "1",

@@ -99,7 +99,7 @@ class OutputLock:
     def _write_name(self, handle: int) -> None:
         try:
             os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(_me()).encode(), 0)
+            os.pwrite(handle, json.dumps(myself()).encode(), 0)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EBADF):  # open for reading only: the lock holds without a name
                 raise
@@ -157,7 +157,8 @@ def holder_text(who: dict[str, object]) -> str:
     return printable(f"process {who.get('pid')}{user} on {who.get('host')}, since {who.get('since')}")
 
 
-def _me() -> dict[str, object]:
+def myself() -> dict[str, object]:
+    """This process, as a lock names its holder: pid, user, host and since when."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):  # an id that no table of users knows

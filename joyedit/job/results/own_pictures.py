@@ -6,15 +6,15 @@ A picture is joyedit's own if a record of this folder names it, or if it was in 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from joyedit.errors import ItemError
 from joyedit.job.data_picture import Reference
-from joyedit.job.own_files import RESULTS, is_made_by_joyedit
+from joyedit.job.own_files import RESULTS
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import TAKEN_REMEDY
+from joyedit.job.results.picture_place import pictures_of
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.records import name_of
 from joyedit.job.spec import EditItem
@@ -26,9 +26,10 @@ class OwnPictures:
     def __init__(self, journal: Journal, recorded: RecordedOutputs, folder: Path, unfinished: Iterable[str]) -> None:
         self._journal = journal
         self._recorded = recorded
-        self._inside = os.path.join(folder, "")
+        self._folder = folder
+        self._pictures = pictures_of(folder)
         # What is not there now, and comes later, is somebody else's.
-        self._unfinished = {output for output in unfinished if is_made_by_joyedit(self._inside + output)}
+        self._unfinished = {output for output in unfinished if self._pictures.is_made_by_joyedit(output)}
 
     def names(self, item: EditItem) -> bool:
         """Whether the output of this item is a picture of joyedit's own, if there is such a file."""
@@ -47,18 +48,14 @@ class OwnPictures:
 
     def refuse(self, item: EditItem) -> ItemError | None:
         """Why this item cannot be edited: its output is a file of somebody else, or its own input; else None."""
-        path = self._inside + item.output
-        try:
-            found = os.stat(path, follow_symlinks=False)
-        except (OSError, ValueError):  # nothing is there; or a name that the write itself refuses
-            return None
-        if stat.S_ISDIR(found.st_mode):
-            return None  # so does this one
+        if not self._pictures.is_taken(item.output):
+            return None  # what else is wrong with a name, the write itself refuses
         if not self.names(item):
             message = f"the file {item.output!r} is there already, and no record of joyedit names it"
-            if is_made_by_joyedit(path):
+            if self._pictures.is_made_by_joyedit(item.output):
                 message += f"; joyedit made it, but its line in {RESULTS} is damaged, gone, or in another folder"
             return ItemError("output_taken", f"{message} ({TAKEN_REMEDY})")
+        path = os.path.join(self._folder, item.output)
         if any(_is_same(path, image) for image in item.inputs):
             message = f"the edited picture would replace its own input {item.output!r}"
             return ItemError("output_taken", f"{message} (choose another output folder with -o)")

@@ -19,10 +19,9 @@ from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.fingerprint import Fingerprinter
 from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.placed import is_there, picture_at
+from joyedit.job.results.picture_place import pictures_of
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.records import mask_seen, name_of, settings_of
-from joyedit.job.results.shard_folders import whole_of
 from joyedit.job.results.shared import Shared
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem
@@ -60,6 +59,7 @@ class Replacing:
         self._earlier = EarlierIds(journal)
         self._recorded = recorded
         self._folder = folder
+        self._pictures = pictures_of(folder)
         self._fingerprints = fingerprints
         self._hashes = hashes
         self._shared = shared
@@ -100,7 +100,7 @@ class Replacing:
 
     def _with_finished(self, item: EditItem) -> EditItem:
         """The item with the finished results that it begins with, as far as there are some."""
-        found = {name: picture_at(self._folder, self._journal.finished(name) or {}) for name in earlier_of(item)}
+        found = {name: self._pictures.at(self._journal.finished(name) or {}) for name in earlier_of(item)}
         files = {name: picture for name, picture in found.items() if picture is not None}
         return with_results(item, files) if files else item
 
@@ -130,7 +130,7 @@ class Replacing:
         """
         output = name_of(record)
         paths = [address_of(one) for one in item.images]
-        if not paths or output is None or record.get("inputs") != paths or not is_there(self._folder, record):
+        if not paths or output is None or record.get("inputs") != paths or not self._pictures.holds(record):
             return None
         seen = record.get("inputs_seen")
         if not isinstance(seen, list) or not all(isinstance(one, list) and one for one in seen):
@@ -154,14 +154,14 @@ class Replacing:
         """The id of another source or other flags whose finished picture has the name of this item's output."""
         if record is not None and name_of(record) == item.output:
             return None
-        if not os.path.lexists(self._folder / item.output):
+        if not self._pictures.has(item.output):
             return None
         owner = self._recorded.owner(item.output)
         return None if owner is None or owner.id == item.id or self._shared.is_in(owner.shared) else owner.id
 
     def _replaces_own(self, item: EditItem, record: dict[str, Any]) -> bool:
         output = name_of(record)
-        if output is None or not is_there(self._folder, record):
+        if output is None or not self._pictures.holds(record):
             return False
         if self._shared.is_in(record.get("shared")) and not _is_of_another_picture(item, record):
             return False
@@ -233,9 +233,9 @@ class Replacing:
     def _message(self, count: int, why: str, first: str) -> str:
         what = "1 finished picture" if count == 1 else f"{count} finished pictures"
         return (
-            f"this run would replace {what} in {self._folder}, {why}; for example {first} "
+            f"this run would replace {what} in {self._pictures.address}, {why}; for example {first} "
             f"(add --update to replace the pictures that differ, or --overwrite to edit all items again, "
-            f"or keep them and choose another folder: -o {_free_name(whole_of(self._folder))})"
+            f"or keep them and choose another folder: -o {self._pictures.free_name()})"
         )
 
 
@@ -275,14 +275,3 @@ def _source(record: dict[str, Any]) -> str:
 
 def _ending(output: str) -> str:
     return PurePosixPath(output).suffix.lower()
-
-
-def _free_name(folder: Path) -> str:
-    """A folder beside this one that does not exist yet."""
-    name = os.path.normpath(folder)
-    if os.path.basename(name) in (os.curdir, os.pardir):  # they have no name to number
-        name = os.path.abspath(name)
-    number = 2
-    while os.path.lexists(f"{name}-{number}"):
-        number += 1
-    return f"{name}-{number}"

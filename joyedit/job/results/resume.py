@@ -17,12 +17,12 @@ from joyedit.job.data_picture import Reference
 from joyedit.job.hashing import HashCache
 from joyedit.job.results.earlier_ids import EarlierIds
 from joyedit.job.results.fingerprint import Fingerprinter
-from joyedit.job.results.finished_picture import State, picture_state
+from joyedit.job.results.finished_picture import State
 from joyedit.job.results.given_up import KILLED, is_given_up
 from joyedit.job.results.input_hashes import input_hashes
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.own_pictures import OwnPictures
-from joyedit.job.results.placed import picture_at
+from joyedit.job.results.picture_place import pictures_of
 from joyedit.job.results.records import error_code, name_of, output_of, packed_in
 from joyedit.job.results.replacing import Replacing
 from joyedit.job.spec import EditItem
@@ -59,7 +59,7 @@ class Resume:
         self._merged = merged
         self._journal = journal
         self._earlier = EarlierIds(journal)
-        self._inside = os.path.join(folder, "")
+        self._pictures = pictures_of(folder)
         self._fingerprints = fingerprints
         self._hashes = hashes
         self._redo = redo
@@ -119,7 +119,7 @@ class Resume:
         """The item's finished picture, wherever it lies; None if it has none."""
         found = (self._journal.finished(name) for name in (item.id, *item.other_ids))
         record = next((record for record in found if record is not None), None)
-        picture = None if record is None else picture_at(Path(self._inside), record)
+        picture = None if record is None else self._pictures.at(record)
         if picture is not None:
             return picture
         return None if self._merged is None else self._merged.finished_file(item)
@@ -139,7 +139,7 @@ class Resume:
         """For an item with a finished picture, where only failed items are edited."""
         if self._replacing is not None and self._replacing.would_replace(item, record):
             return "keep"
-        state = picture_state(self._inside + str(output_of(record)), record, trust=True)
+        state = self._pictures.state(str(output_of(record)), record, trust=True)
         return "done" if state == "recorded" else "changed" if state == "changed" else "leave"
 
     def _done_again(self, record: dict[str, Any], decision: Decision) -> Decision:
@@ -159,7 +159,7 @@ class Resume:
         output = None if record is None else output_of(record)
         if record is None or output is None or not self._has_fingerprint(item, record):
             return False
-        return picture_state(self._inside + output, record, trust=self._trust) == "recorded"
+        return self._pictures.state(output, record, trust=self._trust) == "recorded"
 
     def _is_kept(self, item: EditItem, record: dict[str, Any] | None) -> bool:
         """Whether a picture stays although it differs: nobody asked to replace it, or somebody changed it since."""
@@ -180,7 +180,7 @@ class Resume:
 
     def _state(self, record: dict[str, Any], *, trust: bool) -> State:
         output = str(output_of(record))
-        state = picture_state(self._inside + output, record, trust=trust)
+        state = self._pictures.state(output, record, trust=trust)
         # A run that died may have put it in place without a record.
         return "lost" if state == "changed" and self._own.is_unfinished(output) else state
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -40,13 +41,13 @@ class Status:
         return bool(self.failed) or (bool(self.left) and self.holder is None)
 
 
-def status(folder: Path) -> Status:
-    """How far the run of this folder is.
+def status(folder: Path, who_writes: Callable[[Path], dict[str, object] | None] = holder) -> Status:
+    """How far the run of this folder is. `who_writes` tells who writes to it now.
 
     Raises `UsageError` if it is no output folder, `OutputError` if the journal cannot be read.
     """
     require_journal(folder)
-    who, report = holder(folder), read_report(folder)
+    who, report = who_writes(folder), read_report(folder)
     done, failed = 0, Counter[str]()
     times: deque[object] = deque(maxlen=_RATE_OVER)
     for record in final_records(folder / RESULTS):

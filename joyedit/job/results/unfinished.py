@@ -29,6 +29,7 @@ from joyedit.errors import OutputError
 from joyedit.job.own_files import UNFINISHED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.picture_place import pictures_of
 from joyedit.job.results.safe_open import open_own, reason_of
 from joyedit.job.spec import EditItem
 
@@ -153,7 +154,7 @@ class Unfinished:
         return found
 
     def _is_there(self, entry: Suspect) -> bool:
-        return os.path.lexists(self._folder.path / entry.output)
+        return pictures_of(self._folder.path).has(entry.output)
 
     def _write_anew(self) -> None:
         """The file with what is in work alone, under its name at once."""

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,7 +32,9 @@ from joyedit.job.own_files import (
     is_temporary,
 )
 from joyedit.job.pictures.decode import load_picture
+from joyedit.job.results.objects.pictures import ObjectPictures
 from joyedit.job.results.output_folder import parts_of
+from joyedit.job.results.picture_place import objects_of
 from joyedit.job.results.records import (
     beside_of,
     chain_in,
@@ -148,8 +151,13 @@ def folder_mismatches(folder: Path, counts: Counts, names: Names) -> Iterator[Mi
     if torn:
         message = f"{torn} bytes follow the last complete record"
         yield Mismatch(kind="torn_journal", message=message, file=RESULTS)
-    yield from _records(folder, counts, names)
-    yield from _files(folder, counts, names)
+    objects = objects_of(folder)
+    if objects is None:
+        yield from _records(folder, counts, names, partial(check_record, folder))
+        yield from _files(folder, counts, names, _files_below(folder))
+        return
+    yield from _records(folder, counts, names, partial(_check_object, folder, objects))
+    yield from _files(folder, counts, names, objects.names())
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +255,9 @@ def _format(folder: Path) -> str:
     return "png"
 
 
-def _records(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
+def _records(
+    folder: Path, counts: Counts, names: Names, check: Callable[[dict[str, Any]], Mismatch | None]
+) -> Iterator[Mismatch]:
     waiting: deque[Future[Mismatch | None]] = deque()
     failed: set[str] = set()
     with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="joyedit-verify") as pool:
@@ -270,7 +280,7 @@ def _records(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
                 continue
             counts.ok += 1
             names.outputs.update((str(file_of(record)), *(one.file for one in beside_of(record))))
-            waiting.append(pool.submit(check_record, folder, record))
+            waiting.append(pool.submit(check, record))
             if len(waiting) >= _AHEAD and (mismatch := waiting.popleft().result()) is not None:
                 yield mismatch
         # The picture that an earlier run finished may still stand where a later one failed.
@@ -344,29 +354,47 @@ def _is_as_recorded(folder: Path, beside: Beside) -> bool:
         return False
 
 
-def _files(folder: Path, counts: Counts, names: Names) -> Iterator[Mismatch]:
+def _check_object(folder: Path, objects: ObjectPictures, record: dict[str, Any]) -> Mismatch | None:
+    """As `check_record`, of a picture on an object store: it is fetched, looked at, and goes again."""
+    output = output_of(record)
+    if output is None:
+        return check_record(folder, record)
+    try:
+        objects.file(output)
+        return check_record(folder, record)
+    finally:
+        objects.forget(output)
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """The names of all files, but for those of pages and of shards."""
     root = os.path.abspath(folder)
-    earlier: dict[str, str] | None = None  # read when the first file is found that no last record names
     for parent, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not _is_apart(root, parent, name))
         for name in sorted(files):
-            path = os.path.join(parent, name)
-            relative = os.path.relpath(path, root).replace(os.sep, "/")
-            if relative in OWN_NAMES:
+            yield os.path.relpath(os.path.join(parent, name), root).replace(os.sep, "/")
+
+
+def _files(folder: Path, counts: Counts, names: Names, found: Iterable[str]) -> Iterator[Mismatch]:
+    root = os.path.abspath(folder)
+    earlier: dict[str, str] | None = None  # read when the first file is found that no last record names
+    for relative in found:
+        name = relative.rpartition("/")[2]
+        if relative in OWN_NAMES:
+            continue
+        if is_temporary(name):
+            yield Mismatch(kind="unfinished_file", message="a killed run left this file", file=relative)
+        elif not name.startswith("."):
+            counts.files += 1
+            if relative in names.outputs or os.path.join(root, relative) in names.inputs:
                 continue
-            if is_temporary(name):
-                yield Mismatch(kind="unfinished_file", message="a killed run left this file", file=relative)
-            elif not name.startswith("."):
-                counts.files += 1
-                if relative in names.outputs or path in names.inputs:
-                    continue
-                earlier = _earlier_outputs(folder) if earlier is None else earlier
-                owner = earlier.get(relative)
-                if owner is None:
-                    yield Mismatch(kind="stray_file", message="no record names this file", file=relative)
-                else:
-                    message = "an earlier record names this file; the picture of this item has another name now"
-                    yield Mismatch(kind="earlier_picture", message=message, id=owner, file=relative)
+            earlier = _earlier_outputs(folder) if earlier is None else earlier
+            owner = earlier.get(relative)
+            if owner is None:
+                yield Mismatch(kind="stray_file", message="no record names this file", file=relative)
+            else:
+                message = "an earlier record names this file; the picture of this item has another name now"
+                yield Mismatch(kind="earlier_picture", message=message, id=owner, file=relative)
 
 
 def _is_apart(root: str, parent: str, name: str) -> bool:

@@ -12,6 +12,7 @@ from joyedit.job.results.journal import Journal
 from joyedit.job.results.merged_records import MergedRecords
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
+from joyedit.job.results.picture_place import pictures_of
 from joyedit.job.results.recorded_outputs import RecordedOutputs
 from joyedit.job.results.replacing import Replacing
 from joyedit.job.results.resume import Resume
@@ -25,13 +26,15 @@ from joyedit.job.spec import Batch, EditItem
 class Admission:
     """Any thread may call the methods. `shared` is what all items of the run have in common.
 
-    `own` tells which pictures the run may replace, `in_work` keeps the list of items that have no record yet.
+    `own` tells which pictures the run may replace, `in_work` keeps the list of items that have no record yet,
+    `pictures` is where finished pictures are.
     """
 
     def __init__(self, folder: OutputFolder, journal: Journal, config: RunConfig, shared: Shared) -> None:
         self.shared = shared
         self.in_work = Unfinished(folder, journal)
         self._recorded = RecordedOutputs(journal)
+        self.pictures = pictures_of(folder.path)
         left = [one.output for one in self.in_work.before.values()]
         self.own = OwnPictures(journal, self._recorded, folder.path, left)
         self._merged = None if config.tree is None else MergedRecords(config.tree)
@@ -114,7 +117,7 @@ class Admission:
         """Remove the picture that a run put in place for this item under another name, before it died."""
         before = self.in_work.before.get(item.id)
         if before is not None and before.output != item.output and self.own.is_unrecorded(before.output):
-            self._folder.remove(before.output)
+            self.pictures.remove(self._folder, before.output)
 
     def take(self, batch: Batch) -> None:
         """The items of this batch are in work from now on, until they have a record."""

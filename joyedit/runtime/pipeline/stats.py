@@ -185,7 +185,7 @@ class RunStats:
             source=source,
             asked=self.asked,
             shard=shard,
-            output=str(config.output),
+            output=config.objects or str(config.output),
             left=_left(ending, None if backend is None else summary.items, tally),
             passed_over=summary.passed.count,
             passed_over_files=[{"path": path, "reason": kind} for path, kind in summary.passed.names],

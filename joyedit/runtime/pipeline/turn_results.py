@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.placed import picture_at
+from joyedit.job.results.picture_place import pictures_of
 from joyedit.job.results.resume import Decision, Resume
 from joyedit.job.spec import EditItem
 from joyedit.job.turns import EARLIER_FAILED, in_folder
@@ -22,6 +22,7 @@ class TurnResults:
 
     def __init__(self, folder: Path, journal: Journal, resume: Resume, referred: Collection[str] | None) -> None:
         self._folder = folder
+        self._pictures = pictures_of(folder)
         self._journal = journal
         self._resume = resume
         self._referred = referred
@@ -47,7 +48,7 @@ class TurnResults:
         record = self._journal.final(name)
         if record is None:
             return Outcome(None, _without_picture(name))
-        picture = picture_at(self._folder, record)
+        picture = self._pictures.at(record)
         if picture is not None:
             return Outcome(picture)
         planned = record.get("planned_output")

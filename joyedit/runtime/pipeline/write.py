@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from joyedit.errors import ItemError, concerns_the_run, system_limit
 from joyedit.job.boxes import box_text
-from joyedit.job.own_files import is_made_by_joyedit
 from joyedit.job.pictures.encode import QUALITIES, save_picture
 from joyedit.job.results.fingerprint import Fingerprinter
-from joyedit.job.results.finished_picture import picture_state
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import loras_of
 from joyedit.job.results.report import joyedit_version
@@ -199,10 +197,7 @@ class Placing:
             return made
         if self._config.update or self._config.redo == "all" or before["id"] != item.id:
             # Before the new record: a run that is killed here finds the old record without its picture.
-            is_gone = self._folder.remove_picture(*earlier)
-            path = str(self._folder.path / earlier[0])
-            if not is_gone and picture_state(path, before, trust=False) == "lost" and is_made_by_joyedit(path):
-                self._folder.remove(earlier[0])  # damaged
+            self._admission.pictures.remove_earlier(self._folder, before, earlier)
         return made
 
     def written(

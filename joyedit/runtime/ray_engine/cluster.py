@@ -21,6 +21,7 @@ from joyedit.job.pictures.budget import PlainCaller
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.results.report import joyedit_version
 from joyedit.printable import printable
+from joyedit.runtime.ray_engine import environment
 from joyedit.runtime.ray_engine.look import Looked, look
 
 _QUIET = {
@@ -93,7 +94,8 @@ class Cluster:
     def check(self, output: str, token: bytes, paths: Sequence[str]) -> None:
         """See whether every machine has this joyedit, the output folder with its lock, and these files and folders.
 
-        `token` is what the lock file holds. Raises UsageError, which names the machine and what it lacks.
+        `token` is what the lock file holds; of an address of an object store it is in the lock there. Raises
+        UsageError, which names the machine and what it lacks.
         """
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -104,7 +106,7 @@ class Cluster:
             if node["Alive"]:
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 made = task.options(num_cpus=0, max_retries=0, scheduling_strategy=here)
-                asked[made.remote(output, token, tuple(paths))] = str(node["NodeManagerHostname"])
+                asked[made.remote(output, token, tuple(paths), environment.own())] = str(node["NodeManagerHostname"])
         faults = []
         ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_SECONDS)
         for one in ready:
@@ -131,7 +133,7 @@ def _faults(node: str, found: Looked) -> list[str]:
     own = joyedit_version()
     if found.version != own:
         return [f"{node}: it has joyedit {found.version}, and this machine has {own}"]
-    return [f"{node}: {fault} (all machines must see the same files under the same paths)" for fault in found.faults]
+    return [f"{node}: {fault}" for fault in found.faults]
 
 
 def why(error: BaseException) -> str:

@@ -119,6 +119,7 @@ class EditPictures:
             died=died,
             node=socket.gethostname(),
             says=says,
+            replaceable=row.replaceable,
         )
 
     def _edited(self, batch: ReadyBatch) -> tuple[tuple[Any, ...], tuple[Outcome, ...], ActorSays]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from joyedit.errors import JoyeditError, UsageError
+from joyedit.job.results.objects.uploader import JournalUploader
 from joyedit.job.run_config import RunConfig
 from joyedit.job.sizes import Size
 from joyedit.job.spec import Batch, Lora, SizedItem
@@ -30,19 +31,21 @@ MOST_ITEMS = 8
 class RayEngine:
     """The cluster of one run, connected to when the run needs it. `load` and `describe` are what a run asks of a model.
 
-    `wish` is what `--gpus` says, None if it is not given: then all GPUs of the cluster.
+    `wish` is what `--gpus` says, None if it is not given: then all GPUs of the cluster. `uploader` is that of an output
+    on an object store, where there is one.
     """
 
     def __init__(self, wish: str | None) -> None:
         self._wish = read_wish(wish)
         self._cluster: Cluster | None = None
         self._described: BackendInfo | None = None
+        self.uploader: JournalUploader | None = None
 
     def load(self, config: RunConfig) -> LoadedModel:
         """Connect, and say what the actors will load. Raises as `describe`."""
         info = self.describe(config)
         cluster = self._open()
-        return RayModel(cluster, self.actors(config), config, info)
+        return RayModel(cluster, self.actors(config), config, info, self.uploader)
 
     def actors(self, config: RunConfig) -> Actors:
         """Raises DeviceError where the cluster has not what was asked for."""
@@ -73,8 +76,16 @@ class RayEngine:
 class RayModel:
     """A `LoadedModel` of which nothing is in this process."""
 
-    def __init__(self, cluster: Cluster, actors: Actors, config: RunConfig, info: BackendInfo) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        actors: Actors,
+        config: RunConfig,
+        info: BackendInfo,
+        uploader: JournalUploader | None = None,
+    ) -> None:
         self.cluster = cluster
+        self.uploader = uploader
         self.actors = actors
         self.config = config
         self.info = info

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from joyedit.errors import ItemError, JoyeditError, concerns_the_run
 from joyedit.job.pause import Pause
 from joyedit.job.results.given_up import KILLED_WORKERS
-from joyedit.job.results.hand_over import take
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.spec import Batch, FailedItem, SizedItem
 from joyedit.runtime.pipeline.admission import Admission
@@ -30,6 +29,7 @@ from joyedit.runtime.pipeline.record import Recorder
 from joyedit.runtime.pipeline.write import Placing, Writers
 from joyedit.runtime.ray_engine import environment
 from joyedit.runtime.ray_engine.cluster import why
+from joyedit.runtime.ray_engine.delivery import Delivery
 from joyedit.runtime.ray_engine.engine import RayModel, absolute, absolute_batch, model_path
 from joyedit.runtime.ray_engine.feed import A_WORKER, Feed
 from joyedit.runtime.ray_engine.hearing import Hearing
@@ -62,6 +62,7 @@ class RayFlow:
         folder: OutputFolder,
         recorder: Recorder,
         placing: Placing,
+        delivery: Delivery,
         admission: Admission,
         hearing: Hearing,
         stopped: Callable[[], bool],
@@ -71,6 +72,7 @@ class RayFlow:
         self._folder = folder
         self._recorder = recorder
         self._placing = placing
+        self._delivery = delivery
         self._admission = admission
         self._hearing = hearing
         self._stopped = stopped
@@ -142,7 +144,8 @@ class RayFlow:
                     continue
                 with self._lock:
                     self._open[number] = {sized.item.id: sized.whole for sized in entry.items}
-                row = PlannedRow(number=number, batch=absolute_batch(entry))
+                may = self._delivery.before(entry)
+                row = PlannedRow(number=number, batch=absolute_batch(entry), replaceable=may)
                 if not ray.get(feed.put.remote(pickle.dumps(row, pickle.HIGHEST_PROTOCOL))):
                     return
                 number += 1
@@ -239,9 +242,7 @@ class RayFlow:
             self._admission.take(Batch(index=0, items=(sized,)))
             begin = time.perf_counter()
             beside = self._placing.put(
-                item,
-                lambda may_replace: take(self._folder, file.temporary, item.output, may_replace),
-                file.all_inputs,
+                item, lambda may_replace: self._delivery.place(file, may_replace), file.all_inputs
             )
             written = self._placing.written(
                 item,

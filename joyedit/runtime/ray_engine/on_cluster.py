@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from joyedit.job.own_files import LOCK
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.picture_place import objects_of
 from joyedit.job.spec import Batch
 from joyedit.runtime.lazy_model import LazyModel
 from joyedit.runtime.pipeline.admission import Admission
@@ -18,6 +19,7 @@ from joyedit.runtime.pipeline.stats import RunStats
 from joyedit.runtime.pipeline.worker_stats import FleetStats
 from joyedit.runtime.pipeline.write import Placing
 from joyedit.runtime.protocol import BackendInfo
+from joyedit.runtime.ray_engine.delivery import Delivery, FolderDelivery, ObjectDelivery
 from joyedit.runtime.ray_engine.engine import RayModel, needed_paths
 from joyedit.runtime.ray_engine.flow import RayFlow
 from joyedit.runtime.ray_engine.hearing import Hearing
@@ -63,15 +65,23 @@ def edit_on_cluster(
     def loaded(info: BackendInfo) -> None:
         recorder.info = lazy.info = info  # records name the kernels, which an actor knows
 
-    with open(folder.path / LOCK, "rb") as file:
-        token = file.read(4096)
-    model.cluster.check(os.path.abspath(folder.path), token, needed_paths(model.config))
+    delivery: Delivery = FolderDelivery(folder)
+    objects = objects_of(folder.path)
+    if objects is not None and model.uploader is not None:
+        delivery = ObjectDelivery(objects, model.uploader, admission)
+        output, token = str(model.config.objects), model.uploader.token.encode()
+    else:
+        output = os.path.abspath(folder.path)
+        with open(folder.path / LOCK, "rb") as file:
+            token = file.read(4096)
+    model.cluster.check(output, token, needed_paths(model.config))
     stats.device = fleet = FleetStats(model.actors.count)
     flow = RayFlow(
         model,
         folder=folder,
         recorder=recorder,
         placing=placing,
+        delivery=delivery,
         admission=admission,
         hearing=Hearing(model, recorder, clock, fleet, progress, loaded),
         stopped=stopped,

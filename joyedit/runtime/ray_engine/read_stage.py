@@ -14,6 +14,7 @@ from joyedit.runtime.pipeline.read_mask import read_mask
 from joyedit.runtime.pipeline.scene_check import SceneCheck
 from joyedit.runtime.protocol import ReadyBatch
 from joyedit.runtime.ray_engine import environment
+from joyedit.runtime.ray_engine.earlier_results import EarlierResults
 from joyedit.runtime.ray_engine.feed import begins
 from joyedit.runtime.ray_engine.rows import Job, Outcome, PlannedRow, ReadRow, packed, unpacked
 from joyedit.runtime.workers.faults import Fault
@@ -47,14 +48,15 @@ def read_row(row: PlannedRow, job: Job) -> ReadRow:
     fault: Fault | None = None
     allow_pixels(config.max_pixels)
     scenes = SceneCheck(config.model, notes.append)
+    results = EarlierResults(config)
     ahead = ReadAhead(
         iter([row.batch]),
-        partial(read_picture, clock=clock, hashes=_HASHES, max_pixels=config.max_pixels),
+        results.reading(partial(read_picture, clock=clock, hashes=_HASHES, max_pixels=config.max_pixels)),
         partial(read_mask, clock=clock, hashes=_HASHES, max_pixels=config.max_pixels),
         timeout=config.read_timeout,
     )
     try:
-        with ahead:
+        with results, ahead:
             for entry in ahead:
                 if isinstance(entry, ReadyBatch):
                     scenes.look(entry)
@@ -74,4 +76,5 @@ def read_row(row: PlannedRow, job: Job) -> ReadRow:
         notes=tuple(notes),
         fault=fault,
         node=socket.gethostname(),
+        replaceable=row.replaceable,
     )

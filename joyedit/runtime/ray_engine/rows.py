@@ -38,10 +38,11 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedRow:
-    """From the driver: a batch to be edited."""
+    """From the driver: a batch to be edited. `replaceable` are the outputs that a writer may replace."""
 
     number: int
     batch: Batch
+    replaceable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,7 @@ class Outcome:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeftFile:
     """A complete picture under a temporary name, in the folder where `output` is to be. `bytes` is its size.
+    On an object store it has its final name, and `temporary` is empty.
 
     `inputs` and `mask` are what was read, `work` is what ran of the steps (None where nothing was left out).
     """
@@ -89,6 +91,7 @@ class ReadRow:
     fault: Fault | None = None
     died: bool = False
     node: str = ""
+    replaceable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +123,7 @@ class EditedRow:
     died: bool = False
     node: str = ""
     says: ActorSays | None = None
+    replaceable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,22 +1,20 @@
-"""The writers: Ray tasks that make the file of each picture, and leave it in the output folder for the driver."""
+"""The writers: Ray tasks that make the file of each picture, and put it where the run has its output."""
 
 from __future__ import annotations
 
 import hashlib
 import socket
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from joyedit.errors import JoyeditError, OutputError, concerns_the_run
-from joyedit.job.results.hand_over import leave
-from joyedit.job.results.output_folder import OutputFolder
+from joyedit.errors import JoyeditError, concerns_the_run
 from joyedit.job.spec import EditItem
 from joyedit.runtime.pipeline.join import EditedPart, Joiner
 from joyedit.runtime.pipeline.write import PictureEncoder
 from joyedit.runtime.protocol import ReadyItem
 from joyedit.runtime.ray_engine import environment
 from joyedit.runtime.ray_engine.feed import begins
+from joyedit.runtime.ray_engine.leaving import Leave, open_output
 from joyedit.runtime.ray_engine.rows import EditedRow, Job, LeftFile, Outcome, WrittenRow, packed, unpacked
 from joyedit.runtime.workers.faults import Fault
 from joyedit.runtime.workers.messages import Broken, Made
@@ -43,16 +41,13 @@ def write_row(row: EditedRow, job: Job) -> WrittenRow:
     clock, fault = RelayClock(), row.fault
     outcomes = {one.id: one for one in row.outcomes}
     if fault is None and row.items:
-        folder = OutputFolder(job.config.output)
         try:
-            _open(folder)
-            left = _Leaving(folder, PictureEncoder(job.config, job.info), clock, outcomes)
-            for ready, result in row.items:
-                left.add(ready, result)
+            with open_output(job.config, row.replaceable) as leave:
+                left = _Leaving(leave, PictureEncoder(job.config, job.info), clock, outcomes)
+                for ready, result in row.items:
+                    left.add(ready, result)
         except JoyeditError as error:
             fault = Fault.of(error)
-        finally:
-            folder.close()
     stages = dict(row.stages)
     for stage, seconds in clock.take().items():
         stages[stage] = stages.get(stage, 0.0) + seconds
@@ -68,23 +63,11 @@ def write_row(row: EditedRow, job: Job) -> WrittenRow:
     )
 
 
-def _open(folder: OutputFolder) -> None:
-    """The driver has made it: if it is not here, this machine does not share it."""
-    if not Path(folder.path).is_dir():
-        raise OutputError(
-            f"the output folder {folder.path} is not on {socket.gethostname()}: all machines of the cluster must see it"
-            " under this path"
-        )
-    folder.prepare()
-
-
 class _Leaving:
     """The outcomes of one row. A part that fails fails its item, whose other parts are dropped then."""
 
-    def __init__(
-        self, folder: OutputFolder, encode: PictureEncoder, clock: RelayClock, outcomes: dict[str, Outcome]
-    ) -> None:
-        self._folder = folder
+    def __init__(self, leave: Leave, encode: PictureEncoder, clock: RelayClock, outcomes: dict[str, Outcome]) -> None:
+        self._leave = leave
         self._encode = encode
         self._clock = clock
         self._outcomes = outcomes
@@ -109,7 +92,7 @@ class _Leaving:
             with self._clock.stage("write") as lap:
                 data, more, drift = self._encode(ready, image)
                 notes += more
-                temporary = leave(self._folder, item.output, data)
+                temporary = self._leave(item.output, data)
             file = LeftFile(
                 output=item.output,
                 temporary=temporary,

@@ -60,6 +60,7 @@ def flow(heard: Heard) -> RayFlow:
         folder=unused,
         recorder=heard,  # type: ignore[arg-type]
         placing=unused,
+        delivery=unused,
         admission=unused,
         hearing=heard,  # type: ignore[arg-type]
         stopped=lambda: False,
