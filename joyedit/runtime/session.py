@@ -112,7 +112,7 @@ class RunSession:
             ):
                 self.stop.before_exit = self._exit_at_once
                 yield
-                self._outputs.finish(stopped=self.stop)
+                self._tally.unwritten = self._outputs.finish(stopped=self.stop)
             self._losses.tell()
             left_out = write_failed(self._folder, journal)
             if left_out:

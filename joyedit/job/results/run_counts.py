@@ -31,6 +31,7 @@ class Tally:
         self.skipped = 0  # done by an earlier run
         self.left = 0  # not as asked, and this run does not edit them
         self.missing = 0  # counted at the start, and did not come
+        self.unwritten = 0  # shards that could not be written although their items have pictures
         self.failed: Counter[str] = Counter()
         self.work: BlockSteps | None = None  # of items whose steps left out something
         self.batches = 0
@@ -52,8 +53,8 @@ class Tally:
 
     @property
     def undone(self) -> int:
-        """Items of the source that are not as the user asked."""
-        return self.failed.total() + self.left + self.missing
+        """Items of the source, and shards, that are not as the user asked."""
+        return self.failed.total() + self.left + self.missing + self.unwritten
 
     def batch(self, images: int, seconds: float, ended: float, *, warms_up: bool = False) -> None:
         """Count one pass through the networks: `seconds` on the device, `ended` on the run's clock.

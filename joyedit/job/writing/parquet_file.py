@@ -8,7 +8,7 @@ has, the type is the one there, so that all shards of a run are one table.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -21,8 +21,8 @@ _GROUP_BYTES = 64 << 20
 _MOST_INT = 1 << 63
 
 
-def write_parquet(file: BinaryIO, samples: Sequence[Sample], like: str | None = None) -> list[str]:
-    """Write the table; gives the inner name of each edited picture. `like` is the path of another shard of the run.
+def write_parquet(file: BinaryIO, samples: Sequence[Sample], like: Iterable[str] = ()) -> list[str]:
+    """Write the table; gives the inner name of each edited picture. `like` are other shards of the run.
 
     Raises ItemError, OSError.
     """
@@ -33,7 +33,7 @@ def write_parquet(file: BinaryIO, samples: Sequence[Sample], like: str | None = 
     has_originals = any(one.edited_column is None for one in samples)
     # All shards have these columns, also one whose items have no masks.
     columns = replace(columns, has_masks=True, originals=max(columns.originals, int(has_originals)))
-    known = {} if like is None else {field.name: field.type for field in pq.read_schema(like)}
+    known = _known_types(like)
     values = _value_columns(columns, samples, known)
     schema = _schema(columns, values, known)
     with pq.ParquetWriter(file, schema) as writer:
@@ -55,6 +55,19 @@ def write_parquet(file: BinaryIO, samples: Sequence[Sample], like: str | None = 
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=len(cells))
             first += len(cells)
     return [f"row={number}.{columns.own[EDITED]}" for number in range(len(samples))]
+
+
+def _known_types(paths: Iterable[str]) -> dict[str, Any]:
+    """The types of the columns of the first of these files that can be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        try:
+            return {field.name: field.type for field in pq.read_schema(path)}
+        except (pa.ArrowException, OSError):  # damaged: it is written anew
+            continue
+    return {}
 
 
 def ids_in_parquet(path: str) -> list[str]:

@@ -160,7 +160,6 @@ class Columns:
     has_masks: bool
     lists: frozenset[str]
     rows: tuple[str, ...]
-    values: tuple[str, ...]
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Columns:
@@ -176,7 +175,7 @@ class Columns:
             lists |= one.lists
             originals = max(originals, 0 if one.edited_column is not None else len(one.inputs))
             has_masks = has_masks or one.mask is not None
-            differ[ID] |= one.values.get(ID) != one.id
+            differ[ID] |= str(one.values.get(ID)) != one.id  # tables have numbers for ids
             differ[PROMPT] |= one.values.get(PROMPT) != one.instruction
         taken = {**rows, **values}
         own = {name: name if name not in taken else _PREFIX + name for name in (EDITED, ORIGINAL, MASK, ABOUT)}
@@ -189,7 +188,6 @@ class Columns:
             has_masks=has_masks,
             lists=frozenset(lists),
             rows=tuple(rows),
-            values=tuple(name for name in values if name not in rows),
         )
 
     def original(self, number: int) -> str:

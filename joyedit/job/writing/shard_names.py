@@ -26,12 +26,6 @@ def kind_of(name: str) -> str | None:
     return None if told is None else next(kind for kind, ending in ENDINGS.items() if ending == told[3])
 
 
-def number_in(name: str) -> int | None:
-    """The number of the shard of this name; None if it is none."""
-    told = _NAME.fullmatch(name)
-    return None if told is None else int(told[1])
-
-
 def shards_in(folder: Path) -> Iterator[str]:
     """The names of the shards that lie in a folder, in order."""
     try:

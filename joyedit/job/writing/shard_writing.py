@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO
 
-from joyedit.errors import ItemError
+from joyedit.errors import concerns_the_run
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import file_of, packed_in, read_journal
@@ -77,9 +77,8 @@ class ShardWriting:
             return write_tar
         from joyedit.job.writing.parquet_file import write_parquet
 
-        like = next((one for one in shards_in(self._folder.path) if one in self._ours), None)
-        path = None if like is None else os.path.join(self._folder.path, like)
-        return lambda file, samples: write_parquet(file, samples, path)
+        ours = [os.path.join(self._folder.path, one) for one in shards_in(self._folder.path) if one in self._ours]
+        return lambda file, samples: write_parquet(file, samples, ours)
 
     def _ids_in(self, file: str) -> list[str]:
         path = os.path.join(self._folder.path, file)
@@ -92,4 +91,6 @@ class ShardWriting:
 
             return ids_in_parquet(path)
         except Exception as error:  # a damaged shard: pyarrow and tarfile raise nearly everything
-            raise ItemError("unreadable_picture", f"{file} is damaged: {error}") from error
+            if concerns_the_run(error):
+                raise
+            return []  # its items have no pictures any more, so they are edited again

@@ -76,11 +76,15 @@ class Outputs:
         if decision == "done":
             self.beside.complete(item)
 
-    def finish(self, *, stopped: Callable[[], bool]) -> None:
-        """Write what is still to be written; once `stopped` says so, no new shard begins. Raises `OutputError`."""
-        self._shards.finish(stopped=stopped)
+    def finish(self, *, stopped: Callable[[], bool]) -> int:
+        """Write what is still to be written; once `stopped` says so, no new shard begins. Raises `OutputError`.
+
+        Gives how many shards could not be written although their items have pictures.
+        """
+        unwritten = self._shards.finish(stopped=stopped)
         if self._order is not None:
             write_metadata(self._folder, self._journal, self._order)
+        return unwritten
 
     def close(self) -> None:
         """End the thread of the shards."""

@@ -83,8 +83,7 @@ class Shards:
             return
         name = item.id
         is_packed = self._writing.is_packed(name)
-        if not is_packed:
-            self.before_record(item)
+        self.before_record(item)  # its shard may be written anew, because of another item
         if "/" in item.output:
             self._folders.add(item.output.rpartition("/")[0])
         self._finished(name, is_packed=is_packed)
@@ -123,8 +122,11 @@ class Shards:
         if self._fatal is not None:
             raise self._fatal
 
-    def finish(self, *, stopped: Callable[[], bool]) -> None:
-        """Write what can be written, wait for it, and tell what waits. Once `stopped` says so, no new shard begins."""
+    def finish(self, *, stopped: Callable[[], bool]) -> int:
+        """Write what can be written, wait for it, and tell what waits. Once `stopped` says so, no new shard begins.
+
+        Gives how many shards could not be written although their items have pictures.
+        """
         with self._lock:
             for number in self._writing.shards.settled():
                 if self._writing.shards.is_ready(number):
@@ -139,6 +141,7 @@ class Shards:
             self._tell_waiting()
             self._check()
         self._tidy(everything=not stopped())
+        return len(self._faults)
 
     def _tell_waiting(self) -> None:
         shards, kind = self._writing.shards, self._config.write
@@ -213,8 +216,9 @@ class NoShards:
     def skipped(self, item: EditItem, decision: Decision) -> None:
         """Nothing."""
 
-    def finish(self, *, stopped: Callable[[], bool]) -> None:
+    def finish(self, *, stopped: Callable[[], bool]) -> int:
         """Nothing."""
+        return 0
 
     def close(self) -> None:
         """Nothing."""

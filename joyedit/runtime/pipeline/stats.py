@@ -41,7 +41,7 @@ class Ending:
     error: JoyeditError | None = None
 
     def exit_code(self, undone: int) -> int:
-        """The exit code of the command. `undone`: how many items failed, are left, or did not come."""
+        """The exit code of the command. `undone`: how many items failed, are left, or did not come, and shards wait."""
         codes = {
             "complete": EXIT_SOME_FAILED if undone else EXIT_OK,
             "interrupted": EXIT_INTERRUPTED,

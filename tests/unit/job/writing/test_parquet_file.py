@@ -27,7 +27,7 @@ def samples(folder: Path, columns: Sequence[dict[str, Any]]) -> list[Sample]:
     ]
 
 
-def table(folder: Path, columns: Sequence[dict[str, Any]], like: str | None = None) -> Any:
+def table(folder: Path, columns: Sequence[dict[str, Any]], like: Sequence[str] = ()) -> Any:
     file = io.BytesIO()
     inner = write_parquet(file, samples(folder, columns), like)
     assert inner == [f"row={number}.edited_image" for number in range(len(columns))]
@@ -58,7 +58,7 @@ def test_all_shards_have_one_schema(tmp_path: Path) -> None:
     first = tmp_path / "edited-000000.parquet"
     with open(first, "wb") as file:
         write_parquet(file, samples(tmp_path, [{"x": 1.5, "y": "a"}, {"x": None, "y": "b"}]))
-    later = table(tmp_path, [{"x": 1}], str(first))
+    later = table(tmp_path, [{"x": 1}], [str(tmp_path / "a.png"), str(first)])
     assert later.schema == pq.read_schema(first)
     assert (later.column("x").to_pylist(), later.column("y").to_pylist()) == ([1.0], [None])
     assert ids_in_parquet(str(first)) == ["a0", "a1"]

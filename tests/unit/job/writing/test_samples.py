@@ -11,7 +11,7 @@ import pytest
 from joyedit.errors import ItemError, Problem
 from joyedit.job.writing.picture_endings import ending_of
 from joyedit.job.writing.samples import Columns, Sample, sample_keys
-from joyedit.job.writing.shard_names import kind_of, number_in, shard_name, shards_in
+from joyedit.job.writing.shard_names import kind_of, shard_name, shards_in
 from joyedit.job.writing.trees import TREES
 from support.datasets import encoded
 
@@ -62,6 +62,11 @@ def test_a_column_of_the_row_keeps_its_name(tmp_path: Path, record: dict[str, An
     assert columns.values_of(one) == {"joyedit_id": "a", "id": 17, "edit_prompt": "Make it blue."}
 
 
+def test_an_id_that_is_a_number_in_the_row_is_no_other_id(tmp_path: Path, record: dict[str, Any]) -> None:
+    one = sample(tmp_path, {**record, "id": "17", "row": {"values": {"id": 17}, "pictures": {}, "edited": None}})
+    assert Columns.of([one]).values_of(one) == {"id": 17, "edit_prompt": "Make it blue."}
+
+
 def test_what_changed_since_is_refused(tmp_path: Path, record: dict[str, Any]) -> None:
     one = sample(tmp_path, record)
     (tmp_path / "in.png").write_bytes(encoded(3))
@@ -93,7 +98,7 @@ def test_keys_have_no_dots_and_are_apart(tmp_path: Path, record: dict[str, Any])
     ],
 )
 def test_names_of_shards(tmp_path: Path, name: str, kind: str | None, number: int | None) -> None:
-    assert (kind_of(name), number_in(name)) == (kind, number)
+    assert kind_of(name) == kind
     (tmp_path / name).touch()
     assert list(shards_in(tmp_path)) == ([] if kind is None else [name])
     if kind is not None and number is not None:
