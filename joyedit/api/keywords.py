@@ -22,6 +22,7 @@ from joyedit.job.spec import (
     PrecisionName,
     SpeedName,
     SwitchName,
+    WriteName,
 )
 from joyedit.options import DeviceName, DtypeName, ScheduleWish
 from joyedit.options.run import EngineName
@@ -96,6 +97,9 @@ class RunKeywords(TypedDict, total=False):
     format: FormatName | None
     quality: int | None
     metadata: MetadataName
+    write: WriteName
+    shard_size: int | None
+    write_partial: bool
     overwrite: bool
     update: bool
     retry_failed: bool

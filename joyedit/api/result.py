@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,12 @@ from PIL import Image
 
 from joyedit.api.folder import ResultFolder
 from joyedit.api.html import figure
-from joyedit.errors import OutputError, os_reason
-from joyedit.job.results.records import error_code
+from joyedit.errors import ItemError, OutputError, os_reason
+from joyedit.job.contained import ContainedPicture
+from joyedit.job.containers.pictures import read_contained
+from joyedit.job.own_files import RESULTS
+from joyedit.job.results.placed import picture_at
+from joyedit.job.results.records import error_code, final_records, packed_in
 
 _INDEX = re.compile(r"\[(\d+)\]\Z")
 _SHOWN_SIDE = 512
@@ -88,7 +93,7 @@ class Result:
 
     @property
     def path(self) -> Path | None:
-        """The file of the picture; None for a failed item."""
+        """The file of the picture, or its address in a shard; None for a failed item."""
         output = self.record.get("output")
         if not self.ok or not isinstance(output, str):
             return None
@@ -101,12 +106,24 @@ class Result:
         if path is None:
             return None
         try:
-            image: Image.Image = Image.open(path)
+            contained = None if os.path.lexists(path) else self._in_shard()
+            image: Image.Image = Image.open(path if contained is None else io.BytesIO(read_contained(contained)))
             with image:
                 image.load()
             return image
+        except ItemError as error:
+            raise OutputError(f"{path}: cannot read this picture: {error}") from error
         except OSError as error:
             raise OutputError(f"{path}: cannot read this picture: {os_reason(error)}") from error
+
+    def _in_shard(self) -> ContainedPicture | None:
+        """The picture in a shard, which it may have come into since its record was given out; None if it is in none."""
+        record = self.record
+        if packed_in(record) is None:
+            found = (one for one in final_records(self._folder.path / RESULTS) if one["id"] == self.id)
+            record = next(found, record)
+        picture = picture_at(self._folder.path, record)
+        return picture if isinstance(picture, ContainedPicture) else None
 
     def row(self) -> dict[str, Any]:
         """The row of the table of an outcome."""

@@ -122,9 +122,8 @@ class RunSession:
             self._progress.note(self._folder.note)
 
     def _outputs_of(self, journal: Journal) -> Outputs:
-        is_retry = self._stats.asked.get("path") != self._source.asked().get("path")
-        note = self._progress.note
-        return Outputs(self._folder, journal, self._config, self._source, note=note, is_retry=is_retry)
+        asked, note = self._stats.asked, self._progress.note
+        return Outputs(self._folder, journal, self._config, self._source, note=note, asked=asked)
 
     def _recorded(self, result: ItemResult, line: str) -> None:
         self._outputs.recorded(result)
@@ -132,6 +131,7 @@ class RunSession:
         self._turns.ended(result.id)
 
     def _exit_at_once(self) -> None:
+        """The last words of a run that is stopped at once."""
         self.admission.in_work.stop()
         self._write_report(Ending("interrupted"))
 
@@ -349,12 +349,8 @@ class RunSession:
         """The ending of a run that came to the end of its source."""
         tally, came, source, note = self._tally, self._stats.counted, self._source, self._progress.note
         again = self._resume.again
-        ending = all_accounted_for(tally, came, source, again=again, is_update=self._config.update, note=note)
-        if tally.missing:
-            told = f"{source.name}: {tally.missing} of {came + tally.missing} items were gone when their turn came"
-            self.recorder.log(told)
-            note(told)
-        return ending
+        update, log = self._config.update, self.recorder.log
+        return all_accounted_for(tally, came, source, again=again, is_update=update, note=note, log=log)
 
     def close(self, ending: Ending) -> tuple[Ending, Report]:
         """Write the report; gives it, and the ending, which is another one where the report cannot be written.

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files as resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from joyedit.errors import ItemError, OutputError, UsageError
 from joyedit.job.clock import utc_now
@@ -30,6 +30,7 @@ from joyedit.job.page.entries import link_to, text_of
 from joyedit.job.page.place import PAGE_BEGIN, PagePlace, is_own_page
 from joyedit.job.results.all_records import FinalRecord
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.records import packed_in
 from joyedit.printable import brief
 
 _MARK = b"joyedit-compare"
@@ -100,8 +101,8 @@ class ComparePage:
             "psnr": None if found.psnr is None or math.isinf(found.psnr) else round(found.psnr, 2),
             "ssim": None if found.ssim is None else round(found.ssim, 4),
             "lpips": None if found.lpips is None else round(found.lpips, 4),
-            "a": self._link(folders.path("a", pair.a) if pair.a is not None else None),
-            "b": self._link(folders.path("b", pair.b) if pair.b is not None else None),
+            "a": self._link(_file(folders, "a", pair.a)),
+            "b": self._link(_file(folders, "b", pair.b)),
             "in": self._link(input_of(pair)),
             "name": brief(os.path.basename(input_of(pair)), 120),
             "size": _size(record),
@@ -146,6 +147,11 @@ class ComparePage:
                 for name in os.listdir(folder):
                     if is_temporary(name) or (_OWN.fullmatch(name) and name not in names):
                         self._folder.remove(os.path.relpath(os.path.join(folder, name), self._root))
+
+
+def _file(folders: Folders, side: Literal["a", "b"], record: FinalRecord | None) -> str | None:
+    """The file of a picture; None for one in a shard, which no browser opens: the page has a copy of it."""
+    return None if record is None or packed_in(record.record) is not None else folders.path(side, record)
 
 
 def refuse_page(path: Path) -> tuple[Path, PagePlace]:

@@ -23,6 +23,7 @@ from joyedit.job.page import loose
 from joyedit.job.pictures.decode import Picture, load_picture
 from joyedit.job.results.all_records import FinalRecord
 from joyedit.job.results.output_folder import OutputFolder
+from joyedit.job.results.records import packed_in
 
 SMALL, VIEW = 288, 1280
 """The longer side of copies in pixels: in the list, and to look at."""
@@ -78,7 +79,7 @@ class PairPictures:
             for side, record in (("a", pair.a), ("b", pair.b))
         ]
         views = [
-            f"v-{key}.jpg" if key and record is not None and (record.output or "").lower().endswith(UNSHOWN) else ""
+            f"v-{key}.jpg" if key and record is not None and _needs_view(record) else ""
             for key, record in zip(keys, (pair.a, pair.b), strict=True)
         ]
         both = _short("\0".join(keys)) if all(keys) else ""
@@ -142,6 +143,11 @@ def _input_key(pair: Pair, path: str) -> str:
     seen = loose.entries(None if record is None else record.record.get("inputs_seen"))
     last = loose.entries(seen[-1]) if seen else []
     return _short(last[0] if last and isinstance(last[0], str) else path)
+
+
+def _needs_view(record: FinalRecord) -> bool:
+    """Whether no browser shows the picture of a record: its format is none of the web, or it lies in a shard."""
+    return packed_in(record.record) is not None or (record.output or "").lower().endswith(UNSHOWN)
 
 
 def _short(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from joyedit.errors import ItemError
 from joyedit.job.compare.measure import measure, pixels_of
+from joyedit.job.containers.pictures import contained_at
 from joyedit.job.pictures.decode import Picture, load_picture
 from joyedit.job.results.all_records import AllRecords, FinalRecord
 from joyedit.job.results.records import error_code
@@ -72,7 +73,7 @@ class Folders:
                 yield Pair(None, found)
 
     def path(self, side: Literal["a", "b"], record: FinalRecord) -> str | None:
-        """The finished picture of a record; None if it names none inside of its folder."""
+        """The finished picture of a record, or its address in a shard; None if it names none inside of its folder."""
         relative = PurePosixPath(record.output or "")
         if not relative.parts or relative.is_absolute() or ".." in relative.parts or "\0" in str(relative):
             return None
@@ -150,7 +151,7 @@ def _read(path: str | None) -> Picture:
     """Raises ItemError."""
     if path is None:
         raise ItemError("output_outside", "its record names no picture of its folder")
-    return load_picture(path, _NO_LIMIT)
+    return load_picture(contained_at(path) or path, _NO_LIMIT)
 
 
 def _or_none(folders: Folders, side: Literal["a", "b"] | str, pair: Pair) -> Picture | None:

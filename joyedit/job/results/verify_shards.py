@@ -11,11 +11,11 @@ from pathlib import Path
 
 from joyedit.errors import UsageError, first_line
 from joyedit.job.own_files import RESULTS
+from joyedit.job.results.check_record import Mismatch
 from joyedit.job.results.shard_folders import ShardFolder, shard_folders
 from joyedit.job.results.shard_status import whole_by
 from joyedit.job.results.verify import (
     Counts,
-    Mismatch,
     Names,
     asked_for,
     folder_mismatches,

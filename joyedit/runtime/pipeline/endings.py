@@ -11,9 +11,17 @@ from joyedit.runtime.pipeline.stats import Ending
 
 
 def all_accounted_for(
-    tally: Tally, came: int, source: Source, *, again: int, is_update: bool, note: Callable[[str], None]
+    tally: Tally,
+    came: int,
+    source: Source,
+    *,
+    again: int,
+    is_update: bool,
+    note: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Ending:
-    """The ending where `came` items came. `again` finished pictures were edited once more. `note` tells the user.
+    """The ending where `came` items came. `again` finished pictures were edited once more. `note` tells the user, `log`
+    writes to the log.
 
     Notes in `tally` which items were counted and did not come.
     """
@@ -25,6 +33,10 @@ def all_accounted_for(
         why = "" if is_update else ": line, picture or edited file changed since the last run"
         note(f"{what} edited again{why}")
     tally.missing = source.counted_missing()
+    if tally.missing:
+        told = f"{source.name}: {tally.missing} of {came + tally.missing} items were gone when their turn came"
+        log(told)
+        note(told)
     return Ending("complete")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from joyedit.job.number_table import NumberTable
 from joyedit.job.results.journal import Journal
@@ -19,7 +20,8 @@ from joyedit.runtime.pipeline.pack import NoShards, Shards, writes_shards
 class Outputs:
     """Any thread may call the methods; `finish` comes last, and then `close`.
 
-    `is_retry`: the source is the list of what failed, so it does not tell which items belong to one shard.
+    `asked` is what the run was asked for. Where that is another source, this one is the list of what failed, which does
+    not tell which items belong to one shard.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class Outputs:
         source: Source,
         *,
         note: Callable[[str], None],
-        is_retry: bool,
+        asked: Mapping[str, Any],
     ) -> None:
         self._folder = folder
         self._journal = journal
@@ -38,6 +40,7 @@ class Outputs:
         self._order = NumberTable() if config.write == "imagefolder" else None
         self.beside = BesideWriter(folder, journal, config.write)
         self._shards: Shards | NoShards = NoShards()
+        is_retry = asked.get("path") != source.asked().get("path")
         if writes_shards(config) and is_retry:
             note("a retry by its list packs no shard: the command of the run does, also with --retry-failed")
         elif writes_shards(config):
