@@ -158,9 +158,7 @@ def build_request(options: RunOptions, objects: Given | None = None) -> Request:
         keeps_row=config.write != "folder",
         lora=options.lora,
         mask=options.mask,
-        dataset=DatasetChoice.of(
-            options.layout, options.split, options.where, options.image_root, chains_turns=options.chain_turns
-        ),
+        dataset=_dataset(options),
         shelf=LoraShelf(lora_facts),
     )
     return Request(
@@ -174,6 +172,13 @@ def build_request(options: RunOptions, objects: Given | None = None) -> Request:
         page=picture is None and shard is None and store is None and not options.no_page,
         ray=ray,
         places=places,
+    )
+
+
+def _dataset(options: RunOptions) -> DatasetChoice:
+    """What the flags say about a dataset. Raises UsageError."""
+    return DatasetChoice.of(
+        options.layout, options.split, options.where, options.image_root, chains_turns=options.chain_turns
     )
 
 

@@ -15,7 +15,7 @@ from pages import PAGES, ROOT, Block, anchors, blocks, coded, links, name_of, pr
 
 import joyedit
 from joyedit import errors
-from joyedit.job.results import verify, verify_shards
+from joyedit.job.results import check_record, verify, verify_shards
 from joyedit.job.results.report import Report
 from joyedit.job.source.recipe_reader import list_recipes
 from joyedit.job.source.schema import ALIASES, DEFAULTS_KEYS, ITEM_KEYS
@@ -131,7 +131,7 @@ def raised_codes() -> Iterator[str]:
 def test_mismatches_of_verify() -> None:
     kinds = {
         str(value.value)
-        for path in map(Path, (verify.__file__, verify_shards.__file__))
+        for path in map(Path, (verify.__file__, verify_shards.__file__, check_record.__file__))
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Mismatch", "mismatch")
         for value in [*node.args[:1], *(k.value for k in node.keywords if k.arg == "kind")]
