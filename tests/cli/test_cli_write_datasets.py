@@ -402,7 +402,7 @@ def test_from_python(joyedit: Command) -> None:
     outcome = run(source, output="out", write="Parquet", shard_size=2, **settings)
     assert outcome.exit_code == 0
     assert [row["id"] for row in rows_of("out/edited-*.parquet")] == ["a0", "a1", "a2"]
-    with pytest.raises(UsageError, match="--write must be folder, webdataset"):
+    with pytest.raises(UsageError, match="write must be folder, webdataset"):
         run(source, output="other", write="zip", **settings)
 
 
