@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 from eval_nano import held_out_pairs
-from loss_curves import draw
+from loss_curves import draw, pairs_of
 from PIL import Image
 from skimage.metrics import structural_similarity
 
@@ -290,17 +290,25 @@ def rounded(values: Iterable[float], digits: int) -> float:
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The settings of several files of figures, which must be of the same pairs; a later file's figures stand."""
-    for name in ("model", "pairs", "seed", "device"):
+    """The settings of several files of figures; a later file's figures stand.
+
+    Those of one number of steps must be of the same pairs.
+    """
+    for name in ("model", "seed", "device"):
         if len({part[name] for part in parts}) > 1:
             raise SystemExit(f"these files differ in {name}, so their figures cannot stand in one table")
     rows = {(row["setting"], row["steps"]): row for part in parts for row in part["settings"]}
+    counts: dict[int, set[int]] = {}
+    for row in rows.values():
+        counts.setdefault(row["steps"], set()).add(row["all"]["pairs"])
+    if any(len(found) > 1 for found in counts.values()):
+        raise SystemExit("these files differ in pairs, so their figures cannot stand in one table")
     return parts[-1] | {"settings": list(rows.values())}
 
 
 def short(found: dict[str, Any]) -> dict[str, Any]:
     """The package's table of losses: how it was measured, and one row for each setting, over all kinds."""
-    about = {name: found[name] for name in ("model", "date", "commit", "pairs", "seed", "device", "lpips")}
+    about = {name: found[name] for name in ("model", "date", "commit", "seed", "device", "lpips")}
     rows = [with_gains(found, row) for row in found["settings"]]
     for row in rows:
         del row["faster"]  # of the machine that measured, and not of the user's
@@ -312,11 +320,11 @@ def with_gains(found: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     exact = next(r for r in found["settings"] if r["setting"] == EXACT and r["steps"] == row["steps"])
     faster = round(exact["all"]["seconds"] / row["all"]["seconds"], 2)
     told = {"setting": row["setting"], "steps": row["steps"], **row["all"], "faster": faster}
-    return {name: value for name, value in told.items() if name not in ("pairs", "seconds")}
+    return {name: value for name, value in told.items() if name != "seconds"}
 
 
 def show(found: dict[str, Any]) -> None:
-    print(f"{found['model']}, commit {found['commit']}, {found['date']}: {found['pairs']} held-out pairs"
+    print(f"{found['model']}, commit {found['commit']}, {found['date']}: {pairs_of(found)} held-out pairs"
           f" (seed {found['seed']}); LPIPS {found['lpips']}")  # fmt: skip
     heads = ("happened", "unchanged", "PSNR", "worst 5%", "SSIM", "LPIPS", "same", "computed", "seconds", "faster")
     print(f"{'setting':38}{'steps':>6}" + "".join(f"{head:>10}" for head in heads))

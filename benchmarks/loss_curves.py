@@ -25,6 +25,14 @@ STYLE = """
 """
 
 
+def pairs_of(found: dict[str, Any]) -> str:
+    """How many pairs the figures are of: "200", or "200 (12 steps) and 80 (40 steps)"."""
+    counts = {row["steps"]: row["all"]["pairs"] for row in found["settings"]}
+    if len(set(counts.values())) == 1:
+        return str(next(iter(counts.values())))
+    return " and ".join(f"{count} ({steps} steps)" for steps, count in sorted(counts.items()))
+
+
 def draw(found: dict[str, Any], gain: str) -> str:
     """The SVG of one set of figures, as `loss.py` writes them. `gain` is "time", or "work" that was not done."""
     points = _points(found, gain)
@@ -46,7 +54,7 @@ def draw(found: dict[str, Any], gain: str) -> str:
     ]
     for name, title, left in charts:
         parts.append(_chart(points, families, name, (title, word), (left, width)))
-    caption = f"{found['model']}, {found['pairs']} held-out edits, {found['date']}"
+    caption = f"{found['model']}, {pairs_of(found)} held-out edits, {found['date']}"
     parts.append(
         f'<text class="label" x="{WIDTH - RIGHT}" y="{HEIGHT - 10}" text-anchor="end">{escape(caption)}</text>'
     )
@@ -136,7 +144,7 @@ def _dot(x: float, y: float, colour: str, point: dict[str, Any]) -> str:
     dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{colour}" stroke-width="1.5" {look}/>'
     if not point["label"]:
         return dot
-    down = -7 if point["many"] else 15
+    down = -7 if point["many"] and y - 7 > TOP else 15  # above the chart stands its title
     return (
         f'{dot}<text class="label" x="{x:.1f}" y="{y + down:.1f}" text-anchor="middle">{escape(point["label"])}</text>'
     )

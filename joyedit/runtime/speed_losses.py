@@ -73,7 +73,7 @@ def loss_of(setting: str, steps: int | None = None) -> Loss | None:
     return Loss(
         setting=setting,
         model=str(table["model"]),
-        pairs=int(table["pairs"]),
+        pairs=int(row["pairs"]),
         steps=int(row["steps"]),
         points=round(exact["happened"] - row["happened"], 1),
         decibels=round(exact["unchanged"] - row["unchanged"], 1),

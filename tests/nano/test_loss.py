@@ -103,3 +103,11 @@ def test_figures_of_other_pairs_do_not_stand_in_one_table(loss: Any) -> None:
     about = {"model": "nano", "pairs": 8, "seed": 8, "device": "cpu", "settings": []}
     with pytest.raises(SystemExit, match="differ in seed"):
         loss.joined([about, about | {"seed": 9}])
+    exact, few, slow = (
+        about | {"settings": [{"setting": setting, "steps": steps, "all": {"pairs": pairs}}]}
+        for setting, steps, pairs in (("exact", 12, 8), ("--reuse low", 12, 16), ("exact", 40, 16))
+    )
+    with pytest.raises(SystemExit, match="differ in pairs"):
+        loss.joined([exact, few])
+    assert loss.pairs_of(loss.joined([exact, slow])) == "8 (12 steps) and 16 (40 steps)"
+    assert loss.pairs_of(exact) == "8"

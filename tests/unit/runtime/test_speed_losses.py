@@ -13,13 +13,12 @@ from joyedit.runtime.speed_losses import loss_of, loss_of_run
 
 TABLE = {
     "model": "nano",
-    "pairs": 200,
     "settings": [
-        {"setting": "exact", "steps": 40, "happened": 97.5, "unchanged": 36.0},
-        {"setting": "exact", "steps": 12, "happened": 98.0, "unchanged": 36.1},
-        {"setting": "--speed high", "steps": 40, "happened": 97.0, "unchanged": 36.0},
-        {"setting": "--speed high", "steps": 12, "happened": 98.5, "unchanged": 35.4},
-        {"setting": "--speed max", "steps": 20, "happened": 90.0, "unchanged": 30.0},
+        {"setting": "exact", "steps": 40, "pairs": 200, "happened": 97.5, "unchanged": 36.0},
+        {"setting": "exact", "steps": 12, "pairs": 200, "happened": 98.0, "unchanged": 36.1},
+        {"setting": "--speed high", "steps": 40, "pairs": 200, "happened": 97.0, "unchanged": 36.0},
+        {"setting": "--speed high", "steps": 12, "pairs": 200, "happened": 98.5, "unchanged": 35.4},
+        {"setting": "--speed max", "steps": 20, "pairs": 200, "happened": 90.0, "unchanged": 30.0},
     ],
 }
 
@@ -67,7 +66,7 @@ def test_only_a_level_alone_has_a_known_loss(table: Path) -> None:
 def test_parts_and_number_formats_have_losses_of_their_own(table: Path) -> None:
     speed_losses._table.cache_clear()
     names = ("exact", "--precision fp8", "--regions auto")
-    rows = [{"setting": name, "steps": 12, "happened": 90.0, "unchanged": 35.0} for name in names]
+    rows = [{"setting": name, "steps": 12, "pairs": 200, "happened": 90.0, "unchanged": 35.0} for name in names]
     table.write_text(json.dumps(TABLE | {"settings": rows}))
     for config in (RunConfig(output=Path(), precision="fp8"), RunConfig(output=Path(), regions="auto")):
         found = loss_of_run(config, 12)
