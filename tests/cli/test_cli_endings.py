@@ -28,7 +28,7 @@ class Deleted:
 
 
 def raising(error: BaseException) -> Callable[[Path], NoReturn]:
-    def status(folder: Path) -> NoReturn:
+    def status(folder: Path, writer: object = None) -> NoReturn:
         raise error
 
     return status
@@ -46,7 +46,7 @@ def test_a_signal_that_python_drops_ends_a_command(
 ) -> None:
     """Also where the command comes to its end before the exception can come again."""
 
-    def status(folder: Path) -> NoReturn:
+    def status(folder: Path, writer: object = None) -> NoReturn:
         Deleted()
         raise joyedit.UsageError("refused")
 

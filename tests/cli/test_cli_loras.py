@@ -158,7 +158,7 @@ def test_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nano_shapes: di
     )
     assert outcome.exit_code == 0
     assert Image.open("out/p.png").tobytes() == made.tobytes()
-    with pytest.raises(UsageError, match="--lora: no such LoRA"):
+    with pytest.raises(UsageError, match="lora: no such LoRA"):
         load("nano", lora="no.safetensors")
     with pytest.raises(UsageError, match="a LoRA is a path or has file and scale"):
         load("nano", lora={"path": "x"})

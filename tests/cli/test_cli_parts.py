@@ -116,5 +116,5 @@ def test_from_python(parts: list[str], plain_checkpoint: Path, tmp_path: Path) -
     picture(128, 160).save(tmp_path / "a.png")
     outcome = package.run(tmp_path / "a.png", output=tmp_path / "o", prompt="x", **named, **settings)  # type: ignore[arg-type]
     assert outcome.exit_code == 0
-    with pytest.raises(package.UsageError, match="--vae must be given too"):
+    with pytest.raises(package.UsageError, match="vae must be given too"):
         package.load(dit=named["dit"], encoder=named["encoder"])

@@ -79,7 +79,7 @@ def test_from_python(pictures: Path) -> None:
     assert joyedit.run(pictures, output="a", **found).page == Path("a", PAGE)
     assert joyedit.run(pictures, output="b", page=False, **found).page is None
     assert not Path("b", PAGE).exists()
-    with pytest.raises(joyedit.UsageError, match="unknown setting 'no_page'"):
+    with pytest.raises(joyedit.UsageError, match="unknown keyword 'no_page'"):
         joyedit.run(pictures, no_page=True, **found)
 
 
