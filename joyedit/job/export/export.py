@@ -1,6 +1,7 @@
-"""`joyedit export`: the final records of an output folder as one table, streamed in two passes over the records.
+"""`joyedit export`: the final records of an output folder as one table, streamed in passes over the records.
 
-The first pass learns the columns, the second writes. A file is complete, or it is not there.
+`AllRecords` finds the last ones, then one pass learns the columns, and one writes. A file is complete, or it is not
+there.
 """
 
 from __future__ import annotations
