@@ -196,7 +196,7 @@ class RunSession:
         if self.stop():
             raise StoppedError
         self._turns.skipped(item, decision)
-        self._outputs.skipped(item, decision)
+        self._outputs.skipped(item, decision, self._resume.recorded_as)
         if decision in ("done", "changed"):
             self.recorder.skipped()
         elif decision == "given up":
@@ -360,6 +360,8 @@ class RunSession:
         if self._tally.batches:
             self._stats.measure_ceiling(self.model.open())
         self.stop.end()
+        if ending.state == "complete" and self._outputs.is_cut_short:
+            ending = self.stopped_early()
         try:
             report = self._write_report(ending)
         except JoyeditError as error:  # a disk that stopped the run may have no room for the report either

@@ -343,6 +343,14 @@ def replaced_by(record: dict[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
+def without_replaced(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record, to be appended to its own journal once more: what it replaced is replaced already there.
+
+    By now another item may have one of these ids.
+    """
+    return {key: value for key, value in record.items() if key != "replaces"}
+
+
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The records, each with the number of its line."""
     with open(open_to_read(path), "rb") as file:

@@ -43,13 +43,18 @@ class OpenShards:
         self._count += 1
         return number
 
-    def finished(self, name: str, *, is_packed: bool) -> int | None:
-        """The item has its picture. Gives the shard if that can be written now, or need not be written at all."""
+    def finished(self, name: str, *, is_packed: bool, recorded_as: str | None = None) -> int | None:
+        """The item has its picture. Gives the shard if that can be written now, or need not be written at all.
+
+        `recorded_as` is the id of its record, where that is another one.
+        """
         number = self._plan.known([name])
         shard = None if number is None else self._shards.get(number)
         if number is None or shard is None:
             return None
         shard.pending.discard(name)
+        if recorded_as not in (None, name):
+            shard.items = [(place, recorded_as if one == name else one) for place, one in shard.items]
         shard.is_changed |= not is_packed
         return number if self._is_settled(number, shard) else None
 
@@ -81,8 +86,8 @@ class OpenShards:
         return sum(len(shard.pending) for shard in self._shards.values())
 
     def ids(self, number: int) -> list[str]:
-        """The ids of its items that came, in the order of the source."""
-        return [name for _, name in sorted(self._shards[number].items)]
+        """The ids of its items that came, in the order of the source, each once: two may have one picture."""
+        return list(dict.fromkeys(name for _, name in sorted(self._shards[number].items)))
 
     def is_changed(self, number: int) -> bool:
         """Whether a picture came that its file does not hold."""

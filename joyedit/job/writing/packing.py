@@ -22,7 +22,7 @@ from joyedit.job.own_files import PACKING
 from joyedit.job.results.hand_over import leave_filled, take
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
-from joyedit.job.results.records import name_of, output_of, packed_in
+from joyedit.job.results.records import name_of, output_of, packed_in, without_replaced
 from joyedit.job.results.safe_open import read_own
 from joyedit.job.writing.samples import Sample
 from joyedit.job.writing.shard_names import kind_of
@@ -151,9 +151,10 @@ class Packing:
         finished, final = self._journal.finished(name), self._journal.final(name)
         if finished is None or output_of(finished) == output:
             return
-        self._journal.append_again(finished | {"output": output, "packed": {"shard": shard, "name": name_of(finished)}})
+        packed = {"shard": shard, "name": name_of(finished)}
+        self._journal.append_again(without_replaced(finished) | {"output": output, "packed": packed})
         if final is not None and final["status"] != "ok":
-            self._journal.append_again(final)
+            self._journal.append_again(without_replaced(final))
 
 
 class _Hashed:

@@ -17,7 +17,7 @@ from joyedit.job.results.records import file_of, packed_in, read_journal
 from joyedit.job.writing.open_shards import OpenShards
 from joyedit.job.writing.packing import Packing
 from joyedit.job.writing.samples import Sample
-from joyedit.job.writing.shard_names import shard_name, shards_in
+from joyedit.job.writing.shard_names import shard_name
 from joyedit.job.writing.shard_plan import ShardPlan
 
 
@@ -77,7 +77,7 @@ class ShardWriting:
             return write_tar
         from joyedit.job.writing.parquet_file import write_parquet
 
-        ours = [os.path.join(self._folder.path, one) for one in shards_in(self._folder.path) if one in self._ours]
+        ours = [os.path.join(self._folder.path, one) for one in sorted(self._ours)]
         return lambda file, samples: write_parquet(file, samples, ours)
 
     def _ids_in(self, file: str) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
-from joyedit.job.results.records import beside_of
+from joyedit.job.results.records import beside_of, output_of, without_replaced
 from joyedit.job.spec import Beside, EditItem, Seen
 from joyedit.job.writing.beside import LAYOUTS, refuse_missing
 
@@ -45,18 +46,22 @@ class BesideWriter:
             self._folder.remove(name)
         return tuple(made)
 
-    def complete(self, item: EditItem) -> None:
-        """Write what is missing beside a picture that an earlier run finished. Errors as in `write`."""
-        record = self._journal.finished(item.id)
+    def complete(self, item: EditItem, recorded_as: str) -> None:
+        """Write what is missing beside a picture that an earlier run finished. Errors as in `write`.
+
+        `recorded_as` is the id of its record: it may have been finished under another one, and another name.
+        """
+        record = self._journal.finished(recorded_as)
         if self._layout is None or record is None:
             return
+        item = replace(item, id=recorded_as, output=str(output_of(record)))
         told = beside_of(record)
         planned = [*self._layout(item)]
         if len(told) == len(planned) and all(self._is_there(one) for one in told):
             return
         made = self.write(item, ())
         if list(made) != told:
-            self._journal.append_again(record | {"beside": [list(one) for one in made]})
+            self._journal.append_again(without_replaced(record) | {"beside": [list(one) for one in made]})
 
     def _is_there(self, one: Beside) -> bool:
         try:

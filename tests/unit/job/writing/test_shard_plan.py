@@ -97,3 +97,11 @@ def test_a_shard_is_not_written_before_all_its_items_came() -> None:
     assert shards.finished("a", is_packed=False) is None, "b may be edited again too"
     shards.all_came()
     assert shards.is_ready(0), "b is not in the source any more"
+
+
+def test_an_item_whose_record_has_another_id() -> None:
+    shards = came(3, [], "a", "b.png", "c")
+    shards.finished("b.png", is_packed=False, recorded_as="b")
+    shards.finished("a", is_packed=False)
+    assert shards.finished("c", is_packed=False, recorded_as="a") == 0
+    assert shards.ids(0) == ["a", "b"], "two items may have one picture"
