@@ -195,3 +195,49 @@ def test_a_list_of_the_user_is_not_replaced(joyedit: Command) -> None:
     Path("out/metadata.jsonl").unlink()
     for _ in range(2):
         assert joyedit("run", source, *RUN, "-o", "out", "--write", "imagefolder").code == 0
+
+
+@pytest.mark.parametrize("write", [*ENDINGS, "imagefolder"])
+def test_finished_loose_pictures_of_a_dataset_become_what_a_run_at_once_writes(joyedit: Command, write: str) -> None:
+    """Their records had no need of the pictures of the rows, and of what the instruction was read from."""
+    pytest.importorskip("pyarrow")
+    datasets.write_parquet(Path("d/train.parquet"), datasets.magicbrush_rows())
+    assert joyedit("run", "d", *RUN, "-o", "at-once", "--write", write).code == 0
+    assert joyedit("run", "d", *RUN, "-o", "later").code == 0
+    ended = joyedit("run", "d", *RUN, "-o", "later", "--write", write)
+    assert (ended.code, "2 items are already done" in ended.err) == (0, True), ended.err
+    assert joyedit("verify", "later").code == 0
+    name = "metadata.jsonl" if write == "imagefolder" else f"edited-000000.{ENDINGS[write]}"
+    assert Path("later", name).read_bytes() == Path("at-once", name).read_bytes()
+    before = Path("later/results.jsonl").read_bytes()
+    assert joyedit("run", "d", *RUN, "-o", "later", "--write", write).code == 0
+    assert Path("later/results.jsonl").read_bytes() == before, "the third time nothing is left to do"
+
+
+def test_columns_that_are_named_later_come_into_the_shards(joyedit: Command) -> None:
+    source = manifest(3)
+    told = [
+        {**json.loads(line), "topic": f"t{n}", "by": "x"}
+        for n, line in enumerate(Path(source).read_text().splitlines())
+    ]
+    Path(source).write_text("".join(json.dumps(line) + "\n" for line in told))
+    argv = ("run", source, *RUN, "-o", "out", "--write", "webdataset")
+    assert joyedit(*argv, "--keep-columns", "topic", "--ignore-columns", "by").code == 0
+    ended = joyedit(*argv, "--keep-columns", "topic,by")
+    assert (ended.code, "3 items are already done" in ended.err) == (0, True), ended.err
+    held = [json.loads(data) for name, data in files_of(Path("out/edited-000000.tar")).items() if name.endswith("json")]
+    assert [(one["topic"], one["by"]) for one in held] == [(f"t{n}", "x") for n in range(3)]
+    assert joyedit("verify", "out").code == 0
+
+
+def test_a_file_of_the_user_under_the_name_of_a_packed_picture_stays(joyedit: Command) -> None:
+    source = manifest(2)
+    argv = ("run", source, *RUN, "-o", "out", "--write", "webdataset")
+    assert joyedit(*argv).code == 0
+    Path("out/a0.png").write_text("mine")
+    for more, code in (((), 0), (("--seed", "3", "--update"), 3), (("--seed", "3", "--update", "--retry-failed"), 3)):
+        assert joyedit(*argv, *more).code == code
+        assert Path("out/a0.png").read_text() == "mine"
+    Path("out/a0.png").unlink()
+    assert joyedit(*argv, "--seed", "3", "--update", "--retry-failed").code == 0
+    assert joyedit("verify", "out").code == 0

@@ -104,7 +104,7 @@ def record_of(result: ItemResult) -> dict[str, Any]:
     if result.chain is not None:
         more["chain"] = result.chain
     more |= {} if result.columns is None else {"columns": result.columns}
-    more |= {} if result.row is None else {"row": _row_of(result.row)}
+    more |= {} if result.row is None else {"row": row_record(result.row)}
     if result.beside:
         more["beside"] = [list(one) for one in result.beside]
     if result.loras:
@@ -132,7 +132,8 @@ def record_of(result: ItemResult) -> dict[str, Any]:
     }
 
 
-def _row_of(row: SourceRow) -> dict[str, Any]:
+def row_record(row: SourceRow) -> dict[str, Any]:
+    """What a record says of the row of a dataset."""
     pictures = {
         column: [address_of(one) for one in held] if isinstance(held, tuple) else address_of(held)
         for column, held in row.pictures.items()

@@ -14,6 +14,7 @@ from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem, ItemResult
 from joyedit.job.writing.image_folder import write_metadata
+from joyedit.job.writing.row_fields import with_row
 from joyedit.printable import brief, printable
 from joyedit.runtime.pipeline.beside import BesideWriter
 from joyedit.runtime.pipeline.pack import NoShards, Shards, writes_shards
@@ -84,13 +85,21 @@ class Outputs:
         name = recorded_as(item)
         if self._order is not None and name != item.id:
             self._order[name] = self._order[item.id]
-        self._shards.skipped(item, name)
+        self._shards.skipped(item, name, has_changed=self._complete_row(item, name))
         if decision == "done":
             try:
                 self.beside.complete(item, name)
             except ItemError as error:
                 self._lacking = self._lacking or f"{printable(item.id)}: {brief(str(error), 500)}"
                 self._lack += 1
+
+    def _complete_row(self, item: EditItem, recorded_as: str) -> bool:
+        """Whether the record lacked fields of the row; it has them then. Raises `OutputError`."""
+        record = self._journal.finished(recorded_as)
+        whole = None if record is None else with_row(record, item)
+        if whole is not None:
+            self._journal.append_again(whole)
+        return whole is not None
 
     def finish(self, *, stopped: Callable[[], bool]) -> int:
         """Write what is still to be written; once `stopped` says so, no new shard begins. Raises `OutputError`.

@@ -80,9 +80,12 @@ class Shards:
                 self._folders.add(result.output.rpartition("/")[0])
             self._finished(result.id, is_packed=False)
 
-    def skipped(self, item: EditItem, recorded_as: str) -> None:
-        """An item is not edited in this run, because its picture is finished. `recorded_as` is the id of its record."""
-        is_packed = self._writing.is_packed(recorded_as)
+    def skipped(self, item: EditItem, recorded_as: str, *, has_changed: bool) -> None:
+        """An item is not edited in this run, because its picture is finished. `recorded_as` is the id of its record.
+
+        `has_changed`: its shard holds less of it than its record says now.
+        """
+        is_packed = not has_changed and self._writing.is_packed(recorded_as)
         self.before_record(item)  # its shard may be written anew, because of another item
         if "/" in item.output:
             self._folders.add(item.output.rpartition("/")[0])
@@ -226,7 +229,7 @@ class NoShards:
     def ended(self, result: ItemResult) -> None:
         """Nothing."""
 
-    def skipped(self, item: EditItem, recorded_as: str) -> None:
+    def skipped(self, item: EditItem, recorded_as: str, *, has_changed: bool) -> None:
         """Nothing."""
 
     def finish(self, *, stopped: Callable[[], bool]) -> int:
