@@ -34,7 +34,7 @@ def write_parquet(file: BinaryIO, samples: Sequence[Sample], like: Iterable[str]
     except (pa.ArrowException, UnicodeError) as error:
         if isinstance(error, OSError):
             raise
-        raise ItemError("unwritable_row", f"these rows do not fit into a table: {first_line(error)}") from error
+        raise ItemError("write_failed", f"these rows do not fit into a table: {first_line(error)}") from error
 
 
 def _write(file: BinaryIO, samples: Sequence[Sample], like: Iterable[str]) -> list[str]:
