@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import tarfile
@@ -241,3 +242,39 @@ def test_a_file_of_the_user_under_the_name_of_a_packed_picture_stays(joyedit: Co
     Path("out/a0.png").unlink()
     assert joyedit(*argv, "--seed", "3", "--update", "--retry-failed").code == 0
     assert joyedit("verify", "out").code == 0
+
+
+@pytest.mark.parametrize("write", ENDINGS)
+def test_a_shard_is_written_anew_although_lines_left_the_source_with_their_pictures(
+    joyedit: Command, write: str
+) -> None:
+    """The shard itself holds what is gone by now: a file, a mask, and a picture in its line."""
+    if write == "parquet":
+        pytest.importorskip("pyarrow")
+    told = [json.loads(line) for line in Path(manifest(4)).read_text().splitlines()]
+    Image.new("L", (96, 64), 255).save("mask.png")
+    told[1]["mask"] = "mask.png"
+    told[2]["image"] = "data:image/png;base64," + base64.b64encode(datasets.encoded(2)).decode()
+    Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    argv = ("run", "m.jsonl", *RUN, "-o", "out", "--write", write)
+    assert joyedit(*argv).code == 0
+    before = pictures_of(write)
+    for name in ("in0.png", "in1.png", "mask.png"):
+        os.remove(name)
+    Path("m.jsonl").write_text(json.dumps({**told[3], "seed": 7}) + "\n")
+    ended = joyedit(*argv)
+    assert ended.code == 0, ended.err
+    assert joyedit("verify", "out").code == 0
+    after = pictures_of(write)
+    assert after.keys() == before.keys()
+    assert [name for name in before if after[name] != before[name]] == [("a3", "edited_image")]
+
+
+def pictures_of(write: str) -> dict[tuple[str, str], bytes]:
+    if write == "webdataset":
+        found = files_of(Path("out/edited-000000.tar"))
+        return {(name[:2], name[3:-4]): data for name, data in found.items() if name.endswith(".png")}
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table("out/edited-000000.parquet").to_pylist()
+    return {(row["id"], name): held["bytes"] for row in rows for name, held in row.items() if isinstance(held, dict)}

@@ -12,13 +12,15 @@ from joyedit.job.writing.shard_plan import ShardPlan
 class _Shard:
     """`items` are [place in the source, id] of those that came, `pending` the ids that have no picture as asked.
 
-    `is_changed`: a picture came that the file of the shard does not hold.
+    `is_changed`: a picture came that the file of the shard does not hold. `is_open`: one of its items came under an id
+    that no record has, so nobody knows how many come.
     """
 
     came: int = 0
     items: list[tuple[int, str]] = field(default_factory=list)
     pending: set[str] = field(default_factory=set)
     is_changed: bool = False
+    is_open: bool = False
 
 
 class OpenShards:
@@ -35,8 +37,11 @@ class OpenShards:
 
     def came(self, name: str, other_names: Iterable[str]) -> int:
         """An item of the source comes; it has no picture yet. Gives its shard."""
-        number = self._plan.place(name, other_names)
+        others = list(other_names)
+        is_other = self._plan.known([name]) is None and self._plan.known(others) is not None
+        number = self._plan.place(name, others)
         shard = self._shards.setdefault(number, _Shard())
+        shard.is_open |= is_other
         shard.came += 1
         shard.items.append((self._count, name))
         shard.pending.add(name)
@@ -101,7 +106,8 @@ class OpenShards:
             shard.items.clear()
 
     def _has_come(self, number: int, shard: _Shard) -> bool:
-        return self._all_came or (self._plan.is_full(number) and shard.came >= self._plan.count[number])
+        has_all = self._plan.is_full(number) and shard.came >= self._plan.count[number] and not shard.is_open
+        return self._all_came or has_all
 
     def _is_settled(self, number: int, shard: _Shard) -> bool:
         return not shard.pending and self._has_come(number, shard)

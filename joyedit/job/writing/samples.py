@@ -19,6 +19,7 @@ from joyedit.job.containers.pictures import contained_at, read_contained
 from joyedit.job.data_picture import Reference, is_in_a_line
 from joyedit.job.results.placed import picture_at
 from joyedit.job.results.records import mask_path, mask_seen, name_of
+from joyedit.job.writing.earlier_shard import picture_in_shard
 from joyedit.job.writing.kept_inputs import kept_input
 from joyedit.job.writing.picture_endings import ending_of
 
@@ -126,26 +127,42 @@ class Sample:
         """One of the pictures that were edited. Raises ItemError where it is not the one that was seen."""
         seen = self.record.get("inputs_seen")
         told = seen[number] if isinstance(seen, list) and number < len(seen) else None
-        return self._seen(self.results.get(number, self.inputs[number]), told)
+        more = "" if not number else f"_{number + 1}"
+        columns = [f"{_PREFIX * count}{ORIGINAL}{more}" for count in range(3)]
+        columns = columns if self.edited_column is None else [self.edited_column]
+        return self._seen(self.results.get(number, self.inputs[number]), told, columns)
 
     def mask_picture(self) -> PictureBytes:
         """The mask. Errors as in `original`."""
-        return self._seen(str(mask_path(self.record)), mask_seen(self.record))
+        mask = str(mask_path(self.record))
+        held = [column for column, held in self.row_pictures.items() if mask in held]
+        return self._seen(mask, mask_seen(self.record), held or [_PREFIX * count + MASK for count in range(3)])
 
     def row_picture(self, column: str, number: int) -> PictureBytes:
         """A picture of the row. Errors as in `original`."""
         address = self.row_pictures[column][number]
         if address in self.inputs:
             return self.original(self.inputs.index(address))
-        return self.mask_picture() if address == mask_path(self.record) else self._seen(address, None)
+        return self.mask_picture() if address == mask_path(self.record) else self._seen(address, None, ())
 
-    def _seen(self, address: str, seen: object) -> PictureBytes:
+    def _seen(self, address: str, seen: object, columns: Iterable[str]) -> PictureBytes:
+        """The picture at this address, or as an earlier file of the shard holds it in one of these columns."""
         sha256 = seen[0] if isinstance(seen, list) and seen else None
+        try:
+            data = self._at(address, sha256)
+        except ItemError:
+            found = picture_in_shard(self.folder, self.record, columns, sha256) if isinstance(sha256, str) else None
+            if found is None:
+                raise
+            data = found
+        return PictureBytes(data, ending_of(data, address))
+
+    def _at(self, address: str, sha256: object) -> bytes:
         is_kept = is_in_a_line(address)
         data = kept_input(self.folder, address) if is_kept else _read(address, f"a picture of {self.id}")
         if isinstance(sha256, str) and hashlib.sha256(data).hexdigest() != sha256:
             raise ItemError("picture_changed", f"{address[:500]} changed since {self.id} was edited")
-        return PictureBytes(data, ending_of(data, address))
+        return data
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
