@@ -278,3 +278,21 @@ def pictures_of(write: str) -> dict[tuple[str, str], bytes]:
 
     rows = pq.read_table("out/edited-000000.parquet").to_pylist()
     return {(row["id"], name): held["bytes"] for row in rows for name, held in row.items() if isinstance(held, dict)}
+
+
+def test_an_item_that_left_the_source_before_its_shard_was_written_anew_holds_no_other_back(joyedit: Command) -> None:
+    told = [json.loads(line) for line in Path(manifest(3)).read_text().splitlines()]
+    argv = ("run", "m.jsonl", *RUN, "-o", "out", "--write", "webdataset")
+
+    def run_with(lines: list[dict[str, Any]], *more: str) -> int:
+        Path("m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return joyedit(*argv, *more).code
+
+    assert run_with(told) == 0
+    Path("in1.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    assert run_with([{**told[0], "seed": 7}, {**told[1], "seed": 7}, told[2]]) == 3, "the new a0 waits for a1"
+    os.remove("in0.png")
+    assert run_with([{**told[2], "seed": 9}]) == 0
+    assert sorted(name for name, _ in pictures_of("webdataset")) == ["a1", "a1", "a2", "a2"]
+    assert final("out")["a0"]["output"] == "a0.png", "its finished picture is there, as a file"
+    assert joyedit("verify", "out").code == 3, "a1 failed last"
