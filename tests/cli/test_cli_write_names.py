@@ -296,3 +296,25 @@ def test_an_item_that_left_the_source_before_its_shard_was_written_anew_holds_no
     assert sorted(name for name, _ in pictures_of("webdataset")) == ["a1", "a1", "a2", "a2"]
     assert final("out")["a0"]["output"] == "a0.png", "its finished picture is there, as a file"
     assert joyedit("verify", "out").code == 3, "a1 failed last"
+
+
+def test_an_image_folder_goes_on_after_a_run_without_the_flag(joyedit: Command) -> None:
+    """That run edits an item again and writes nothing beside it: what lies there is still joyedit's own."""
+    source = manifest(2)
+    argv = ("run", source, *RUN, "-o", "out")
+    assert joyedit(*argv, "--write", "imagefolder").code == 0
+    for number, write in ((5, ()), (6, ("--write", "imagefolder"))):
+        datasets.save(Path("in0.png"), number)
+        assert joyedit(*argv, *write).code == 0
+    assert Path("out/originals/a0.png").read_bytes() == datasets.encoded(6)
+    assert joyedit("verify", "out").code == 0
+
+
+def test_the_original_of_an_item_with_another_default_id_lies_there_once(joyedit: Command) -> None:
+    datasets.save(Path("f/a0.png"), 0)
+    argv = ("run", "f", "-p", "x", *RUN, "-o", "out", "--write", "imagefolder")
+    assert joyedit(*argv).code == 0
+    datasets.drawn(4).save("f/a0.jpg")
+    assert joyedit(*argv, "--seed", "3", "--update").code == 0
+    assert sorted(path.name for path in Path("out/originals").iterdir()) == ["a0.jpg.jpg", "a0.png.png"]
+    assert joyedit("verify", "out").code == 0
