@@ -11,7 +11,7 @@ from typing import Any
 
 from joyedit.job.own_files import RESULTS
 from joyedit.job.results.lock import holder
-from joyedit.job.results.records import error_code, final_records
+from joyedit.job.results.records import error_code, final_records, packed_in
 from joyedit.job.results.verify import expected_items, read_report, require_journal
 
 _RATE_OVER = 200
@@ -24,7 +24,8 @@ class Status:
 
     `state` is that of report.json, but `running` while a process holds the lock of the folder, and `killed` if
     the report says `running` and no process holds the lock. `left` is None if the length of the source is
-    unknown, `rate` (items a second) if there are too few items.
+    unknown, `rate` (items a second) if there are too few items. `packed` are the done items whose
+    picture lies in a shard of `--write`.
     """
 
     state: str
@@ -34,6 +35,7 @@ class Status:
     failed_by_code: dict[str, int]
     left: int | None
     rate: float | None
+    packed: int = 0
 
     @property
     def is_off(self) -> bool:
@@ -48,12 +50,13 @@ def status(folder: Path, who_writes: Callable[[Path], dict[str, object] | None] 
     """
     require_journal(folder)
     who, report = who_writes(folder), read_report(folder)
-    done, failed = 0, Counter[str]()
+    done, packed, failed = 0, 0, Counter[str]()
     times: deque[object] = deque(maxlen=_RATE_OVER)
     for record in final_records(folder / RESULTS):
         code = error_code(record)
         if code is None:
             done += 1
+            packed += packed_in(record) is not None
         else:
             failed[code] += 1
         times.append(record.get("at"))
@@ -66,6 +69,7 @@ def status(folder: Path, who_writes: Callable[[Path], dict[str, object] | None] 
         failed_by_code=dict(failed),
         left=None if expected is None else max(0, expected - done - failed.total()),
         rate=_rate(times),
+        packed=packed,
     )
 
 
