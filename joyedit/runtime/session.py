@@ -123,7 +123,9 @@ class RunSession:
 
     def _outputs_of(self, journal: Journal) -> Outputs:
         asked, note = self._stats.asked, self._progress.note
-        return Outputs(self._folder, journal, self._config, self._source, note=note, asked=asked)
+        outputs = Outputs(self._folder, journal, self._config, self._source, note=note, asked=asked)
+        self._stats.layout = outputs.told
+        return outputs
 
     def _recorded(self, result: ItemResult, line: str) -> None:
         self._outputs.recorded(result)
@@ -360,8 +362,7 @@ class RunSession:
         if self._tally.batches:
             self._stats.measure_ceiling(self.model.open())
         self.stop.end()
-        if ending.state == "complete" and self._outputs.is_cut_short:
-            ending = self.stopped_early()
+        ending = self.stopped_early() if ending.state == "complete" and self._outputs.is_cut_short else ending
         try:
             report = self._write_report(ending)
         except JoyeditError as error:  # a disk that stopped the run may have no room for the report either

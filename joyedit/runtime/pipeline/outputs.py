@@ -119,6 +119,12 @@ class Outputs:
         """Whether `finish` left out what could be written, because the run was to stop."""
         return self._shards.is_cut_short
 
+    def told(self) -> dict[str, Any] | None:
+        """The layout of the output folder, as the report has it; None for loose pictures. Any thread may ask."""
+        if self._config.write == "folder":
+            return None
+        return {"format": self._config.write} | self._shards.counts()
+
     def close(self) -> None:
         """End the thread of the shards."""
         self._shards.close()
