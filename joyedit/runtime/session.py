@@ -203,7 +203,8 @@ class RunSession:
             self.recorder.given_up(self._resume.given_up_code(item))
         else:
             self.recorder.left()
-        self._progress.skipped(decision, partial(self._resume.finished, item))
+        record = self._resume.last if decision == "given up" else self._resume.finished
+        self._progress.skipped(decision, partial(record, item))
 
     def load_model_if_needed(self, entries: Iterator[Entry | Pause]) -> Iterator[Entry | Pause] | None:
         """Load the model when there is an item to edit; gives all items again, or None where none needs the model.

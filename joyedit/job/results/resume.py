@@ -135,6 +135,11 @@ class Resume:
         own = next((record for record in found if record is not None), None)
         return self._merged.finished(item) if own is None and self._merged is not None else own
 
+    def last(self, item: EditItem) -> dict[str, Any] | None:
+        """The last record of the item, also of a failure; None if it has none."""
+        own = self._earlier.final(item)
+        return self._merged.last(item) if own is None and self._merged is not None else own
+
     def _decide_finished(self, item: EditItem, record: dict[str, Any]) -> Decision:
         """For an item with a finished picture, where only failed items are edited."""
         if self._replacing is not None and self._replacing.would_replace(item, record):
