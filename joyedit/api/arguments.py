@@ -107,7 +107,7 @@ def _listed(name: str, values: Any) -> str:
 def _pairs(name: str, given: Any) -> tuple[str, ...]:
     """Pairs as the flags take them: `KEY=COLUMN`."""
     if isinstance(given, Mapping):
-        return tuple(f"{key}={value}" for key, value in given.items())
+        return tuple(f"{key}={str(one).lower() if isinstance(one, bool) else one}" for key, one in given.items())
     return _several(name, given)
 
 

@@ -19,8 +19,10 @@ from joyedit.job.pictures import heif
 from joyedit.job.pictures.headers import HEAD
 from joyedit.job.results.picture_place import pictures_of
 from joyedit.job.results.records import error_code, packed_in
+from joyedit.job.source.python.rows import NAME
 
-_INDEX = re.compile(r"\[(\d+)\]\Z")
+_INDEX = re.compile(rf"{NAME}(?:\['.*'\])?(?:\.iloc)?\[(\d+)\]", re.DOTALL)
+"""How records name a row of a source in memory; a folder may have brackets in its name, too."""
 _SHOWN_SIDE = 512
 _HEIC = (".heic", ".heif")
 
@@ -89,7 +91,7 @@ class Result:
     def index(self) -> int | None:
         """The index of the row that the item comes from; None where the source has no rows in memory."""
         source = self.record.get("source")
-        found = _INDEX.search(str(source.get("file"))) if isinstance(source, dict) else None
+        found = _INDEX.fullmatch(str(source.get("file"))) if isinstance(source, dict) else None
         return int(found[1]) if found else None
 
     @property
