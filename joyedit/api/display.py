@@ -144,7 +144,7 @@ class LineDisplay:
             front = "\r" if self._width else ""
             sys.stderr.write(f"{front}{text.ljust(self._width)}{end}")
             sys.stderr.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError):  # it is gone, or there is none
             self._broken = True
         self._width = len(text)
 

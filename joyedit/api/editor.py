@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from joyedit.api.arguments import NETWORKS, SPEED_AS_TEXT, loras_as_flags, refuse_unknown
+from joyedit.api.arguments import NETWORKS, SPEED_AS_TEXT, loras_as_flags, path_of, refuse_unknown
 from joyedit.api.display import hush_tqdm
 from joyedit.api.keywords import EditKeywords, LoadKeywords, Picture
 from joyedit.api.signature import shows
@@ -112,10 +112,10 @@ def load(model: str | os.PathLike[str] | None = None, **options: Unpack[LoadKeyw
 def _loaded(model: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Editor:
     refuse_unknown(options, _LOADING)
     given: dict[str, Any] = {**options}
-    given |= {name: os.fspath(given[name]) for name in NETWORKS if given.get(name) is not None}
+    given |= {name: path_of(name, given[name]) for name in NETWORKS if given.get(name) is not None}
     given |= {name: str(given[name]) for name in ("memory", *SPEED_AS_TEXT) if given.get(name) is not None}
     given["lora"] = loras_as_flags(given.get("lora"))
-    config = loading_config(None if model is None else os.fspath(model), given)
+    config = loading_config(None if model is None else path_of("model", model), given)
     wanted = Wanted.of(config)
     recommended = loaded_loras(given["lora"]).settings
     return Editor(backend_loader(wanted)(config), recommended.over(model_settings(wanted)), config.merged_loras)
@@ -126,7 +126,12 @@ def _as_list(image: Picture | Sequence[Picture] | None) -> list[Picture]:
         return []
     if isinstance(image, (Image.Image, str, os.PathLike)):
         return [image]
-    return list(image)
+    given = list(image) if isinstance(image, Sequence) and not isinstance(image, (bytes, bytearray)) else [image]
+    for one in given:
+        if not isinstance(one, (Image.Image, str, os.PathLike)):
+            more = " (PIL.Image.fromarray makes one of an array)" if hasattr(one, "__array__") else ""
+            raise UsageError(f"a picture is one of Pillow, a path or a data: URI, not {type(one).__name__}{more}")
+    return given
 
 
 def _read(picture: Picture, *, follows_profile: bool = True) -> ReadPicture:

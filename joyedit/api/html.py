@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from PIL import Image
+
+from joyedit.errors import JoyeditError
 
 _THUMBNAIL = 96
 _SHOWN_TEXT = 300
@@ -43,16 +45,16 @@ def row(thumbnail: str, name: str, instruction: str, status: str, message: str) 
     return thumbnail, escape(_cut(name)), escape(_cut(instruction)), told
 
 
-def thumbnail_of(path: Path | None) -> str:
-    """A small picture of a file; nothing for a file that cannot be read."""
+def thumbnail_of(path: Path | None, opened: Callable[[Path], Image.Image]) -> str:
+    """A small picture of a file, which `opened` opens; nothing for one that cannot be read."""
     if path is None:
         return ""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             image.draft("RGB", (2 * _THUMBNAIL, 2 * _THUMBNAIL))
             image.thumbnail((_THUMBNAIL, _THUMBNAIL))
             return _img(image.convert("RGBA" if "A" in image.getbands() else "RGB"), path.name)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, Image.DecompressionBombError, JoyeditError):
         return ""
 
 

@@ -11,6 +11,8 @@ from joyedit.api.html import row, table, thumbnail_of
 from joyedit.api.result import Result
 from joyedit.api.result_list import ResultList
 from joyedit.errors import JoyeditError
+from joyedit.job.export.columns import cell
+from joyedit.job.export.rows import flat, whole
 from joyedit.runtime.run import RunOutcome
 
 _SHOWN = 12
@@ -72,7 +74,8 @@ class Outcome(RunOutcome):
             import pyarrow as pa
         except ImportError:
             raise JoyeditError('pyarrow is not installed: pip install "joyedit[parquet]"') from None
-        return pa.Table.from_pylist(self.table())
+        rows = self.table()
+        return pa.table({name: _arrow_array(pa, [row[name] for row in rows]) for name in (rows[0] if rows else ())})
 
     @property
     def told(self) -> str:
@@ -93,7 +96,7 @@ class Outcome(RunOutcome):
         shown = self.results[:_SHOWN]
         rows = [
             row(
-                thumbnail_of(one.path),
+                thumbnail_of(one.path, one._opened),
                 one.id,
                 one.instruction,
                 one.status,
@@ -102,6 +105,17 @@ class Outcome(RunOutcome):
             for one in shown
         ]
         return table(f"{self.told} (in {self.folder})", rows, len(self) - len(shown))
+
+
+def _arrow_array(pa: Any, values: list[Any]) -> Any:
+    """The values as a column of Arrow: as they are, or else in the forms that an export gives them."""
+    flat_values = [whole(one) if isinstance(one, str) else one for one in map(flat, values)]
+    for form in (values, flat_values):
+        try:
+            return pa.array(form)
+        except (pa.ArrowException, UnicodeEncodeError, OverflowError):
+            continue  # values of several kinds, or a byte of a file name that is no UTF-8
+    return pa.array([cell(one, "text") for one in flat_values])
 
 
 class RunInterrupted(KeyboardInterrupt):

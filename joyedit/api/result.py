@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +15,16 @@ from joyedit.api.html import figure
 from joyedit.errors import ItemError, OutputError, os_reason
 from joyedit.job.contained import ContainedPicture
 from joyedit.job.containers.pictures import read_contained
-from joyedit.job.own_files import RESULTS
-from joyedit.job.results.placed import picture_at
-from joyedit.job.results.records import error_code, final_records, packed_in
+from joyedit.job.pictures import heif
+from joyedit.job.pictures.headers import HEAD
+from joyedit.job.results.picture_place import pictures_of
+from joyedit.job.results.records import error_code, packed_in
+from joyedit.job.source.python.rows import NAME
 
-_INDEX = re.compile(r"\[(\d+)\]\Z")
+_INDEX = re.compile(rf"{NAME}(?:\['.*'\])?(?:\.iloc)?\[(\d+)\]", re.DOTALL)
+"""How records name a row of a source in memory; a folder may have brackets in its name, too."""
 _SHOWN_SIDE = 512
+_HEIC = (".heic", ".heif")
 
 
 class Result:
@@ -88,7 +91,7 @@ class Result:
     def index(self) -> int | None:
         """The index of the row that the item comes from; None where the source has no rows in memory."""
         source = self.record.get("source")
-        found = _INDEX.search(str(source.get("file"))) if isinstance(source, dict) else None
+        found = _INDEX.fullmatch(str(source.get("file"))) if isinstance(source, dict) else None
         return int(found[1]) if found else None
 
     @property
@@ -106,8 +109,7 @@ class Result:
         if path is None:
             return None
         try:
-            contained = None if os.path.lexists(path) else self._in_shard()
-            image: Image.Image = Image.open(path if contained is None else io.BytesIO(read_contained(contained)))
+            image: Image.Image = self._opened(path)
             with image:
                 image.load()
             return image
@@ -116,14 +118,27 @@ class Result:
         except OSError as error:
             raise OutputError(f"{path}: cannot read this picture: {os_reason(error)}") from error
 
-    def _in_shard(self) -> ContainedPicture | None:
-        """The picture in a shard, which it may have come into since its record was given out; None if it is in none."""
-        record = self.record
-        if packed_in(record) is None:
-            found = (one for one in final_records(self._folder.path / RESULTS) if one["id"] == self.id)
-            record = next(found, record)
-        picture = picture_at(self._folder.path, record)
-        return picture if isinstance(picture, ContainedPicture) else None
+    def _opened(self, path: Path) -> Image.Image:
+        """The picture of which `path` is the file, or the address. Raises JoyeditError, and what Pillow raises."""
+        try:
+            return _image_in(path)
+        except FileNotFoundError:
+            found = self._elsewhere()
+            if found is None:
+                raise
+        return _image_in(io.BytesIO(read_contained(found)) if isinstance(found, ContainedPicture) else found)
+
+    def _elsewhere(self) -> ContainedPicture | Path | None:
+        """Where the picture lies if not in a file of that name: in a shard, or on an object store. None if nowhere.
+
+        It may have come into the shard since its record was given out.
+        """
+        place = pictures_of(self._folder.path)
+        found = None if packed_in(self.record) is None else place.at(self.record)
+        if not isinstance(found, ContainedPicture):
+            latest = self._folder.latest.get(self.id)
+            found = None if latest is None else place.at(latest)
+        return found if isinstance(found, (ContainedPicture, Path)) else None
 
     def row(self) -> dict[str, Any]:
         """The row of the table of an outcome."""
@@ -184,3 +199,14 @@ class Result:
         image = image.convert("RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB")
         image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
         return image
+
+
+def _image_in(file: Path | io.BytesIO) -> Image.Image:
+    """The picture of a file, also in HEIC, which Pillow does not read by itself."""
+    if isinstance(file, Path):
+        if file.suffix.lower() not in _HEIC:
+            return Image.open(file)
+        file = io.BytesIO(file.read_bytes())
+    if heif.kind_of(file.getvalue()[:HEAD]) == "HEIC":
+        return heif.open_heif(file, "the picture", "HEIC")
+    return Image.open(file)

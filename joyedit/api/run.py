@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from joyedit.api.arguments import refuse_unknown, run_options
+from joyedit.api.arguments import path_of, refuse_unknown, run_options
 from joyedit.api.display import display_for
 from joyedit.api.folder import ResultFolder
 from joyedit.api.keywords import PathLike, RunKeywords
@@ -87,10 +87,14 @@ def _prepared(source: Any, own: Mapping[str, Any], options: Mapping[str, Any], *
     objects = given_objects(source, options.get("split"))
     if objects is not None and options.get("engine") == "ray" and objects.feed is not None:
         raise UsageError("--engine ray reads the source by itself, and an iterator is of this program (give a list)")
-    folder = ResultFolder.temporary() if own["output"] is None else ResultFolder(Path(os.fspath(own["output"])))
+    values = own["recipe_values"] or {}
+    if not isinstance(values, Mapping):
+        raise UsageError(f"recipe_values must be a dict, not {type(values).__name__}")
+    output, model = (None if own[name] is None else path_of(name, own[name]) for name in ("output", "model"))
+    folder = ResultFolder.temporary() if output is None else ResultFolder(Path(output))
     given = {**options} | {
-        "model": None if own["model"] is None else os.fspath(own["model"]),
-        "values": tuple(f"{name}={value}" for name, value in (own["recipe_values"] or {}).items()),
+        "model": model,
+        "values": tuple(f"{name}={value}" for name, value in values.items()),
         "no_page": not own["page"],
     }
     request = build_request(run_options(_names(source, objects), folder.path, given), objects)

@@ -17,10 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from types import FrameType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from joyedit.api.display import Display
 from joyedit.api.folder import ResultFolder
@@ -41,7 +42,8 @@ _AT_START = 5.0
 _AT_EXIT = 30.0
 """When the interpreter ends, a run that is left has so many seconds for its end."""
 
-_living: dict[str, RunningRun] = {}
+_living: WeakValueDictionary[str, RunningRun] = WeakValueDictionary()
+"""The runs by their folders. The thread of a run holds it; a stream that was left holds nothing after that."""
 
 
 class RunningRun:
@@ -58,6 +60,7 @@ class RunningRun:
         self._made: RunOutcome | None = None
         self._error: BaseException | None = None
         self._interrupts = 0
+        self._last: Result | None = None  # that of the one picture, whose file comes at the end of the run
         self._ident: int | None = None  # of the run's thread, once that has begun
         self._over = threading.Lock()  # held as long as the run goes on; no signal can break a wait for it
         self._key = os.path.realpath(request.config.output)
@@ -79,6 +82,8 @@ class RunningRun:
         context, device = contextvars.copy_context(), _chosen_device()
         thread = threading.Thread(target=context.run, args=(self._work, device), name="joyedit", daemon=True)
         _living[self._key] = self
+        atexit.unregister(_end_all)
+        atexit.register(_end_all)  # what comes last runs first: a temporary folder is removed after its run has ended
         self._over.acquire()
         try:
             thread.start()
@@ -106,6 +111,13 @@ class RunningRun:
         """Stop as on a first Ctrl-C. Does not wait, and raises nothing."""
         self.stopped = True
         self._watch.interrupt()
+
+    def leave(self) -> None:
+        """Nobody takes results any more: stop, and ask the iterator for nothing. Raises nothing."""
+        self.stop()
+        if self._feed is not None:
+            with suppress(Exception):  # there is nobody to tell it to
+                self._feed.close()
 
     def take(self) -> Result | None:
         """The next result; None at the end of the run. An interruption ends the run first, and is raised then."""
@@ -152,6 +164,9 @@ class RunningRun:
             if isinstance(found, Result) and not self._interrupts:
                 return found
             if found is None:
+                last, self._last = self._last, None
+                if last is not None and self._made is not None and not self._interrupts:
+                    return last
                 self._close()
                 return None
 
@@ -168,10 +183,13 @@ class RunningRun:
         if event is None:
             return True
         line, was_done = event
-        return Result(parse(line.encode()) or {}, self._folder, was_done=was_done, file=self._file())
-
-    def _file(self) -> Any:
-        return None if self._request.picture is None else self._request.picture.path
+        picture = self._request.picture
+        file = None if picture is None else picture.path
+        result = Result(parse(line.encode()) or {}, self._folder, was_done=was_done, file=file)
+        if picture is None:
+            return result
+        self._last = result
+        return True
 
     def _interrupted(self) -> None:
         """The caller was interrupted. Raises KeyboardInterrupt at the third time."""
@@ -252,7 +270,6 @@ def _chosen_device() -> Callable[[], None]:
     return lambda: torch.cuda.set_device(device)
 
 
-@atexit.register
 def _end_all() -> None:
     """The interpreter ends: what is left of streams is stopped, and their journals are whole in any case."""
     for one in [*_living.values()]:

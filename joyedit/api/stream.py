@@ -67,7 +67,7 @@ class Stream(Iterator[Result]):
 
     def __del__(self) -> None:
         if self._begun and not self._ended:
-            self._running.stop()
+            self._running.leave()
 
     def _end(self) -> None:
         self._ended = True

@@ -138,6 +138,8 @@ class RunWatch:
         """As in `Progress`."""
         if decision in ("leave", "keep"):
             self.left += 1
+        elif decision == "given up":
+            self.failed += 1
         else:
             self.before += 1
         record = finished()

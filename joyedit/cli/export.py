@@ -102,7 +102,6 @@ class _Unclosed:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._at = 0
 
     def write(self, data: Any) -> int:
         """All of it."""
@@ -114,12 +113,7 @@ class _Unclosed:
         else:
             self._stream.flush()
             self._stream.buffer.write(taken)
-        self._at += len(taken)
         return len(taken)
-
-    def tell(self) -> int:
-        """Bytes so far."""
-        return self._at
 
     def flush(self) -> None:
         """To the reader."""

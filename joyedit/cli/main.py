@@ -5,6 +5,7 @@ Nothing heavy is imported here or in the modules that this one imports: `joyedit
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -34,14 +35,19 @@ from joyedit.errors import (
     EXIT_USAGE,
     JoyeditError,
     UsageError,
+    os_reason,
     refuse_other_encoding,
     system_limit,
 )
+from joyedit.printable import brief
 from joyedit.runtime.pipeline.interrupts import INTERRUPTS
 
 # typer carries its own copy of click in newer releases and imports click in older ones. Either way the base
 # of its usage errors is a base of the one that it exports.
 _USAGE_FAULT = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+_MOST_NAME = 200
+"""The most characters of the name of a file in a message about an error that nobody expected."""
 
 app = typer.Typer(
     name="joyedit",
@@ -140,6 +146,8 @@ def _unexpected(error: Exception, state: console.State) -> int:
         console.error(limit)
         return limit.exit_code
     text = f"unexpected error, {type(error).__name__}: {error}"
+    if isinstance(error, OSError) and isinstance(error.filename, (str, bytes)):  # a name that the system refuses
+        text = f"{brief(os.fsdecode(error.filename), _MOST_NAME)}: {os_reason(error)}"
     console.error(JoyeditError(text if state.verbose else f"{text} (use -v to see where)"))
     _trace(state)
     return EXIT_FATAL

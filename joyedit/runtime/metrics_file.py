@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from joyedit.errors import UsageError, first_line, os_reason
+from joyedit.errors import OutputError, UsageError, first_line, os_reason
 from joyedit.job.results.report import State, host_peak_memory, joyedit_version
 from joyedit.job.results.run_counts import Tally
+from joyedit.job.results.shard_folders import whole_of
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import Source
 from joyedit.runtime.lazy_model import LazyModel
@@ -76,7 +77,7 @@ def figures_of(tally: Tally, source: Source, config: RunConfig, model: LazyModel
     idle = stats.idle()
     items = None if model.backend is None else model.summary.items
     return Figures(
-        output=os.path.abspath(config.output),
+        output=_label(config.objects or os.path.abspath(whole_of(config.output))),
         shard="" if shard is None else f"{shard['number']}/{shard['of']}",
         state=stats.state,
         started=time.time() - seconds,
@@ -96,7 +97,7 @@ def figures_of(tally: Tally, source: Source, config: RunConfig, model: LazyModel
         workers=stats.workers(),
         info={
             "version": joyedit_version(),
-            "model": model.info.model,
+            "model": _label(model.info.model),
             "device": model.info.device,
             "dtype": model.info.dtype,
         },
@@ -142,9 +143,16 @@ class _MetricsFile:
     def _write(self) -> None:
         from prometheus_client import CollectorRegistry, write_to_textfile
 
+        if os.path.lexists(self._path) and not _is_own(self._path):  # somebody put it there during the run
+            raise OutputError("this file is not from joyedit, and stays")
         registry = CollectorRegistry(auto_describe=False)
         registry.register(FiguresCollector(self._figures()))
         write_to_textfile(os.fspath(self._path), registry)
+
+
+def _label(text: str) -> str:
+    """The text in UTF-8: a byte of a file name that is none is written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _is_own(path: Path) -> bool:

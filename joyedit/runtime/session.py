@@ -205,7 +205,7 @@ class RunSession:
             self.recorder.given_up(self._resume.given_up_code(item))
         else:
             self.recorder.left()
-        self._progress.skipped(decision, partial(self._resume.finished, item))
+        self._progress.skipped(decision, partial(self._resume.record_of, item, decision))
 
     def load_model_if_needed(self, entries: Iterator[Entry | Pause]) -> Iterator[Entry | Pause] | None:
         """Load the model when there is an item to edit; gives all items again, or None where none needs the model.

@@ -12,6 +12,8 @@ import pytest
 from cli_command import Command
 from PIL import Image
 
+from joyedit.job.compare.compare import compare, pair_of
+from joyedit.job.compare.pairs import Folders
 from support.pages import HOSTILE_TEXTS, MadeFolder, ReadPage
 
 FAKE = ("-m", "fake", "--basesize", "256", "--no-page", "-q")
@@ -226,6 +228,23 @@ def test_shards_and_hostile_records(joyedit: Command, pictures: Path, tmp_path: 
     assert (items["outside"], items["bad"]) == ("unreadable", "failed_both")
     assert "window.hurt" not in Path("cmp.html").read_text()
     assert not [name for name in os.listdir("cmp.files") if name.endswith(".tmp")]
+
+
+def test_a_tiny_picture_has_no_ssim_and_a_hash_may_be_anything(tmp_path: Path) -> None:
+    folders = []
+    for side in "xy":
+        made = MadeFolder(tmp_path / side)
+        made.add("tiny", size=(5, 5))["size"] = [5, 5]
+        made.add("large", size=(9, 9))["size"] = [9, 9]
+        made.add("odd", size=(9, 9), output_sha256=["no", "text"])["size"] = [9, 9]
+        folders.append(made.write())
+    found = compare(Folders(*folders))
+    by_id = {pair_of(found, n).id: found.results.found(n) for n in range(len(found.results))}
+    assert {name: (one.state, one.ssim) for name, one in by_id.items()} == {
+        "tiny": ("identical", None),
+        "large": ("identical", 1.0),
+        "odd": ("identical", 1.0),
+    }
 
 
 def test_events(joyedit: Command, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import os
@@ -144,6 +145,51 @@ def test_columns_of_several_kinds(joyedit: Command, tmp_path: Path) -> None:
     assert found["big"]["settings_seed"] == 2**64 - 1
 
 
+def test_whole_numbers_of_both_kinds(joyedit: Command, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    values = {"wide": (-1, 2**64 - 1, 3), "real": (2**64 - 1, -1, 0.5), "small": (-(2**63), 2**63 - 1, None)}
+    folder(Path("out"), *(record(str(n), columns={name: of[n] for name, of in values.items()}) for n in range(3)))
+    assert joyedit("export", "out", "-o", "t.parquet").code == 0
+    table = parquet.read_table("t.parquet")
+    kinds = {field.name: str(field.type) for field in table.schema}
+    assert (kinds["wide"], kinds["real"], kinds["small"]) == ("decimal128(20, 0)", "double", "int64")
+    assert table["wide"].to_pylist() == list(values["wide"])
+    assert table["small"].to_pylist() == list(values["small"])
+    lines = joyedit("export", "out", "--to", "jsonl").out.splitlines()
+    assert [json.loads(line)["wide"] for line in lines] == list(values["wide"])
+    found = rows_of_csv(joyedit("export", "out", "--to", "csv").out)
+    assert [row["wide"] for row in found] == list(map(str, values["wide"]))
+    folder(Path("back"), *(record(str(n), columns={name: of[2 - n] for name, of in values.items()}) for n in range(3)))
+    assert joyedit("export", "back", "-o", "back.parquet").code == 0
+    assert {field.name: str(field.type) for field in parquet.read_schema("back.parquet")} == kinds
+
+
+def test_a_carriage_return_ends_no_row(joyedit: Command, tmp_path: Path) -> None:
+    folder(Path("out"), record("a", instruction="one\rtwo"), record("b"))
+    assert joyedit("export", "out", "--to", "csv", "-o", "t.csv").code == 0
+    text = Path("t.csv").read_bytes().decode()
+    assert text.count("\n") == 3
+    assert [(row["id"], row["instruction"]) for row in rows_of_csv(text)] == [("a", "one\rtwo"), ("b", "x")]
+
+
+def test_a_table_that_was_interrupted_does_not_look_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("joyedit.job.export.writers._GROUP_ROWS", 10)
+    export = Export(folder(tmp_path / "out", *(record(str(n)) for n in range(100))), "parquet")
+    file, seen = io.BytesIO(), iter(range(50))
+
+    def written() -> None:
+        if next(seen, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export.write(file, written)
+    gc.collect()
+    assert len(file.getvalue()) > 1000
+    with pytest.raises(Exception, match="Parquet magic bytes not found"):
+        parquet.read_table(io.BytesIO(file.getvalue()))
+
+
 def test_only_the_last_record_of_an_item(joyedit: Command, tmp_path: Path) -> None:
     folder(Path("out"), record("a", status="failed"), record("b"), record("a"), record("c", replaces=["b"]))
     with Path("out/results.jsonl").open("a") as file:
@@ -164,6 +210,20 @@ def test_shards_that_are_not_merged(joyedit: Command, pictures: Path) -> None:
     assert sorted(row["id"] for row in after) == ["a", "b", "deep/c"]
     assert {row["shard"] for row in after} == {""}
     assert all(Path("out", row["output"]).is_file() for row in after)
+
+
+def test_shards_without_a_record_hide_no_other(tmp_path: Path) -> None:
+    out = folder(tmp_path / "out")
+    folder(out / "shards" / "1-of-4", record("a"))
+    folder(out / "shards" / "2-of-4")
+    folder(out / "shards" / "3-of-4", record("b"), record("c"))
+    folder(out / "shards" / "4-of-4", record("d"))
+    records = AllRecords(out)
+    assert [one.record["id"] for one in records] == ["a", "b", "c", "d"]
+    assert len(records) == 4
+    found = records.get("b")
+    assert found is not None
+    assert found.output == "shards/3-of-4/b.png"
 
 
 def test_which_record_counts_of_a_merged_item(tmp_path: Path) -> None:
@@ -211,6 +271,11 @@ def test_what_is_never_replaced(joyedit: Command, edited: Path) -> None:
             assert ended.code == 2
             assert told in ended.err
             assert not before or Path(name).read_bytes() == before
+    for name in ("edited/a.png", str(Path("edited/deep/../a.png").absolute())):
+        before = Path(name).read_bytes()
+        ended = joyedit("export", edited, "--to", "csv", "-o", name, "--overwrite")
+        assert (ended.code, Path(name).read_bytes()) == (2, before)
+        assert "this is a file of a run, and stays" in ended.err
     Path("link.csv").symlink_to("mine.csv")
     assert joyedit("export", edited, "-o", "link.csv").code == 2
     assert joyedit("export", edited, "-o", "mine.csv", "--overwrite").code == 0
@@ -232,6 +297,9 @@ def test_refusals(joyedit: Command, edited: Path, pictures: Path, monkeypatch: p
         ended = joyedit(*argv)
         assert ended.code == 2
         assert told in ended.err
+    ended = joyedit("export", edited, "-o", f"{'x' * 300}.csv")
+    assert ended.code == 1
+    assert ended.err.endswith("...: File name too long (use -v to see where)\n")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     ended = joyedit("export", edited, "--to", "parquet", "-o", "t.parquet")
     assert (ended.code, 'pip install "joyedit[parquet]"' in ended.err) == (2, True)

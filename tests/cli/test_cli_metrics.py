@@ -113,7 +113,7 @@ def test_several_workers_and_shards(program: Command, pictures: Path) -> None:
     assert samples["joyedit_workers", ()] == 2
     assert sum(value for (name, _), value in samples.items() if name == "joyedit_worker_items_total") == 3
     assert program("run", pictures, *FAKE, "-o", "s", "--shard", "1/2", "--metrics", "shard.prom").code == 0
-    assert 'shard="1/2"' in Path("shard.prom").read_text()
+    assert f'output="{Path("s").absolute()}",shard="1/2"' in Path("shard.prom").read_text()
     both = Path("run.prom").read_text() + Path("shard.prom").read_text()
     assert len({line.rpartition(" ")[0] for line in both.splitlines() if line[0] != "#"}) == len(
         [line for line in both.splitlines() if line[0] != "#"]
@@ -126,6 +126,26 @@ def test_a_place_that_cannot_be_written(joyedit: Command, pictures: Path) -> Non
     told = [line for line in ended.messages if "none/run.prom" in line]
     reason = "No such file or directory (the run goes on without it, and tries again)"
     assert told == [f"note: cannot write none/run.prom: {reason}"]
+
+
+def test_a_folder_whose_name_is_no_text(joyedit: Command, pictures: Path) -> None:
+    assert joyedit("run", pictures, *FAKE, "-o", "odd\udcff", "--metrics", "run.prom").code == 0
+    assert items(read("run.prom"))["done"] == 3
+    assert r"odd\\udcff" in Path("run.prom").read_text()
+
+
+def test_a_file_that_somebody_put_there_during_the_run_stays(pictures: Path) -> None:
+    def rows() -> Any:
+        Path("run.prom").write_text("mine")  # behind the check of the options, before the first figures
+        yield {"image": "pictures/a.png", "instruction": "x", "id": "a"}
+
+    outcome = library.run(rows(), model="fake", basesize=256, progress=False, metrics="run.prom")
+    assert outcome.exit_code == 0
+    assert Path("run.prom").read_text() == "mine"
+    told = (
+        "cannot write run.prom: this file is not from joyedit, and stays (the run goes on without it, and tries again)"
+    )
+    assert told in outcome.notes
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from importlib.resources import files as resources
 from pathlib import Path
@@ -23,6 +23,7 @@ from joyedit.job.compare.compare import Comparison, pair_of
 from joyedit.job.compare.page_pictures import PairPictures, input_of
 from joyedit.job.compare.pairs import Folders, Found, Pair
 from joyedit.job.compare.summary import differences
+from joyedit.job.number_table import NumberTable
 from joyedit.job.own_files import RESULTS, is_page_folder, is_temporary
 from joyedit.job.page import loose
 from joyedit.job.page.data_files import DataFiles
@@ -50,7 +51,7 @@ class ComparePage:
         self._place = place
         self._root = os.path.abspath(folder.path)
         self._mark = secrets.token_hex(6)
-        self._kept: set[str] = set()
+        self._kept = NumberTable()  # the names of copies that the page shows; the numbers mean nothing
 
     def build(self, found: Comparison) -> Path:
         """Write data, scripts and the HTML file; gives its path. Raises OutputError."""
@@ -92,7 +93,8 @@ class ComparePage:
             )
             if self.pictures.has(name)
         }
-        self._kept |= {os.path.basename(name) for name in there.values()}
+        for name in there.values():
+            self._kept[os.path.basename(name)] = 1
         record = pair.a or pair.b
         assert record is not None
         row = {
@@ -139,7 +141,7 @@ class ComparePage:
         path = self.path
         self._folder.write_bytes(self._place.name, data, may_replace=lambda: _is_comparison(path))
 
-    def _prune(self, kept: set[str]) -> None:
+    def _prune(self, kept: Container[str]) -> None:
         """Remove what an older page and killed builders left. Files of other names stay."""
         root = os.path.join(self._root, self._place.files)
         for folder, names in ((root, kept), (os.path.join(root, "pictures"), self._kept)):

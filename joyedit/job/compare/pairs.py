@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from joyedit.errors import ItemError
-from joyedit.job.compare.measure import measure, pixels_of
+from joyedit.job.compare.measure import WINDOW, measure, pixels_of
 from joyedit.job.containers.pictures import contained_at
+from joyedit.job.page import loose
 from joyedit.job.pictures.decode import Picture, load_picture
 from joyedit.job.results.all_records import AllRecords, FinalRecord
 from joyedit.job.results.records import error_code
@@ -131,11 +132,13 @@ def _state(pair: Pair) -> State | None:
 
 
 def _has_one_hash(folders: Folders, pair: Pair) -> bool:
-    """Whether both records name the same content, and both files have the recorded length."""
+    """Whether both records name the same content, large enough for SSIM, and both files have the recorded length."""
     assert pair.a is not None
     assert pair.b is not None
-    hashes = {one.record.get("output_sha256") for one in (pair.a, pair.b)}
-    if len(hashes) != 1 or not isinstance(next(iter(hashes)), str):
+    first, second = (loose.text(one.record.get("output_sha256")) for one in (pair.a, pair.b))
+    sides = loose.entries(pair.a.record.get("size"))
+    is_large = len(sides) == 2 and all(isinstance(side, int) and side >= WINDOW for side in sides)
+    if not is_large or not first or first != second:
         return False
     for side, one in (("a", pair.a), ("b", pair.b)):
         path = folders.path(side, one)  # type: ignore[arg-type]

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from joyedit.job.export.rows import FIRST
 
-Kind = Literal["whole", "unsigned", "number", "flag", "time", "texts", "text"]
-"""A whole number of 64 bits with a sign, or without; a real number; true or false; a time; a list of texts; a text."""
+Kind = Literal["whole", "negative", "unsigned", "wide", "number", "flag", "time", "texts", "text"]
+"""A whole number of 64 bits: none below 0, some below 0, some that need all bits for their value, both of these; a real
+number; true or false; a time; a list of texts; a text."""
+_WHOLE: frozenset[Kind] = frozenset(("whole", "negative", "unsigned", "wide"))
 
 _KNOWN: Mapping[str, Kind] = {
     **dict.fromkeys(("width", "height", "bucket_width", "bucket_height", "source_line", "output_bytes"), "whole"),
@@ -64,7 +66,9 @@ def _kind_of(value: Any, now: Kind) -> Kind:
     if isinstance(value, bool):
         return "flag"
     if isinstance(value, int):
-        return "whole" if -(1 << 63) <= value < 1 << 63 else "unsigned" if 0 <= value < 1 << 64 else "text"
+        if value < 0:
+            return "negative" if value >= -(1 << 63) else "text"
+        return "whole" if value < 1 << 63 else "unsigned" if value < 1 << 64 else "text"
     if isinstance(value, float):
         return "number"
     if isinstance(value, list):
@@ -73,13 +77,14 @@ def _kind_of(value: Any, now: Kind) -> Kind:
 
 
 def _both(one: Kind, other: Kind) -> Kind:
-    """The kind that holds values of both."""
+    """The kind that holds values of both. It does not depend on the order in which the values come."""
     kinds = {one, other}
     if len(kinds) == 1:
         return one
-    if kinds == {"whole", "unsigned"}:
-        return "unsigned"
-    return "number" if kinds <= {"whole", "unsigned", "number"} else "text"
+    if kinds <= _WHOLE:
+        more = kinds - {"whole"}
+        return more.pop() if len(more) == 1 else "wide"
+    return "number" if kinds <= _WHOLE | {"number"} else "text"
 
 
 def _is_time(text: str) -> bool:

@@ -21,6 +21,7 @@ from joyedit.job.own_files import RESULTS, is_own_file
 from joyedit.job.results.all_records import AllRecords
 from joyedit.job.results.output_folder import OutputFolder
 
+_STAYS = "-o {}: this is a file of a run, and stays (give another name)"
 _HEAD = 1 << 12
 _TELL_SECONDS = 10.0
 _CSV = ",".join(FIRST[:5]).encode()
@@ -57,13 +58,17 @@ class Export:
         """Write all rows to the open file; `written` is called after each."""
         writer = writer_of(self._format, file, self.columns, guard=self._guard, bom=self._bom)
         at = time.monotonic()
-        for number, found in enumerate(self._records):
-            writer.add(self.columns.cells(row_of(found)))
-            written()
-            if time.monotonic() - at >= _TELL_SECONDS:
-                at = time.monotonic()
-                self._told(number + 1)
-        writer.end()
+        try:
+            for number, found in enumerate(self._records):
+                writer.add(self.columns.cells(row_of(found)))
+                written()
+                if time.monotonic() - at >= _TELL_SECONDS:
+                    at = time.monotonic()
+                    self._told(number + 1)
+            writer.end()
+        except BaseException:
+            writer.drop()
+            raise
 
     def save(self, path: Path, *, overwrite: bool) -> None:
         """Write the file at `path`. Only an export of this format is replaced, but with `overwrite` any other file.
@@ -71,6 +76,8 @@ class Export:
         Raises UsageError for a file that stays, OutputError where nothing can be written.
         """
         refuse_path(path, self._format, overwrite=overwrite)
+        if self._is_of_run(path):
+            raise UsageError(_STAYS.format(path))
         folder = OutputFolder(path.parent)
         folder.prepare()
         try:
@@ -80,13 +87,20 @@ class Export:
         finally:
             folder.close()
 
+    def _is_of_run(self, path: Path) -> bool:
+        """Whether a record names the file at `path`: a picture, or a shard of them."""
+        inside = os.path.relpath(os.path.realpath(path), os.path.realpath(self._records.out))
+        if inside.startswith(os.pardir) or not os.path.lexists(path):
+            return False
+        return any(inside == found.file for found in self._records)
+
 
 def refuse_path(path: Path, format: FormatName, *, overwrite: bool) -> None:
     """Raises UsageError if this is the place of another file, which stays."""
     if path.is_dir():
         raise UsageError(f"-o {path}: this is a folder (give the name of a file)")
     if is_own_file(path.name.lower()) and (path.parent / RESULTS).exists():
-        raise UsageError(f"-o {path}: this is a file of a run, and stays (give another name)")
+        raise UsageError(_STAYS.format(path))
     if os.path.lexists(path) and not overwrite and not is_own_export(path, format):
         raise UsageError(
             f"-o {path}: the file is there already, and is no {format} export of joyedit (give another name, or add "

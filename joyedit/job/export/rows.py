@@ -39,22 +39,22 @@ def row_of(found: FinalRecord) -> dict[str, Any]:
         "shard": None if found.shard is None else f"{found.shard.shard.number}/{found.shard.shard.of}",
         "input_sha256": _hashes(record.get("inputs_seen")),
     }
-    row |= {name: _flat(record[name]) for name in _OTHERS if name in record and name not in row}
+    row |= {name: flat(record[name]) for name in _OTHERS if name in record and name not in row}
     for name in _TABLES:
         table = record.get(name)
         for key, value in table.items() if isinstance(table, dict) else ():
-            row[f"{name}_{key}"] = _flat(value)
+            row[f"{name}_{key}"] = flat(value)
     row |= _size("", record.get("size")) | _size("bucket_", record.get("bucket"))
     row["seconds"] = _total(record.get("seconds"))
     mask = record.get("mask")
     if isinstance(mask, dict):
         seen = mask.get("seen")
-        row |= {"mask_path": _flat(mask.get("path")), "mask_share": _flat(mask.get("share"))}
+        row |= {"mask_path": flat(mask.get("path")), "mask_share": flat(mask.get("share"))}
         row["mask_sha256"] = seen[0] if isinstance(seen, list) and seen and isinstance(seen[0], str) else None
     carried = record.get(CARRIED)
     for key, value in carried.items() if isinstance(carried, dict) else ():
-        row[_whole(_carried_name(str(key)))] = _flat(value)
-    return {name: _whole(value) if isinstance(value, str) else value for name, value in row.items()}
+        row[whole(_carried_name(str(key)))] = flat(value)
+    return {name: whole(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _carried_name(key: str) -> str:
@@ -63,16 +63,16 @@ def _carried_name(key: str) -> str:
     return f"{CARRIED}_{key}" if is_own else key
 
 
-def _flat(value: Any) -> Any:
+def flat(value: Any) -> Any:
     """A value that a cell can hold."""
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return [_whole(one) for one in value]
+        return [whole(one) for one in value]
     if isinstance(value, (list, dict)):
         return json.dumps(value, ensure_ascii=False)
     return value
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
     """The text in characters that UTF-8 has: a byte of a file name that is none is written as an escape."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 

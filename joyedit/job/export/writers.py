@@ -23,13 +23,16 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 
 
 class Writer(Protocol):
-    """Takes rows; `end` comes last."""
+    """Takes rows; `end` or `drop` comes last."""
 
     def add(self, cells: Sequence[Any]) -> None:
         """One row, in the order of the columns."""
 
     def end(self) -> None:
         """Write what was held back."""
+
+    def drop(self) -> None:
+        """Write nothing more: what is there must not look complete."""
 
 
 def writer_of(format: FormatName, file: BinaryIO, columns: Columns, *, guard: bool, bom: bool) -> Writer:
@@ -50,7 +53,8 @@ class CsvWriter:
 
     def __init__(self, file: BinaryIO, columns: Columns, *, guard: bool = True, bom: bool = False) -> None:
         self._text = io.TextIOWrapper(file, "utf-8", newline="", write_through=False)
-        self._csv = csv.writer(self._text, lineterminator="\n")
+        # Python before 3.13 quotes a carriage return only where that is in the end of a line.
+        self._csv = csv.writer(_LineFeeds(self._text), lineterminator=_LineFeeds.TAKEN)
         self._guard = guard
         if bom:
             self._text.write("\ufeff")
@@ -65,6 +69,9 @@ class CsvWriter:
         self._text.flush()
         self._text.detach()
 
+    def drop(self) -> None:
+        """Nothing: half a table of texts has no end that could be written."""
+
     def _shown(self, value: Any) -> str:
         if value is None:
             return ""
@@ -76,6 +83,19 @@ class CsvWriter:
             return _json(value)
         text = value if isinstance(value, str) else value.isoformat()
         return f"'{text}" if self._guard and text.startswith(_FORMULA) else text
+
+
+class _LineFeeds:
+    """Takes rows of CSV that end with carriage return and line feed, and writes them with a line feed alone."""
+
+    TAKEN = "\r\n"
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def write(self, row: str) -> int:
+        """One whole row."""
+        return self._text.write(f"{row.removesuffix(self.TAKEN)}\n")
 
 
 class JsonlWriter:
@@ -92,6 +112,9 @@ class JsonlWriter:
     def end(self) -> None:
         """Nothing is held back."""
 
+    def drop(self) -> None:
+        """Nothing, as with CSV."""
+
 
 class ParquetWriter:
     """Parquet with the types of the columns, in groups of some thousand rows."""
@@ -100,7 +123,8 @@ class ParquetWriter:
         self._pyarrow, parquet = pyarrow_modules()
         fields = [(name, self._type(kind)) for name, kind in columns.kinds.items()]
         self._schema = self._pyarrow.schema(fields, metadata={MARK: joyedit_version().encode()})
-        self._writer = parquet.ParquetWriter(file, self._schema)
+        self._file = _Droppable(file)
+        self._writer = parquet.ParquetWriter(self._file, self._schema)
         self._rows: list[Sequence[Any]] = []
         self._bytes = 0
 
@@ -116,6 +140,10 @@ class ParquetWriter:
         self._write()
         self._writer.close()
 
+    def drop(self) -> None:
+        """pyarrow ends the file itself when its writer goes: that end would make a whole table of some rows."""
+        self._file.is_dropped = True
+
     def _write(self) -> None:
         if not self._rows:
             return
@@ -130,7 +158,9 @@ class ParquetWriter:
         made = self._pyarrow
         types: Mapping[Kind, Any] = {
             "whole": made.int64(),
+            "negative": made.int64(),
             "unsigned": made.uint64(),
+            "wide": made.decimal128(20, 0),
             "number": made.float64(),
             "flag": made.bool_(),
             "time": made.timestamp("ms", tz="UTC"),
@@ -138,6 +168,49 @@ class ParquetWriter:
             "text": made.string(),
         }
         return types[kind]
+
+
+class _Droppable:
+    """An open file of bytes that takes no more from some moment on."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.is_dropped = False
+        self._file = file
+        self._at = 0
+
+    def write(self, data: Any) -> int:
+        """All of it."""
+        taken = memoryview(data).nbytes
+        if not self.is_dropped:
+            self._file.write(data)
+        self._at += taken
+        return taken
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._at
+
+    def flush(self) -> None:
+        """To the file."""
+        if not self.is_dropped:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Nothing: who opened the file closes it."""
+
+    def readable(self) -> bool:
+        """Never."""
+        return False
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Never."""
+        return False
 
 
 def pyarrow_modules() -> tuple[Any, Any]:

@@ -95,18 +95,23 @@ class PropertiesReader:
     def _collected(self, opened: Image.Image) -> bytes:
         """What the tags of a TIFF say of the picture itself, as EXIF; empty if they are damaged."""
         try:
-            found, made = opened.getexif(), Image.Exif()
-            for tag, value in found.items():
-                if tag not in STRUCTURE:
-                    made[tag] = value
-            for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-                tags = {tag: value for tag, value in found.get_ifd(ifd).items() if tag != ExifTags.IFD.Interop}
-                made.get_ifd(ifd).update(tags)
-            held = made.tobytes()
+            held = exif_of_tags(opened).tobytes()
         except Exception:  # Pillow's reader raises nearly anything for damaged tags
             self._notes.append("damaged EXIF left out")
             return b""
         return held[6:] if len(held) <= _MOST_EXIF else b""
+
+
+def exif_of_tags(opened: Image.Image) -> Image.Exif:
+    """What the tags of a picture say of itself, and not of the layout of its file. Raises nearly anything."""
+    found, made = opened.getexif(), Image.Exif()
+    for tag, value in found.items():
+        if tag not in STRUCTURE:
+            made[tag] = value
+    for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        tags = {tag: value for tag, value in found.get_ifd(ifd).items() if tag != ExifTags.IFD.Interop}
+        made.get_ifd(ifd).update(tags)
+    return made
 
 
 def _xmp(opened: ImageFile.ImageFile) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from joyedit.errors import OutputError, os_reason
 from joyedit.job.number_table import NumberTable
 from joyedit.job.own_files import RESULTS
-from joyedit.job.results.records import MAX_RECORD, error_code, lines_of, output_of, parse, replaced_by
+from joyedit.job.results.records import MAX_RECORD, error_code, file_of, lines_of, output_of, parse, replaced_by
 from joyedit.job.results.safe_open import open_to_read
 from joyedit.job.results.shard_folders import ShardFolder, shard_folders
 from joyedit.job.results.verify import require_journal
@@ -31,8 +31,15 @@ class FinalRecord:
     @property
     def output(self) -> str | None:
         """The finished picture relative to the output folder; None if there is none."""
-        output = output_of(self.record)
-        return output if output is None or self.shard is None else f"{self.shard.inside}{output}"
+        return self._inside(output_of(self.record))
+
+    @property
+    def file(self) -> str | None:
+        """The file of that picture: its own, or the shard of pictures that holds it."""
+        return self._inside(file_of(self.record))
+
+    def _inside(self, name: str | None) -> str | None:
+        return name if name is None or self.shard is None else f"{self.shard.inside}{name}"
 
 
 class AllRecords:
@@ -60,8 +67,8 @@ class AllRecords:
         return len(self._last)
 
     def __iter__(self) -> Iterator[FinalRecord]:
-        for number, path in enumerate(self._paths):
-            for at, record in self._records(path, self._begins[number]):
+        for number in range(len(self._paths)):
+            for at, record in self._records(number):
                 known = self._last.get(record["id"])
                 if known is not None and known >> 1 == at:
                     yield FinalRecord(record, self._places[number])
@@ -88,14 +95,13 @@ class AllRecords:
         return None if record is None else FinalRecord(record, self._places[number])
 
     def _index(self, path: Path) -> None:
-        begin = self._end
-        self._begins.append(begin)
+        known_before = self._end
+        self._begins.append(known_before)
         try:
             self._end += os.stat(path).st_size
         except OSError as error:
             raise self._error(path, error) from error
-        known_before = begin
-        for at, record in self._records(path, begin):
+        for at, record in self._records(len(self._begins) - 1):
             for name in replaced_by(record):
                 self._last.pop(name)
             is_ok = error_code(record) is None
@@ -103,10 +109,9 @@ class AllRecords:
             if known is None or known >> 1 >= known_before or is_ok or not known & 1:
                 self._last[record["id"]] = at << 1 | is_ok
 
-    def _records(self, path: Path, begin: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The records of a journal that were there at the start, each with its place."""
-        at = begin
-        number = self._begins.index(begin) if begin else 0
+    def _records(self, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The records of the journal of this number that were there at the start, each with its place."""
+        path, at = self._paths[number], self._begins[number]
         end = self._begins[number + 1] if number + 1 < len(self._begins) else self._end
         try:
             with open(open_to_read(path), "rb") as file:

@@ -142,6 +142,13 @@ class Resume:
             return str(record["id"])
         return next((name for name in item.other_ids if self._is_done_as(item, name)), item.id)
 
+    def record_of(self, item: EditItem, decision: Decision) -> dict[str, Any] | None:
+        """The record of an item that is not edited: of its picture, or of the failure that gave it up. None without."""
+        if decision != "given up":
+            return self.finished(item)
+        own = self._earlier.final(item)
+        return self._merged.record_of(item, decision) if own is None and self._merged is not None else own
+
     def _decide_finished(self, item: EditItem, record: dict[str, Any]) -> Decision:
         """For an item with a finished picture, where only failed items are edited."""
         if self._replacing is not None and self._replacing.would_replace(item, record):

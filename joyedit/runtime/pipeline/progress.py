@@ -42,7 +42,8 @@ class Progress(Protocol):
     def skipped(self, decision: Decision, finished: Callable[[], dict[str, Any] | None]) -> None:
         """This run does not edit an item; `decision` says why. Very many of these may come in a row.
 
-        `finished` reads the last record of a finished picture of the item from the disk; None if it has none.
+        `finished` reads the last record of a finished picture of the item from the disk; None if it has none. Of an
+        item that is given up it reads the record of the failure.
         """
 
     def note(self, text: str) -> None:

@@ -6,7 +6,9 @@ import base64
 import importlib.metadata
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -134,13 +136,48 @@ def test_items_are_checked_as_lines_of_a_manifest_are(fake: joyedit.Editor, tmp_
         ({"overwrite": "yes"}, "overwrite must be True or False, not 'yes'"),
         ({"prompt": 3}, "prompt must be text, not 3"),
         ({"batch_size": 0}, "batch_size must be auto or a number from 1, not '0'"),
+        ({"output": 5}, "output must be a path, not 5"),
+        ({"model": b"nano"}, "model must be a path, not b'nano'"),
+        ({"mask": 5}, "mask must be a path, not 5"),
+        ({"metrics": 5}, "metrics must be a path, not 5"),
+        ({"recipe_values": ["a=b"]}, "recipe_values must be a dict, not list"),
+        ({"map": 5}, "map must be a text or a list of texts, not 5"),
+        ({"exclude": 5}, "exclude must be a text or a list of texts, not 5"),
+        ({"lora": 5}, "lora must be a path, a dict with file and scale, or a list of these, not 5"),
+        ({"lora": {"file": "x.safetensors", "scale": "2x"}}, "the scale of a LoRA must be a number, not '2x'"),
+        ({"sweep": {"steps": 2}}, "sweep of steps must be a list of numbers and texts, not 2"),
+        ({"sweep": {"lora": [Path]}}, "sweep of lora must be a list of numbers and texts, not "),
+        ({"sweep": "steps"}, "sweep takes "),
         ({"overwrite": True, "retry_failed": True}, "overwrite=True and retry_failed=True exclude each other"),
     ],
 )
 def test_options_are_checked_as_flags_are(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        joyedit.run(tmp_path, model="nano", output=tmp_path / "out", **options)
+        joyedit.run(tmp_path, **({"model": "nano", "output": tmp_path / "out"} | options))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_picture_is_told(fake: joyedit.Editor) -> None:
+    told = (
+        r"a picture is one of Pillow, a path or a data: URI, not ndarray \(PIL.Image.fromarray makes one of an array\)"
+    )
+    given: Any
+    for given in (np.zeros((4, 4, 3), np.uint8), [np.zeros(3)]):
+        with pytest.raises(UsageError, match=told):
+            fake.edit(given, "x")
+    given = b"no picture"
+    with pytest.raises(UsageError, match="a picture is one of Pillow, a path or a data: URI, not bytes"):
+        fake.edit(given, "x")
+
+
+def test_lists_of_numbers_of_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOYEDIT_FAKE", "1")
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    options: Any = {"seeds": list(np.arange(2)), "sweep": {"steps": np.arange(1, 3)}}
+    outcome = joyedit.run(
+        tmp_path / "a.png", model="fake", output=tmp_path / "out", prompt="x", basesize=256, progress=False, **options
+    )
+    assert sorted((one.settings["seed"], one.settings["steps"]) for one in outcome) == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
 def test_every_error_and_the_version_are_exported() -> None:

@@ -210,6 +210,18 @@ def test_a_program_that_ends_in_the_middle_of_a_stream(tmp_path: Path) -> None:
     assert report["ok"] == before < 40
 
 
+def test_a_temporary_folder_is_gone_when_the_program_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    code = """
+    import tempfile
+    tempfile.tempdir = "temporary"
+    stream = joyedit.stream(rows(40), **OPTIONS | {"output": None})
+    print(json.dumps(next(stream).id))
+    """
+    told(code, tmp_path)
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_handlers_of_the_program_stay_its_own(tmp_path: Path) -> None:
     code = """
     mine = lambda *_: None
@@ -249,9 +261,9 @@ def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
             killed += 1
             process.wait()
     for folder in ("out", "undisturbed"):
-        # An item that was in work at two kills is given up, until somebody asks for it.
-        again = [*call, folder, "--retry-failed"]
-        done = subprocess.run(again, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        # An item that was in work at two kills is given up, until somebody asks for it; that asks for no other ones.
+        for again in ([*call, folder], [*call, folder, "--retry-failed"]):
+            done = subprocess.run(again, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         assert json.loads(done.stdout.splitlines()[-1]) == [0, 12]
     assert killed
     made = [

@@ -7,14 +7,19 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import joyedit
+from joyedit.api.folder import ResultFolder
 from joyedit.api.outcome import remember
+from joyedit.api.result_list import ResultList
 from joyedit.errors import OutputError
+from joyedit.job.results import latest_records
+from joyedit.job.results.objects.names import Mark
 
 Run = Callable[..., joyedit.Outcome]
 
@@ -84,6 +89,82 @@ def test_the_table_of_libraries(fake_run: Run) -> None:
     assert list(outcome.to_pandas()["id"]) == ["n0", "n1"]
     pytest.importorskip("pyarrow")
     assert outcome.to_arrow().to_pylist() == outcome.table()
+
+
+def test_a_table_of_arrow_takes_what_records_hold(fake_run: Run, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    given = rows("a", "b", "c")
+    for row, value in zip(given, (1, "x", [2]), strict=True):
+        row |= {"mixed": value, "number": 5, "big": 2**70}
+    outcome = fake_run(given, keep_columns=["mixed", "number", "big"])
+    table = outcome.to_arrow()
+    assert table["mixed"].to_pylist() == ["1", "x", "[2]"]
+    assert table["big"].to_pylist() == [str(2**70)] * 3
+    assert table["number"].type == pa.int64()
+    folder = tmp_path / "odd\udcff"
+    folder.mkdir()
+    Image.new("RGB", (60, 40)).save(folder / "a.png")
+    odd = fake_run(folder, prompt="x", output=tmp_path / "other").to_arrow()
+    assert odd["inputs"].to_pylist() == [[f"{tmp_path}/odd\\udcff/a.png"]]
+    assert replace(outcome, results=ResultList(ResultFolder(tmp_path), {})).to_arrow().num_rows == 0
+
+
+def test_pictures_in_heic_and_in_shards(fake_run: Run) -> None:
+    pytest.importorskip("pillow_heif")
+    outcome = fake_run(rows("a"), format="heic")
+    assert outcome[0].image is not None
+    assert outcome[0].image.size == (60, 40)
+    assert outcome._repr_html_().count("<img ") == 1
+    packed = fake_run(rows("a", "b"), output=outcome.folder.parent / "packed", write="webdataset")
+    assert packed._repr_html_().count("<img ") == 2
+
+
+def test_many_results_of_shards_read_their_records_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_run: Run
+) -> None:
+    options = {"model": "fake", "output": tmp_path / "out", "steps": 1, "basesize": 256, "progress": False}
+    given = list(joyedit.stream(rows(*"x" * 30), **options, write="webdataset", shard_size=10, page=False))
+    assert any("packed" not in one.record for one in given)
+    looks = []
+    real = latest_records.parse
+    monkeypatch.setattr(latest_records, "parse", lambda line: looks.append(line) or real(line))
+    for one in given:
+        assert one.image is not None
+    lines = (tmp_path / "out" / "results.jsonl").read_bytes().count(b"\n")
+    assert len(looks) <= lines + len(given)
+
+
+def test_pictures_on_an_object_store(tmp_path: Path, fake_run: Run) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    outcome = fake_run(rows("a"))
+    result, address = outcome[0], f"memory://{tmp_path.name}/run"
+    fsspec.filesystem("memory").pipe_file(f"{address}/n0.png", result.path.read_bytes())
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "results.jsonl").write_bytes((tmp_path / "out" / "results.jsonl").read_bytes())
+    Mark(address=address).write(state)
+    there = joyedit.Result(result.record, ResultFolder(state), was_done=False, file=None)
+    assert there.image is not None
+    assert there.image.tobytes() == result.image.tobytes()
+
+
+def test_an_item_that_is_given_up_is_a_result_too(fake_run: Run, tmp_path: Path) -> None:
+    for number in range(2):
+        Image.new("RGB", (60, 40), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    given = [{"id": str(n), "image": tmp_path / f"{n}.png", "instruction": "x"} for n in range(2)]
+    fake_run(given)
+    path = tmp_path / "out" / "results.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        if record["id"] == "1":
+            error = {"code": "killed_the_run", "message": "the process died"}
+            record |= {"status": "failed", "output": None, "error": error, "fingerprint": None}
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "out" / "1.png").unlink()
+    outcome = fake_run(given)
+    assert outcome.exit_code == 3
+    assert [(one.id, one.status, one.was_done) for one in outcome] == [("0", "ok", True), ("1", "failed", True)]
+    assert [one.error_code for one in outcome.failed] == ["killed_the_run"]
 
 
 def test_html_is_small_and_escaped(fake_run: Run) -> None:

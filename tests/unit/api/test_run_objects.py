@@ -204,6 +204,21 @@ def test_data_frames(fake_run: Run) -> None:
         fake_run(pd.DataFrame([[1, 2]], columns=["a", "a"]))
 
 
+def test_rows_where_a_column_is_true(fake_run: Run) -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"image": [shown(0), shown(1)], "instruction": ["a", "b"], "good": [False, True]})
+    outcome = fake_run(frame, where={"good": True}, ignore_columns="all")
+    assert [(one.index, one.instruction) for one in outcome] == [(1, "b")]
+
+
+def test_the_index_is_that_of_a_row_in_memory(fake_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "photos[3]").mkdir()
+    shown(0).save(tmp_path / "photos[3]" / "a.png")
+    assert [one.index for one in fake_run(tmp_path / "photos[3]", prompt="x")] == [None]
+    rows = [{"image": shown(n), "instruction": "x"} for n in range(12)]
+    assert [one.index for one in fake_run(rows, output=tmp_path / "rows")] == list(range(12))
+
+
 def test_a_row_of_a_table_that_is_wrong_is_named_by_its_index(fake_run: Run) -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"image": [shown(1), b"", shown(3)], "instruction": ["a", "b", "c"], "seed": [1, 2, -3]})

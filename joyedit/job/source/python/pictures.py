@@ -13,16 +13,19 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
 from joyedit.errors import Problem
 from joyedit.job.data_picture import DataPicture
+from joyedit.job.pictures.properties import exif_of_tags
 from joyedit.job.source.data_uris import picture_of_bytes
 
 _VERSION = b"joyedit picture 1"
 _PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _TIFF = ("CMYK", "F", "I", "LAB")
 _ALIKE = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB", "I;16B": "I;16"}
+_IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_RESOLUTION = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
 _XMP = "XML:com.adobe.xmp"
 
 
@@ -128,8 +131,15 @@ def _exif_of(image: Image.Image) -> bytes:
     held = _bytes(image.info.get("exif"))
     if held:
         return held
-    exif = image.getexif()
-    return exif.tobytes() if len(exif) else b""
+    try:
+        exif = image.getexif()
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # all tags are there, and Pillow has turned it upright
+            exif = exif_of_tags(image)
+            for tag in _RESOLUTION:
+                exif.pop(tag, None)
+        return exif.tobytes() if len(exif) or any(exif.get_ifd(ifd) for ifd in _IFDS) else b""
+    except Exception:  # Pillow's reader raises nearly anything for damaged tags, and the pixels are good
+        return b""
 
 
 def _bytes(value: object) -> bytes:

@@ -6,10 +6,11 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from joyedit.job.data_picture import DataPicture
 from joyedit.job.pictures.decode import load_picture
@@ -68,6 +69,27 @@ def test_an_opened_file_and_its_pixels_are_one_picture(tmp_path: Path) -> None:
     drawn().save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as opened:
         assert content_hash(opened) == content_hash(drawn())
+
+
+@pytest.mark.parametrize("more", [{}, {"compression": "tiff_lzw", "dpi": (300, 300)}])
+def test_the_layout_of_a_tiff_is_no_content(tmp_path: Path, more: dict[str, Any]) -> None:
+    drawn().save(tmp_path / "a.tif", **more)
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert content_hash(opened) == content_hash(opened.copy()) == content_hash(drawn())
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = 6, "Maker"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[1] = "N"
+    drawn().save(tmp_path / "b.tif", exif=exif.tobytes())
+    with Image.open(tmp_path / "b.tif") as opened:
+        assert content_hash(opened) != content_hash(drawn())
+        there, here = load_picture(tmp_path / "b.tif"), load_picture(held(opened))
+    assert here.image.size == there.image.size == (20, 30)
+    assert here.image.tobytes() == there.image.tobytes()
+    read = Image.Exif()
+    read.load(here.properties.exif)
+    assert read[ExifTags.Base.Make] == "Maker"
+    assert read.get_ifd(ExifTags.IFD.GPSInfo) == {1: "N"}
+    assert set(read) == {ExifTags.Base.Make, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
 
 
 def test_profile_and_orientation_count_and_are_kept() -> None:
