@@ -31,6 +31,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its new behaviour, without a warning about it
 }
 _LOOK_SECONDS = 120.0
+_CAUSE = "The above exception was the direct cause of the following exception:"
+"""What stands in a text of Ray between two errors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,13 +76,16 @@ class Cluster:
         """The actors that `--gpus` stands for. Raises DeviceError where the cluster has not so much."""
         import ray
 
-        has = ray.cluster_resources()
-        gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 0))
         if device == "cpu" or is_fake:
             count = wish if isinstance(wish, int) else 1
-            if cpus < count:
-                raise DeviceError(f"--gpus {count}: the Ray cluster has {cpus} CPUs (take fewer, or add machines)")
-            return Actors(count=count, is_gpu=False, cpus=max(1, (cpus - 1) // count))
+            machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+            share = cpus_of_each(machines, count)
+            if not share:
+                raise DeviceError(
+                    f"--gpus {count}: the Ray cluster has {sum(machines)} CPUs (take fewer, or add machines)"
+                )
+            return Actors(count=count, is_gpu=False, cpus=share)
+        gpus = int(ray.cluster_resources().get("GPU", 0))
         count = wish if isinstance(wish, int) else gpus
         if not gpus:
             raise DeviceError(
@@ -129,6 +134,16 @@ class Cluster:
                 ray.shutdown()
 
 
+def cpus_of_each(machines: Sequence[int], count: int) -> int:
+    """The CPUs of each of `count` actors on machines with so many CPUs: the most with which all actors have a place.
+    0 where they have none.
+
+    An actor is on one machine. One that asks for more CPUs than any machine has would never start.
+    """
+    most = max(1, (sum(machines) - 1) // count)
+    return next((cpus for cpus in range(most, 0, -1) if sum(one // cpus for one in machines) >= count), 0)
+
+
 def _faults(node: str, found: Looked) -> list[str]:
     own = joyedit_version()
     if found.version != own:
@@ -137,9 +152,16 @@ def _faults(node: str, found: Looked) -> list[str]:
 
 
 def why(error: BaseException) -> str:
-    """What Ray says went wrong on another machine, in one line: the last one of its text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable(lines[-1])[:300] if lines else type(error).__name__
+    """What Ray says went wrong on another machine, in one line: of a traceback the one that names the error, else the
+    last one. Ray Data puts an error of its own behind that of a task, which says how to program retries.
+    """
+    text, is_wrapped, wrapper = str(error).rpartition(_CAUSE)
+    if not (is_wrapped and "UserCodeException" in wrapper):
+        text = str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
+    traced = next((place for place in range(len(lines) - 1, -1, -1) if lines[place].startswith("  File ")), None)
+    told = lines[-1:] if traced is None else [line for line in lines[traced:] if not line[0].isspace()][:1]
+    return printable(told[0].strip())[:300] if told else type(error).__name__
 
 
 def is_lost(error: BaseException) -> bool:
