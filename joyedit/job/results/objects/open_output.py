@@ -92,7 +92,9 @@ class ObjectOutput:
             local.acquire()
         except OutputError as error:
             raise OutputError(str(error).replace(str(place), self.store.shown)) from error
-        self.lock = RemoteLock(self.store, dead="" if self._mark is None else self._mark.token)
+        # Where the lock of the state folder tells nothing, its last driver may be alive on another machine.
+        is_dead = self._mark is not None and local.note is None
+        self.lock = RemoteLock(self.store, dead=self._mark.token if self._mark is not None and is_dead else "")
         self.lock.acquire()
         self._stack.callback(self._release)
         self._keep_token("" if self._mark is None else self._mark.life)
@@ -155,7 +157,7 @@ class ObjectOutput:
         if now >= length:
             return length
         self.store.upload(RESULTS, path)
-        for name in sizes:
+        for name in sorted(sizes, reverse=True):  # the last one first: a kill leaves no gap before it
             if segment_begin(name) is not None:
                 self.store.remove(name)
         return now

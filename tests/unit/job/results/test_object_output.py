@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import secrets
@@ -444,3 +446,68 @@ def test_an_item_whose_record_came_after_its_claim_is_claimed_no_more(
     with two.open():
         two.record("b")
     assert IN_WORK not in store.sizes()
+
+
+def test_an_earlier_record_that_comes_late_ends_no_claim(store: ObjectStore, one: Machine, two: Machine) -> None:
+    """The last records of a driver that died come to the store with the next run, which edits one of them again."""
+    output = one.open().__enter__()
+    one.record("a", status="failed", output=None, error={"code": "edit_failed", "message": ""})
+    die(output)
+    output = one.open().__enter__()
+    output.uploader.claim({"a": ("a.png", 0)})
+    uploaded(output)
+    store.write("a.png", MADE)
+    output.uploader.claim({})
+    die(output, forget=True)
+    store.remove(LOCK_OBJECT)
+    with two.open():
+        journal, folder = Journal(two.folder), OutputFolder(two.folder)
+        folder.prepare()
+        assert list(Unfinished(folder, journal).before) == ["a"]
+        journal.close()
+        folder.close()
+
+
+def test_claims_hold_where_the_last_records_are_gone(store: ObjectStore, one: Machine, two: Machine) -> None:
+    output = one.open().__enter__()
+    one.record("old")
+    die(output)
+    output = one.open().__enter__()
+    output.uploader.claim({"a": ("a.png", 0)})
+    die(output, forget=True)  # with the record of `old`, which did not come to the store
+    store.remove(LOCK_OBJECT)
+    output = two.open().__enter__()
+    two.record("a")
+    uploaded(output)
+    die(output, forget=True)
+    store.remove(LOCK_OBJECT)
+    with two.open():
+        journal, folder = Journal(two.folder), OutputFolder(two.folder)
+        folder.prepare()
+        assert not Unfinished(folder, journal).before
+        journal.close()
+        folder.close()
+
+
+def test_a_state_folder_without_locks_says_nothing_about_the_last_driver(
+    store: ObjectStore, one: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several machines may share it, and the driver of one of them may be alive."""
+
+    def none(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with one.open(), pytest.raises(OutputError, match="another run writes to"):
+        one.open().__enter__()
+
+
+def test_many_segments_are_read_in_order(store: ObjectStore, one: Machine, two: Machine) -> None:
+    output = one.open().__enter__()
+    for number in range(12):
+        one.record(f"{number}")
+        uploaded(output)
+    die(output, forget=True)
+    store.remove(LOCK_OBJECT)
+    with two.open():
+        assert two.ids() == [f"{number}" for number in range(12)]
