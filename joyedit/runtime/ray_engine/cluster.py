@@ -10,13 +10,14 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from joyedit.errors import DeviceError, JoyeditError, UsageError, first_line
+from joyedit.errors import DeviceError, JoyeditError, UsageError, first_line, os_reason
 from joyedit.job.pictures.budget import PlainCaller
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.results.report import joyedit_version
@@ -31,6 +32,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its new behaviour, without a warning about it
 }
 _LOOK_SECONDS = 120.0
+_CONNECT_SECONDS = 20.0
 _CAUSE = "The above exception was the direct cause of the following exception:"
 """What stands in a text of Ray between two errors."""
 
@@ -59,6 +61,7 @@ class Cluster:
         self._owns = not ray.is_initialized()
         if not self._owns:
             return
+        _refuse_silent_address()
         try:
             with _own_signals(), caught_messages(PlainCaller()):
                 ray.init(
@@ -132,6 +135,22 @@ class Cluster:
         if self._owns and ray.is_initialized():
             with _own_signals():
                 ray.shutdown()
+
+
+def _refuse_silent_address() -> None:
+    """Raises JoyeditError where nobody answers under RAY_ADDRESS: Ray itself would try for many minutes."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):  # `auto`, `local`, or what Ray itself refuses
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = os_reason(error) if isinstance(error, OSError) else first_line(error)
+        raise JoyeditError(
+            f"there is no connection to a Ray cluster: {printable(address)} does not answer: {reason} (RAY_ADDRESS"
+            " names it; correct it, or start Ray there)"
+        ) from error
 
 
 def cpus_of_each(machines: Sequence[int], count: int) -> int:

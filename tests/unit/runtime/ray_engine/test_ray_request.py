@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from joyedit.errors import UsageError
+from joyedit.errors import JoyeditError, UsageError
 from joyedit.options import RunOptions
 from joyedit.request.cluster import ray_engine
-from joyedit.runtime.ray_engine.cluster import cpus_of_each, why
+from joyedit.runtime.ray_engine.cluster import _refuse_silent_address, cpus_of_each, why
 from joyedit.runtime.ray_engine.engine import MOST_ITEMS, RayModel, read_wish
 
 
@@ -116,3 +117,19 @@ To change retry attempts, configure `ray.data.DataContext.get_current()`.
 )
 def test_what_went_wrong_on_another_machine(text: str, told: str) -> None:
     assert why(RuntimeError(text)) == told
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "no such machine"])
+def test_an_address_where_nobody_answers_is_told_at_once(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"{host}:1")
+    with pytest.raises(JoyeditError, match=r"no connection to a Ray cluster: .*:1 does not answer: .*RAY_ADDRESS"):
+        _refuse_silent_address()
+
+
+def test_an_address_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        _refuse_silent_address()
+    for address in ("auto", "local", ""):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        _refuse_silent_address()
