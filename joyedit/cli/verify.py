@@ -123,6 +123,7 @@ def _status(folder: Path, writer: dict[str, object] | None, json: bool) -> int:
     from joyedit.job.results.report import seconds_text
     from joyedit.job.results.shard_status import tree_status
     from joyedit.job.results.status import status
+    from joyedit.job.writing.packed_shards import PackedShards
 
     tree = tree_status(folder)
     if tree is not None:
@@ -134,8 +135,10 @@ def _status(folder: Path, writer: dict[str, object] | None, json: bool) -> int:
             console.table(rows_of(tree))
         return EXIT_SOME_FAILED if tree.is_off else EXIT_OK
     found = status(folder, lambda path: writer)
+    shards = PackedShards.of(folder, found)
     if json:
-        console.result(jsonlib.dumps(asdict(found)))
+        told = asdict(found) | {"shards": None if shards is None else asdict(shards)}
+        console.result(jsonlib.dumps(told))
     else:
         codes = ", ".join(f"{code} {count}" for code, count in sorted(found.failed_by_code.items()))
         rows = [
@@ -144,6 +147,8 @@ def _status(folder: Path, writer: dict[str, object] | None, json: bool) -> int:
             ("failed", f"{found.failed} ({codes})" if codes else str(found.failed)),
             ("left", "unknown" if found.left is None else str(found.left)),
         ]
+        if shards is not None:
+            rows.append(("shards", shards.text()))
         if found.rate is not None:
             rows.append(("rate", f"{found.rate:.2g} items a second"))
             if found.left and found.holder is not None:

@@ -123,7 +123,9 @@ class RunSession:
 
     def _outputs_of(self, journal: Journal) -> Outputs:
         asked, note = self._stats.asked, self._progress.note
-        return Outputs(self._folder, journal, self._config, self._source, note=note, asked=asked)
+        outputs = Outputs(self._folder, journal, self._config, self._source, note=note, asked=asked)
+        self._stats.layout = outputs.told
+        return outputs
 
     def _recorded(self, result: ItemResult, line: str) -> None:
         self._outputs.recorded(result)

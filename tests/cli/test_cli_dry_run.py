@@ -235,7 +235,8 @@ def test_memory_does_not_grow_with_the_manifest(pictures: Path) -> None:
             tracemalloc.stop()
 
     peak(100)  # imports and caches
-    few, many = peak(500), peak(4_500)
+    # Threads read ahead: how far, and so a single peak, is a matter of their timing.
+    few, many = (min(peak(count) for _ in range(3)) for count in (500, 4_500))
     # The tables of name hashes grow in steps, by 100 to 270 bytes an item; an item that is kept takes over 600.
     assert (many - few) / 4_000 < 350
 

@@ -123,6 +123,8 @@ class Report:
     `speed` says what steps were to leave out: the level, each part with its figures, and the loss where a
     level's was measured. `computed` counts over all
     items of this run how often a block of the DiT ran and did not; None where nothing was left out.
+    `write` is the layout of the output where it is another one than loose pictures: its `format`, and of shards their
+    `shard_size`, how many lie there `complete` and `partial`, and how many are `waiting` for a picture.
     `workers` are the processes that shared the work, none for a run in one process; with some, `device_idle` is the sum
     over their devices, and a memory of the device the largest of them.
     """
@@ -175,6 +177,7 @@ class Report:
     shard: Mapping[str, int | None] | None = None
     speed: Mapping[str, Any] | None = None
     computed: Mapping[str, Any] | None = None
+    write: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         assert self.items == self.ok + self.failed, "the counts of items do not add up"
@@ -202,6 +205,8 @@ class Report:
             rows.append(("left", f"{self.left} (not edited)"))
         if self.missing:
             rows.append(("missing", f"{self.missing} (counted at the start, gone since)"))
+        if self.write is not None and "waiting" in self.write:
+            rows.append(("shards", _shards(self.write)))
         if self.passed_over:
             rows.append(("passed over", f"{self.passed_over} files and folders (-v names them)"))
         rows.append(("batches", str(self.batches)))
@@ -300,6 +305,12 @@ def _steady(steady: Mapping[str, Any]) -> str:
     spread, rate = steady["seconds_an_image"], steady["images_per_second"]
     each = f"{seconds_text(spread['median'])} an image (median), {seconds_text(spread['p95'])} (p95)"
     return each if rate is None else f"{rate:.3g} images a second; {each}"
+
+
+def _shards(write: Mapping[str, Any]) -> str:
+    told = [f"{write['complete']:,} complete"]
+    told += [f"{write[name]:,} {name}" for name in ("partial", "waiting") if write[name]]
+    return f"{', '.join(told)} ({write['format']})"
 
 
 def _computed(counts: Mapping[str, Any]) -> str:

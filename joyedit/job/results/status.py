@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from joyedit.job.own_files import RESULTS
 from joyedit.job.results.lock import holder
-from joyedit.job.results.records import error_code, final_records
+from joyedit.job.results.records import error_code, final_records, packed_in
 from joyedit.job.results.verify import expected_items, read_report, require_journal
 
 _RATE_OVER = 200
@@ -24,7 +25,8 @@ class Status:
 
     `state` is that of report.json, but `running` while a process holds the lock of the folder, and `killed` if
     the report says `running` and no process holds the lock. `left` is None if the length of the source is
-    unknown, `rate` (items a second) if there are too few items.
+    unknown, `rate` (items a second) if there are too few items. `packed` are the done items whose
+    picture lies in a shard of `--write`.
     """
 
     state: str
@@ -34,6 +36,7 @@ class Status:
     failed_by_code: dict[str, int]
     left: int | None
     rate: float | None
+    packed: int = 0
 
     @property
     def is_off(self) -> bool:
@@ -48,12 +51,13 @@ def status(folder: Path, who_writes: Callable[[Path], dict[str, object] | None] 
     """
     require_journal(folder)
     who, report = who_writes(folder), read_report(folder)
-    done, failed = 0, Counter[str]()
+    done, packed, failed = 0, 0, Counter[str]()
     times: deque[object] = deque(maxlen=_RATE_OVER)
     for record in final_records(folder / RESULTS):
         code = error_code(record)
         if code is None:
             done += 1
+            packed += packed_in(record) is not None
         else:
             failed[code] += 1
         times.append(record.get("at"))
@@ -65,7 +69,8 @@ def status(folder: Path, who_writes: Callable[[Path], dict[str, object] | None] 
         failed=failed.total(),
         failed_by_code=dict(failed),
         left=None if expected is None else max(0, expected - done - failed.total()),
-        rate=_rate(times),
+        rate=_rate(times, report),
+        packed=packed,
     )
 
 
@@ -77,10 +82,21 @@ def state_of(report: dict[str, Any], who: dict[str, object] | None) -> str:
     return "killed" if state == "running" else state
 
 
-def _rate(times: deque[object]) -> float | None:
+def _rate(times: Sequence[object], report: dict[str, Any]) -> float | None:
+    """Items a second, by the times of the last records; None if there are too few."""
     try:
-        first, last = (datetime.fromisoformat(str(at)).timestamp() for at in (times[0], times[-1]))
-    except (IndexError, ValueError):
+        ended = sorted(_seconds(at) for at in times)
+        # A run writes this report when its model is loaded. What was there before says nothing of its rate.
+        begun = _seconds(report.get("ended")) if report.get("state") == "running" else None
+    except ValueError:
         return None
-    # If somebody set the clock back, no rate is better than a wrong one.
-    return (len(times) - 1) / (last - first) if last > first else None
+    if ended and ended[-1] > time.time() + 1:  # somebody set the clock back
+        return None
+    own = ended if begun is None else [at for at in ended if at >= begun]
+    if begun is not None and (len(own) < len(ended) or len(ended) < _RATE_OVER):
+        return len(own) / (own[-1] - begun) if own and own[-1] > begun else None
+    return (len(own) - 1) / (own[-1] - own[0]) if own and own[-1] > own[0] else None
+
+
+def _seconds(at: object) -> float:
+    return datetime.fromisoformat(str(at)).timestamp()

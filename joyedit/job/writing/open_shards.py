@@ -80,6 +80,10 @@ class OpenShards:
         """How many items have no picture as asked."""
         return sum(len(shard.pending) for shard in self._shards.values())
 
+    def waiting(self) -> int:
+        """How many shards lack a picture, in their file or at all."""
+        return sum(bool(shard.pending) or shard.is_changed for shard in self._shards.values())
+
     def ids(self, number: int) -> list[str]:
         """The ids of its items that came, in the order of the source."""
         return [name for _, name in sorted(self._shards[number].items)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 ENDINGS: Mapping[str, str] = {"webdataset": ".tar", "parquet": ".parquet"}
@@ -24,6 +25,21 @@ def kind_of(name: str) -> str | None:
     """What writes a file of this name; None if that is no shard."""
     told = _NAME.fullmatch(name)
     return None if told is None else next(kind for kind, ending in ENDINGS.items() if ending == told[3])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardFiles:
+    """The files of shards in an output folder: `complete` ones, and `partial` ones, which lack items."""
+
+    complete: int
+    partial: int
+
+    @classmethod
+    def of(cls, names: Iterable[str], kind: str) -> ShardFiles:
+        """Those that `kind`, webdataset or parquet, has among these names."""
+        found = [told for name in names if (told := _NAME.fullmatch(name)) is not None and told[3] == ENDINGS[kind]]
+        partial = sum(told[2] is not None for told in found)
+        return cls(complete=len(found) - partial, partial=partial)
 
 
 def shards_in(folder: Path) -> Iterator[str]:

@@ -89,6 +89,12 @@ class Outputs:
             write_metadata(self._folder, self._journal, self._order)
         return unwritten
 
+    def told(self) -> dict[str, Any] | None:
+        """The layout of the output folder, as the report has it; None for loose pictures. Any thread may ask."""
+        if self._config.write == "folder":
+            return None
+        return {"format": self._config.write} | self._shards.counts()
+
     def close(self) -> None:
         """End the thread of the shards."""
         self._shards.close()

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 
 from joyedit.errors import ItemError, concerns_the_run
 from joyedit.job.results.journal import Journal
@@ -18,7 +19,7 @@ from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem, ItemResult
 from joyedit.job.writing.kept_inputs import forget_inputs, keep_inputs
-from joyedit.job.writing.shard_names import ENDINGS, shard_name
+from joyedit.job.writing.shard_names import ENDINGS, ShardFiles, shard_name, shards_in
 from joyedit.job.writing.shard_writing import ShardWriting
 from joyedit.printable import brief, printable
 
@@ -193,6 +194,13 @@ class Shards:
         if everything and not shards.unfinished() and not self._faults and not self._fatal:
             forget_inputs(self._folder)
 
+    def counts(self) -> dict[str, int]:
+        """The size of a shard, and how many there are: the keys of `Report.write`. Any thread may ask."""
+        with self._lock:
+            waiting = self._writing.shards.waiting()
+        files = ShardFiles.of(shards_in(self._folder.path), self._config.write)
+        return {"shard_size": self._config.shard_size} | asdict(files) | {"waiting": waiting}
+
     def close(self) -> None:
         """End the thread; the shard in work is written to its end."""
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -219,6 +227,10 @@ class NoShards:
     def finish(self, *, stopped: Callable[[], bool]) -> int:
         """Nothing."""
         return 0
+
+    def counts(self) -> dict[str, int]:
+        """None."""
+        return {}
 
     def close(self) -> None:
         """Nothing."""

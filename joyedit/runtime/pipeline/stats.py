@@ -111,6 +111,7 @@ class RunStats:
         self.counted = 0
         self.loaded = 0.0
         self.asked: dict[str, Any] = {}
+        self.layout: Callable[[], dict[str, Any] | None] = lambda: None  # of the output folder
         self._clock = clock
         self._start = clock.now()
         self._started = utc_now()
@@ -185,6 +186,7 @@ class RunStats:
             source=source,
             asked=self.asked,
             shard=shard,
+            write=self.layout(),
             output=config.objects or str(config.output),
             left=_left(ending, None if backend is None else summary.items, tally),
             passed_over=summary.passed.count,
