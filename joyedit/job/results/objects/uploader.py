@@ -102,6 +102,7 @@ class JournalUploader:
             elif name in sizes:
                 self._store.remove(name)
         for name in sorted(segments):
+            self._lock.renew()  # there may be thousands
             self._store.remove(name)
         if self._claimed:  # a picture of theirs may be there: Ray may have ended with a task that wrote it
             self._write_claims()

@@ -23,6 +23,7 @@ from joyedit.job.results.objects import remote_lock, uploader
 from joyedit.job.results.objects.names import ABOUT, IN_WORK, LOCK_OBJECT, Mark, segment_name, state_folder
 from joyedit.job.results.objects.open_output import ObjectOutput
 from joyedit.job.results.objects.reading import output_to_read, was_used
+from joyedit.job.results.objects.remote_lock import RemoteLock
 from joyedit.job.results.objects.store import ObjectStore
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
@@ -511,3 +512,47 @@ def test_many_segments_are_read_in_order(store: ObjectStore, one: Machine, two: 
     store.remove(LOCK_OBJECT)
     with two.open():
         assert two.ids() == [f"{number}" for number in range(12)]
+
+
+def test_of_two_drivers_that_take_over_one_goes_on(
+    store: ObjectStore, one: Machine, two: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(one.open().__enter__(), forget=True)
+    stale = json.loads(store.read(LOCK_OBJECT) or b"") | {"renewed": 0.0}
+    store.write(LOCK_OBJECT, json.dumps(stale).encode())
+    late = RemoteLock(store)
+
+    def meanwhile(seconds: float) -> None:
+        assert seconds == remote_lock.SETTLE_SECONDS
+        late._write(is_new=False)  # it saw the stale lock in the same moment
+
+    monkeypatch.setattr(remote_lock.time, "sleep", meanwhile)
+    with pytest.raises(OutputError, match="the lock of this run was taken away"):
+        two.open().__enter__()
+    late.check()
+
+
+def test_a_driver_that_loses_its_lock_at_the_end_changes_nothing_more(
+    store: ObjectStore, one: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = one.open().__enter__()
+    for name in "abc":
+        one.record(name)
+        uploaded(output)
+    output.uploader.claim({"d": ("d.png", 0)})
+    before = store.read(IN_WORK)
+    monkeypatch.setattr(remote_lock, "RENEW_SECONDS", 0.0)
+    remove = store.remove
+
+    def remove_slowly(name: str) -> None:
+        remove(name)
+        lock = json.loads(store.read(LOCK_OBJECT) or b"")
+        store.write(LOCK_OBJECT, json.dumps(lock | {"token": "another"}).encode())
+        store.write(IN_WORK, b"of another driver")
+
+    monkeypatch.setattr(store, "remove", remove_slowly)
+    with pytest.raises(OutputError, match="the lock of this run was taken away"):
+        output.__exit__(None, None, None)
+    assert before is not None
+    assert store.read(IN_WORK) == b"of another driver"
+    assert sum(name.startswith(".joyedit/journal/") for name in store.sizes()) == 2
