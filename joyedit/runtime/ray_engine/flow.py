@@ -82,6 +82,7 @@ class RayFlow:
         self._again: deque[SizedItem] = deque()
         self._deaths: dict[str, int] = {}  # of items that have no outcome yet
         self._all_planned = False
+        self._pass_is_over = False
         self._plan_error: BaseException | None = None
 
     def run(self, planned: Planned) -> bool:
@@ -103,7 +104,8 @@ class RayFlow:
         config = absolute(self._model.config)
         info = replace(self._model.info, model=model_path(config.model) or self._model.info.model)
         job = Job(environment=environment.own(), config=config, info=info, feed=feed, is_gpu=self._model.actors.is_gpu)
-        self._all_planned, self._plan_error, self._open = False, None, {}
+        self._all_planned = self._pass_is_over = False
+        self._plan_error, self._open = None, {}
         planner = threading.Thread(target=self._plan, args=(planned, feed), name="joyedit-plan", daemon=True)
         try:
             with Writers(self._place) as writers, self._told_to_stop(feed):
@@ -116,6 +118,7 @@ class RayFlow:
         except Exception as error:
             _raise(error)
         finally:
+            self._pass_is_over = True
             with suppress(Exception):  # the connection may be gone
                 ray.get(feed.stop.remote(), timeout=10)
             if planner.ident is not None:
@@ -147,7 +150,7 @@ class RayFlow:
                 if not ray.get(feed.put.remote(pickle.dumps(row, pickle.HIGHEST_PROTOCOL))):
                     return
                 number += 1
-            self._all_planned = True
+            self._all_planned = not self._pass_is_over
         except BaseException as error:  # whoever waits must hear of all of them
             self._plan_error = error
         finally:
@@ -160,6 +163,8 @@ class RayFlow:
             yield from self._singles()
             if isinstance(entry, Pause):  # for the result of an item, which may be one that is to be tried again
                 while not entry.wait(_POLL) and not self._stopped():
+                    if self._pass_is_over:  # nobody waits for batches, and no result comes
+                        return
                     yield from self._singles()
                 continue
             if isinstance(entry, Batch):

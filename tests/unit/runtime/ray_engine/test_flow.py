@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from joyedit.errors import CheckpointError, JoyeditError
+from joyedit.job.pause import Pause
 from joyedit.job.spec import Batch, EditItem, Origin, Sampling, SizedItem
 from joyedit.runtime.ray_engine.flow import RayFlow, _raise
 from joyedit.runtime.ray_engine.rows import Outcome, WrittenRow, as_table, packed, unpacked
@@ -142,6 +143,18 @@ def test_a_pipeline_that_ends_before_its_source_is_followed_by_another(
     assert flow.run([Batch(index=n, items=(sized(name),)) for n, name in enumerate("abcde")])
     assert passes == [["a", "b"], ["c", "d"], ["e"]]
     assert heard.cleaned == 1  # a task that ran twice has left two files
+
+
+def test_a_planner_waits_for_no_result_of_a_pipeline_that_is_over(flow: RayFlow) -> None:
+    waited: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        flow._pass_is_over = len(waited) == 3
+        return False
+
+    assert list(flow._with_again([Pause(wait), Batch(index=0, items=(sized("a"),))])) == []
+    assert len(waited) == 3
 
 
 def test_an_error_of_ray_ends_the_run_in_words(flow: RayFlow) -> None:
