@@ -16,10 +16,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from joyedit.errors import JoyeditError, OutputError, UsageError, os_reason
-from joyedit.job.own_files import REPORT, RESULTS, TEMPORARY_SUFFIX, UNFINISHED
+from joyedit.job.own_files import OWN_NAMES, REPORT, RESULTS, TEMPORARY_SUFFIX, UNFINISHED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.lock import OutputLock
-from joyedit.job.results.objects.names import ABOUT, Mark, segment_begin, state_folder
+from joyedit.job.results.objects.names import ABOUT, MARK, Mark, segment_begin, state_folder
 from joyedit.job.results.objects.remote_lock import RemoteLock
 from joyedit.job.results.objects.restore import (
     begins_with,
@@ -125,6 +125,7 @@ class ObjectOutput:
             self._is_new, life = True, secrets.token_hex(8)
             store.write(ABOUT, json.dumps({"life": life, "format": 1}).encode())
         try:
+            self._remove_copies()
             remote, own = folder / _REMOTE, folder / RESULTS
             length = restore_records(store, sizes, remote)
             _cut_torn_line(own)
@@ -161,6 +162,16 @@ class ObjectOutput:
             if segment_begin(name) is not None:
                 self.store.remove(name)
         return now
+
+    def _remove_copies(self) -> None:
+        """Remove the local copies of pictures that a driver has left when it died: the store may have others by now."""
+        for path in self.folder.iterdir():
+            if path.name in OWN_NAMES or path.name == MARK:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def _empty(self) -> None:
         """The state folder is of another life of the prefix: somebody has emptied that, or another machine began."""

@@ -556,3 +556,16 @@ def test_a_driver_that_loses_its_lock_at_the_end_changes_nothing_more(
     assert before is not None
     assert store.read(IN_WORK) == b"of another driver"
     assert sum(name.startswith(".joyedit/journal/") for name in store.sizes()) == 2
+
+
+def test_local_copies_of_a_driver_that_died_go(store: ObjectStore, one: Machine) -> None:
+    output = one.open().__enter__()
+    for name in ("a", "deep/b"):
+        one.record(name)
+        assert pictures_of(one.folder).file(f"{name}.png").read_bytes() == MADE + name.encode()
+    die(output)
+    store.remove("a.png")
+    with one.open():
+        assert list(one.folder.rglob("*.png")) == []
+        assert not pictures_of(one.folder).file("a.png").exists()
+        assert one.ids() == ["a", "deep/b"]
