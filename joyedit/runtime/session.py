@@ -198,7 +198,7 @@ class RunSession:
         if self.stop():
             raise StoppedError
         self._turns.skipped(item, decision)
-        self._outputs.skipped(item, decision)
+        self._outputs.skipped(item, decision, self._resume.recorded_as)
         if decision in ("done", "changed"):
             self.recorder.skipped()
         elif decision == "given up":
@@ -362,6 +362,7 @@ class RunSession:
         if self._tally.batches:
             self._stats.measure_ceiling(self.model.open())
         self.stop.end()
+        ending = self.stopped_early() if ending.state == "complete" and self._outputs.is_cut_short else ending
         try:
             report = self._write_report(ending)
         except JoyeditError as error:  # a disk that stopped the run may have no room for the report either

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cli_command import Command
 from PIL import Image
 
@@ -93,3 +95,24 @@ def test_flags_of_datasets(joyedit: Command) -> None:
     assert joyedit("run", "d", "--split", "test", "--where", "task_type=color_alter", *RUN, "--limit", "1").code == 0
     assert [one["id"] for one in records()] == ["color_alter/en/k0"]
     assert joyedit("run", "d", "--layout", "nothing", *RUN).code == 2
+
+
+def test_columns_whose_names_have_dots(joyedit: Command) -> None:
+    """As datasets of robots have them. One name may begin like another, and end like a place in a list."""
+    pytest.importorskip("pyarrow")
+    names = ("obs.image.left", "obs.image", "obs", "cam.0")
+    row = {name: datasets.struct(number) for number, name in enumerate(names)}
+    rows = [{**row, "task.text": "Make it blue.", "nested": {"a": [1], "b": "x"}}] * 2
+    datasets.write_parquet(Path("d/train.parquet"), rows)
+    for number, name in enumerate(names):
+        out = f"out{number}"
+        argv = ("run", "d", "--map", f"image={name}", "--map", "instruction=task.text", "-m", "fake", "--no-page")
+        ended = joyedit(*argv, "--basesize", "256", "--steps", "1", "-o", out)
+        assert ended.code == 0, ended.err
+        lines = [json.loads(line) for line in Path(out, "results.jsonl").read_text().splitlines()]
+        seen = {one["inputs_seen"][0][0] for one in lines}
+        assert seen == {hashlib.sha256(row[name]["bytes"]).hexdigest()}
+        assert lines[0]["columns"]["nested"] == {"a": [1], "b": "x"}
+        again = joyedit(*argv, "--basesize", "256", "--steps", "1", "-o", f"{out}p", "--write", "parquet")
+        assert again.code == 0, again.err
+        assert joyedit("verify", f"{out}p").code == 0

@@ -134,7 +134,8 @@ def test_a_published_dataset_loses_no_field_and_no_pixel_in_parquet(joyedit: Com
     found = fields(rows_of("out/edited-*.parquet"), pictures)
     own = {column for column in found[0] if column not in given[0]}
     edited = "joyedit_edited_image" if name == "instructpix2pix" else "edited_image"
-    assert {edited, "joyedit"} <= own <= {"id", "edit_prompt", "edited_image", "mask", "joyedit", edited}
+    assert {edited, "joyedit"} <= own
+    assert own <= {"id", "edit_prompt", "joyedit_edit_prompt", "edited_image", "mask", "joyedit", edited}
     assert [{k: row[k] for k in given[0]} for row in found] == fields(given, pictures)
     assert all(decoded(row[edited]["bytes"])[0] == (96, 64) for row in found)
 

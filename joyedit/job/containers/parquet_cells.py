@@ -54,10 +54,23 @@ def batch_rows(parquet: Any, group: int, places: list[int]) -> int:
 
 def leaves_of(parquet: Any, column: str) -> list[int]:
     """The numbers of the leaf columns of a column."""
-    told = parquet.metadata.schema
-    return [
-        n for n in range(len(told)) if told.column(n).path == column or told.column(n).path.startswith(f"{column}.")
-    ]
+    return [number for number, name in enumerate(columns_of_leaves(parquet)) if name == column]
+
+
+def columns_of_leaves(parquet: Any) -> list[str]:
+    """The column of each leaf column. Paths of leaves do not tell it: the name of a column may have dots itself."""
+    return [field.name for field in parquet.schema_arrow for _ in range(_leaves_in(field.type))]
+
+
+def _leaves_in(kind: Any) -> int:
+    import pyarrow as pa
+
+    if pa.types.is_map(kind):
+        return _leaves_in(kind.key_type) + _leaves_in(kind.item_type)
+    if pa.types.is_struct(kind):
+        return sum(_leaves_in(field.type) for field in kind)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return _leaves_in(kind.value_type) if is_list else 1
 
 
 def _pictures_in(value: object) -> list[tuple[int | None, bytes]]:
@@ -79,8 +92,9 @@ class _Cursor:
         told = parquet.metadata.row_group(group)
         self.cost = sum(told.column(place).total_uncompressed_size for place in leaves)
         rows = batch_rows(parquet, group, leaves)
+        paths = [parquet.metadata.schema.column(place).path for place in leaves]
         self._batches: Iterator[Any] = parquet.iter_batches(
-            batch_size=rows, row_groups=[group], columns=[column], use_threads=False
+            batch_size=rows, row_groups=[group], columns=paths, use_threads=False
         )
 
     def batch(self) -> list[tuple[Cell, bytes]]:
@@ -88,7 +102,7 @@ class _Cursor:
         batch = next(self._batches, None)
         if batch is None:
             return []
-        values = batch.column(0).to_pylist()
+        values = batch.column(self.column).to_pylist()  # beside `a` there may be a column `a.b`
         first, self.next = self.next, self.next + len(values)
         return [
             (Cell(self.group, number, self.column, index), data)

@@ -90,8 +90,10 @@ def _place(file: str, inner: str, ending: str) -> Slice | Cell | None:
     if ending in ARROW:
         return shared_rows.find(file, row, column, index)
     with open_file(file) as handle:
-        metadata = open_parquet(handle).metadata
-    names = {metadata.schema.column(n).path.split(".")[0] for n in range(metadata.num_columns)}
+        parquet = open_parquet(handle)
+    metadata, names = parquet.metadata, parquet.schema_arrow.names
+    if column not in names and index is not None:  # the name of the column ends like a place in a list
+        column, index = f"{column}.{told[3]}", None
     first = 0
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group).num_rows

@@ -16,7 +16,7 @@ from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import TAKEN_REMEDY
 from joyedit.job.results.picture_place import pictures_of
 from joyedit.job.results.recorded_outputs import RecordedOutputs
-from joyedit.job.results.records import name_of
+from joyedit.job.results.records import name_of, packed_in
 from joyedit.job.spec import EditItem
 
 
@@ -33,10 +33,18 @@ class OwnPictures:
 
     def names(self, item: EditItem) -> bool:
         """Whether the output of this item is a picture of joyedit's own, if there is such a file."""
+        if item.output in self._unfinished:
+            return True
         record = self._journal.final(item.id)
         if record is not None and name_of(record) == item.output:
-            return True
-        return item.output in self._unfinished or self._recorded.owner(item.output) is not None
+            is_packed = packed_in(record) is not None
+        else:
+            owner = self._recorded.owner(item.output)
+            if owner is None:
+                return False
+            is_packed = owner.is_packed
+        # Where the picture went into a shard, whoever put a file of its name here since did that himself.
+        return not is_packed or self._pictures.is_made_by_joyedit(item.output)
 
     def is_unfinished(self, output: str) -> bool:
         """Whether this was in work when a run ended, so that its record may be missing or old."""

@@ -6,14 +6,18 @@ import threading
 from typing import NamedTuple
 
 from joyedit.job.results.journal import Journal
-from joyedit.job.results.records import name_of, read_journal
+from joyedit.job.results.records import name_of, packed_in, read_journal
 
 
 class Owner(NamedTuple):
-    """The item whose picture an output is, and what its run shared (None: the record does not say)."""
+    """The item whose picture an output is, and what its run shared (None: the record does not say).
+
+    `is_packed`: the picture lies in a shard, and no file of this name is joyedit's own.
+    """
 
     id: str
     shared: object
+    is_packed: bool = False
 
 
 class RecordedOutputs:
@@ -36,5 +40,5 @@ class RecordedOutputs:
                 for record in read_journal(self._journal.path) if len(self._journal) else ():
                     named = name_of(record)
                     if named is not None:
-                        self._owners[named] = Owner(record["id"], record.get("shared"))
+                        self._owners[named] = Owner(record["id"], record.get("shared"), packed_in(record) is not None)
             return self._owners.get(output)

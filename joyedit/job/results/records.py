@@ -104,7 +104,7 @@ def record_of(result: ItemResult) -> dict[str, Any]:
     if result.chain is not None:
         more["chain"] = result.chain
     more |= {} if result.columns is None else {"columns": result.columns}
-    more |= {} if result.row is None else {"row": _row_of(result.row)}
+    more |= {} if result.row is None else {"row": row_record(result.row)}
     if result.beside:
         more["beside"] = [list(one) for one in result.beside]
     if result.loras:
@@ -132,7 +132,8 @@ def record_of(result: ItemResult) -> dict[str, Any]:
     }
 
 
-def _row_of(row: SourceRow) -> dict[str, Any]:
+def row_record(row: SourceRow) -> dict[str, Any]:
+    """What a record says of the row of a dataset."""
     pictures = {
         column: [address_of(one) for one in held] if isinstance(held, tuple) else address_of(held)
         for column, held in row.pictures.items()
@@ -341,6 +342,14 @@ def replaced_by(record: dict[str, Any]) -> list[str]:
     """The other ids whose earlier records do not count any more."""
     names = record.get("replaces")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def without_replaced(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record, to be appended to its own journal once more: what it replaced is replaced already there.
+
+    By now another item may have one of these ids.
+    """
+    return {key: value for key, value in record.items() if key != "replaces"}
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

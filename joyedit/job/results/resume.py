@@ -135,6 +135,13 @@ class Resume:
         own = next((record for record in found if record is not None), None)
         return self._merged.finished(item) if own is None and self._merged is not None else own
 
+    def recorded_as(self, item: EditItem) -> str:
+        """The id under which the finished picture of an item that is done has its record: its own, or another one."""
+        record = self._earlier.finished(item)
+        if record is not None:
+            return str(record["id"])
+        return next((name for name in item.other_ids if self._is_done_as(item, name)), item.id)
+
     def _decide_finished(self, item: EditItem, record: dict[str, Any]) -> Decision:
         """For an item with a finished picture, where only failed items are edited."""
         if self._replacing is not None and self._replacing.would_replace(item, record):

@@ -18,7 +18,8 @@ from joyedit.job.spec import MAX_PIXELS, EditItem, Seen
 from joyedit.job.writing.picture_endings import ending_of
 
 ORIGINALS = "originals"
-"""The folder of the originals of an image folder."""
+"""The folder of the originals of an image folder. Second pictures of items are in `originals_2`: their own names may be
+those of other items there."""
 MASKS, ROW_PICTURES = "masks", "columns"
 """The folders of its masks, and of other pictures of its rows."""
 
@@ -80,7 +81,7 @@ def image_folder(item: EditItem) -> Iterator[BesideFile]:
     root = str(PurePosixPath(item.output).with_suffix(""))
     for number, image in enumerate(item.images):
         more = "" if not number else f"_{number + 1}"
-        yield BesideFile(f"{ORIGINALS}/{root}{more}", image, number, column=f"original_image{more}")
+        yield BesideFile(f"{ORIGINALS}{more}/{root}", image, number, column=f"original_image{more}")
     if item.mask is not None:
         yield BesideFile(f"{MASKS}/{root}", item.mask, len(item.images), column="mask")
     known = {address_of(one) for one in item.inputs}

@@ -12,13 +12,15 @@ from joyedit.job.writing.shard_plan import ShardPlan
 class _Shard:
     """`items` are [place in the source, id] of those that came, `pending` the ids that have no picture as asked.
 
-    `is_changed`: a picture came that the file of the shard does not hold.
+    `is_changed`: a picture came that the file of the shard does not hold. `is_open`: one of its items came under an id
+    that no record has, so nobody knows how many come.
     """
 
     came: int = 0
     items: list[tuple[int, str]] = field(default_factory=list)
     pending: set[str] = field(default_factory=set)
     is_changed: bool = False
+    is_open: bool = False
 
 
 class OpenShards:
@@ -35,21 +37,29 @@ class OpenShards:
 
     def came(self, name: str, other_names: Iterable[str]) -> int:
         """An item of the source comes; it has no picture yet. Gives its shard."""
-        number = self._plan.place(name, other_names)
+        others = list(other_names)
+        is_other = self._plan.known([name]) is None and self._plan.known(others) is not None
+        number = self._plan.place(name, others)
         shard = self._shards.setdefault(number, _Shard())
+        shard.is_open |= is_other
         shard.came += 1
         shard.items.append((self._count, name))
         shard.pending.add(name)
         self._count += 1
         return number
 
-    def finished(self, name: str, *, is_packed: bool) -> int | None:
-        """The item has its picture. Gives the shard if that can be written now, or need not be written at all."""
+    def finished(self, name: str, *, is_packed: bool, recorded_as: str | None = None) -> int | None:
+        """The item has its picture. Gives the shard if that can be written now, or need not be written at all.
+
+        `recorded_as` is the id of its record, where that is another one.
+        """
         number = self._plan.known([name])
         shard = None if number is None else self._shards.get(number)
         if number is None or shard is None:
             return None
         shard.pending.discard(name)
+        if recorded_as not in (None, name):
+            shard.items = [(place, recorded_as if one == name else one) for place, one in shard.items]
         shard.is_changed |= not is_packed
         return number if self._is_settled(number, shard) else None
 
@@ -85,8 +95,8 @@ class OpenShards:
         return sum(bool(shard.pending) or shard.is_changed for shard in self._shards.values())
 
     def ids(self, number: int) -> list[str]:
-        """The ids of its items that came, in the order of the source."""
-        return [name for _, name in sorted(self._shards[number].items)]
+        """The ids of its items that came, in the order of the source, each once: two may have one picture."""
+        return list(dict.fromkeys(name for _, name in sorted(self._shards[number].items)))
 
     def is_changed(self, number: int) -> bool:
         """Whether a picture came that its file does not hold."""
@@ -100,7 +110,8 @@ class OpenShards:
             shard.items.clear()
 
     def _has_come(self, number: int, shard: _Shard) -> bool:
-        return self._all_came or (self._plan.is_full(number) and shard.came >= self._plan.count[number])
+        has_all = self._plan.is_full(number) and shard.came >= self._plan.count[number] and not shard.is_open
+        return self._all_came or has_all
 
     def _is_settled(self, number: int, shard: _Shard) -> bool:
         return not shard.pending and self._has_come(number, shard)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, cast
 
@@ -22,7 +22,7 @@ from joyedit.job.own_files import PACKING
 from joyedit.job.results.hand_over import leave_filled, take
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
-from joyedit.job.results.records import name_of, output_of, packed_in
+from joyedit.job.results.records import name_of, output_of, packed_in, without_replaced
 from joyedit.job.results.safe_open import read_own
 from joyedit.job.writing.samples import Sample
 from joyedit.job.writing.shard_names import kind_of
@@ -62,10 +62,7 @@ class Packing:
         data = read_own(self._folder.path, PACKING, _MOST)
         if data is None:
             return None
-        try:
-            step = Step(**json.loads(data))
-        except (ValueError, TypeError, RecursionError):  # nobody but somebody else wrote this: it says nothing
-            step = None
+        step = _step_in(data)
         if step is not None and self._is_in_place(step):
             self._complete(step)
             return step.file
@@ -151,9 +148,29 @@ class Packing:
         finished, final = self._journal.finished(name), self._journal.final(name)
         if finished is None or output_of(finished) == output:
             return
-        self._journal.append_again(finished | {"output": output, "packed": {"shard": shard, "name": name_of(finished)}})
+        packed = {"shard": shard, "name": name_of(finished)}
+        self._journal.append_again(without_replaced(finished) | {"output": output, "packed": packed})
         if final is not None and final["status"] != "ok":
-            self._journal.append_again(final)
+            self._journal.append_again(without_replaced(final))
+
+
+def _step_in(data: bytes) -> Step | None:
+    """The step that `pack` has noted; None for what somebody else wrote: that says nothing."""
+    try:
+        step = Step(**json.loads(data))
+        is_whole = (
+            _kinds([step.file, step.bytes, step.sha256, step.shard]) == (str, int, str, int)
+            and {*map(_kinds, step.pictures)} <= {(str, str)}
+            and {*map(_kinds, step.loose)} <= {(str, int, str)}
+            and {*_kinds(step.older)} <= {str}
+        )
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return step if is_whole else None
+
+
+def _kinds(values: Iterable[Any]) -> tuple[type, ...]:
+    return tuple(map(type, values))
 
 
 class _Hashed:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from joyedit.job.writing.samples import ABOUT, EDITED, MASK, Columns, PictureBytes, Sample
+from joyedit.errors import ItemError, first_line
+from joyedit.job.writing.samples import ABOUT, EDITED, MASK, Columns, PictureBytes, Sample, about_in
 
 _ROWS = 100
 """Rows of a row group: a reader jumps to the beginning of one."""
@@ -24,12 +25,23 @@ _MOST_INT = 1 << 63
 def write_parquet(file: BinaryIO, samples: Sequence[Sample], like: Iterable[str] = ()) -> list[str]:
     """Write the table; gives the inner name of each edited picture. `like` are other shards of the run.
 
-    Raises ItemError, OSError.
+    Raises ItemError, also for rows that Parquet cannot hold, and OSError.
     """
+    import pyarrow as pa
+
+    try:
+        return _write(file, samples, like)
+    except (pa.ArrowException, UnicodeError) as error:
+        if isinstance(error, OSError):
+            raise
+        raise ItemError("write_failed", f"these rows do not fit into a table: {first_line(error)}") from error
+
+
+def _write(file: BinaryIO, samples: Sequence[Sample], like: Iterable[str]) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = Columns.of(samples)
+    columns = Columns.of(samples, always=True)
     has_originals = any(one.edited_column is None for one in samples)
     # All shards have these columns, also one whose items have no masks.
     columns = replace(columns, has_masks=True, originals=max(columns.originals, int(has_originals)))
@@ -75,8 +87,8 @@ def ids_in_parquet(path: str) -> list[str]:
     import pyarrow.parquet as pq
 
     names = pq.read_schema(path).names
-    column = next(name for name in (f"joyedit_{ABOUT}", ABOUT) if name in names)
-    cells = pq.read_table(path, columns=[column]).column(0).to_pylist()
+    column = about_in(names)
+    cells = pq.read_table(path, columns=[column]).column(0).to_pylist() if column is not None else []
     return [json.loads(cell)["id"] for cell in cells]
 
 
@@ -103,7 +115,9 @@ def _schema(columns: Columns, values: Mapping[str, Any], known: Mapping[str, Any
     for name in columns.rows:
         is_list = name in columns.lists or (name in known and pa.types.is_list(known[name]))
         pictures[name] = pa.list_(one) if is_list else one
-    pictures |= {name: kind for name, kind in known.items() if name not in pictures and kind in (one, pa.list_(one))}
+    pictures |= {
+        name: kind for name, kind in known.items() if name not in (*pictures, *values) and kind in (one, pa.list_(one))
+    }
     first = [name for name in values if name in columns.own.values() and name != columns.own[ABOUT]]
     rest = [name for name in values if name not in first]
     fields = [pa.field(name, values[name].type) for name in first]
@@ -125,7 +139,10 @@ def _value_columns(columns: Columns, samples: Sequence[Sample], known: Mapping[s
     import pyarrow as pa
 
     rows = [columns.values_of(one) for one in samples]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    # A column of pictures in which this shard has none looks as one of values without a value.
+    empty = {name for name, kind in known.items() if _holds_pictures(kind)}
+    empty -= {name for row in rows for name, value in row.items() if value is not None}
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in empty]
     made = {name: _array([row.get(name) for row in rows], known.get(name)) for name in names}
     made[columns.own[ABOUT]] = pa.array([json.dumps(one.about()) for one in samples], type=pa.string())
     pictures = {columns.original(number) for number in range(columns.originals)} | {
@@ -133,26 +150,69 @@ def _value_columns(columns: Columns, samples: Sequence[Sample], known: Mapping[s
         *columns.own.values(),
     }
     for name, kind in known.items():
-        is_picture = pa.types.is_struct(kind) and {"bytes", "path"} == {field.name for field in kind}
-        is_list = pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)
-        if name not in made and name not in pictures and not is_picture and not is_list:
+        if name not in made and name not in pictures and not _holds_pictures(kind):
             made[name] = pa.nulls(len(samples), kind)
     return made
+
+
+def _holds_pictures(kind: Any) -> bool:
+    """Whether a column of this type holds pictures, or lists of them."""
+    import pyarrow as pa
+
+    one = kind.value_type if pa.types.is_list(kind) else kind
+    return pa.types.is_struct(one) and {"bytes", "path"} == {field.name for field in one}
 
 
 def _array(values: list[Any], known: Any) -> Any:
     """The values as an array: of the known type if they have it, else of the type that fits them, else JSON texts."""
     import pyarrow as pa
 
+    values = [_as_utf8(one) for one in values]
     kinds = [known, _kind(values), None]
     for kind in kinds if known is not None else kinds[1:]:
         try:
             found = pa.array(values, type=kind)
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             continue
-        if not pa.types.is_null(found.type):
+        if _holds(found, values):
             return found
     return pa.array([None if one is None else json.dumps(one, ensure_ascii=False) for one in values], type=pa.string())
+
+
+def _as_utf8(value: Any) -> Any:
+    """The value with an escape in place of what UTF-8 cannot hold: half of a surrogate pair."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_as_utf8(key): _as_utf8(one) for key, one in value.items()}
+    return [_as_utf8(one) for one in value] if isinstance(value, list) else value
+
+
+def _holds(found: Any, values: list[Any]) -> bool:
+    """Whether Parquet can hold the array, and no value lost anything in it.
+
+    Arrow drops keys that a known struct does not have, and what is behind the point where whole numbers are known.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_null(found.type) or _has_empty_struct(found.type):
+        return False
+    return bool(_without_none(found.to_pylist()) == _without_none(values))
+
+
+def _has_empty_struct(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return not kind.num_fields or any(_has_empty_struct(field.type) for field in kind)
+    return pa.types.is_list(kind) and _has_empty_struct(kind.value_type)
+
+
+def _without_none(value: Any) -> Any:
+    """The value without the keys that have no value: all values of a struct have the same keys."""
+    if isinstance(value, dict):
+        return {key: _without_none(one) for key, one in value.items() if one is not None}
+    return [_without_none(one) for one in value] if isinstance(value, list) else value
 
 
 def _kind(values: Sequence[Any]) -> Any:

@@ -15,6 +15,8 @@ _BEGINNINGS = (
     (b"MM\0+", ".tif"),
 )
 _BRANDS = {b"avif": ".avif", b"avis": ".avif", b"heic": ".heic", b"heix": ".heic", b"mif1": ".heic"}
+ENDINGS = tuple(dict.fromkeys((*(ending for _, ending in _BEGINNINGS), ".webp", *_BRANDS.values())))
+"""All endings that contents tell."""
 
 
 def ending_of(data: bytes, name: str = "") -> str:

@@ -19,6 +19,7 @@ from joyedit.job.containers.pictures import contained_at, read_contained
 from joyedit.job.data_picture import Reference, is_in_a_line
 from joyedit.job.results.placed import picture_at
 from joyedit.job.results.records import mask_path, mask_seen, name_of
+from joyedit.job.writing.earlier_shard import picture_in_shard
 from joyedit.job.writing.kept_inputs import kept_input
 from joyedit.job.writing.picture_endings import ending_of
 
@@ -40,9 +41,10 @@ class PictureBytes(NamedTuple):
 class Sample:
     """One finished item. `folder` is the output folder, `record` its record of a finished picture.
 
-    `values` are the cells of its row, `row_pictures` the addresses of the pictures there, by column; a cell of the
-    columns `lists` is a list. `edited_column` is that of the pictures that were edited; None if they are in none.
-    `results` are the addresses of those inputs that are results of other items, by their place among the inputs.
+    `values` are the cells of its row, `row_pictures` the addresses of the pictures there, by column (a cell may have
+    none); a cell of the columns `lists` is a list. `edited_column` is that of the pictures that were edited; None if
+    they are in none. `results` are the addresses of those inputs that are results of other items, by their place
+    among the inputs.
     """
 
     folder: Path
@@ -66,7 +68,7 @@ class Sample:
             record=record,
             values={**_table(told.get("values")), **columns},
             row_pictures=pictures,
-            lists=frozenset(name for name, one in held.items() if isinstance(one, list)),
+            lists=frozenset(name for name, one in held.items() if isinstance(one, list) and one),
             edited_column=edited if is_row else None,
             results={place: str(one) for place, one in _results(folder, record, finished)},
         )
@@ -125,34 +127,51 @@ class Sample:
         """One of the pictures that were edited. Raises ItemError where it is not the one that was seen."""
         seen = self.record.get("inputs_seen")
         told = seen[number] if isinstance(seen, list) and number < len(seen) else None
-        return self._seen(self.results.get(number, self.inputs[number]), told)
+        more = "" if not number else f"_{number + 1}"
+        columns = [f"{_PREFIX * count}{ORIGINAL}{more}" for count in range(3)]
+        columns = columns if self.edited_column is None else [self.edited_column]
+        return self._seen(self.results.get(number, self.inputs[number]), told, columns)
 
     def mask_picture(self) -> PictureBytes:
         """The mask. Errors as in `original`."""
-        return self._seen(str(mask_path(self.record)), mask_seen(self.record))
+        mask = str(mask_path(self.record))
+        held = [column for column, held in self.row_pictures.items() if mask in held]
+        return self._seen(mask, mask_seen(self.record), held or [_PREFIX * count + MASK for count in range(3)])
 
     def row_picture(self, column: str, number: int) -> PictureBytes:
         """A picture of the row. Errors as in `original`."""
         address = self.row_pictures[column][number]
         if address in self.inputs:
             return self.original(self.inputs.index(address))
-        return self.mask_picture() if address == mask_path(self.record) else self._seen(address, None)
+        return self.mask_picture() if address == mask_path(self.record) else self._seen(address, None, ())
 
-    def _seen(self, address: str, seen: object) -> PictureBytes:
+    def _seen(self, address: str, seen: object, columns: Iterable[str]) -> PictureBytes:
+        """The picture at this address, or as an earlier file of the shard holds it in one of these columns."""
         sha256 = seen[0] if isinstance(seen, list) and seen else None
+        try:
+            data = self._at(address, sha256)
+        except ItemError:
+            found = picture_in_shard(self.folder, self.record, columns, sha256) if isinstance(sha256, str) else None
+            if found is None:
+                raise
+            data = found
+        return PictureBytes(data, ending_of(data, address))
+
+    def _at(self, address: str, sha256: object) -> bytes:
         is_kept = is_in_a_line(address)
         data = kept_input(self.folder, address) if is_kept else _read(address, f"a picture of {self.id}")
         if isinstance(sha256, str) and hashlib.sha256(data).hexdigest() != sha256:
             raise ItemError("picture_changed", f"{address[:500]} changed since {self.id} was edited")
-        return PictureBytes(data, ending_of(data, address))
+        return data
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
     """The columns of the samples of one shard. `own` gives the name of each of joyedit's columns.
 
-    A column of the row keeps its name: where joyedit's is the same, joyedit's becomes `joyedit_...`; it is left out
-    where the row says the same. `originals` is how many pictures that were edited lie in no column of the row, at most.
+    A column of the row keeps its name: where joyedit's is the same, joyedit's becomes `joyedit_...` (`own_name`). Id
+    and instruction are left out where the row says the same. `originals` is how many pictures that were edited lie in
+    no column of the row, at most.
     """
 
     own: Mapping[str, str]
@@ -162,13 +181,16 @@ class Columns:
     rows: tuple[str, ...]
 
     @classmethod
-    def of(cls, samples: Iterable[Sample]) -> Columns:
-        """The columns that these samples need. Goes through them once."""
+    def of(cls, samples: Iterable[Sample], *, always: bool = False) -> Columns:
+        """The columns that these samples need. Goes through them once.
+
+        With `always` id and instruction have columns also where the rows say the same.
+        """
         rows: dict[str, None] = {}
         values: dict[str, None] = {}
         lists: set[str] = set()
         originals, has_masks = 0, False
-        differ = {ID: False, PROMPT: False}
+        differ = {ID: always, PROMPT: always}
         for one in samples:
             rows |= dict.fromkeys(one.row_pictures)
             values |= dict.fromkeys(one.values)
@@ -178,10 +200,8 @@ class Columns:
             differ[ID] |= str(one.values.get(ID)) != one.id  # tables have numbers for ids
             differ[PROMPT] |= one.values.get(PROMPT) != one.instruction
         taken = {**rows, **values}
-        own = {name: name if name not in taken else _PREFIX + name for name in (EDITED, ORIGINAL, MASK, ABOUT)}
-        own |= {
-            name: name if name not in taken else _PREFIX + name for name in differ if name not in taken or differ[name]
-        }
+        own = {name: own_name(name, taken) for name in (EDITED, ORIGINAL, MASK, ABOUT)}
+        own |= {name: own_name(name, taken) for name in differ if name not in taken or differ[name]}
         return cls(
             own=own,
             originals=originals,
@@ -213,6 +233,22 @@ class Columns:
         if PROMPT in self.own:
             made[self.own[PROMPT]] = sample.instruction
         return made | {name: value for name, value in sample.values.items() if name not in self.rows}
+
+
+def own_name(name: str, taken: Iterable[str]) -> str:
+    """What a column of joyedit is called beside columns `taken` of a row: `joyedit_edited_image` for `edited_image`.
+
+    A row that joyedit wrote may have that too. Of all names that are made so, joyedit's is the longest.
+    """
+    of_several = "(?:_[0-9]+)?" if name == ORIGINAL else ""
+    pattern = re.compile(f"((?:{_PREFIX})*){name}{of_several}")
+    found = [len(told[1]) for one in taken if (told := pattern.fullmatch(one)) is not None]
+    return _PREFIX * (max(found) // len(_PREFIX) + 1) + name if found else name
+
+
+def about_in(columns: Iterable[str]) -> str | None:
+    """Which of these columns of a sample says how joyedit made it; None if none does."""
+    return max((one for one in columns if re.fullmatch(f"(?:{_PREFIX})*{ABOUT}", one)), key=len, default=None)
 
 
 def _results(folder: Path, record: Mapping[str, Any], finished: Finished) -> Iterator[tuple[int, Reference]]:

@@ -10,14 +10,14 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO
 
-from joyedit.errors import concerns_the_run
+from joyedit.errors import ItemError, concerns_the_run
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.records import file_of, packed_in, read_journal
 from joyedit.job.writing.open_shards import OpenShards
 from joyedit.job.writing.packing import Packing
-from joyedit.job.writing.samples import Sample
-from joyedit.job.writing.shard_names import shard_name, shards_in
+from joyedit.job.writing.samples import Columns, Sample
+from joyedit.job.writing.shard_names import shard_name
 from joyedit.job.writing.shard_plan import ShardPlan
 
 
@@ -63,12 +63,29 @@ class ShardWriting:
         older = [one for one in older if one in self._ours and os.path.lexists(self._folder.path / one)]
         held = [name for one in older for name in self._ids_in(one) if self._plan.belongs(name, number)]
         known = {*ids}
-        all_ids = [*ids, *dict.fromkeys(name for name in held if name not in known)]
+        all_ids = [*ids, *(name for name in dict.fromkeys(held) if name not in known and self._may_stay(name))]
         Packing(self._folder, self._journal).pack(
             number, all_ids, self._write_of(number), file=file, is_ours=file in self._ours, older=older
         )
         self._ours.add(file)
         return file
+
+    def _may_stay(self, name: str) -> bool:
+        """Whether an item that the file of the shard holds, and that did not come, is in the new one too.
+
+        What was edited again before its line left the source is loose. It stays so where the original left with the
+        line: it must not hold the others back for ever.
+        """
+        record = self._journal.finished(name)
+        if record is None or packed_in(record) is not None:
+            return record is not None
+        try:
+            sample = Sample.of(self._folder.path, record, self._journal.finished)
+            for _ in Columns.of([sample]).pictures_of(sample):
+                pass
+        except ItemError:
+            return False
+        return True
 
     def _write_of(self, number: int) -> Callable[[BinaryIO, Sequence[Sample]], list[str]]:
         if self._kind == "webdataset":
@@ -77,7 +94,7 @@ class ShardWriting:
             return write_tar
         from joyedit.job.writing.parquet_file import write_parquet
 
-        ours = [os.path.join(self._folder.path, one) for one in shards_in(self._folder.path) if one in self._ours]
+        ours = [os.path.join(self._folder.path, one) for one in sorted(self._ours)]
         return lambda file, samples: write_parquet(file, samples, ours)
 
     def _ids_in(self, file: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from joyedit.errors import ItemError
 from joyedit.job.number_table import NumberTable
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
@@ -13,6 +14,8 @@ from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem, ItemResult
 from joyedit.job.writing.image_folder import write_metadata
+from joyedit.job.writing.row_fields import with_row
+from joyedit.printable import brief, printable
 from joyedit.runtime.pipeline.beside import BesideWriter
 from joyedit.runtime.pipeline.pack import NoShards, Shards, writes_shards
 
@@ -37,6 +40,8 @@ class Outputs:
         self._folder = folder
         self._journal = journal
         self._config = config
+        self._note = note
+        self._lack, self._lacking = 0, ""  # finished pictures that lack a file beside them, and the first of them
         self._order = NumberTable() if config.write == "imagefolder" else None
         self.beside = BesideWriter(folder, journal, config.write)
         self._shards: Shards | NoShards = NoShards()
@@ -73,21 +78,46 @@ class Outputs:
         """An item has a record."""
         self._shards.ended(result)
 
-    def skipped(self, item: EditItem, decision: Decision) -> None:
-        """An item is not edited in this run."""
-        self._shards.skipped(item, decision)
+    def skipped(self, item: EditItem, decision: Decision, recorded_as: Callable[[EditItem], str]) -> None:
+        """An item is not edited in this run. `recorded_as` gives the id of the record of a finished picture."""
+        if decision not in ("done", "changed") or self._config.write == "folder":
+            return
+        name = recorded_as(item)
+        if self._order is not None and name != item.id:
+            self._order[name] = self._order[item.id]
+        self._shards.skipped(item, name, has_changed=self._complete_row(item, name))
         if decision == "done":
-            self.beside.complete(item)
+            try:
+                self.beside.complete(item, name)
+            except ItemError as error:
+                self._lacking = self._lacking or f"{printable(item.id)}: {brief(str(error), 500)}"
+                self._lack += 1
+
+    def _complete_row(self, item: EditItem, recorded_as: str) -> bool:
+        """Whether the record lacked fields of the row; it has them then. Raises `OutputError`."""
+        record = self._journal.finished(recorded_as)
+        whole = None if record is None else with_row(record, item)
+        if whole is not None:
+            self._journal.append_again(whole)
+        return whole is not None
 
     def finish(self, *, stopped: Callable[[], bool]) -> int:
         """Write what is still to be written; once `stopped` says so, no new shard begins. Raises `OutputError`.
 
-        Gives how many shards could not be written although their items have pictures.
+        Gives how many shards, and how many files beside pictures, could not be written although the pictures are there.
         """
         unwritten = self._shards.finish(stopped=stopped)
         if self._order is not None:
             write_metadata(self._folder, self._journal, self._order)
-        return unwritten
+        if self._lack:
+            what = "1 finished picture lacks" if self._lack == 1 else f"{self._lack} finished pictures lack"
+            self._note(f"{what} a file that is to lie beside it, for example {self._lacking}")
+        return unwritten + self._lack
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether `finish` left out what could be written, because the run was to stop."""
+        return self._shards.is_cut_short
 
     def told(self) -> dict[str, Any] | None:
         """The layout of the output folder, as the report has it; None for loose pictures. Any thread may ask."""

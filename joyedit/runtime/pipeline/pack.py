@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 
 from joyedit.errors import ItemError, concerns_the_run
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.output_folder import OutputFolder
-from joyedit.job.results.resume import Decision
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.source import Source
 from joyedit.job.spec import EditItem, FailedItem, ItemResult
@@ -24,6 +23,7 @@ from joyedit.job.writing.shard_writing import ShardWriting
 from joyedit.printable import brief, printable
 
 _SHOWN = 5
+_WAKE = 1.0
 
 
 class Shards:
@@ -54,6 +54,9 @@ class Shards:
         self._fatal: BaseException | None = None
         self._faults: dict[int, str] = {}
         self._folders: set[str] = set()
+        self._stopped: Callable[[], bool] = bool
+        self.is_cut_short = False
+        """Whether `finish` left out shards that could be written, because the run was to stop."""
 
     def came(self, item: EditItem | FailedItem) -> None:
         """An item comes from the source."""
@@ -78,20 +81,20 @@ class Shards:
                 self._folders.add(result.output.rpartition("/")[0])
             self._finished(result.id, is_packed=False)
 
-    def skipped(self, item: EditItem, decision: Decision) -> None:
-        """An item is not edited in this run."""
-        if decision not in ("done", "changed"):
-            return
-        name = item.id
-        is_packed = self._writing.is_packed(name)
+    def skipped(self, item: EditItem, recorded_as: str, *, has_changed: bool) -> None:
+        """An item is not edited in this run, because its picture is finished. `recorded_as` is the id of its record.
+
+        `has_changed`: its shard holds less of it than its record says now.
+        """
+        is_packed = not has_changed and self._writing.is_packed(recorded_as)
         self.before_record(item)  # its shard may be written anew, because of another item
         if "/" in item.output:
             self._folders.add(item.output.rpartition("/")[0])
-        self._finished(name, is_packed=is_packed)
+        self._finished(item.id, is_packed=is_packed, recorded_as=recorded_as)
 
-    def _finished(self, name: str, *, is_packed: bool) -> None:
+    def _finished(self, name: str, *, is_packed: bool, recorded_as: str | None = None) -> None:
         with self._lock:
-            number = self._writing.shards.finished(name, is_packed=is_packed)
+            number = self._writing.shards.finished(name, is_packed=is_packed, recorded_as=recorded_as)
             if number is not None and not self._waits_for_end and self._writing.shards.is_ready(number):
                 self._give(number)
 
@@ -101,7 +104,7 @@ class Shards:
             self._given[number] = self._pool.submit(self._write, number)
 
     def _write(self, number: int, *, is_partial: bool = False) -> None:
-        if self._fatal is not None:
+        if self._fatal is not None or self._stopped():
             return
         shards = self._writing.shards
         with self._lock:
@@ -128,21 +131,32 @@ class Shards:
 
         Gives how many shards could not be written although their items have pictures.
         """
-        with self._lock:
-            for number in self._writing.shards.settled():
-                if self._writing.shards.is_ready(number):
-                    self._give(number)
-        for future in list(self._given.values()):
-            if stopped():
-                future.cancel()
-            if not future.cancelled():
+        self._stopped = stopped
+        while True:
+            for future in list(self._given.values()):
+                while not future.done():
+                    wait([future], timeout=_WAKE)  # the handler of a signal may wait for this thread
                 future.result()
-        self._check()
+            self._check()
+            self._given.clear()
+            ready = self._ready()
+            if stopped() or not ready:
+                break
+            with self._lock:
+                for number in ready:
+                    self._give(number)
+        self.is_cut_short = bool(ready)
         if not stopped():
             self._tell_waiting()
             self._check()
         self._tidy(everything=not stopped())
         return len(self._faults)
+
+    def _ready(self) -> list[int]:
+        """The shards that can be written now, but for those that could not be."""
+        shards = self._writing.shards
+        with self._lock:
+            return [number for number in shards.settled() if number not in self._faults and shards.is_ready(number)]
 
     def _tell_waiting(self) -> None:
         shards, kind = self._writing.shards, self._config.write
@@ -209,6 +223,8 @@ class Shards:
 class NoShards:
     """A run whose pictures stay loose."""
 
+    is_cut_short = False
+
     def came(self, item: EditItem | FailedItem) -> None:
         """Nothing."""
 
@@ -221,7 +237,7 @@ class NoShards:
     def ended(self, result: ItemResult) -> None:
         """Nothing."""
 
-    def skipped(self, item: EditItem, decision: Decision) -> None:
+    def skipped(self, item: EditItem, recorded_as: str, *, has_changed: bool) -> None:
         """Nothing."""
 
     def finish(self, *, stopped: Callable[[], bool]) -> int:

@@ -189,7 +189,7 @@ class Placing:
         before = self._recorder.earlier.finished(item)
         self._admission.in_work.flush()
         self._outputs.keep(item)
-        made = self._outputs.beside.write(item, inputs)
+        made = self._outputs.beside.write(item, inputs, before)
         write(partial(self._admission.own.names, item))
         self._admission.remove_unrecorded(item)
         earlier = earlier_picture(before, item.output)

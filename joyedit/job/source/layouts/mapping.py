@@ -67,6 +67,7 @@ class ColumnMap:
         self._keeps_row = keeps_row
         self._chains_turns = chains_turns
         self._maps_id = "id" in columns.mapped.values()
+        self._of_pictures: frozenset[str] = frozenset()
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], KeyColumns] = {}
         self.unmet = {*columns.mapped, *columns.kept} - {ALL, PLACE}
         """Columns that the user names and that no row had so far."""
@@ -79,6 +80,7 @@ class ColumnMap:
 
     def wanted(self, names: Collection[str], pictures: Collection[str]) -> list[str]:
         """The columns that have to be read, of a dataset with these columns."""
+        self._of_pictures = frozenset(pictures)
         found = self.of(tuple(names), tuple(sorted(pictures)))
         kept = self._of_row(names) if self._keeps_row else ()
         return list(dict.fromkeys((*found.keys.values(), *found.carried, *self._preset.id, *kept)))
@@ -124,6 +126,8 @@ class ColumnMap:
         held = {name for name, value in row.values.items() if _is_picture(value)}
         names = self._of_row(row.values)
         pictures = {name: _held(row.values[name]) for name in row.values if name in held and name in names}
+        # A cell without a picture is no value: in other rows this column has pictures.
+        pictures |= {name: () for name in names if name in self._of_pictures and not row.values.get(name)}
         used = found.keys.get("image") or found.keys.get("images") or ""
         values: dict[str, Any] = {}
         for name in names:

@@ -14,7 +14,7 @@ from typing import Any
 from joyedit.errors import JoyeditError, Problem, os_reason
 from joyedit.job.contained import ROW, Cell, ContainedPicture
 from joyedit.job.containers.files import absolute, joined, open_file, stamp_of
-from joyedit.job.containers.parquet_cells import batch_rows, open_parquet
+from joyedit.job.containers.parquet_cells import batch_rows, columns_of_leaves, open_parquet
 from joyedit.job.source.layouts.rows import BrokenDatasetError, Reader, Row, Rows
 from joyedit.job.spec import Stamp
 
@@ -95,12 +95,12 @@ def picture_columns(parquet: Any) -> dict[str, _Column]:
         ):
             found[field.name] = column
     schema = parquet.metadata.schema
-    for number in range(len(schema)):
-        top, *rest = schema.column(number).path.split(".")
+    for number, top in enumerate(columns_of_leaves(parquet)):
         if top in found:
-            if rest and rest[-1] == "path":
+            rest = schema.column(number).path[len(top) + 1 :].split(".")
+            if rest[-1] == "path":
                 found[top].path = number
-            elif not rest or rest[-1] in ("bytes", "element", "item"):
+            elif rest[-1] in ("", "bytes", "element", "item"):
                 found[top].bytes = number
     return found
 
@@ -117,7 +117,7 @@ def _batches(parquet: Any, group: int, texts: list[str], pictures: list[_Column]
     Of pictures only what `_held` needs is read.
     """
     schema = parquet.metadata.schema
-    leaves = [n for n in range(len(schema)) if schema.column(n).path.split(".")[0] in texts]
+    leaves = [number for number, top in enumerate(columns_of_leaves(parquet)) if top in texts]
     held = {column.name: _leaves(parquet, group, column) for column in pictures}
     read = sorted({*leaves, *(n for needed in held.values() for n in needed)})
     if not read:  # pictures alone, all of them there

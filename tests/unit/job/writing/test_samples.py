@@ -10,7 +10,7 @@ import pytest
 
 from joyedit.errors import ItemError, Problem
 from joyedit.job.writing.picture_endings import ending_of
-from joyedit.job.writing.samples import Columns, Sample, sample_keys
+from joyedit.job.writing.samples import Columns, Sample, about_in, own_name, sample_keys
 from joyedit.job.writing.shard_names import kind_of, shard_name, shards_in
 from joyedit.job.writing.trees import TREES
 from support.datasets import encoded
@@ -124,3 +124,19 @@ def test_a_tree_names_what_a_row_lacks() -> None:
     assert tree.name({**row, "key": 7}) == "fullset/color/en/7"
     for wrong in ("k/1", "..", None, "", True):
         assert isinstance(tree.name({**row, "key": wrong}), Problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "made"),
+    [
+        ("edited_image", (), "edited_image"),
+        ("edited_image", ("edited_image",), "joyedit_edited_image"),
+        ("edited_image", ("edited_image", "joyedit_edited_image"), "joyedit_joyedit_edited_image"),
+        ("joyedit", ("joyedit_joyedit",), "joyedit_joyedit_joyedit"),
+        ("original_image", ("original_image_2",), "joyedit_original_image"),
+        ("mask", ("mask_2", "unmask"), "mask"),
+    ],
+)
+def test_no_column_of_joyedit_has_the_name_of_one_of_the_row(name: str, taken: tuple[str, ...], made: str) -> None:
+    assert own_name(name, taken) == made
+    assert name != "joyedit" or about_in((*taken, made)) == made

@@ -97,3 +97,24 @@ def test_a_shard_is_not_written_before_all_its_items_came() -> None:
     assert shards.finished("a", is_packed=False) is None, "b may be edited again too"
     shards.all_came()
     assert shards.is_ready(0), "b is not in the source any more"
+
+
+def test_an_item_whose_record_has_another_id() -> None:
+    shards = came(3, [], "a", "b.png", "c")
+    shards.finished("b.png", is_packed=False, recorded_as="b")
+    shards.finished("a", is_packed=False)
+    assert shards.finished("c", is_packed=False, recorded_as="a") == 0
+    assert shards.ids(0) == ["a", "b"], "two items may have one picture"
+
+
+def test_a_shard_of_which_nobody_knows_how_many_items_come() -> None:
+    """`a.jpg` may be the item that was `a`, or a new one beside that."""
+    shards = OpenShards(ShardPlan(2, [packed("a", 0), packed("b", 0)]))
+    shards.came("a.jpg", ("a",))
+    shards.came("a.png", ("a",))
+    shards.finished("a.jpg", is_packed=False)
+    assert shards.finished("a.png", is_packed=True, recorded_as="a") is None, "b has not come yet"
+    shards.came("b", ())
+    assert shards.finished("b", is_packed=False) is None
+    shards.all_came()
+    assert (shards.is_ready(0), shards.ids(0)) == (True, ["a.jpg", "a", "b"])
