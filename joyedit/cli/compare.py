@@ -59,8 +59,11 @@ def compare_command(
     from joyedit.job.compare.compare import compare, refuse_json, save_json
     from joyedit.job.compare.page import open_page, refuse_page
     from joyedit.job.compare.pairs import Folders
+    from joyedit.job.results.objects.address import refuse_address
     from joyedit.printable import printable
 
+    for one in (a, b):
+        refuse_address(one, "compare", "copy it to a folder with the store's own tool, and give that")
     if fail_below is not None and not (math.isfinite(fail_below) and fail_below > 0):
         raise UsageError(f"--fail-below must be a number of dB above 0, not {fail_below}")
     if json not in (None, "-"):

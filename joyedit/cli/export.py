@@ -51,8 +51,11 @@ def export_command(
     """
     from joyedit.errors import UsageError
     from joyedit.job.export.export import Export, refuse_path
+    from joyedit.job.results.objects.address import refuse_address
     from joyedit.printable import printable
 
+    refuse_address(folder, "export", "copy its results.jsonl and report.json to a folder, and give that")
+    refuse_address(output, "export -o", "copy the file there afterwards", taken="a file")
     path = None if output == "-" else Path(output).expanduser()
     format = to or (None if path is None else _ENDINGS.get(path.suffix.lower()))
     if format is None:

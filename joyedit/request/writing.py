@@ -9,6 +9,7 @@ from typing import Any
 
 from joyedit.errors import UsageError
 from joyedit.job.results.journal import has_records
+from joyedit.job.results.objects.address import address_of
 from joyedit.job.run_config import RunConfig
 from joyedit.job.source.dataset_source import DatasetSource
 from joyedit.job.source.matrix import Matrix
@@ -38,7 +39,11 @@ def with_writing(options: RunOptions) -> RunOptions:
             f"--write {write} and --shard exclude each other (edit the shards and merge them as loose pictures, then "
             f"run the same command without --shard and with --write {write}: it edits nothing again)"
         )
-    if options.engine != "local":
+    if address_of(options.output) is not None:
+        faults.append(
+            f"--write {write} makes files in a folder (name one with -o, and copy it to the store afterwards)"
+        )
+    elif options.engine != "local":
         faults.append(
             f"--write {write} and --engine {options.engine} exclude each other (run it as loose pictures, then the "
             f"same command without --engine and with --write {write}: it edits nothing again)"

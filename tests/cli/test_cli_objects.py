@@ -70,11 +70,18 @@ def test_an_address_without_an_output(joyedit: Command) -> None:
         )
 
 
-@pytest.mark.parametrize("command", ["merge", "view"])
+@pytest.mark.parametrize("command", ["merge", "view", "export", "compare out"])
 def test_what_reads_no_address(joyedit: Command, command: str) -> None:
-    ended = joyedit(command, "s3://bucket/run")
+    ended = joyedit(*command.split(), "s3://bucket/run")
     assert ended.code == 2
-    assert f"s3://bucket/run: {command} takes a folder, and no address of an object store" in ended.err
+    assert f"s3://bucket/run: {command.split()[0]} takes a folder, and no address of an object store" in ended.err
+
+
+def test_a_table_is_written_to_no_address(joyedit: Command, tmp_path: Path) -> None:
+    ended = joyedit("export", "out", "-o", "s3://bucket/x.csv")
+    assert ended.code == 2
+    assert "s3://bucket/x.csv: export -o takes a file, and no address of an object store" in ended.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +92,7 @@ def test_what_reads_no_address(joyedit: Command, command: str) -> None:
         (("-o", "nosuch://bucket/run", "--engine", "ray"), "no package is known that reads and writes nosuch://"),
         (("-o", "memory://bucket/x.png", "--engine", "ray"), "one picture needs no cluster"),
         (("-o", "memory://", "--engine", "ray"), "names no place"),
+        (("-o", "memory://b/run", "--engine", "ray", "--write", "webdataset"), "--write webdataset makes files in a"),
     ],
 )
 def test_a_run_that_is_refused(joyedit: Command, tmp_path: Path, options: tuple[str, ...], told: str) -> None:

@@ -109,6 +109,15 @@ def test_nano_makes_the_pictures_of_a_plain_run(tmp_path: Path, cluster: RayClus
     assert sum(worker["items"] for worker in report["workers"]) >= 4
 
 
+def test_one_actor_has_a_place_on_one_of_two_machines(tmp_path: Path, cluster: RayCluster) -> None:
+    (tmp_path / "m.jsonl").write_text('{"id": "a", "instruction": "edit"}\n')
+    for gpus in ("1", "2"):  # with 2, one actor has nothing to do, which is nothing to warn of
+        run = start(tmp_path, cluster, "-m", "fake", "--steps", "1", "--no-page", "-q", "--gpus", gpus, "-o", gpus)
+        _, errors = run.communicate(timeout=PATIENCE)
+        assert (run.returncode, errors) == (0, "")
+        assert finished(tmp_path / gpus) == 1
+
+
 def test_a_node_dies_and_an_item_kills_its_actors(tmp_path: Path, cluster: RayCluster) -> None:
     count, killer = 48, 21
     with (tmp_path / "m.jsonl").open("w") as file:

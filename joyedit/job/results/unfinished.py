@@ -8,7 +8,7 @@ The file holds one JSON list on a line:
 
     ["start", bytes]              how long results.jsonl was when the run began
     ["kept", [item, ...]]         items of earlier runs that still have no record
-    ["look", worker, item]        this thread reads the headers of the item's pictures
+    ["look", worker, item]        this thread reads the headers of the item's pictures; of none where the item is []
     ["take", [item, ...]]         the pictures of these items are read and edited from now on
     ["stop"]                      the run ends on purpose: its items did nothing wrong
 
@@ -83,6 +83,14 @@ class Unfinished:
             self._append(["take", [_listed(name, entry) for name, entry in entries.items()]])
             if self._size > _COMPACT:
                 self._write_anew()
+
+    def pass_on(self, items: Iterable[EditItem]) -> None:
+        """Another process reads and edits these items from now on: if this one dies, that is not their doing."""
+        names = {item.id for item in items}
+        with self._lock, self._errors():
+            for worker in [worker for worker, (name, _) in self._looks.items() if name in names]:
+                del self._looks[worker]
+                self._append(["look", worker, []])
 
     def flush(self) -> None:
         """Flush to the disk what was taken. To be called before a picture of it gets its final name."""

@@ -10,13 +10,14 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from joyedit.errors import DeviceError, JoyeditError, UsageError, first_line
+from joyedit.errors import DeviceError, JoyeditError, UsageError, first_line, os_reason
 from joyedit.job.pictures.budget import PlainCaller
 from joyedit.job.pictures.decoder_messages import caught_messages
 from joyedit.job.results.report import joyedit_version
@@ -31,6 +32,9 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its new behaviour, without a warning about it
 }
 _LOOK_SECONDS = 120.0
+_CONNECT_SECONDS = 20.0
+_CAUSE = "The above exception was the direct cause of the following exception:"
+"""What stands in a text of Ray between two errors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +61,7 @@ class Cluster:
         self._owns = not ray.is_initialized()
         if not self._owns:
             return
+        _refuse_silent_address()
         try:
             with _own_signals(), caught_messages(PlainCaller()):
                 ray.init(
@@ -74,13 +79,16 @@ class Cluster:
         """The actors that `--gpus` stands for. Raises DeviceError where the cluster has not so much."""
         import ray
 
-        has = ray.cluster_resources()
-        gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 0))
         if device == "cpu" or is_fake:
             count = wish if isinstance(wish, int) else 1
-            if cpus < count:
-                raise DeviceError(f"--gpus {count}: the Ray cluster has {cpus} CPUs (take fewer, or add machines)")
-            return Actors(count=count, is_gpu=False, cpus=max(1, (cpus - 1) // count))
+            machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+            share = cpus_of_each(machines, count)
+            if not share:
+                raise DeviceError(
+                    f"--gpus {count}: the Ray cluster has {sum(machines)} CPUs (take fewer, or add machines)"
+                )
+            return Actors(count=count, is_gpu=False, cpus=share)
+        gpus = int(ray.cluster_resources().get("GPU", 0))
         count = wish if isinstance(wish, int) else gpus
         if not gpus:
             raise DeviceError(
@@ -129,6 +137,32 @@ class Cluster:
                 ray.shutdown()
 
 
+def _refuse_silent_address() -> None:
+    """Raises JoyeditError where nobody answers under RAY_ADDRESS: Ray itself would try for many minutes."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):  # `auto`, `local`, or what Ray itself refuses
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = os_reason(error) if isinstance(error, OSError) else first_line(error)
+        raise JoyeditError(
+            f"there is no connection to a Ray cluster: {printable(address)} does not answer: {reason} (RAY_ADDRESS"
+            " names it; correct it, or start Ray there)"
+        ) from error
+
+
+def cpus_of_each(machines: Sequence[int], count: int) -> int:
+    """The CPUs of each of `count` actors on machines with so many CPUs: the most with which all actors have a place.
+    0 where they have none.
+
+    An actor is on one machine. One that asks for more CPUs than any machine has would never start.
+    """
+    most = max(1, (sum(machines) - 1) // count)
+    return next((cpus for cpus in range(most, 0, -1) if sum(one // cpus for one in machines) >= count), 0)
+
+
 def _faults(node: str, found: Looked) -> list[str]:
     own = joyedit_version()
     if found.version != own:
@@ -137,9 +171,16 @@ def _faults(node: str, found: Looked) -> list[str]:
 
 
 def why(error: BaseException) -> str:
-    """What Ray says went wrong on another machine, in one line: the last one of its text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable(lines[-1])[:300] if lines else type(error).__name__
+    """What Ray says went wrong on another machine, in one line: of a traceback the one that names the error, else the
+    last one. Ray Data puts an error of its own behind that of a task, which says how to program retries.
+    """
+    text, is_wrapped, wrapper = str(error).rpartition(_CAUSE)
+    if not (is_wrapped and "UserCodeException" in wrapper):
+        text = str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
+    traced = next((place for place in range(len(lines) - 1, -1, -1) if lines[place].startswith("  File ")), None)
+    told = lines[-1:] if traced is None else [line for line in lines[traced:] if not line[0].isspace()][:1]
+    return printable(told[0].strip())[:300] if told else type(error).__name__
 
 
 def is_lost(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from joyedit.errors import ItemError, JoyeditError, concerns_the_run
 from joyedit.job.pause import Pause
@@ -81,19 +81,19 @@ class RayFlow:
         self._open: dict[int, dict[str, SizedItem]] = {}
         self._again: deque[SizedItem] = deque()
         self._deaths: dict[str, int] = {}  # of items that have no outcome yet
-        self._has_lost = False
         self._all_planned = False
+        self._pass_is_over = False
         self._plan_error: BaseException | None = None
 
     def run(self, planned: Planned) -> bool:
         """Edit these; whether all of them have a record. Raises what ended the run."""
-        self._pass(whole_items(planned))
-        came_all = self._all_planned
-        while self._again and not self._stopped():
-            self._pass(())
-        if self._has_lost or self._open:
-            self._folder.clean()  # what tasks left that did not come back
-        return came_all and not self._open and not self._again
+        rest = iter(whole_items(planned))
+        self._pass(rest)
+        # Where Ray gives up the one task that hands out batches, a pipeline ends before its source.
+        while (self._again or not self._all_planned) and not self._stopped():
+            self._pass(rest)
+        self._folder.clean()  # what tasks left that did not come back, or that Ray ran twice
+        return self._all_planned and not self._open and not self._again
 
     def _pass(self, planned: Planned) -> None:
         """One pipeline from its first batch to its last one. What is lost on the way is in `_again` then."""
@@ -104,7 +104,8 @@ class RayFlow:
         config = absolute(self._model.config)
         info = replace(self._model.info, model=model_path(config.model) or self._model.info.model)
         job = Job(environment=environment.own(), config=config, info=info, feed=feed, is_gpu=self._model.actors.is_gpu)
-        self._all_planned, self._plan_error, self._open = False, None, {}
+        self._all_planned = self._pass_is_over = False
+        self._plan_error, self._open = None, {}
         planner = threading.Thread(target=self._plan, args=(planned, feed), name="joyedit-plan", daemon=True)
         try:
             with Writers(self._place) as writers, self._told_to_stop(feed):
@@ -115,10 +116,9 @@ class RayFlow:
                         writers.put(arrived)
                     feed.over.remote(row.number)
         except Exception as error:
-            if isinstance(error, JoyeditError) or not type(error).__module__.startswith("ray."):
-                raise
-            raise JoyeditError(f"Ray ended the run: {why(error)}") from error
+            _raise(error)
         finally:
+            self._pass_is_over = True
             with suppress(Exception):  # the connection may be gone
                 ray.get(feed.stop.remote(), timeout=10)
             if planner.ident is not None:
@@ -126,7 +126,7 @@ class RayFlow:
             with suppress(Exception):
                 ray.kill(feed)
         if self._plan_error is not None:
-            raise self._plan_error
+            _raise(self._plan_error)
         if not self._stopped():
             for items in self._open.values():
                 self._died(items.values())
@@ -145,11 +145,12 @@ class RayFlow:
                 with self._lock:
                     self._open[number] = {sized.item.id: sized.whole for sized in entry.items}
                 may = self._delivery.before(entry)
+                self._admission.in_work.pass_on(sized.item for sized in entry.items)
                 row = PlannedRow(number=number, batch=absolute_batch(entry), replaceable=may)
                 if not ray.get(feed.put.remote(pickle.dumps(row, pickle.HIGHEST_PROTOCOL))):
                     return
                 number += 1
-            self._all_planned = True
+            self._all_planned = not self._pass_is_over
         except BaseException as error:  # whoever waits must hear of all of them
             self._plan_error = error
         finally:
@@ -162,6 +163,8 @@ class RayFlow:
             yield from self._singles()
             if isinstance(entry, Pause):  # for the result of an item, which may be one that is to be tried again
                 while not entry.wait(_POLL) and not self._stopped():
+                    if self._pass_is_over:  # nobody waits for batches, and no result comes
+                        return
                     yield from self._singles()
                 continue
             if isinstance(entry, Batch):
@@ -176,7 +179,6 @@ class RayFlow:
 
     def _died(self, items: Iterable[SizedItem]) -> None:
         """These were with a process that died, or got lost."""
-        self._has_lost = True
         again = []
         for sized in items:
             name = sized.item.id
@@ -271,6 +273,13 @@ def _rows(dataset: Any) -> Iterator[WrittenRow]:
         row = unpacked(table)
         if row is not None:
             yield row
+
+
+def _raise(error: BaseException) -> NoReturn:
+    """Raise what ended the run: an error of Ray in words, any other as it is."""
+    if isinstance(error, JoyeditError) or not type(error).__module__.startswith("ray."):
+        raise error
+    raise JoyeditError(f"Ray ended the run: {why(error)} (the same command goes on)") from error
 
 
 def _of_driver() -> Any:

@@ -28,8 +28,9 @@ def pipeline(job: Job, actors: Actors) -> Any:
     """The dataset of written rows; nothing runs before somebody iterates over it."""
     from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, read_datasource
 
-    # Ray says it of every small job, and nobody who runs joyedit can set what it proposes.
-    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks", category=UserWarning)
+    # Ray says them of every small job, and nobody who runs joyedit can set what it proposes.
+    for named in ("maximum number of concurrent tasks", "minimum number of concurrent actors"):
+        warnings.filterwarnings("ignore", message=f"The {named}", category=UserWarning)
     shared: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "udf_modifying_row_count": False}
     # Bounded by number. A share of the CPUs would keep them waiting for ever where actors have all that are left.
     tasks = TaskPoolStrategy(size=_TASKS * actors.count)

@@ -58,11 +58,11 @@ def check_address(address: str) -> None:
         raise UsageError(f"{name}: no package is known that reads and writes {scheme}:// ({error})") from error
 
 
-def refuse_address(output: str | os.PathLike[str], what: str, remedy: str) -> None:
-    """Raises UsageError for an address of an object store, where `what` takes a folder only."""
+def refuse_address(output: str | os.PathLike[str], what: str, remedy: str, *, taken: str = "a folder") -> None:
+    """Raises UsageError for an address of an object store, where `what` takes only what `taken` says."""
     address = address_of(output)
     if address is not None:
-        raise UsageError(f"{printable(address)}: {what} takes a folder, and no address of an object store ({remedy})")
+        raise UsageError(f"{printable(address)}: {what} takes {taken}, and no address of an object store ({remedy})")
 
 
 def _install(scheme: str) -> str:

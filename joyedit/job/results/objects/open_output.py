@@ -16,10 +16,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from joyedit.errors import JoyeditError, OutputError, UsageError, os_reason
-from joyedit.job.own_files import REPORT, RESULTS, TEMPORARY_SUFFIX, UNFINISHED
+from joyedit.job.own_files import OWN_NAMES, REPORT, RESULTS, TEMPORARY_SUFFIX, UNFINISHED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.lock import OutputLock
-from joyedit.job.results.objects.names import ABOUT, Mark, segment_begin, state_folder
+from joyedit.job.results.objects.names import ABOUT, MARK, Mark, segment_begin, state_folder
 from joyedit.job.results.objects.remote_lock import RemoteLock
 from joyedit.job.results.objects.restore import (
     begins_with,
@@ -92,7 +92,9 @@ class ObjectOutput:
             local.acquire()
         except OutputError as error:
             raise OutputError(str(error).replace(str(place), self.store.shown)) from error
-        self.lock = RemoteLock(self.store, dead="" if self._mark is None else self._mark.token)
+        # Where the lock of the state folder tells nothing, its last driver may be alive on another machine.
+        is_dead = self._mark is not None and local.note is None
+        self.lock = RemoteLock(self.store, dead=self._mark.token if self._mark is not None and is_dead else "")
         self.lock.acquire()
         self._stack.callback(self._release)
         self._keep_token("" if self._mark is None else self._mark.life)
@@ -123,6 +125,7 @@ class ObjectOutput:
             self._is_new, life = True, secrets.token_hex(8)
             store.write(ABOUT, json.dumps({"life": life, "format": 1}).encode())
         try:
+            self._remove_copies()
             remote, own = folder / _REMOTE, folder / RESULTS
             length = restore_records(store, sizes, remote)
             _cut_torn_line(own)
@@ -155,10 +158,20 @@ class ObjectOutput:
         if now >= length:
             return length
         self.store.upload(RESULTS, path)
-        for name in sizes:
+        for name in sorted(sizes, reverse=True):  # the last one first: a kill leaves no gap before it
             if segment_begin(name) is not None:
                 self.store.remove(name)
         return now
+
+    def _remove_copies(self) -> None:
+        """Remove the local copies of pictures that a driver has left when it died: the store may have others by now."""
+        for path in self.folder.iterdir():
+            if path.name in OWN_NAMES or path.name == MARK:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def _empty(self) -> None:
         """The state folder is of another life of the prefix: somebody has emptied that, or another machine began."""

@@ -21,6 +21,8 @@ from joyedit.job.results.objects.store import ObjectStore
 RENEW_SECONDS = 20.0
 STALE_SECONDS = 120.0
 """A lock that was not renewed for so long is that of a dead driver."""
+SETTLE_SECONDS = 2.0
+"""Two drivers that find such a lock in the same moment both write theirs; so much later each finds the last one."""
 
 
 class RemoteLock:
@@ -47,10 +49,13 @@ class RemoteLock:
             found = read_lock(self._store)
             if found is not None and found.get("token") != self._dead and self._is_fresh(found):
                 raise OutputError(self._taken(found)) from None
-            if found is not None and found.get("token") != self._dead:
+            is_of_another = found is not None and found.get("token") != self._dead
+            if found is not None and is_of_another:
                 ago = f"not renewed for {STALE_SECONDS:g} s and more"
                 self.note = f"took over the lock of {holder_text(found)}, {ago}"
             self._write(is_new=False)
+            if is_of_another:
+                time.sleep(SETTLE_SECONDS)
             self.check()
         self._held = True
 

@@ -31,28 +31,24 @@ def restore_records(store: ObjectStore, sizes: Mapping[str, int], path: Path) ->
     path.unlink(missing_ok=True)
     if RESULTS in sizes:
         store.download(RESULTS, path)
-    begins = sorted(begin for name in sizes if (begin := segment_begin(name)) is not None)
-    if not begins and not path.exists():
+    segments = sorted((begin, name) for name in sizes if (begin := segment_begin(name)) is not None)
+    if not segments and not path.exists():
         return 0
     with path.open("ab") as file:
         length = file.seek(0, os.SEEK_END)
-        for begin in begins:
+        for begin, name in segments:
             if begin > length:
                 raise OutputError(
                     f"{store.shown}: records are missing, from byte {length} to {begin} of {RESULTS}: a segment of the"
                     " journal was removed (bring it back, or choose another address with -o)"
                 )
-            data = store.read(_named(sizes, begin)) or b""
+            data = store.read(name) or b""
             if begin + len(data) > length:  # else results.jsonl has it: a driver died before it removed this one
                 file.write(data[length - begin :])
                 length = begin + len(data)
         file.flush()
         os.fsync(file.fileno())
     return length
-
-
-def _named(sizes: Mapping[str, int], begin: int) -> str:
-    return next(name for name in sizes if segment_begin(name) == begin)
 
 
 def restore_beside(store: ObjectStore, sizes: Mapping[str, int], folder: Path) -> None:
@@ -72,7 +68,9 @@ def restore_unfinished(store: ObjectStore, sizes: Mapping[str, int], folder: Pat
     items, start = _claims(read.get("items")), read.get("start")
     if not items or not isinstance(start, int):
         return {}
-    recorded = _ids_from(folder / RESULTS, start)
+    path = folder / RESULTS  # it may be shorter than it was: its last records may be gone with a driver's machine
+    start = min(start, path.stat().st_size if path.exists() else 0)
+    recorded = _ids_from(path, start)
     items = [one for one in items if one[0] not in recorded]
     if not items:
         return {}

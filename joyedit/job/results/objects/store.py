@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from joyedit.errors import OutputError, UsageError, first_line
+from joyedit.errors import ItemError, OutputError, UsageError, first_line
 from joyedit.job.own_files import TEMPORARY_SUFFIX
 from joyedit.job.results.objects.address import check_address
 from joyedit.job.results.output_folder import parts_of
@@ -36,6 +36,8 @@ _NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "CredentialRetrieval",
 _REFUSED = ("Forbidden", "AccessDenied", "ClientAuthentication", "RefreshError", "InvalidAccessKey", "SignatureDoes")
 _FULL = ("quota", "insufficientstorage", "insufficient storage")
 _FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
+_VERSION = "?versionId="
+"""s3fs takes a name only up to here: two pictures would be one object."""
 _NEVER = (ValueError, TypeError, NotImplementedError, AttributeError)
 
 
@@ -53,6 +55,7 @@ class ObjectStore:
         self._patience = _patience() if patience is None else patience
         self._given = files
         self._lock = threading.Lock()
+        self._of_thread = threading.local()
         scheme = address.partition("://")[0]
         self._shows_whole = scheme in _SHOWS_WHOLE
         if files is None:
@@ -62,14 +65,20 @@ class ObjectStore:
     def _files(self) -> Any:
         """The file system of fsspec. It keeps no listings: others write, too."""
         with self._lock:
-            if self._given is None:
-                import fsspec
-
-                self._given = fsspec.filesystem(self.address.partition("://")[0], use_listings_cache=False)
-            return self._given
+            if self._given is not None:
+                return self._given
+            files = getattr(self._of_thread, "files", None)
+            if files is None:
+                files, is_shared = _connected(self.address)
+                if is_shared:
+                    self._given = files
+                self._of_thread.files = files
+            return files
 
     def _path(self, relative: str) -> str:
-        """The path of an object. Raises ItemError for a name that leads out."""
+        """The path of an object. Raises ItemError for a name that leads out, or that the store cannot have."""
+        if _VERSION in relative and self.address.startswith(("s3:", "s3a:")):
+            raise self._refused(f"have {relative!r}", f"{_VERSION} begins the number of a version there")
         inner = str(self._files._strip_protocol(self.address)).rstrip("/")
         return f"{inner}/{'/'.join(parts_of(relative))}"
 
@@ -215,12 +224,15 @@ class ObjectStore:
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 
+    def _refused(self, what: str, why: str) -> ItemError:
+        return ItemError("output_name", f"{self.shown}: cannot {what}: {why} (rename the picture, or give it an id)")
+
     def _final(self, what: str, error: Exception) -> Exception | None:
         """The error to tell where another try changes nothing; else None."""
-        from joyedit.errors import ItemError
-
         if isinstance(error, ItemError):
             return error
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            return self._refused(what, "the store takes no name of this length")
         told = f"{type(error).__name__} {error}"
         failed = f"{self.shown}: cannot {what}: {_reason(error)}"
         if any(name in told for name in _NO_CREDENTIALS):
@@ -239,6 +251,21 @@ class ObjectStore:
         if isinstance(error, _NEVER):
             return OutputError(failed)
         return None
+
+
+def _connected(address: str) -> tuple[Any, bool]:
+    """The file system of an address, and whether all threads may use it at once.
+
+    Some addresses name a server, as `sftp://host/folder` does. Its connection is for one thread, and takes no other
+    options than those of the connection.
+    """
+    import fsspec
+
+    scheme = address.partition("://")[0]
+    named = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(address)
+    if "host" in named:
+        return fsspec.filesystem(scheme, **named), False
+    return fsspec.filesystem(scheme, **named, use_listings_cache=False), True
 
 
 def _reason(error: Exception) -> str:

@@ -46,7 +46,8 @@ class JournalUploader:
         self._store = store
         self._folder = folder
         self._lock = lock
-        self._start = self._length = length
+        self._length = length
+        self._start = _size(folder / RESULTS)  # what stands before tells nothing about items that go out from now on
         self._claimed = dict(claimed)
         self._claims = threading.Lock()
         self._writing = threading.Lock()
@@ -56,6 +57,8 @@ class JournalUploader:
         self._thread = threading.Thread(target=self._work, name="joyedit-upload", daemon=True)
 
     def __enter__(self) -> JournalUploader:
+        if self._claimed:  # they told from which byte of another journal on
+            self._write_claims()
         self._thread.start()
         return self
 
@@ -99,6 +102,7 @@ class JournalUploader:
             elif name in sizes:
                 self._store.remove(name)
         for name in sorted(segments):
+            self._lock.renew()  # there may be thousands
             self._store.remove(name)
         if self._claimed:  # a picture of theirs may be there: Ray may have ended with a task that wrote it
             self._write_claims()
@@ -132,12 +136,12 @@ class JournalUploader:
 
     def _upload(self, data: bytes) -> None:
         self._store.write(segment_name(self._length), data)
-        self._length += len(data)
         self._forget_claims(data)
+        self._length += len(data)
 
     def _forget_claims(self, data: bytes) -> None:
-        """The items of these lines have a record."""
-        records = (parse(line) for line in data.splitlines())
+        """The items of these lines, which the store does not have, have a record of this run."""
+        records = (parse(line) for line in data[max(0, self._start - self._length) :].splitlines())
         with self._claims:
             for record in records:
                 self._claimed.pop("" if record is None else record["id"], None)
@@ -155,3 +159,7 @@ class JournalUploader:
             if self._report != (status.st_mtime_ns, status.st_size):
                 self._store.upload(REPORT, self._folder / REPORT)
                 self._report = status.st_mtime_ns, status.st_size
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

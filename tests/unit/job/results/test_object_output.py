@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import secrets
@@ -21,6 +23,7 @@ from joyedit.job.results.objects import remote_lock, uploader
 from joyedit.job.results.objects.names import ABOUT, IN_WORK, LOCK_OBJECT, Mark, segment_name, state_folder
 from joyedit.job.results.objects.open_output import ObjectOutput
 from joyedit.job.results.objects.reading import output_to_read, was_used
+from joyedit.job.results.objects.remote_lock import RemoteLock
 from joyedit.job.results.objects.store import ObjectStore
 from joyedit.job.results.output_folder import OutputFolder
 from joyedit.job.results.own_pictures import OwnPictures
@@ -444,3 +447,125 @@ def test_an_item_whose_record_came_after_its_claim_is_claimed_no_more(
     with two.open():
         two.record("b")
     assert IN_WORK not in store.sizes()
+
+
+def test_an_earlier_record_that_comes_late_ends_no_claim(store: ObjectStore, one: Machine, two: Machine) -> None:
+    """The last records of a driver that died come to the store with the next run, which edits one of them again."""
+    output = one.open().__enter__()
+    one.record("a", status="failed", output=None, error={"code": "edit_failed", "message": ""})
+    die(output)
+    output = one.open().__enter__()
+    output.uploader.claim({"a": ("a.png", 0)})
+    uploaded(output)
+    store.write("a.png", MADE)
+    output.uploader.claim({})
+    die(output, forget=True)
+    store.remove(LOCK_OBJECT)
+    with two.open():
+        journal, folder = Journal(two.folder), OutputFolder(two.folder)
+        folder.prepare()
+        assert list(Unfinished(folder, journal).before) == ["a"]
+        journal.close()
+        folder.close()
+
+
+def test_claims_hold_where_the_last_records_are_gone(store: ObjectStore, one: Machine, two: Machine) -> None:
+    output = one.open().__enter__()
+    one.record("old")
+    die(output)
+    output = one.open().__enter__()
+    output.uploader.claim({"a": ("a.png", 0)})
+    die(output, forget=True)  # with the record of `old`, which did not come to the store
+    store.remove(LOCK_OBJECT)
+    output = two.open().__enter__()
+    two.record("a")
+    uploaded(output)
+    die(output, forget=True)
+    store.remove(LOCK_OBJECT)
+    with two.open():
+        journal, folder = Journal(two.folder), OutputFolder(two.folder)
+        folder.prepare()
+        assert not Unfinished(folder, journal).before
+        journal.close()
+        folder.close()
+
+
+def test_a_state_folder_without_locks_says_nothing_about_the_last_driver(
+    store: ObjectStore, one: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several machines may share it, and the driver of one of them may be alive."""
+
+    def none(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with one.open(), pytest.raises(OutputError, match="another run writes to"):
+        one.open().__enter__()
+
+
+def test_many_segments_are_read_in_order(store: ObjectStore, one: Machine, two: Machine) -> None:
+    output = one.open().__enter__()
+    for number in range(12):
+        one.record(f"{number}")
+        uploaded(output)
+    die(output, forget=True)
+    store.remove(LOCK_OBJECT)
+    with two.open():
+        assert two.ids() == [f"{number}" for number in range(12)]
+
+
+def test_of_two_drivers_that_take_over_one_goes_on(
+    store: ObjectStore, one: Machine, two: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(one.open().__enter__(), forget=True)
+    stale = json.loads(store.read(LOCK_OBJECT) or b"") | {"renewed": 0.0}
+    store.write(LOCK_OBJECT, json.dumps(stale).encode())
+    late = RemoteLock(store)
+
+    def meanwhile(seconds: float) -> None:
+        assert seconds == remote_lock.SETTLE_SECONDS
+        late._write(is_new=False)  # it saw the stale lock in the same moment
+
+    monkeypatch.setattr(remote_lock.time, "sleep", meanwhile)
+    with pytest.raises(OutputError, match="the lock of this run was taken away"):
+        two.open().__enter__()
+    late.check()
+
+
+def test_a_driver_that_loses_its_lock_at_the_end_changes_nothing_more(
+    store: ObjectStore, one: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = one.open().__enter__()
+    for name in "abc":
+        one.record(name)
+        uploaded(output)
+    output.uploader.claim({"d": ("d.png", 0)})
+    before = store.read(IN_WORK)
+    monkeypatch.setattr(remote_lock, "RENEW_SECONDS", 0.0)
+    remove = store.remove
+
+    def remove_slowly(name: str) -> None:
+        remove(name)
+        lock = json.loads(store.read(LOCK_OBJECT) or b"")
+        store.write(LOCK_OBJECT, json.dumps(lock | {"token": "another"}).encode())
+        store.write(IN_WORK, b"of another driver")
+
+    monkeypatch.setattr(store, "remove", remove_slowly)
+    with pytest.raises(OutputError, match="the lock of this run was taken away"):
+        output.__exit__(None, None, None)
+    assert before is not None
+    assert store.read(IN_WORK) == b"of another driver"
+    assert sum(name.startswith(".joyedit/journal/") for name in store.sizes()) == 2
+
+
+def test_local_copies_of_a_driver_that_died_go(store: ObjectStore, one: Machine) -> None:
+    output = one.open().__enter__()
+    for name in ("a", "deep/b"):
+        one.record(name)
+        assert pictures_of(one.folder).file(f"{name}.png").read_bytes() == MADE + name.encode()
+    die(output)
+    store.remove("a.png")
+    with one.open():
+        assert list(one.folder.rglob("*.png")) == []
+        assert not pictures_of(one.folder).file("a.png").exists()
+        assert one.ids() == ["a", "deep/b"]

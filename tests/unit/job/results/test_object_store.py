@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import infer_storage_options
 
 from joyedit.errors import ItemError, OutputError
 from joyedit.job.results.objects import store as store_module
@@ -159,3 +162,51 @@ def test_an_answer_that_was_lost_is_no_other_object(monkeypatch: pytest.MonkeyPa
     store = ObjectStore(f"memory://{secrets.token_hex(4)}/y", patience=1000, files=files)
     store.write("a.png", b"1", is_new=True)
     assert tries == ["create", "create"]
+
+
+def test_a_name_that_the_store_does_not_take_concerns_one_item(store: ObjectStore) -> None:
+    def refuse(*args: Any, **named: Any) -> None:
+        raise OSError(errno.ENAMETOOLONG, "Your key is too long")
+
+    store._files  # noqa: B018 - connects
+    store._given = type("Refusing", (), {"__getattr__": lambda self, name: refuse, "_strip_protocol": str})()
+    with pytest.raises(ItemError, match=r"cannot read 'a.png': the store takes no name of this length") as caught:
+        store.read("a.png")
+    assert caught.value.code == "output_name"
+
+
+def test_a_name_with_a_version_would_be_another_object() -> None:
+    store = ObjectStore("s3://bucket/run", patience=0, files=fsspec.filesystem("memory"))
+    with pytest.raises(ItemError, match=r"cannot have 'a.jpg\?versionId=1.png'") as caught:
+        store.write("a.jpg?versionId=1.png", b"x")
+    assert caught.value.code == "output_name"
+
+
+class OnServer(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store whose address names its server. It takes no options but those of the connection, as sftp does."""
+
+    protocol = "onserver"
+
+    def __init__(self, host: str, username: str) -> None:
+        super().__init__()
+        self.who = (host, username)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return infer_storage_options(path)["path"]
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, Any]:
+        found = infer_storage_options(path)
+        return {name: found[name] for name in ("host", "username")}
+
+
+def test_an_address_with_a_server(tmp_path: Path) -> None:
+    fsspec.register_implementation("onserver", OnServer, clobber=True)
+    store = ObjectStore(f"onserver://me@machine{tmp_path}/run", patience=0)
+    store.write("a/b.png", b"picture")
+    assert store.sizes() == {"a/b.png": 7}
+    assert store.read("a/b.png") == (tmp_path / "run/a/b.png").read_bytes() == b"picture"
+    assert store._files.who == ("machine", "me")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: store._files).result() is not store._files  # a connection is for one thread

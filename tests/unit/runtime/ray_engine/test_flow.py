@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
 
-from joyedit.errors import CheckpointError
+from joyedit.errors import CheckpointError, JoyeditError
+from joyedit.job.pause import Pause
 from joyedit.job.spec import Batch, EditItem, Origin, Sampling, SizedItem
-from joyedit.runtime.ray_engine.flow import RayFlow
+from joyedit.runtime.ray_engine.flow import RayFlow, _raise
 from joyedit.runtime.ray_engine.rows import Outcome, WrittenRow, as_table, packed, unpacked
 from joyedit.runtime.workers.faults import Fault
 
@@ -30,9 +32,10 @@ def sized(name: str) -> SizedItem:
 
 
 class Heard:
-    """Stands for the recorder and for what hears rows."""
+    """Stands for the recorder, for what hears rows, and for the output folder."""
 
     def __init__(self) -> None:
+        self.cleaned = 0
         self.failures: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.rows = 0
@@ -46,6 +49,10 @@ class Heard:
     def row(self, row: WrittenRow) -> None:
         self.rows += 1
 
+    def clean(self) -> int:
+        self.cleaned += 1
+        return 0
+
 
 @pytest.fixture
 def heard() -> Heard:
@@ -57,7 +64,7 @@ def flow(heard: Heard) -> RayFlow:
     unused: Any = None
     return RayFlow(
         unused,
-        folder=unused,
+        folder=heard,  # type: ignore[arg-type]
         recorder=heard,  # type: ignore[arg-type]
         placing=unused,
         delivery=unused,
@@ -119,6 +126,44 @@ def test_a_fault_of_the_run_names_its_machine(flow: RayFlow) -> None:
     fault = Fault.of(CheckpointError("the checkpoint is damaged"))
     with pytest.raises(CheckpointError, match="node1: the checkpoint is damaged"):
         list(flow._arrived(replace(row(0), fault=fault)))
+
+
+def test_a_pipeline_that_ends_before_its_source_is_followed_by_another(
+    flow: RayFlow, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[list[str]] = []
+
+    def one_pass(planned: Any) -> None:
+        """Ray gives up the task that hands out batches, after two of them."""
+        batches = [batch for batch in islice(planned, 2) if isinstance(batch, Batch)]
+        passes.append([sized.item.id for batch in batches for sized in batch.items])
+        flow._all_planned = len(batches) < 2
+
+    monkeypatch.setattr(flow, "_pass", one_pass)
+    assert flow.run([Batch(index=n, items=(sized(name),)) for n, name in enumerate("abcde")])
+    assert passes == [["a", "b"], ["c", "d"], ["e"]]
+    assert heard.cleaned == 1  # a task that ran twice has left two files
+
+
+def test_a_planner_waits_for_no_result_of_a_pipeline_that_is_over(flow: RayFlow) -> None:
+    waited: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        flow._pass_is_over = len(waited) == 3
+        return False
+
+    assert list(flow._with_again([Pause(wait), Batch(index=0, items=(sized("a"),))])) == []
+    assert len(waited) == 3
+
+
+def test_an_error_of_ray_ends_the_run_in_words(flow: RayFlow) -> None:
+    ActorDiedError = type("ActorDiedError", (Exception,), {"__module__": "ray.exceptions"})  # noqa: N806
+    with pytest.raises(JoyeditError, match=r"Ray ended the run: the actor died \(the same command goes on\)"):
+        _raise(ActorDiedError("the actor died"))
+    with pytest.raises(CheckpointError, match=r"^damaged$") as caught:
+        _raise(CheckpointError("damaged"))
+    assert caught.value.__cause__ is None
 
 
 def test_rows_pass_through_tables() -> None:
