@@ -36,13 +36,14 @@ def restore_records(store: ObjectStore, sizes: Mapping[str, int], path: Path) ->
         return 0
     with path.open("ab") as file:
         length = file.seek(0, os.SEEK_END)
-        for begin, name in segments:
+        contents = store.read_each(name for _, name in segments)
+        for (begin, _), found in zip(segments, contents, strict=True):
             if begin > length:
                 raise OutputError(
                     f"{store.shown}: records are missing, from byte {length} to {begin} of {RESULTS}: a segment of the"
                     " journal was removed (bring it back, or choose another address with -o)"
                 )
-            data = store.read(name) or b""
+            data = found or b""
             if begin + len(data) > length:  # else results.jsonl has it: a driver died before it removed this one
                 file.write(data[length - begin :])
                 length = begin + len(data)

@@ -12,7 +12,9 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,7 @@ PATIENCE = 120.0
 PATIENCE_VARIABLE = "JOYEDIT_OBJECTS_PATIENCE"
 """For so many seconds an operation that fails is tried again; the variable of this name says another number."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
+_AT_ONCE = 16
 
 _SHOWS_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "memory"})
 """Stores in which nobody sees a part of an object."""
@@ -110,6 +113,23 @@ class ObjectStore:
                 return None
 
         return self._tried(f"read {relative!r}", cat)
+
+    def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """The contents of objects, in the order given; None for one that is not there. Some are read at once."""
+        return self._each(self.read, names)
+
+    def remove_each(self, names: Iterable[str], meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Remove objects in any order, some at once. `meanwhile` is called from time to time."""
+        for _ in self._each(self.remove, names):
+            meanwhile()
+
+    @staticmethod
+    def _each(do: Callable[[str], T], names: Iterable[str]) -> Iterator[T]:
+        """A store answers in tens of milliseconds, and a long run has thousands of segments."""
+        rest = iter(names)
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="joyedit-objects") as pool:
+            while some := list(islice(rest, 4 * _AT_ONCE)):
+                yield from pool.map(do, some)
 
     def download(self, relative: str, path: Path) -> bool:
         """Write the content of an object to a file, whose folders are made. False if there is no such object.

@@ -101,9 +101,8 @@ class JournalUploader:
                 self._store.upload(name, self._folder / name)
             elif name in sizes:
                 self._store.remove(name)
-        for name in sorted(segments):
-            self._lock.renew()  # there may be thousands
-            self._store.remove(name)
+        # results.jsonl has them all, so whoever takes the lock meanwhile misses none, whichever are gone.
+        self._store.remove_each(segments, self._lock.renew)
         if self._claimed:  # a picture of theirs may be there: Ray may have ended with a task that wrote it
             self._write_claims()
         elif IN_WORK in sizes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,6 +68,33 @@ def test_a_file_is_uploaded(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_bytes(b"{}\n")
     store.upload("results.jsonl", tmp_path / "results.jsonl")
     assert store.read("results.jsonl") == b"{}\n"
+
+
+def test_many_objects_at_once(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, whichever answer comes first. A long run leaves thousands of segments."""
+    names = [f"journal/{number:03}" for number in range(150)]
+    for name in names[::2]:
+        store.write(name, name.encode())
+    together, read = threading.Barrier(4), store.read
+
+    def waiting(name: str) -> bytes | None:
+        if name in names[:4]:  # nobody comes through before four are there
+            together.wait(30)
+        return read(name)
+
+    monkeypatch.setattr(store, "read", waiting)
+    expected = [None if number % 2 else name.encode() for number, name in enumerate(names)]
+    assert list(store.read_each(names)) == expected
+    told: list[int] = []
+    store.remove_each(names, lambda: told.append(len(store.sizes())))
+    assert store.sizes() == {}
+    assert len(told) == len(names)
+
+
+def test_an_error_of_one_of_many_is_told(store: ObjectStore) -> None:
+    store.write("a", b"1")
+    with pytest.raises(ItemError):
+        list(store.read_each(["a", "../b", "c"]))
 
 
 @pytest.mark.parametrize("name", ["*.png", "a[b].png", "what?.png", "a b#c.png", "ä/日本.png"])
