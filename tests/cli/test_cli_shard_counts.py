@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cli_command import Command
 from PIL import Image
+
+from joyedit.runtime.pipeline.pack import Shards
 
 RUN = ("run", "m.jsonl", "-m", "fake", "--basesize", "256", "--steps", "1", "--no-page", "-o", "out")
 SHARDS = ("--write", "webdataset", "--shard-size", "2")
@@ -63,3 +66,18 @@ def test_other_layouts_have_no_shards(joyedit: Command) -> None:
     assert joyedit(*RUN[:-1], "pairs", "--write", "imagefolder").code == 0
     assert json.loads(Path("pairs/report.json").read_text())["write"] == {"format": "imagefolder"}
     assert "shards" not in joyedit("status", "pairs").out
+
+
+def test_the_counts_wait_for_no_lock(joyedit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report of a run that is stopped at once is written by the handler of a signal, which may come anywhere."""
+    manifest(failing=None)
+    real, told = Shards.came, []
+
+    def came(self: Shards, item: Any) -> None:
+        with self._lock:
+            told.append(self.counts()["waiting"])
+        real(self, item)
+
+    monkeypatch.setattr(Shards, "came", came)
+    assert joyedit(*RUN, *SHARDS, "--batch-size", "5").code == 0
+    assert told == [0, 1, 1, 2, 2]

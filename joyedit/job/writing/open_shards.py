@@ -91,8 +91,8 @@ class OpenShards:
         return sum(len(shard.pending) for shard in self._shards.values())
 
     def waiting(self) -> int:
-        """How many shards lack a picture, in their file or at all."""
-        return sum(bool(shard.pending) or shard.is_changed for shard in self._shards.values())
+        """How many shards lack a picture, in their file or at all. This one needs no lock."""
+        return sum(bool(shard.pending) or shard.is_changed for shard in list(self._shards.values()))
 
     def ids(self, number: int) -> list[str]:
         """The ids of its items that came, in the order of the source, each once: two may have one picture."""

@@ -209,9 +209,11 @@ class Shards:
             forget_inputs(self._folder)
 
     def counts(self) -> dict[str, int]:
-        """The size of a shard, and how many there are: the keys of `Report.write`. Any thread may ask."""
-        with self._lock:
-            waiting = self._writing.shards.waiting()
+        """The size of a shard, and how many there are: the keys of `Report.write`.
+
+        Any thread may ask, and the handler of a signal, which must not wait for a lock of its own thread.
+        """
+        waiting = self._writing.shards.waiting()
         files = ShardFiles.of(shards_in(self._folder.path), self._config.write)
         return {"shard_size": self._config.shard_size} | asdict(files) | {"waiting": waiting}
 
