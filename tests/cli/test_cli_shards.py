@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -473,7 +474,8 @@ def test_status_tells_rate_and_time_of_running_shards(joyedit: Command, photos: 
     shard(joyedit, "1/2")
     folder = Path("out/shards/1-of-2")
     report = json.loads((folder / "report.json").read_text())
-    (folder / "report.json").write_text(json.dumps(report | {"state": "running", "left": 3}))
+    begun = (datetime.fromisoformat(report["started"]) - timedelta(seconds=10)).isoformat()
+    (folder / "report.json").write_text(json.dumps(report | {"state": "running", "left": 3, "ended": begun}))
     with OutputLock(folder) as lock:
         lock.acquire()
         told = joyedit("status", "out").out

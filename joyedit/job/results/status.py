@@ -69,7 +69,7 @@ def status(folder: Path, who_writes: Callable[[Path], dict[str, object] | None] 
         failed=failed.total(),
         failed_by_code=dict(failed),
         left=None if expected is None else max(0, expected - done - failed.total()),
-        rate=_rate(times, report),
+        rate=_rate(times, report, is_running=who is not None),
         packed=packed,
     )
 
@@ -82,8 +82,17 @@ def state_of(report: dict[str, Any], who: dict[str, object] | None) -> str:
     return "killed" if state == "running" else state
 
 
-def _rate(times: Sequence[object], report: dict[str, Any]) -> float | None:
-    """Items a second, by the times of the last records; None if there are too few."""
+def _rate(times: Sequence[object], report: dict[str, Any], *, is_running: bool) -> float | None:
+    """Items a second: of a run that has ended as its report says, else by the times of the last records.
+
+    None if there are too few.
+    """
+    if report.get("state") != "running":
+        told = report.get("images_per_second")
+        if is_running:  # its model is not loaded yet, and the report is that of an earlier run
+            return None
+        if isinstance(told, (int, float)):
+            return float(told)
     try:
         ended = sorted(_seconds(at) for at in times)
         # A run writes this report when its model is loaded. What was there before says nothing of its rate.

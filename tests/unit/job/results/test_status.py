@@ -18,11 +18,13 @@ def ago(seconds: float) -> str:
     return (NOW - timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
-def rate(folder: Path, seconds: Iterable[float], **report: object) -> float | None:
+def rate(
+    folder: Path, seconds: Iterable[float], *, holder: dict[str, object] | None = None, **report: object
+) -> float | None:
     lines = [json.dumps({"id": str(n), "status": "ok", "at": ago(one)}) for n, one in enumerate(seconds)]
     (folder / "results.jsonl").write_text("".join(line + "\n" for line in lines))
     (folder / "report.json").write_text(json.dumps(report))
-    return status(folder).rate
+    return status(folder, lambda _: holder).rate
 
 
 def test_the_first_batch_counts_from_the_time_when_the_model_was_loaded(tmp_path: Path) -> None:
@@ -43,8 +45,14 @@ def test_of_a_long_run_the_last_items_count(tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_ended(tmp_path: Path) -> None:
+    assert rate(tmp_path, [12, 11, 10], state="complete", ended=ago(9), images_per_second=0.1) == pytest.approx(0.1)
     assert rate(tmp_path, [30, 20, 10], state="complete", ended=ago(9)) == pytest.approx(0.1)
     assert rate(tmp_path, [10], state="complete", ended=ago(9)) is None
+
+
+def test_a_run_whose_model_is_not_loaded_yet(tmp_path: Path) -> None:
+    begun = {"state": "complete", "ended": ago(9), "images_per_second": 0.1}
+    assert rate(tmp_path, [12, 11, 10], holder={"pid": 1}, **begun) is None
 
 
 def test_times_that_say_nothing(tmp_path: Path) -> None:
