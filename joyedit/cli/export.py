@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -98,10 +99,8 @@ def _print(export: Export, pump: Any) -> None:
         raise
 
 
-class _Unclosed:
+class _Unclosed(io.RawIOBase):
     """Standard output as a file of bytes, on a terminal without control characters; closing it does nothing."""
-
-    closed = False
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -125,14 +124,6 @@ class _Unclosed:
     def close(self) -> None:
         """Nothing: the command writes on."""
 
-    def readable(self) -> bool:
-        """Never."""
-        return False
-
     def writable(self) -> bool:
         """Always."""
         return True
-
-    def seekable(self) -> bool:
-        """Never."""
-        return False

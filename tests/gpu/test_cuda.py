@@ -9,7 +9,6 @@ position or sample shows as tens of percent.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from joyedit.weights.lora_file import layer_shapes
 from nano.networks import dit_config
 from nano.trainable import TrainableMLP
 from support import editing
+from support.cuda import cuda
 from support.editing import Edit, levels_apart, picture, run
 from support.loras import lora_of, matrices, named, write
 
@@ -51,17 +51,6 @@ VAE_BF16 = 0.1
 
 CFG = DiTConfig(hidden_size=256, num_heads=2, num_layers=4, text_dim=64, rope_dims=(16, 56, 56))
 LENGTHS = [[9], [7, 12], [5, 5], [40, 3, 17, 17]]
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("JOYEDIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    yield
-    torch.cuda.synchronize()
-
-
-def cuda() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 def dit() -> DiT:

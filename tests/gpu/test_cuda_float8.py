@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from joyedit.errors import DeviceError
-from joyedit.models.attention import BACKENDS, TextLengths
+from joyedit.models.attention import TextLengths
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
 from joyedit.models.quantised import product
-from joyedit.models.quantised_blocks import QUANTISED, quantise_blocks
 from joyedit.models.quantised_rows import FP8, INT8, Quantised, quantise, quantised_weight
-from joyedit.runtime.tuning.attention_choice import choose_attention
 from joyedit.runtime.tuning.fused_check import fault
 from joyedit.runtime.tuning.precision import check_precision
 from joyedit.weights.lora_file import layer_shapes
 from support import editing
+from support.cuda import cuda, quantised_dit
 from support.editing import Edit, picture
 from support.loras import lora_of, matrices, named, write
 
@@ -31,19 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),
 ]
-CFG = DiTConfig(hidden_size=512, num_heads=4, num_layers=3, text_dim=64, rope_dims=(16, 56, 56))
 DTYPES = {"fp8": FP8, "int8": INT8}
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("JOYEDIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    yield
-    torch.cuda.synchronize()
-
-
-def cuda() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 @pytest.fixture(params=["fp8", "int8"])
@@ -98,20 +84,6 @@ def test_kernels_quantise_as_plain_torch(precision: Any, columns: int) -> None:
     assert wide.wide()[5:].isfinite().all()
 
 
-def network(precision: Any) -> DiT:
-    generator = torch.Generator().manual_seed(0)
-    dit = DiT(CFG).eval().requires_grad_(False)
-    for parameter in dit.parameters():
-        spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
-        torch.nn.init.normal_(parameter, std=spread, generator=generator)
-    moved = dit.to(cuda(), torch.bfloat16)
-    moved.condition_embedder.time_embedder.float()
-    moved.attend = BACKENDS[choose_attention("auto", cuda(), torch.bfloat16, CFG.num_heads, CFG.head_dim).name]
-    if precision != "exact":
-        quantise_blocks(moved, *QUANTISED[precision])
-    return moved
-
-
 @torch.inference_mode()
 def velocity(dit: DiT, lengths: list[int], side: int = 64, number: int | None = None) -> Tensor:
     generator = torch.Generator().manual_seed(3)
@@ -130,7 +102,7 @@ def test_fused_kernels_are_trusted(precision: Any) -> None:
 
 @pytest.mark.parametrize("side", [16, 64, 128], ids=["small", "in place", "one by one"])
 def test_fused_blocks_are_the_plain_ones(precision: Any, side: int) -> None:
-    dit, exact = network(precision), velocity(network("exact"), [33, 60], side)
+    dit, exact = quantised_dit(precision), velocity(quantised_dit("exact"), [33, 60], side)
     plain = velocity(dit, [33, 60], side)
     dit.fuse_blocks()
     fused = velocity(dit, [33, 60], side)
@@ -141,7 +113,7 @@ def test_fused_blocks_are_the_plain_ones(precision: Any, side: int) -> None:
 
 def test_a_sample_is_the_same_alone_and_in_company(precision: Any) -> None:
     """Bit for bit, where each sample is computed by itself: from 4096 image tokens on."""
-    dit = network(precision)
+    dit = quantised_dit(precision)
     dit.fuse_blocks()
     together = velocity(dit, [33, 60], 128)
     for number in range(2):

@@ -6,7 +6,6 @@ whole forward, that company changes nothing, and that the counts add up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,15 @@ from joyedit.job.results.records import final_records
 from joyedit.job.speed.regions import Regions
 from joyedit.job.speed.settings import BlockSteps, GuidanceReuse, Speed, StepReuse
 from joyedit.models.attention import BACKENDS, TextLengths
-from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
-from joyedit.models.quantised_blocks import QUANTISED, quantise_blocks
 from joyedit.models.region_blocks import KeptKeys
 from joyedit.models.schedule import sigmas
 from joyedit.runtime.joyimage.branches import Conditioning
 from joyedit.runtime.joyimage.denoise import denoise
-from joyedit.runtime.tuning.attention_choice import check, choose_attention
+from joyedit.runtime.tuning.attention_choice import check
 from joyedit.runtime.tuning.precision import check_precision
+from support.conditioning import alone
+from support.cuda import CFG, cuda, quantised_dit
 from support.editing import levels_apart, picture
 
 pytestmark = [
@@ -39,21 +38,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),
 ]
 
-CFG = DiTConfig(hidden_size=512, num_heads=4, num_layers=3, text_dim=64, rope_dims=(16, 56, 56))
 STEPS = 12
 SOME = Speed(regions=Regions(level=1.8))
 """A level that leaves out some tokens of these random networks."""
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("JOYEDIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    yield
-    torch.cuda.synchronize()
-
-
-def cuda() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 @pytest.fixture(params=["exact", "fp8", "int8"])
@@ -74,19 +61,10 @@ def blocks(request: pytest.FixtureRequest) -> Any:
 
 
 def network(precision: Any, blocks: str, attention: str = "auto") -> DiT:
-    generator = torch.Generator().manual_seed(0)
-    dit = DiT(CFG).eval().requires_grad_(False)
-    for parameter in dit.parameters():
-        spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
-        torch.nn.init.normal_(parameter, std=spread, generator=generator)
-    moved = dit.to(cuda(), torch.bfloat16)
-    moved.condition_embedder.time_embedder.float()
-    moved.attend = BACKENDS[choose_attention(attention, cuda(), torch.bfloat16, CFG.num_heads, CFG.head_dim).name]
-    if precision != "exact":
-        quantise_blocks(moved, *QUANTISED[precision])
+    dit = quantised_dit(precision, attention)
     if blocks == "fused":
-        moved.fuse_blocks()
-    return moved
+        dit.fuse_blocks()
+    return dit
 
 
 def batch(items: int, size: tuple[int, int] = (32, 48)) -> Conditioning:
@@ -104,16 +82,6 @@ def batch(items: int, size: tuple[int, int] = (32, 48)) -> Conditioning:
         positive=tuple(normal(20 + 7 * n, 64) for n in range(items)),
         negative=tuple(None if n == items - 1 else normal(9, 64) for n in range(items)),
         scales=tuple(2.0 + n for n in range(items)),
-    )
-
-
-def alone(given: Conditioning, item: int) -> Conditioning:
-    return Conditioning(
-        noise=given.noise[item : item + 1],
-        references=tuple(reference[item : item + 1] for reference in given.references),
-        positive=(given.positive[item],),
-        negative=(given.negative[item],),
-        scales=(given.scales[item],),
     )
 
 

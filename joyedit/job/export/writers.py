@@ -170,10 +170,8 @@ class ParquetWriter:
         return types[kind]
 
 
-class _Droppable:
+class _Droppable(io.RawIOBase):
     """An open file of bytes that takes no more from some moment on."""
-
-    closed = False
 
     def __init__(self, file: BinaryIO) -> None:
         self.is_dropped = False
@@ -200,17 +198,9 @@ class _Droppable:
     def close(self) -> None:
         """Nothing: who opened the file closes it."""
 
-    def readable(self) -> bool:
-        """Never."""
-        return False
-
     def writable(self) -> bool:
         """Always."""
         return True
-
-    def seekable(self) -> bool:
-        """Never."""
-        return False
 
 
 def pyarrow_modules() -> tuple[Any, Any]:

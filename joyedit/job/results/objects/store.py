@@ -128,7 +128,7 @@ class ObjectStore:
         """A store answers in tens of milliseconds, and a long run has thousands of segments."""
         rest = iter(names)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="joyedit-objects") as pool:
-            while some := list(islice(rest, 4 * _AT_ONCE)):
+            while some := list(islice(rest, _AT_ONCE)):
                 yield from pool.map(do, some)
 
     def download(self, relative: str, path: Path) -> bool:

@@ -20,6 +20,7 @@ from joyedit.errors import OutputError, UsageError
 from joyedit.job.own_files import RESULTS, UNFINISHED
 from joyedit.job.results.journal import Journal
 from joyedit.job.results.objects import remote_lock, uploader
+from joyedit.job.results.objects import store as store_module
 from joyedit.job.results.objects.names import ABOUT, IN_WORK, LOCK_OBJECT, Mark, segment_name, state_folder
 from joyedit.job.results.objects.open_output import ObjectOutput
 from joyedit.job.results.objects.reading import output_to_read, was_used
@@ -542,6 +543,7 @@ def test_a_driver_that_loses_its_lock_at_the_end_changes_nothing_more(
     output.uploader.claim({"d": ("d.png", 0)})
     before = store.read(IN_WORK)
     monkeypatch.setattr(remote_lock, "RENEW_SECONDS", 0.0)
+    monkeypatch.setattr(store_module, "_AT_ONCE", 1)
     remove = store.remove
 
     def remove_slowly(name: str) -> None:
@@ -555,6 +557,7 @@ def test_a_driver_that_loses_its_lock_at_the_end_changes_nothing_more(
         output.__exit__(None, None, None)
     assert before is not None
     assert store.read(IN_WORK) == b"of another driver"
+    assert sum(name.startswith(".joyedit/journal/") for name in store.sizes()) == 2
 
 
 def test_local_copies_of_a_driver_that_died_go(store: ObjectStore, one: Machine) -> None:

@@ -17,6 +17,7 @@ from joyedit.models.schedule import euler_step, guide, guide_along, sigmas
 from joyedit.runtime.joyimage.branches import Conditioning
 from joyedit.runtime.joyimage.denoise import denoise
 from joyedit.runtime.joyimage.step_cache import lagrange
+from support.conditioning import alone
 
 CFG = DiTConfig(hidden_size=64, num_heads=2, num_layers=3, text_dim=16, rope_dims=(4, 14, 14), mlp_ratio=2)
 STEPS = 12
@@ -48,17 +49,6 @@ def batch(items: int, unguided: Sequence[int] = ()) -> Conditioning:
         positive=tuple(normal(3 + 2 * n, 16) * (1 + n) for n in range(items)),
         negative=tuple(None if n in unguided else normal(2, 16) for n in range(items)),
         scales=tuple(2.0 + n for n in range(items)),
-    )
-
-
-def alone(given: Conditioning, item: int) -> Conditioning:
-    """One item of a batch."""
-    return Conditioning(
-        noise=given.noise[item : item + 1],
-        references=tuple(reference[item : item + 1] for reference in given.references),
-        positive=(given.positive[item],),
-        negative=(given.negative[item],),
-        scales=(given.scales[item],),
     )
 
 
