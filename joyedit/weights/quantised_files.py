@@ -6,6 +6,7 @@ whose scales fit is taken as it is.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -65,6 +66,7 @@ class QuantisedFiles:
         self._weights, self._device = weights, device
         self._exact_dtype_of, self._change = exact_dtype_of, change
         self._targets = {source: component.rename(source) for source in self._inner.shapes()}
+        self._shapes = {source: self._fitted(shape) for source, shape in self._inner.shapes().items()}
         self._pending: dict[str, Tensor] = {}
         self._lock = threading.Lock()
         self._reader = StoredReader()
@@ -77,7 +79,7 @@ class QuantisedFiles:
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         found: dict[str, tuple[int, ...]] = {}
-        for name, shape in self._inner.shapes().items():
+        for name, shape in self._shapes.items():
             found[name] = shape
             if self._is_quantised(name):
                 found[name + _SCALE] = (shape[0], 1)
@@ -89,9 +91,17 @@ class QuantisedFiles:
     def stored(self, name: str) -> Stored | None:
         """Values of fp8 that nothing changes lie in their file as they are; so do weights that are not quantised."""
         if not self._is_quantised(name):
-            return None if name.endswith(_SCALE) else self._inner.stored(name)
+            return None if name.endswith(_SCALE) else self._stored_as_it_is(name)
         taken = isinstance(self._inner, Float8Files) and self._is_taken(name)
         return self._inner.stored_values(name) if taken and isinstance(self._inner, Float8Files) else None
+
+    def _stored_as_it_is(self, name: str) -> Stored | None:
+        """None where the network takes some of the elements only."""
+        is_whole = math.prod(self._shapes[name]) == math.prod(self._inner.shapes()[name])
+        return self._inner.stored(name) if is_whole else None
+
+    def _fitted(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(self._component.fit(torch.empty(shape, device="meta")).shape)
 
     def read(self, device: torch.device, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         wanted = list(self.shapes()) if names is None else names

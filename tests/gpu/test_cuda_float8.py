@@ -18,6 +18,7 @@ from joyedit.models.quantised import product
 from joyedit.models.quantised_rows import FP8, INT8, Quantised, quantise, quantised_weight
 from joyedit.runtime.tuning.fused_check import fault
 from joyedit.runtime.tuning.precision import check_precision
+from joyedit.weights.defaults import nano_folder
 from joyedit.weights.lora_file import layer_shapes
 from support import editing
 from support.cuda import cuda, quantised_dit
@@ -120,11 +121,18 @@ def test_a_sample_is_the_same_alone_and_in_company(precision: Any) -> None:
         assert velocity(dit, [33, 60], 128, number).equal(together[number : number + 1])
 
 
+@pytest.mark.parametrize("files", ["fp32", "bf16"])
 @pytest.mark.parametrize("fused", ["auto", "off"])
-def test_weights_lie_where_they_may(precision: Any, fused: Any, diffusers_checkpoint: Path, tmp_path: Path) -> None:
-    """Resident or passing, LoRAs merged for the run or for a batch: the same latents, bit for bit."""
+def test_weights_lie_where_they_may(
+    precision: Any, fused: Any, files: str, diffusers_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Resident or passing, LoRAs merged for the run or for a batch: the same latents, bit for bit.
+
+    Files of bf16, as nano's are, are read by their place where they stay of bf16.
+    """
+    folder = nano_folder() if files == "bf16" else diffusers_checkpoint
     options: dict[str, Any] = {"device": "cuda", "precision": precision, "fused": fused, "attention": "sdpa"}
-    exact = editing.backend(diffusers_checkpoint, device="cuda")
+    exact = editing.backend(folder, device="cuda")
     lora = lora_of(write(tmp_path / "a.safetensors", named(matrices(layer_shapes(exact.dit)))))
 
     def latents(model: Any, *loras: Any) -> Tensor:
@@ -132,11 +140,11 @@ def test_weights_lie_where_they_may(precision: Any, fused: Any, diffusers_checkp
         made: Tensor = model.denoise(model.encode(editing.batch_of([edit])), lambda done, total: None)
         return made
 
-    found = latents(editing.backend(diffusers_checkpoint, **options))
+    found = latents(editing.backend(folder, **options))
     assert apart(found, latents(exact)) < 0.15
-    assert latents(editing.backend(diffusers_checkpoint, offload="blocks", **options)).equal(found)
-    merged = latents(editing.backend(diffusers_checkpoint, merged_loras=(lora,), **options), lora)
+    assert latents(editing.backend(folder, offload="blocks", **options)).equal(found)
+    merged = latents(editing.backend(folder, merged_loras=(lora,), **options), lora)
     for offload in ("none", "blocks"):
-        beside = editing.backend(diffusers_checkpoint, lora_sets=((lora,), ()), offload=offload, **options)
+        beside = editing.backend(folder, lora_sets=((lora,), ()), offload=offload, **options)
         assert latents(beside, lora).equal(merged)
         assert latents(beside).equal(found)

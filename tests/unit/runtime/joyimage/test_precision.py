@@ -26,7 +26,9 @@ from joyedit.runtime.joyimage.denoise import Conditioning, denoise
 from joyedit.runtime.joyimage.loading import random_backend
 from joyedit.runtime.placement import plan
 from joyedit.runtime.tuning.precision import check_precision
+from joyedit.weights.load import WeightReader
 from joyedit.weights.lora_file import layer_shapes
+from joyedit.weights.stored import Stored
 from support import editing
 from support.editing import Edit, picture
 from support.loras import lora_of, matrices, named, write
@@ -84,6 +86,38 @@ def test_weights_lie_where_they_may(
     with loaded(diffusers_checkpoint, precision=precision, offload="blocks") as model:
         assert model.placement.from_disk > 0
         assert latents(model, *edits).equal(expected)
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp8", "int8"])
+def test_weights_that_lie_in_their_file_as_they_are(
+    diffusers_checkpoint: Path, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CUDA device reads them by their place in the file, also those whose shape is another one there."""
+    with loaded(diffusers_checkpoint, precision=precision) as model:
+        expected = latents(model, edit())
+    read: list[Stored] = []
+    begin = WeightReader.__init__
+
+    def begins(self: WeightReader, *given: Any) -> None:
+        begin(self, *given)
+        self._to_device = FromTheFile(read)  # type: ignore[assignment]
+
+    monkeypatch.setattr(WeightReader, "__init__", begins)
+    with loaded(diffusers_checkpoint, precision=precision) as model:
+        assert latents(model, edit()).equal(expected)
+        assert sum(one.nbytes for one in read) > model.placement.weights / 2
+
+
+class FromTheFile:
+    """Stands for the `DeviceReader` of a CUDA device."""
+
+    def __init__(self, read: list[Stored]) -> None:
+        self._read = read
+
+    def read(self, stored: Stored) -> Tensor:
+        self._read.append(stored)
+        data = stored.path.read_bytes()[stored.offset : stored.offset + stored.nbytes]
+        return torch.frombuffer(bytearray(data), dtype=stored.dtype)
 
 
 def _same_in_company(model: JoyImageBackend, *edits: Edit) -> None:
