@@ -26,10 +26,12 @@ class Regions:
     """When a patch counts as unedited.
 
     `level`: the largest mean difference between the predicted latent and the reference's, in standard deviations of
-    the VAE's latents; 0 leaves nothing out.
+    the VAE's latents; 0 leaves nothing out. `forced` is for measurements on random weights, whose pictures are like
+    nothing: this share of the target's tokens runs, the first ones, whatever the difference.
     """
 
     level: float
+    forced: float | None = None
 
     def decides(self, step: int, steps: int) -> bool:
         """Whether a step, counted from 0, computes the whole picture and decides what of it runs in the next ones."""

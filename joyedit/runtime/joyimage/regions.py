@@ -8,6 +8,7 @@ Legend: B items, C latent channels, h and w latent pixels, K running tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,17 +88,25 @@ class BatchRegions:
 
     def _decide(self, latent: Tensor, velocity: Tensor, reference: Tensor, sigma: float) -> _Region | None:
         """What of an item is edited; None where all of it is. The host waits for the device here."""
-        level, reference = self._regions.level, reference.float()
+        reference = reference.float()
         ahead = latent - sigma * velocity  # the clean latent, if the velocity stayed as it is
         change = F.avg_pool2d((ahead - reference).abs().mean(dim=0)[None], self._patch)  # (1, rows, columns)
-        around = F.avg_pool2d(change, 3, stride=1, padding=1, count_include_pad=False)
-        edited = ((around >= level) | (change >= SURE * level)).float()
-        edited = F.max_pool2d(edited, 2 * MARGIN + 1, stride=1, padding=MARGIN)
+        edited = self._edited(change)
         places = edited.flatten().nonzero().flatten()
         if len(places) == edited.numel():
             return None
         pixels = edited[0].repeat_interleave(self._patch[0], 0).repeat_interleave(self._patch[1], 1)
         return _Region(places=places, unedited=pixels == 0, line=(latent - reference) / sigma)
+
+    def _edited(self, change: Tensor) -> Tensor:
+        """1.0 where a patch is edited, else 0.0, given how far each is from the reference: (1, rows, columns) each."""
+        level, forced = self._regions.level, self._regions.forced
+        if forced is not None:
+            places = torch.arange(change.numel(), device=change.device)
+            return (places < math.ceil(forced * change.numel())).to(change.dtype).view_as(change)
+        around = F.avg_pool2d(change, 3, stride=1, padding=1, count_include_pad=False)
+        edited = ((around >= level) | (change >= SURE * level)).float()
+        return F.max_pool2d(edited, 2 * MARGIN + 1, stride=1, padding=MARGIN)
 
 
 class BranchRegions:

@@ -117,6 +117,19 @@ def test_all_that_is_like_the_reference_runs_no_more(dit: DiT) -> None:
         assert (work[item].tokens, work[item].left_out) == (3 * whole * tokens, 3 * (STEPS - whole) * tokens)
 
 
+def test_a_forced_share_runs_whatever_the_pictures_are(dit: DiT) -> None:
+    """For measurements on random weights: a tenth of the target's 48 tokens is 5. The record does not tell it."""
+    given, forced = batch(2), Regions(level=1e9, forced=0.1)
+    _, work = run(dit, given, Speed(regions=forced))
+    whole = len({0, 1, *DECIDING})
+    for item, branches in enumerate((2, 1)):
+        texts = len(given.positive[item]) + (2 if branches == 2 else 0)
+        tokens = branches * 2 * 48 + texts
+        assert work[item].left_out == 3 * (STEPS - whole) * (tokens - branches * 5)
+        assert work[item].tokens + work[item].left_out == 3 * STEPS * tokens
+    assert forced.as_record() == Regions(level=1e9).as_record()
+
+
 def test_counts_are_those_of_the_blocks(dit: DiT, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against what really went through the blocks."""
     ran = 0
@@ -146,7 +159,7 @@ def test_tokens_that_run_alone_have_their_own_places(dit: DiT) -> None:
     items = [given.noise, *given.references]
     mods, text = dit.modulations(torch.tensor([700.0])), given.positive[0]
     kept, places = KeptKeys(), torch.tensor([1, 8, 9, 40, 47])
-    whole = dit.begin(items, mods, dit.embed_text(text), TextLengths.of([len(text)]), None, kept)
+    whole = dit.begin(items, mods, dit.embed_text(text), TextLengths.of([len(text)]), keep=kept)
     dit.run_blocks([whole], range(3))
     part = dit.begin_region(items, mods, kept, places)
     dit.run_blocks([part], range(3))
