@@ -164,16 +164,19 @@ class DiT(nn.Module):
         txt: Tensor,
         text: TextLengths,
         exchange: Exchange | None = None,
+        *,
+        images: Sequence[int] | None = None,
     ) -> Tensor:
         """Velocity of the target.
 
         `items`: latents [target, reference 1, ...], each (B, C, h_i, w_i), normalised as the VAE's
-        config says. `mods`: (1 or B, L, 2, 6, M) of `modulations`. `txt`: (T, M), packed and embedded
-        by `embed_text`, with its lengths. Returns (B, C, h_0, w_0) in the network's dtype.
+        config says. Where samples share images, `images` says for each of the B samples which of fewer it has.
+        `mods`: (1 or B, L, 2, 6, M) of `modulations`. `txt`: (T, M), packed and embedded by `embed_text`,
+        with its lengths. Returns (B, C, h_0, w_0) in the network's dtype.
         With an `exchange`, all its ranks are given the same, each computes some of the tokens, and each gets the whole
         velocity.
         """
-        running = self.begin(items, mods, txt, text, exchange)
+        running = self.begin(items, mods, txt, text, exchange, images=images)
         self.run_blocks([running], range(len(self.double_blocks)))
         return self.velocity(running, running.target_tokens)
 
@@ -184,14 +187,17 @@ class DiT(nn.Module):
         txt: Tensor,
         text: TextLengths,
         exchange: Exchange | None = None,
+        *,
+        images: Sequence[int] | None = None,
         keep: KeptKeys | None = None,
     ) -> BlockPass:
         """What `predict` does before the blocks, given the same. `keep` gets keys and values of all blocks on the way:
         of one sample, without an exchange.
         """
-        if len(text.lengths) != items[0].shape[0] or text.total != txt.shape[0]:
+        samples = len(items[0]) if images is None else len(images)
+        if len(text.lengths) != samples or text.total != txt.shape[0]:
             raise ValueError(
-                f"{len(text.lengths)} texts of {text.total} tokens given for {items[0].shape[0]} samples"
+                f"{len(text.lengths)} texts of {text.total} tokens given for {samples} samples"
                 f" and {txt.shape[0]} tokens"
             )
         grids = [self.grid(item) for item in items]
@@ -201,10 +207,12 @@ class DiT(nn.Module):
             attend = keep.around(attend)
         shared = None if exchange is None else SharedSequences(exchange, [part.shape[1] for part in patches], text)
         if shared is None:
-            img = by_sample(self.img_in, torch.cat(patches, dim=1))  # (B, S, M)
+            img = by_sample(self.img_in, torch.cat(patches, dim=1))  # (B or fewer, S, M)
         else:  # from here on, S and T count this rank's tokens
             img, txt = by_sample(self.img_in, shared.image_part(patches, 1)), shared.text_part(txt)
             text, target, pe, attend = shared.text, shared.target, shared.positions(pe), shared.attention(attend)
+        if images is not None:
+            img = torch.stack([img[image] for image in images])  # (B, S, M)
         forward = ForwardPass(
             attend=attend,
             text=text,
@@ -212,6 +220,7 @@ class DiT(nn.Module):
             img_mods=mods[:, :, 0].permute(1, 2, 0, 3).unsqueeze(3),  # (L, 6, 1 or B, 1, M)
             txt_mods=self._text_mods(mods, text),
             blocks=self.blocks(),
+            images=tuple(images or ()),
         )
         return BlockPass(img=img, txt=txt, target=target, grid=grids[0], run=self.strategy(forward), shared=shared)
 

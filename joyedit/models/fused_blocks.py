@@ -32,6 +32,9 @@ FILLING = 4096
 MOST_ELEMENTS = 2**31
 """Most elements of query, key and value together: attention kernels may count in 32 bits."""
 
+Heads = tuple[Tensor, Tensor, Tensor]
+"""Query (Nq, H, D), key and value (N, H, D): in a sample, the image's rows come before those of its text."""
+
 
 def fused_blocks(forward: ForwardPass) -> RunBlock:
     """The strategy: fused blocks where all samples have one timestep, else the plain ones."""
@@ -47,18 +50,23 @@ class SampleBlocks:
     """Runs each sample's blocks by themselves, where one sample fills a GPU.
 
     So a sample's numbers are those that it has alone, whatever its company: a product of more rows may be another
-    kernel, which rounds otherwise. And where ranks share sequences, one sample's exchanges run beside the products and
-    the attention of another. The samples' streams stay here from block to block; the last block gives them back.
+    kernel, which rounds otherwise. Samples with the same image share what the first block makes of it before the
+    attention. And where ranks share sequences, one sample's exchanges run beside the products and the attention of
+    another. The samples' streams stay here from block to block; the last block gives them back.
     """
 
     def __init__(self, forward: ForwardPass) -> None:
         lengths, attend = forward.text.lengths, forward.attend
         self._lengths = lengths
         self._streams: list[tuple[Tensor, Tensor]] = []
-        self._samples = []
+        self._samples: list[FusedBlocks] = []
+        first_of: dict[int, FusedBlocks] = {}
         for number, length in enumerate(lengths):
             own = attend.of_sample(number) if isinstance(attend, AttentionOverRanks) else attend
-            self._samples.append(FusedBlocks(replace(forward, attend=own, text=TextLengths.of([length]))))
+            image = forward.images[number] if forward.images else number
+            blocks = FusedBlocks(replace(forward, attend=own, text=TextLengths.of([length])), first_of.get(image))
+            first_of.setdefault(image, blocks)
+            self._samples.append(blocks)
 
     def __call__(
         self, block: DoubleBlock, layer: int, img: Tensor, txt: Tensor, target: int | None
@@ -82,8 +90,11 @@ class SampleBlocks:
 class FusedBlocks:
     """Runs the blocks of one forward in order. Each block also computes the first norm of the next one."""
 
-    def __init__(self, forward: ForwardPass) -> None:
+    def __init__(self, forward: ForwardPass, like: FusedBlocks | None = None) -> None:
+        """`like` runs each first part (below) before this one, for a sample with the same image."""
         self._forward = forward
+        self._like = like
+        self._joined: Heads | None = None
         whole = tuple(len(forward.pe[0]) + length for length in forward.text.lengths)
         self._whole = whole
         self._normed: tuple[Rows, Rows] | None = None
@@ -108,18 +119,21 @@ class FusedBlocks:
             self._normed = _first_norm(attn.img_attn_qkv, img, img_mod), _first_norm(attn.txt_attn_qkv, txt, txt_mod)
         img_normed, txt_normed = self._normed
         self._normed = None
-        joined = _joined(attn, img_normed, txt_normed, forward.text.lengths, forward.pe, target)
+        image = self._like._joined if layer == 0 and self._like is not None else None
+        joined = self._joined = _joined(attn, img_normed, txt_normed, forward, target, image)
         spans = Spans(whole, whole) if target is None else Spans((target,) * len(whole), whole, trimmed=True)
         attend = forward.attend
         if isinstance(attend, AttentionOverRanks):
             coming = attend.start(*joined, spans)
             yield
+            self._joined = None
             leaving = attend.attend(coming)
             yield
             samples = attend.finish(leaving)
             del coming, leaving
         else:
             yield
+            self._joined = None
             samples = attend(*joined, spans)
             yield
         if target is not None:
@@ -196,19 +210,21 @@ def _joined(
     attn: JointAttention,
     img: Rows,
     txt: Rows,
-    lengths: tuple[int, ...],
-    pe: tuple[Tensor, Tensor],
+    forward: ForwardPass,
     target: int | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Query (Nq, H, D), key and value (N, H, D) of normed img and txt.
+    image: Heads | None,
+) -> Heads:
+    """Query, key and value of normed img and txt.
 
-    With `target`, only the first `target` image tokens of each sample have a query.
+    With `target`, only the first `target` image tokens of each sample have a query. `image`: those of another sample
+    with the same image, which this one may copy; it is the only sample then.
     """
+    lengths, pe = forward.text.lengths, forward.pe
     tokens = len(pe[0])
     rows = _sources(tokens, lengths, pe[0].device)
     few = len(rows) * attn.img_attn_qkv.out_features < MOST_ELEMENTS
     if target is None and tokens >= LARGE and few:
-        return _joined_in_place(attn, img, txt, lengths, pe, rows)
+        return _joined_in_place(attn, img, txt, forward, rows, image)
     img_parts, txt_parts = attn.projections(img, txt, target)
     asking = rows if target is None else _sources(target, (0,) * len(lengths), rows.device)
     norms = (
@@ -227,16 +243,18 @@ def _joined_in_place(
     attn: JointAttention,
     img: Rows,
     txt: Rows,
-    lengths: tuple[int, ...],
-    pe: tuple[Tensor, Tensor],
+    forward: ForwardPass,
     rows: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+    image: Heads | None,
+) -> Heads:
     """As `_joined`: one product a sample writes where the attention reads. Query, key and value are strided."""
+    lengths, pe = forward.text.lengths, forward.pe
     bias, tokens = attn.img_attn_qkv.bias, len(pe[0])
     qkv = bias.new_empty(len(rows), 3, attn.num_heads, attn.img_attn_qkv.in_features // attn.num_heads)
     places = qkv.flatten(1).split([n for length in lengths for n in (tokens, length)])
+    images: Sequence[Rows] = () if image is not None else img.samples() if isinstance(img, Quantised) else img.unbind(0)
     for linear, samples, out in (
-        (attn.img_attn_qkv, img.samples() if isinstance(img, Quantised) else img.unbind(0), places[::2]),
+        (attn.img_attn_qkv, images, places[::2] if image is None else ()),
         (
             attn.txt_attn_qkv,
             txt.parts(lengths) if isinstance(txt, Quantised) else txt.split(list(lengths)),
@@ -246,8 +264,12 @@ def _joined_in_place(
         for sample, place in zip(samples, out, strict=True):
             _linear_into(linear, sample, place)
     norms = (attn.img_attn_q_norm, attn.img_attn_k_norm, attn.txt_attn_q_norm, attn.txt_attn_k_norm)
-    kernels.norm_heads_(qkv, rows, tokens, [norm.weight for norm in norms], pe, NORM_EPS)
+    ready = 0 if image is None else tokens
+    kernels.norm_heads_(qkv[ready:], rows[ready:], tokens, [norm.weight for norm in norms], pe, NORM_EPS)
     query, key, value = qkv.unbind(1)
+    if image is not None:
+        for part, given in zip((query, key, value), image, strict=True):
+            part[:tokens].copy_(given[:tokens])
     return query, key, value
 
 

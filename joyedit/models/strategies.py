@@ -24,7 +24,8 @@ class ForwardPass:
     """What all blocks of one forward share.
 
     `pe`: cosine and sine (S, D / 2) of the image tokens, fp32. `img_mods`: (L, 6, B or 1, 1, M). `txt_mods`:
-    (L, 6, T or 1, M). `blocks` are all of them, for what a block computes for the next one.
+    (L, 6, T or 1, M). `blocks` are all of them, for what a block computes for the next one. `images`: samples with the
+    same number have the same image tokens before the first block; empty where nothing is known of that.
     """
 
     attend: AttentionFn
@@ -33,6 +34,7 @@ class ForwardPass:
     img_mods: Tensor
     txt_mods: Tensor
     blocks: Sequence[DoubleBlock] = ()
+    images: tuple[int, ...] = ()
 
     def mods(self, layer: int) -> tuple[Tensor, Tensor]:
         """Modulations of a block, as `DoubleBlock.forward` takes them."""

@@ -88,7 +88,7 @@ def batch(items: int, size: tuple[int, int] = (32, 48)) -> Conditioning:
 @torch.inference_mode()
 def run(dit: DiT, given: Conditioning, speed: Speed) -> tuple[Tensor, list[BlockSteps]]:
     work: list[BlockSteps] = []
-    levels = sigmas(STEPS, "original").to(cuda())
+    levels = sigmas(STEPS, "original")
     return denoise(dit, given, levels, speed=speed, work=work), work
 
 
@@ -108,7 +108,7 @@ def test_tokens_that_run_alone_get_what_they_have_in_a_whole_forward(
     items = [given.noise, *given.references]
     mods, text = dit.modulations(torch.tensor([700.0], device=cuda())), given.positive[0]
     kept = KeptKeys()
-    whole = dit.begin(items, mods, dit.embed_text(text), TextLengths.of([len(text)]), None, kept)
+    whole = dit.begin(items, mods, dit.embed_text(text), TextLengths.of([len(text)]), keep=kept)
     dit.run_blocks([whole], range(3))
     expected = dit.patchify(dit.velocity(whole, whole.target_tokens))[0]
     for count in (1, 17, 200):

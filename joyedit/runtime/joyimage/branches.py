@@ -84,9 +84,14 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """Branches that go through the DiT together, with all of it that no step changes."""
+    """Branches that go through the DiT together, with all of it that no step changes.
+
+    `items` (I,) are the batch's items that have some of them, `references` (I, C, h_i, w_i) these items' own. `images`
+    says for each branch which of the I is its own: both branches of an item begin with the same image tokens.
+    """
 
     items: Tensor
+    images: tuple[int, ...]
     references: tuple[Tensor, ...]
     txt: Tensor
     text: TextLengths
@@ -96,10 +101,13 @@ class Forward:
     def of(cls, dit: DiT, given: Conditioning, branches: Sequence[int], exchange: Exchange | None) -> Forward:
         """`branches`: their numbers within the batch."""
         item_of, features_of = given.branch_items, given.branch_features
-        index = to_device(torch.tensor([item_of[branch] for branch in branches]), given.noise.device)
+        places = [item_of[branch] for branch in branches]
+        items = list(dict.fromkeys(places))
+        index = to_device(torch.tensor(items), given.noise.device)
         features = [features_of[branch] for branch in branches]
         return cls(
             items=index,
+            images=tuple(items.index(place) for place in places),
             references=tuple(reference[index] for reference in given.references),
             txt=torch.cat([dit.embed_text(one) for one in features]),  # each as it is alone
             text=TextLengths.of([len(f) for f in features]),
@@ -108,11 +116,13 @@ class Forward:
 
     def __call__(self, dit: DiT, latent: Tensor, mods: Tensor) -> Tensor:
         """Velocities of these branches' targets, in the DiT's dtype."""
-        return dit.predict([latent[self.items], *self.references], mods, self.txt, self.text, self.exchange)
+        given = [latent[self.items], *self.references]
+        return dit.predict(given, mods, self.txt, self.text, self.exchange, images=self.images)
 
     def begin(self, dit: DiT, latent: Tensor, mods: Tensor, keep: KeptKeys | None = None) -> BlockPass:
         """The same up to the first block. `keep` gets the keys and values of a single branch on the way."""
-        return dit.begin([latent[self.items], *self.references], mods, self.txt, self.text, self.exchange, keep)
+        given = [latent[self.items], *self.references]
+        return dit.begin(given, mods, self.txt, self.text, self.exchange, images=self.images, keep=keep)
 
 
 class ExactSteps:

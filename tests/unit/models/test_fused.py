@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -95,9 +98,10 @@ def test_join_heads(dtype: torch.dtype) -> None:
         close(got, join(turned, normed, lengths), dtype)
 
 
-def dits() -> tuple[DiT, DiT]:
+def dits(layers: int = CFG.num_layers) -> tuple[DiT, DiT]:
     torch.manual_seed(2)
-    plain, fused = (DiT(CFG).eval().requires_grad_(False) for _ in range(2))
+    cfg = replace(CFG, num_layers=layers)
+    plain, fused = (DiT(cfg).eval().requires_grad_(False) for _ in range(2))
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     fused.load_state_dict(plain.state_dict())
@@ -142,6 +146,39 @@ def test_a_sample_that_fills_a_gpu_is_the_same_in_any_company(monkeypatch: pytes
             got = fused.predict(alone, mods, part, TextLengths.of([len(part)]))
             assert torch.equal(got[0], together[sample])
     assert seen == {3, 5}  # target and reference of one sample, and the target alone
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_samples_with_the_same_image_share_its_first_products(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both branches of an item begin with the same image tokens. Their numbers are those without sharing."""
+    monkeypatch.setattr(fused_blocks, "LARGE", 1)
+    monkeypatch.setattr(fused_blocks, "FILLING", 1)
+    monkeypatch.setattr(fused_blocks, "_linear_into", counted(rows := [], fused_blocks._linear_into))
+    _, fused = dits(layers)
+    images, lengths = [0, 1, 0, 1, 0], [4, 9, 1, 5, 9]
+    few = [torch.randn(2, 16, *size) for size in ((2, 6), (4, 2))]
+    txt = torch.randn(sum(lengths), CFG.hidden_size)
+    with torch.inference_mode():
+        mods = fused.modulations(torch.tensor([500.0]))
+        expected = fused.predict([item[images] for item in few], mods, txt, TextLengths.of(lengths))
+        plain = sorted(rows)
+        rows.clear()
+        found = fused.predict(few, mods, txt, TextLengths.of(lengths), images=images)
+    assert torch.equal(found, expected)
+    if layers > 1:  # the last block does not join in place, as only its target asks
+        for _ in range(3):
+            plain.remove(5)
+    assert sorted(rows) == plain
+
+
+def counted(rows: list[int], linear_into: Callable[..., None]) -> Callable[..., None]:
+    """`linear_into`, which counts the rows of each product."""
+
+    def call(linear: Any, x: Tensor, out: Tensor) -> None:
+        rows.append(len(x))
+        linear_into(linear, x, out)
+
+    return call
 
 
 def test_several_timesteps_run_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
