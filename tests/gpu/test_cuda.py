@@ -333,7 +333,7 @@ def test_loras_merged_for_a_run_or_for_a_batch(
     def latents(model: Any, *loras: Any) -> Tensor:
         edit = Edit(text="Make it red.", images=[picture(256, 256)], loras=loras)
         made: Tensor = model.denoise(model.encode(editing.batch_of([edit])), lambda done, total: None)
-        return made
+        return made.cpu()  # behind all that reads the weights, which go with their model
 
     merged = latents(editing.backend(diffusers_checkpoint, merged_loras=(lora,), **options), lora)
     beside = editing.backend(diffusers_checkpoint, lora_sets=((lora,), ()), **options)

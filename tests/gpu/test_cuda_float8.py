@@ -138,10 +138,10 @@ def test_weights_lie_where_they_may(
     def latents(model: Any, *loras: Any) -> Tensor:
         edit = Edit(text="Make it red.", images=[picture(256, 256)], loras=loras, steps=2)
         made: Tensor = model.denoise(model.encode(editing.batch_of([edit])), lambda done, total: None)
-        return made
+        return made.cpu()  # behind all that reads the weights, which go with their model
 
     found = latents(editing.backend(folder, **options))
-    assert apart(found, latents(exact)) < 0.15
+    assert apart(found, latents(exact)) < 0.2  # nano in fp8, emulated on a CPU: 0.143
     assert latents(editing.backend(folder, offload="blocks", **options)).equal(found)
     merged = latents(editing.backend(folder, merged_loras=(lora,), **options), lora)
     for offload in ("none", "blocks"):

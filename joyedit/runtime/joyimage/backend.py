@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -378,6 +379,8 @@ class JoyImageBackend:
         """Give the device's memory back."""
         if self._loading is not None:
             self._loading.cancel()
+        with suppress(RuntimeError):  # a device that has failed has nothing to wait for
+            self.streams.synchronize()  # weights lie in memory of several streams, each of which may take it back
         for placed in (self._placed.dit, self._placed.encoder):
             if placed is not None:
                 placed.close()

@@ -223,6 +223,8 @@ class PlacedNetwork:
             return
         if self._copies is not None:
             self._copies.wait_stream(torch.cuda.current_stream(self._device))
+            if tensor.is_cuda:  # where it takes another dtype, its memory goes to nobody before it was read
+                tensor.record_stream(self._copies)
         with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
             assign(self._network, name, to_device_as(tensor, self._device, self._dtype_of(name)).contiguous())
         group, layer = self._where(name)
