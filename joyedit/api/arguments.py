@@ -57,6 +57,8 @@ def path_of(name: str, value: Any) -> str:
         value = os.fspath(value)
     if not isinstance(value, str):
         raise _wrong(name, "a path", value)
+    if not value:
+        raise UsageError(f"{name} is empty (give a path)")
     return value
 
 

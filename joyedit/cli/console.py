@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from joyedit.cli.streams import Pump
-from joyedit.errors import JoyeditError, ManifestError, Problem, UsageError
+from joyedit.errors import JoyeditError, ManifestError, OutputError, Problem, UsageError, os_reason
 from joyedit.job.event_log import Level, event_line
 from joyedit.printable import printable_lines
 
@@ -101,6 +101,19 @@ def _problem(one: Problem) -> dict[str, Any]:
 def result(text: str) -> None:
     """One line of results on stdout."""
     _write(sys.stdout, text)
+
+
+def all_written(state: State, what: str) -> None:
+    """Wait for stdout, where the result of the command is `what` it prints there. A reader that left is no fault.
+
+    Raises OutputError where stdout takes no more, such as on a full disk: the file would look complete.
+    """
+    if state.pump is None:
+        return
+    state.pump.drain()
+    failure = state.pump.failure(1)
+    if failure is not None:
+        raise OutputError(f"{what} is not complete: standard output cannot be written: {os_reason(failure)}")
 
 
 def _write(stream: TextIO, text: str) -> None:

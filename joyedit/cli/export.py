@@ -74,6 +74,7 @@ def export_command(
     export = Export(folder, format, guard=not exact_text, bom=bom, told=told)
     if path is None:
         _print(export, ctx.obj.pump)
+        console.all_written(ctx.obj, "the table")
         return
     export.save(path, overwrite=overwrite)
     console.message(f"{export.rows:,} rows, {len(export.columns.kinds)} columns")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from joyedit.errors import UsageError
 from joyedit.options import RunOptions, names_of, option_of
 
 T = TypeVar("T")
@@ -54,8 +55,16 @@ class WithBareFlags(TyperCommand):
     """A command with options whose value may be left out: `--json` and `--json=all`. typer itself knows none."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Give the bare flags their values, then parse."""
-        return super().parse_args(ctx, list(self._with_values(ctx, args)))
+        """Give the bare flags their values, then parse. Raises UsageError for an empty name of a file or folder."""
+        words = list(self._with_values(ctx, args))
+        rest = super().parse_args(ctx, list(words))
+        typed, _, _ = self.make_parser(ctx).parse_args(args=list(words))  # a Path no longer tells "" from "."
+        faults = [
+            f"{option_of(RunOptions, name).name} is empty ({_NAMED[name]})" for name in _NAMED if typed.get(name) == ""
+        ]
+        if faults:
+            raise UsageError("\n".join(faults))
+        return rest
 
     def _with_values(self, ctx: Any, args: list[str]) -> Iterator[str]:
         words = iter(args)
@@ -77,6 +86,14 @@ BARE = {
     for flag in known.flags
 }
 """The flags that may stand without a value -> the value that they have then."""
+
+
+_NAMED = {
+    "output": "name a folder; . is the current one",
+    "model": "name a folder, a hub id, or nano",
+    "metrics": "name a file",
+}
+"""Options that an unset variable of a shell (`-o "$OUT"`) must not turn into the current folder -> the remedy."""
 
 
 def _is_tuple(hint: Any) -> bool:

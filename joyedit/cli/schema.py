@@ -22,7 +22,7 @@ RecipeName = Annotated[
 ]  # fmt: skip
 
 
-def schema_command(form: Form, recipe: RecipeName = None) -> None:
+def schema_command(ctx: typer.Context, form: Form, recipe: RecipeName = None) -> None:
     """Print the JSON Schema (draft 2020-12) of a manifest or of a recipe, for editors that complete and check them.
 
     joyedit schema manifest > manifest.schema.json
@@ -35,3 +35,4 @@ def schema_command(form: Form, recipe: RecipeName = None) -> None:
         raise UsageError("--recipe is for joyedit schema manifest (leave it out)")
     made = recipe_schema() if form == "recipe" else manifest_schema(None if recipe is None else load_recipe(recipe))
     console.result(jsonlib.dumps(made, indent=2, ensure_ascii=False))
+    console.all_written(ctx.obj, "the schema")

@@ -65,6 +65,7 @@ class Pump:
         self._queue: queue.SimpleQueue[tuple[int, bytes] | threading.Event] = queue.SimpleQueue()
         self._known: set[int] = set()
         self._dead: set[int] = set()
+        self._failures: dict[int, OSError] = {}
         self._progress = time.monotonic()
         threading.Thread(target=self._work, name="joyedit-output", daemon=True).start()
 
@@ -89,6 +90,10 @@ class Pump:
         self._queue.put(done)
         while not done.wait(_POLL):
             self._give_up_if_stuck()
+
+    def failure(self, number: int) -> OSError | None:
+        """Why the descriptor took no more, as far as it is known by now; None also where its reader has left."""
+        return self._failures.get(number)
 
     def close(self) -> None:
         """Drain, and give the duplicates back. What comes later goes to the descriptors themselves."""
@@ -124,7 +129,9 @@ class Pump:
                     self._progress = time.monotonic()
             except BlockingIOError:  # somebody else made the pipe non-blocking, and took the room
                 continue
-            except (OSError, ValueError):  # full, gone, closed
+            except (OSError, ValueError) as error:  # full, gone, closed
+                if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                    self._failures.setdefault(number, error)
                 self._dead.add(number)
 
 

@@ -42,6 +42,22 @@ def test_a_model_that_is_not_there(joyedit: Command, pictures: Path, flag: str) 
     assert "missing" in message
 
 
+@pytest.mark.parametrize("flags", [["-o", ""], ["--output="], ["--json", "--output", ""]])
+def test_an_output_without_a_name_is_not_the_current_folder(joyedit: Command, pictures: Path, flags: list[str]) -> None:
+    before = sorted(Path.cwd().iterdir())
+    told = refused(joyedit(*RUN, *flags))
+    assert told == ["joyedit: error: --output is empty (name a folder; . is the current one)"]
+    assert sorted(Path.cwd().iterdir()) == before
+
+
+def test_empty_names_are_told_together(joyedit: Command, pictures: Path) -> None:
+    assert refused(joyedit("run", "pictures", "-p", "blue", "-m", "", "--metrics", "")) == [
+        "joyedit: error: 2 problems",
+        "  --model is empty (name a folder, a hub id, or nano)",
+        "  --metrics is empty (name a file)",
+    ]
+
+
 def test_a_model_by_environment(joyedit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOYEDIT_MODEL", "fake")
     assert joyedit("run", "pictures", "-p", "blue", "--basesize", "256").code == 0

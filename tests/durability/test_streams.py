@@ -82,6 +82,25 @@ def test_a_full_stream_keeps_the_exit_code_of_other_commands(place: Path) -> Non
             assert done.returncode == 3
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize(
+    "command", [["export", "out", "--to", "csv"], ["export", "out", "--to", "jsonl"], ["schema", "manifest"]]
+)
+def test_a_table_or_a_schema_that_finds_no_room_is_told(place: Path, command: list[str]) -> None:
+    assert subprocess.run([*RUN, "-q"], cwd=place, env=environment(), check=False).returncode == 0
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *command], cwd=place, env=environment(), stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"is not complete: standard output cannot be written: No space left on device\n")
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does when it has enough
+    done = subprocess.run([*COMMAND, *command], cwd=place, env=environment(), stdout=writer, check=False)
+    os.close(writer)
+    assert done.returncode == 0
+
+
 def on_a_terminal(place: Path, *flags: str, hang_up: bool) -> subprocess.Popen[bytes]:
     """A run on a terminal of its own, which goes away when the first items are recorded."""
     own, other = pty.openpty()

@@ -261,3 +261,13 @@ def test_a_run_with_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert done.exit_code == 0
     with Image.open(out / "a.png") as result:
         assert result.tobytes() == shown.tobytes()
+
+
+@pytest.mark.parametrize("name", ["output", "model", "metrics"])
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(64, 64).save("a.png")
+    options: Any = {"model": "fake", "output": "out", name: ""}
+    with pytest.raises(UsageError, match=rf"^{name} is empty \(give a path\)$"):
+        joyedit.run("a.png", prompt="x", **options)
+    assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
