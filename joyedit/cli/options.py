@@ -59,9 +59,8 @@ class WithBareFlags(TyperCommand):
         words = list(self._with_values(ctx, args))
         rest = super().parse_args(ctx, list(words))
         typed, _, _ = self.make_parser(ctx).parse_args(args=list(words))  # a Path no longer tells "" from "."
-        faults = [
-            f"{option_of(RunOptions, name).name} is empty ({_NAMED[name]})" for name in _NAMED if typed.get(name) == ""
-        ]
+        empty = [name for name in _NAMED if typed.get(name) == ""]
+        faults = [f"{option_of(RunOptions, name).name} is empty ({_NAMED[name]})" for name in empty]
         if faults:
             raise UsageError("\n".join(faults))
         return rest

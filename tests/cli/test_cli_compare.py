@@ -174,9 +174,12 @@ def test_what_stays(joyedit: Command, runs: Path) -> None:
         assert told in ended.err, argv
     assert Path("mine.html").read_text() == "mine"
     assert json.loads(Path("A/report.json").read_text())["state"] == "complete"
-    for folders in (("A", "none"), ("pictures", "B")):
+    for folders, told in (
+        (("A", "none"), "none: no such folder"),
+        (("pictures", "B"), "pictures: this is no output folder"),
+    ):
         ended = joyedit("compare", *folders)
-        assert (ended.code, "this is no output folder of joyedit" in ended.err) == (2, True)
+        assert (ended.code, told in ended.err) == (2, True)
 
 
 def test_a_full_disk(joyedit: Command, runs: Path) -> None:

@@ -177,11 +177,18 @@ def test_a_retry_keeps_what_the_records_are_compared_with(joyedit: Command, pict
 
 
 @pytest.mark.parametrize("command", ["verify", "status"])
-@pytest.mark.parametrize("place", [".", "gone", "pictures/a.png"])
-def test_no_output_folder(joyedit: Command, pictures: Path, command: str, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (".", "no output folder of joyedit"),
+        ("gone", "no such folder"),
+        ("pictures/a.png", "no output folder of joyedit"),
+    ],
+)
+def test_no_output_folder(joyedit: Command, pictures: Path, command: str, place: str, message: str) -> None:
     ended = joyedit(command, place)
     assert ended.code == 2
-    assert "no output folder of joyedit" in ended.err
+    assert message in ended.err
 
 
 def test_another_source_of_another_kind(joyedit: Command, pictures: Path) -> None:

@@ -91,12 +91,13 @@ def test_view_makes_the_page(joyedit: Command, edited: Path) -> None:
 
 
 def test_view_of_something_else(joyedit: Command, pictures: Path) -> None:
-    for folder in (pictures, Path("none")):
+    for folder, message in (
+        (pictures, "this is no output folder of joyedit (it has no results.jsonl)"),
+        (Path("none"), "no such folder (give the output folder of a run)"),
+    ):
         ended = joyedit("view", folder)
         assert ended.code == 2
-        assert ended.messages == [
-            f"joyedit: error: {folder}: this is no output folder of joyedit (it has no results.jsonl)"
-        ]
+        assert ended.messages == [f"joyedit: error: {folder}: {message}"]
     assert joyedit("view", "none", "--only", "failed").code == 2
 
 

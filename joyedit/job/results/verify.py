@@ -77,6 +77,8 @@ class Counts:
 def require_journal(folder: Path) -> None:
     """Raises `UsageError` for what is no output folder of joyedit, `OutputError` for one that may not be read."""
     refuse_unmerged(folder)
+    if not folder.exists():
+        raise UsageError(f"{folder}: no such folder (give the output folder of a run)")
     if not (folder / RESULTS).is_file():
         raise UsageError(f"{folder}: this is no output folder of joyedit (it has no {RESULTS})")
     if not os.access(folder / RESULTS, os.R_OK):

@@ -7,13 +7,15 @@ index without a name as the first column, empty columns at the end.
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 from joyedit.errors import Problem
-from joyedit.job.source.problems import FewProblems, Record, Records, Table, repeated_key
+from joyedit.job.pictures.decode import SUPPORTED_SUFFIXES
+from joyedit.job.source.problems import FewProblems, Record, Records, Table, repeated_key, shown
 from joyedit.job.source.schema import PICTURE_KEYS, Schema, from_cell
 from joyedit.job.source.text import NOT_UTF8, UNDECODED, CsvLines, LineReader
 
@@ -62,6 +64,12 @@ class _Header:
                 names.add(name)
                 self.columns.append(_Column(place, name, key))
         self.problems = few.take()
+        named = None if self.columns else next((cell for cell in row if _names_picture(cell)), None)
+        self.is_row = named is not None
+        """Whether the table lacks a header: this row is its first item."""
+        if named is not None:
+            message = f"the first line of a table names the keys, and this one has a picture: {shown(named.strip())}"
+            self.problems = [Problem(message, "put a line such as image,instruction above it")]
         self._pictures = tuple(column.name for column in self.columns if column.key in PICTURE_KEYS)
 
     def misplaced(self, row: list[str]) -> Iterator[Problem]:
@@ -100,6 +108,8 @@ def read_csv(stream: LineReader, file: str, schema: Schema) -> Records:
         elif header is None:
             header = _Header(row, schema, line)
             yield from (problem.at(file, line) for problem in header.problems)
+            if header.is_row:
+                return
         elif len(row) != header.length and (len(row) < header.length or not _is_blank(row[header.length :])):
             message = f"this row has {len(row)} cells, the header has {header.length}"
             yield Problem(message, "put a cell with a comma in it between quotes").at(file, line)
@@ -115,6 +125,10 @@ def begins_table(line: str, schema: Schema) -> bool:
         return True
     cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t|]", line)]
     return any(schema.key(cell) in (*PICTURE_KEYS, "instruction") for cell in cells)
+
+
+def _names_picture(cell: str) -> bool:
+    return os.path.splitext(cell.strip())[1].lower() in SUPPORTED_SUFFIXES
 
 
 def _is_blank(row: list[str]) -> bool:

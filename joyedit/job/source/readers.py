@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from joyedit.errors import Problem
 from joyedit.job.source.problems import Record, Records, Table
 from joyedit.job.source.stoppable_stream import StoppableStream
+from joyedit.job.source.syntax_remedies import json_remedy
 from joyedit.job.source.text import (
     MAX_ITEM,
     MAX_LINE,
@@ -33,6 +34,8 @@ from joyedit.job.turns import as_path
 MAX_JSON = 64 << 20
 """The most bytes that a JSON list may have."""
 
+_NO_LIST = "write each object on a line of its own, without [ ]; a file named .json holds a list"
+_ONE_OBJECT = "each line is one JSON object"
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
@@ -56,10 +59,15 @@ def read_jsonl(stream: LineReader, file: str) -> Records:
 def json_line(file: str, line: int, text: str) -> Record | Problem:
     """The record of one line of JSONL."""
     try:
-        return Record(line, _DECODER.decode(text))
+        value = _DECODER.decode(text)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return Problem("this line is a list of items", _NO_LIST).at(file, line)
+        return Record(line, value)
     except json.JSONDecodeError as error:
         message = f"{_broken_json(error)} (column {error.colno})"
-        return Problem(message, "each line is one JSON object").at(file, line)
+        is_bracket = text.strip() in ("[", "]")
+        remedy = _NO_LIST if is_bracket else json_remedy(text, error.pos, error.msg) or _ONE_OBJECT
+        return Problem(message, remedy).at(file, line)
     except (ValueError, RecursionError) as error:
         return Problem(_broken_json(error)).at(file, line)
 
@@ -128,7 +136,8 @@ def _decode_at(text: str, at: int, line: int) -> tuple[object, int]:
     try:
         return _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
-        raise _broken_at(text, error.pos, _broken_json(error)) from error
+        remedy = json_remedy(text, error.pos, error.msg)
+        raise _broken_at(text, error.pos, _broken_json(error), remedy) from error
     except (ValueError, RecursionError) as error:
         raise BrokenFileError(Problem(_broken_json(error), line=line)) from error
 

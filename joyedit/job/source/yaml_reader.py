@@ -21,6 +21,7 @@ from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Sc
 
 from joyedit.errors import Problem
 from joyedit.job.source.problems import FewProblems, Table, cut, shown
+from joyedit.job.source.syntax_remedies import yaml_remedy
 from joyedit.job.source.text import NOT_UTF8, UNDECODED, BrokenFileError, line_at, whole_text
 
 MAX_YAML = 16 << 20
@@ -282,7 +283,8 @@ def open_yaml(stream: BinaryIO, remedy: str) -> Iterator[Any]:
         mark = error.problem_mark or error.context_mark
         message = " ".join(part for part in (error.context, error.problem) if part)
         line = int(mark.line) + 1 if mark is not None else 1
-        raise BrokenFileError(Problem(f"broken YAML: {cut(message, _MAX_MESSAGE)}", line=line)) from error
+        remedy = "" if mark is None else yaml_remedy(text, int(mark.line), int(mark.column), str(error.problem))
+        raise BrokenFileError(Problem(f"broken YAML: {cut(message, _MAX_MESSAGE)}", remedy, line=line)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of a %YAML directive, odd escapes
         raise BrokenFileError(Problem(f"broken YAML: {shown(str(error))}", line=1)) from error
     finally:

@@ -12,11 +12,13 @@ from joyedit.job.contained import ContainedPicture, is_url
 from joyedit.job.containers.files import joined, open_file
 from joyedit.job.source.layouts.rows import BrokenDatasetError, Reader, Row, Rows
 from joyedit.job.source.problems import shown
+from joyedit.job.source.schema import ALIASES, PICTURE_KEYS
 from joyedit.job.source.text import BOM
 
 MAX_JSON = 256 << 20
 _TURNS = 65
 ANNOTATION = "annotation.json"
+_KEYS = (*PICTURE_KEYS, "instruction")
 
 
 class JsonReader(Reader):
@@ -74,8 +76,8 @@ def kind_of(document: Any) -> str | None:
     if not isinstance(document, dict) or not document:
         return None
     first = next(iter(document.values()))
-    if isinstance(first, str):
-        return "imgedit"
+    if isinstance(first, str):  # a picture and its instruction; or an item by itself, which is no list
+        return None if any(key in ALIASES or key in _KEYS for key in document) else "imgedit"
     if isinstance(first, dict) and {"ori_img", "instruction"} <= first.keys():
         return "kris-bench"
     return "imgedit" if isinstance(first, dict) and ("prompt" in first or "turn1" in first) else None

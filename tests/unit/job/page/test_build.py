@@ -385,8 +385,8 @@ def test_journals_that_are_not_whole(made: MadeFolder, kind: str) -> None:
 
 
 def test_no_output_folder(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UsageError, match="this is no output folder of joyedit"):
+    for path, message in ((tmp_path, "this is no output folder of joyedit"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(UsageError, match=message):
             build_page(path)
     assert list(tmp_path.iterdir()) == []
 

@@ -493,7 +493,6 @@ def test_an_output_must_not_overwrite_an_input() -> None:
     ("text", "message"),
     [
         ('{"image": "a.png",', "broken JSON: Expecting property name enclosed in double quotes (column 19)"),
-        ("{'image': 'a.png'}", "broken JSON: Expecting property name enclosed in double quotes (column 2)"),
         ('{"image": "a.png"} {}', "broken JSON: Extra data (column 20)"),
     ],
 )
@@ -544,7 +543,7 @@ def test_an_empty_manifest(name: str) -> None:
         ('{"image": 1}', "m.json:1: a JSON manifest is a list (write [ ... ], or name the file .jsonl)"),
         ("", "m.json:1: a JSON manifest is a list (write [ ... ], or name the file .jsonl)"),
         ("[\n{good},\n\n{good} {good}]", "m.json:4: broken JSON: expecting ',' or ']' after an item"),
-        ("[\n{good},\n]", "m.json:3: broken JSON: Expecting value"),
+        ("[\n{good},\n]", "m.json:3: broken JSON: Expecting value (remove the comma before the closing bracket)"),
         ("[\n{good}", "m.json:2: broken JSON: expecting ',' or ']' after an item"),
         ('[\n{good},\n\n{"image": \n nope}]', "m.json:5: broken JSON: Expecting value"),
         ("[{good}]\n\n[]", "m.json:3: broken JSON: something follows the end of the list"),
