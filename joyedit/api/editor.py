@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ class Editor:
         self.backend = backend
         self.defaults = defaults
         self.loras = loras
+        self._lock = threading.RLock()  # a signal's handler may close the editor
+        self._is_closed = False
 
     @shows(EditKeywords)
     def edit(
@@ -61,8 +64,10 @@ class Editor:
         a picture as `image`, white where the (last) picture may change and black where it stays as it is. Raises
         UsageError for a setting or an instruction that cannot work. Raises ItemError, with the codes of the command,
         for a picture that cannot be read ("unreadable_picture" and others), for a mask of other proportions
-        ("bad_mask"), for "out_of_memory" and for "not_finite".
+        ("bad_mask"), for "out_of_memory" and for "not_finite". Any thread may call it; edits come one after the other,
+        because there is memory for one.
         """
+        self._refuse_closed()
         refuse_unknown(settings, _SETTINGS)
         mask = settings.get("mask")
         own = {name: value for name, value in settings.items() if name != "mask"}
@@ -79,19 +84,32 @@ class Editor:
             pictures = [with_red_box(p, fractions_of(item.box, (p.height, p.width))) for p in pictures]
         shown = tuple(fitted(picture, fit) for picture, fit in zip(pictures, sized.fits, strict=True))
         batch = ReadyBatch.of([sized], [shown])
-        try:
-            running = start_batch(self.backend, encode_batch(self.backend, batch), lambda done, total: None)
-        except OutOfMemory as error:
-            raise ItemError("out_of_memory", f"the edit does not fit on the device: {error}") from None
-        result = taken_out(running.picture(0), sized.shown, sized.result)
+        result = taken_out(self._edited(batch), sized.shown, sized.result)
         if masked is None:
             return result
         is_bucket = parse_size(item.result_size).kind == "bucket"
         return with_mask(result, masked, sized.fits[-1], sized.shown, is_bucket=is_bucket)
 
+    def _edited(self, batch: ReadyBatch) -> Image.Image:
+        """What the model makes of a batch of one item."""
+        with self._lock:
+            self._refuse_closed()
+            try:
+                running = start_batch(self.backend, encode_batch(self.backend, batch), lambda done, total: None)
+            except OutOfMemory as error:
+                raise ItemError("out_of_memory", f"the edit does not fit on the device: {error}") from None
+            return running.picture(0)
+
+    def _refuse_closed(self) -> None:
+        if self._is_closed:
+            raise UsageError("this editor is closed (joyedit.load makes another one)")
+
     def close(self) -> None:
-        """Give the device's memory back."""
-        self.backend.close()
+        """Give the device's memory back, when the edit of another thread is finished. There are no edits after it."""
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self.backend.close()
 
 
 @shows(LoadKeywords)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from joyedit.api import Editor
 from joyedit.errors import ItemError, UsageError
 from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import Settings
-from joyedit.runtime.fake import FakeBackend, FakeLatents
+from joyedit.runtime.fake import FakeBackend, FakeLatents, FakePending
 from joyedit.runtime.protocol import ReadyBatch
 from support.editing import levels_apart, picture
 
@@ -116,6 +117,35 @@ def test_a_failed_edit_raises_the_error_that_the_command_records(
         fake.edit(picture(64, 64), instruction)
     assert caught.value.code == code
     assert fake.edit(picture(64, 64), "fine").size == (64, 64)
+
+
+def test_a_closed_editor_says_so(fake: joyedit.Editor, tmp_path: Path) -> None:
+    fake.close()
+    fake.close()
+    for image in (picture(64, 64), tmp_path / "missing.png"):
+        with pytest.raises(UsageError, match=r"^this editor is closed \(joyedit.load makes another one\)$"):
+            fake.edit(image, "x")
+
+
+def test_edits_of_several_threads_come_one_after_the_other() -> None:
+    class Counting(FakeBackend):
+        inside = 0
+        most = 0
+
+        def encode(self, batch: ReadyBatch) -> FakeLatents:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            return super().encode(batch)
+
+        def decode(self, latents: FakeLatents) -> FakePending:
+            self.inside -= 1
+            return super().decode(latents)
+
+    backend = Counting(RunConfig(output=Path()))
+    editor = Editor(backend, Settings(steps=1, basesize=256))
+    with ThreadPoolExecutor(4) as threads:
+        sizes = {one.size for one in threads.map(lambda n: editor.edit(picture(64, 64), f"SLEEP {n}"), range(4))}
+    assert (sizes, backend.most) == ({(64, 64)}, 1)
 
 
 def test_items_are_checked_as_lines_of_a_manifest_are(fake: joyedit.Editor, tmp_path: Path) -> None:
