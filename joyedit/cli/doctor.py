@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from joyedit.cli import console
 from joyedit.cli.options import takes_options
 from joyedit.errors import EXIT_OK, EXIT_USAGE
 from joyedit.options import DoctorOptions
+
+if TYPE_CHECKING:
+    from joyedit.runtime.doctor.findings import Examination
+
+
+_ALL_WELL = "nothing here would stop a run"
+_ONLY_SMALL = "the published model would not run here; nothing would stop a smaller one, such as --model nano"
+
+
+def _is_too_small(report: Examination) -> bool:
+    """Whether nobody named a model, and the published one finds no room here."""
+    return any(one.about == "published model" for one in report.advice)
 
 
 @takes_options(DoctorOptions)
@@ -32,7 +46,7 @@ def doctor_command(ctx: typer.Context, options: DoctorOptions) -> None:
             first, *rest = one.lines()
             console.result("\n".join([f"note: {first}", *rest]))
         if not report.problems:
-            console.result("nothing here would stop a run")
+            console.result(_ALL_WELL if not _is_too_small(report) else _ONLY_SMALL)
     if options.verbose:
         for trace in report.traces:
             console.message(trace)

@@ -42,6 +42,7 @@ from joyedit.runtime.model import (
     backend_loader,
     describe_without_loading,
     fetch,
+    fetch_what_fits,
     model_settings,
     most_references,
 )
@@ -93,6 +94,8 @@ def run_request(
     if request.ray is not None:
         load, describe = request.ray.load, request.ray.describe
 
+    get = fetch if request.places else fetch_what_fits
+
     def start() -> RunOutcome:
         return run(
             request.source,
@@ -100,7 +103,7 @@ def run_request(
             load_backend=load,
             describe=describe,
             # Without progress, huggingface_hub shows its own; machines of a cluster download what they need.
-            fetch=None if progress is None or request.ray is not None else fetch,
+            fetch=None if progress is None or request.ray is not None else get,
             progress=progress,
         )
 

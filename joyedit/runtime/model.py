@@ -20,7 +20,7 @@ from joyedit.errors import CheckpointError, JoyeditError, UsageError
 from joyedit.job.run_config import RunConfig
 from joyedit.job.spec import Settings
 from joyedit.runtime.protocol import Backend, BackendInfo, LoadedModel
-from joyedit.weights.defaults import HUB_EDIT, HUB_ORIGINAL, HUB_SIZE, NANO, local_folder
+from joyedit.weights.defaults import HUB_EDIT, HUB_EDIT_PLUS, HUB_ORIGINAL, HUB_SIZE, NANO, local_folder
 from joyedit.weights.find import Found
 from joyedit.weights.hub import OnDownload, cached_snapshot
 from joyedit.weights.regular_files import files_below, open_regular, unreadable
@@ -47,6 +47,9 @@ SMALL = 1 << 20
 SAMPLES = 256
 SAMPLE = 4096
 
+
+PUBLISHED = (HUB_EDIT, HUB_EDIT_PLUS, HUB_ORIGINAL)
+"""The hub ids whose shapes are known before anything of them is here."""
 
 LoadBackend = Callable[[RunConfig], Backend]
 """Loads the model of a run: one of the backends."""
@@ -90,6 +93,7 @@ def loader_of(config: RunConfig) -> LoadBackend:
 
 def _load(config: RunConfig) -> Backend:
     let_missing_operations_run_on_the_cpu(config.device)
+    _refuse_unfit(config)
     from joyedit.runtime.joyimage.loading import load_backend
 
     return load_backend(config)
@@ -101,6 +105,23 @@ def fetch(config: RunConfig, on_download: OnDownload) -> None:
         from joyedit.weights.hub import resolve
 
         resolve(config.model, on_download, without=frozenset(Wanted.of(config).parts))
+
+
+def fetch_what_fits(config: RunConfig, on_download: OnDownload) -> None:
+    """The same where this process is the one that loads it. Raises DeviceError too, before a download."""
+    _refuse_unfit(config)
+    fetch(config, on_download)
+
+
+def _refuse_unfit(config: RunConfig) -> None:
+    """Raises DeviceError where the published model is still to be downloaded, and could not be loaded here."""
+    model, wanted = config.model, Wanted.of(config)
+    if model not in PUBLISHED or wanted.parts or config.random is not None:
+        return
+    if local_folder(model) is None and cached_snapshot(model) is None:
+        from joyedit.runtime.joyimage.before_download import refuse_unfit
+
+        refuse_unfit(config)
 
 
 def model_settings(wanted: Wanted) -> Settings:

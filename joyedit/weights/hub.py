@@ -90,7 +90,7 @@ def _patterns(without: Collection[str]) -> dict[str, Any]:
 
 
 def _from_hub(model: str, cache: Path, on_download: OnDownload | None, patterns: dict[str, Any]) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     download = _look(model, cache, patterns)
     missing = 0 if download is None else download.bytes - download.here
@@ -107,6 +107,11 @@ def _from_hub(model: str, cache: Path, on_download: OnDownload | None, patterns:
             raise CheckpointError(
                 f"--model {brief(model)}: the download broke off ({reason});"
                 " the same command goes on with the files that are missing"
+            ) from error
+        if constants.HF_HUB_OFFLINE:
+            raise CheckpointError(
+                f"--model {brief(model)}: no such folder here, it is not in {cache}, and HF_HUB_OFFLINE forbids the"
+                " download; unset it, or give a local folder"
             ) from error
         raise CheckpointError(
             f"--model {brief(model)}: no such folder here, and the hub did not give it ({reason});"

@@ -64,6 +64,8 @@ def test_without_a_model(joyedit: Command, monkeypatch: pytest.MonkeyPatch) -> N
     assert ended.code == 0
     assert re.search(r"^model +none is given", ended.out, re.MULTILINE)
     assert "note: published model: the weights take" in ended.out
+    last = "the published model would not run here; nothing would stop a smaller one, such as --model nano"
+    assert ended.out.splitlines()[-1] == last
 
 
 def test_an_incomplete_checkpoint(joyedit: Command, tmp_path: Path, diffusers_checkpoint: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_disk_that_is_full(forks: Forks, tmp_path: Path, small_disk: Path) -> 
     assert forks("run", "m.jsonl", *FAKE, "-o", "whole", cwd=tmp_path).code == 0
     ended = forks(*run, cwd=tmp_path)
     assert ended.code == 1, ended.message
-    assert "No space left on device" in ended.message
+    assert "No space left on device (make room, then the same command goes on)" in ended.message
     check_after_kill(small_disk / "out", pictures(tmp_path / "whole"))
     assert forks(*run, cwd=tmp_path).code == 1  # still full: nothing is lost by trying
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)

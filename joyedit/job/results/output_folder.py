@@ -20,7 +20,7 @@ from joyedit.errors import ItemError, OutputError, UsageError, os_reason
 from joyedit.job import failpoints
 from joyedit.job.hashing import sha256_of
 from joyedit.job.own_files import FAILED, REPORT, RESULTS, SHARDS, TEMPORARY_SUFFIX, is_in_shard, is_temporary
-from joyedit.job.results.safe_open import open_folder, own_folder, read_own, take_group
+from joyedit.job.results.safe_open import open_folder, own_folder, read_own, room_remedy, take_group
 
 # Errors that concern one name. Every other OSError (no space, quota, read-only, input/output) concerns the folder.
 _NAME_ERRORS = frozenset(
@@ -75,7 +75,10 @@ class OutputFolder:
         if not nearest.is_dir():
             raise UsageError(f"the output {self.path} cannot be a folder: {nearest} is no folder (change --output)")
         if not os.access(nearest, os.W_OK | os.X_OK):
-            raise OutputError(f"the output folder {self.path} cannot be written: no permission on {nearest}")
+            why = f"no permission on {nearest}"
+            if _is_read_only(nearest):
+                why = f"{nearest} is on a file system that is read-only (choose another --output)"
+            raise OutputError(f"the output folder {self.path} cannot be written: {why}")
         refuse_foreign_files(self.path)
 
     def prepare(self) -> None:
@@ -259,7 +262,13 @@ class OutputFolder:
         if error.errno in _NAME_ERRORS:
             remedy = f" ({_NAME_REMEDY})" if error.errno in _REFUSED_NAMES else ""
             return ItemError("output_name", f"cannot write {relative!r}: {os_reason(error)}{remedy}")
-        return OutputError(f"cannot write {relative!r} in {self.path}: {os_reason(error)}")
+        return OutputError(f"cannot write {relative!r} in {self.path}: {os_reason(error)}{room_remedy(error)}")
+
+
+def _is_read_only(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    return False
 
 
 def _make(path: Path) -> None:

@@ -5,6 +5,7 @@ Whoever may write to the folder could plant a link there that leads a record or 
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import stat
@@ -94,7 +95,7 @@ def open_to_read(path: Path) -> int:
 
 def reason_of(error: OSError, path: Path) -> str:
     """The system's own words for an error at one of joyedit's own files; whom to ask where a colleague made it."""
-    reason = os_reason(error)
+    reason = f"{os_reason(error)}{room_remedy(error)}"
     if not isinstance(error, PermissionError):
         return reason
     try:
@@ -104,6 +105,12 @@ def reason_of(error: OSError, path: Path) -> str:
     if owner == os.geteuid():
         return f"{reason} (change its permissions with chmod u+rw)"
     return f"{reason} (it belongs to {user_name(owner)}: ask for chmod g+rw, or choose another output folder with -o)"
+
+
+def room_remedy(error: OSError) -> str:
+    """What to do where the disk is full, in brackets; empty for another error."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return " (make room, then the same command goes on)" if is_full else ""
 
 
 def user_name(number: int) -> str:

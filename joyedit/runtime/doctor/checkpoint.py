@@ -9,8 +9,8 @@ from joyedit.job.run_config import RunConfig
 from joyedit.printable import gigabytes
 from joyedit.runtime.doctor.findings import Examination
 from joyedit.runtime.doctor.host import free_bytes
-from joyedit.runtime.model import is_fake, no_model
-from joyedit.weights.defaults import HUB_EDIT, HUB_EDIT_PLUS, HUB_ORIGINAL, HUB_SIZE, local_folder
+from joyedit.runtime.model import PUBLISHED, is_fake, no_model
+from joyedit.weights.defaults import HUB_EDIT, HUB_SIZE, local_folder
 from joyedit.weights.describe import Description, describe
 from joyedit.weights.hub import cached_snapshot, hub_cache
 from joyedit.weights.wanted import Wanted
@@ -18,7 +18,6 @@ from joyedit.weights.wanted import Wanted
 if TYPE_CHECKING:
     from joyedit.weights.layouts import Checkpoint
 
-PUBLISHED = (HUB_EDIT, HUB_EDIT_PLUS, HUB_ORIGINAL)
 PUBLISHED_BYTES = int(HUB_SIZE.split()[0]) * 10**9
 
 

@@ -15,6 +15,7 @@ from joyedit.models.vae import VAE
 from joyedit.runtime.doctor.device import tell_kernels
 from joyedit.runtime.doctor.estimate import PRODUCTS_GAIN, STEP_SHARE, Work, estimate
 from joyedit.runtime.doctor.findings import Examination
+from joyedit.runtime.joyimage.before_download import TOKEN_IDS
 from joyedit.runtime.joyimage.networks import DeviceChoice
 from joyedit.runtime.joyimage.placing import Unplaced, plan
 from joyedit.runtime.placement.plan import Placement
@@ -24,9 +25,6 @@ from joyedit.runtime.tuning.device import DTYPES
 from joyedit.runtime.tuning.matmul_peak import matmul_tflops
 from joyedit.weights.layouts import Checkpoint, fp32_bytes
 from joyedit.weights.random import without_weights
-
-TOKEN_IDS = {"image_token_id": 151655, "video_token_id": 151656}
-"""Those of the published tokenizer; nothing here depends on them."""
 
 
 @dataclass(frozen=True, kw_only=True)

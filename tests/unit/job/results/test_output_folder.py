@@ -52,6 +52,15 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pyt
         OutputFolder(tmp_path / "out").check()
 
 
+def test_a_disk_that_is_read_only_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = os.statvfs(tmp_path)
+    read_only = os.statvfs_result([*found[:8], found.f_flag | os.ST_RDONLY, found.f_namemax])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "statvfs", lambda path: read_only)
+    with pytest.raises(OutputError, match=r"is on a file system that is read-only \(choose another --output\)$"):
+        OutputFolder(tmp_path / "out").check()
+
+
 def test_write_makes_parents_and_leaves_no_temporary(folder: OutputFolder) -> None:
     path = folder.write("a/b/c.png", lambda file: file.write(b"data") and None)
     assert path.read_bytes() == b"data"
