@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from joyedit.errors import UsageError
+from joyedit.errors import UsageError, first_line
 from joyedit.job.contained import is_url
 from joyedit.job.shard import Shard
 from joyedit.job.source.beside_pictures import lacks_instruction, text_of_one
@@ -53,13 +53,22 @@ def open_source(sources: str | Sequence[str], options: SourceOptions, stdin: Bin
     """
     options.check()
     given = [sources] if isinstance(sources, str) else sources
+    _refuse_web_pictures(given)
     names: list[str] = []
     passed: list[tuple[str, str]] = []
     for one in given:
         fitting, left = expand(one, options.output)
         names += fitting
         passed += left
-    dataset = _dataset(names, options)
+    try:
+        dataset = _dataset(names, options)
+    except OSError as error:
+        address = next((one for one in names if is_url(one)), None)
+        if address is None:
+            raise
+        raise UsageError(
+            f"{address}: cannot be read ({first_line(error)}); check the address and the network"
+        ) from error
     if dataset is not None:
         return dataset
     if len(names) == 1 and not passed:
@@ -113,6 +122,13 @@ def _kind_of(names: list[str], options: SourceOptions) -> str | None:
     kind = kind_of_source(name)
     is_list = kind == "imagefolder" and not is_url(name)
     return None if is_list and not lacks_instruction(options) else kind
+
+
+def _refuse_web_pictures(names: Sequence[str]) -> None:
+    for name in names:
+        path = name.partition("#")[0].partition("?")[0] if name.startswith(("https://", "http://")) else ""
+        if os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES:
+            raise UsageError(f"{name}: joyedit fetches no picture from the web (download it, and give the file)")
 
 
 def refuse_dataset_flags(source: str, options: SourceOptions) -> None:

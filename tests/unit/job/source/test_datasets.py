@@ -476,6 +476,25 @@ def test_remote_files_stay_where_they_are() -> None:
         source("nothing://x/y.parquet")
 
 
+def test_an_address_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    def isdir(path: str) -> bool:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(fsspec.filesystem("memory"), "isdir", isdir)
+    told = r"^memory://hub: cannot be read \(nobody answers\); check the address and the network$"
+    with pytest.raises(UsageError, match=told):
+        source("memory://hub")
+
+
+@pytest.mark.parametrize("name", ["https://example.org/a/x.JPG", "http://example.org/x.png?size=2"])
+def test_a_picture_in_the_web_is_not_fetched(name: str) -> None:
+    for names in (name, ["d/0.png", name]):
+        with pytest.raises(UsageError, match=r"joyedit fetches no picture from the web \(download it"):
+            source(names)
+
+
 def test_compressed_manifests() -> None:
     datasets.save(Path("d/0.png"))
     text = "".join(f'{{"image": "0.png", "instruction": "{BLUE}", "id": "{n}"}}\n' for n in range(500))
