@@ -210,7 +210,10 @@ class Report:
         if self.passed_over:
             rows.append(("passed over", f"{self.passed_over} files and folders (-v names them)"))
         rows.append(("batches", str(self.batches)))
-        rows += [(stage, _stage(seconds, self.device_work.get(stage))) for stage, seconds in self.stages.items()]
+        for stage, seconds in self.stages.items():
+            # Threads read and write, and what each of them takes is added up.
+            threads = " (all threads together)" if stage in ("read", "write") and seconds > self.seconds else ""
+            rows.append((stage, _stage(seconds, self.device_work.get(stage)) + threads))
         if self.matmul_tflops is not None:
             rows.append(("matmul ceiling", f"{self.matmul_tflops:.3g} TFLOP/s"))
         rows.append(("device waited", _waited(self.waited)))

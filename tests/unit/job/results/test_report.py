@@ -50,6 +50,11 @@ def test_without_a_ceiling_no_share_is_told() -> None:
     assert not {"matmul ceiling", "device idle"} & set(rows)
 
 
+def test_seconds_of_threads_that_exceed_the_run_say_so() -> None:
+    rows = dict(report(counted(), stages={"read": 1.0, "denoise": 2.0, "write": 39.2}, seconds=10.8).rows())
+    assert (rows["read"], rows["write"]) == ("1.0 s", "39.2 s (all threads together)")
+
+
 def test_predicted_and_measured_memory_stand_together() -> None:
     memory = {"device": 5 * 2**30, "host": 2**29}
     rows = dict(report(counted(), peak_memory=memory, predicted_peak=6 * 2**30).rows())
