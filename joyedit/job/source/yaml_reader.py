@@ -40,6 +40,9 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|[-+]?(?:0|[1-9][0-9]*)?\.[0-9]*|[-+]?\.inf|\.nan", re.IGNORECASE)
 _MERGE = _TAG + "merge"
+_BLANKS = re.compile(r"[ \t]*")
+_HASH = re.compile(r"(?<=[ \t])#[^\s#]\S*")
+"""What YAML takes for a comment, and a person may have written as a part of the text: `#1`, `#ff0000`."""
 _NO_ANCHOR: Any = None
 """Tells the library to keep no anchors: `_Limits` keeps them, with their sizes."""
 
@@ -62,6 +65,8 @@ class _Limits(Composer, SafeConstructor):
         self.problems = FewProblems()
         self.passes_over: Callable[[str], bool] = lambda key: False
         """Says for a key of an item whether its value is not read."""
+        self.hashes: dict[int, str] = {}
+        """The lines (from 0) that hold such a comment."""
         self._level = 0
         self._anchored: dict[str, tuple[Any, int, int]] = {}  # of an anchor: its node, number of values, and height
         self._anchored_values = 0
@@ -225,6 +230,15 @@ class _Limits(Composer, SafeConstructor):
             return None
 
     def construct_text(self, node: Any) -> object:
+        """A text. Reports one in which `#` begins a comment that looks like a part of it."""
+        if self.hashes and not node.style:
+            mark = node.end_mark
+            line = self.hashes.get(int(mark.line), "")
+            blanks = _BLANKS.match(line, int(mark.column))
+            found = None if blanks is None else _HASH.match(line, blanks.end())
+            if found is not None:
+                remedy = "put the text between quotes; a comment has a space behind #"
+                self.report(mark, f"the text ends before {shown(found[0])}, which is a comment to YAML", remedy)
         return node.value
 
 
@@ -239,6 +253,8 @@ def loader_class(base: Any) -> Any:
         def __init__(self, text: str) -> None:
             base.__init__(self, text)
             _Limits.__init__(self)
+            if _HASH.search(text) is not None:
+                self.hashes = {place: line for place, line in enumerate(text.split("\n")) if _HASH.search(line)}
 
     made: Any = Loader
     made.add_constructor(_TAG + "map", Loader.construct_table)

@@ -8,6 +8,7 @@ import pytest
 
 from joyedit.errors import ManifestError
 from joyedit.job.source.sources import SourceOptions, open_source
+from joyedit.job.spec import EditItem
 
 QUOTES = 'keys and texts stand between straight double quotes: "'
 COMMA = "remove the comma before the closing bracket"
@@ -82,4 +83,26 @@ def test_a_table_without_a_first_line() -> None:
     assert told("m.csv", "photos/a.PNG,Make it red.\nphotos/b.png,Make it blue.\n") == [
         "m.csv:1: the first line of a table names the keys, and this one has a picture: 'photos/a.PNG' "
         "(put a line such as image,instruction above it)"
+    ]
+
+
+@pytest.mark.parametrize("text", ["Change the colour to", "Recolour", "Paint door 7"])
+def test_a_text_that_yaml_cuts_at_a_hash(text: str) -> None:
+    assert told("m.yaml", f"- instruction: {text} #ff0000 now\n  steps: 3 #few\n") == [
+        "m.yaml:1: the text ends before '#ff0000', which is a comment to YAML "
+        "(put the text between quotes; a comment has a space behind #)"
+    ]
+
+
+def test_comments_and_quoted_hashes_are_as_they_were() -> None:
+    Path("m.yaml").write_text(
+        "#all of them\n- instruction: Make it red. # as asked\n  id: a#1 ## note\n  seed: 7 #seven\n"
+        "- instruction: 'Paint door #1'\n  id: b\n- instruction: |\n    Paint door #2\n  id: c\n"
+    )
+    found = open_source(("m.yaml",), SourceOptions(output=Path("out")))
+    found.check()
+    assert [(item.id, item.instruction.strip()) for item in found.items() if isinstance(item, EditItem)] == [
+        ("a#1", "Make it red."),
+        ("b", "Paint door #1"),
+        ("c", "Paint door #2"),
     ]
