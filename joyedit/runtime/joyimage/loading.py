@@ -148,15 +148,11 @@ class _MergedOnTheWay:
 
     def __init__(self, placed: PlacedNetwork, merger: Merger) -> None:
         self._placed, self._merger = placed, merger
-        self.order, self.is_read_later = placed.order, placed.is_read_later
-        self.host_view = placed.host_view
+        self.order, self.is_read_later, self.filled = placed.order, placed.is_read_later, placed.filled
 
-    def filled(self, name: str) -> None:
-        """The weight lies in its place, and is changed there."""
-        view = self._placed.host_view(name)
-        assert view is not None
-        _merge_in_place(self._merger, name, view)
-        self._placed.filled(name)
+    def host_view(self, name: str) -> Tensor | None:
+        """A changed weight goes to its place when it is changed: other workers may compute with what lies there."""
+        return None if self._merger.changes(name) else self._placed.host_view(name)
 
     def place(self, name: str, tensor: Tensor) -> None:
         """Change it, and hand it on."""
