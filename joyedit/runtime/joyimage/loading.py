@@ -170,19 +170,26 @@ def _read_ahead(part: _Part, wanted: DeviceChoice) -> float:
     if part.placed is None or not part.placed.reads_later:
         return 0.0
     reader = WeightReader(part.component)
-    return part.placed.read_ahead(partial(_read_again, part, reader, wanted), reader.close)
+    # What is merged or quantised on the device on the way waits for nothing that is computed there. It is one stream
+    # for all layers: each stream keeps memory of the device.
+    aside = _stream_of_its_own(wanted.device)
+    return part.placed.read_ahead(partial(_read_again, part, reader, wanted, aside), reader.close)
 
 
-def _read_again(part: _Part, reader: WeightReader, wanted: DeviceChoice, views: Mapping[str, Tensor]) -> None:
-    """Read weights that the host has no room to keep. Raises CheckpointError."""
+def _read_again(
+    part: _Part,
+    reader: WeightReader,
+    wanted: DeviceChoice,
+    aside: AbstractContextManager[object],
+    views: Mapping[str, Tensor],
+) -> None:
+    """Read weights that the host has no room to keep. Raises CheckpointError, and DeviceError for lack of memory."""
     component = part.component
-    # What is quantised on the device on the way does not wait for what is computed there.
-    aside = _stream_of_its_own(wanted.device) if isinstance(component.files, QuantisedFiles) else nullcontext()
     with told_as_faults_of(component, wanted.device, partial(wanted.dtype_of, component.name)), aside:
         reader.fill(views)
-    if part.merger is not None:
-        for name, view in views.items():
-            _merge_in_place(part.merger, name, view)
+        if part.merger is not None:
+            for name, view in views.items():
+                _merge_in_place(part.merger, name, view)
 
 
 def _load_all(parts: Sequence[_Part], wanted: DeviceChoice, cancelled: Callable[[], bool]) -> None:
