@@ -17,11 +17,12 @@ from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.models.schedule import SHIFT
+from joyedit.models.transfer import use_in_this_thread
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loras import Loras, Merger
 from joyedit.runtime.joyimage.networks import DeviceChoice, Networks, PlacedModel
-from joyedit.runtime.joyimage.placing import Unplaced, place
+from joyedit.runtime.joyimage.placing import Unplaced, lift_bound, place
 from joyedit.runtime.joyimage.prompt_files import open_conditioner
 from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.tuning.compile import keep_compiled_code
@@ -66,11 +67,14 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     beside = loras.device_bytes(DTYPES[wanted.dtype].itemsize)
     placed = place(Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae), wanted, config, beside)
-    at_once, later = _in_order(checkpoint, placed, wanted, merger)
-    rates = [rate for part in later if (rate := _read_ahead(part, wanted))]
-    first = Loading(partial(_load_all, [_Part(component=component) for component in at_once], wanted))
-    loading = Loading(partial(_load_after, first, later, wanted))
+    begun: list[Loading] = []
     try:
+        at_once, later = _in_order(checkpoint, placed, wanted, merger)
+        rates = [rate for part in later if (rate := _read_ahead(part, wanted))]
+        first = Loading(partial(_load_all, [_Part(component=component) for component in at_once], wanted))
+        begun.append(first)
+        loading = Loading(partial(_load_after, first, later, wanted))
+        begun.append(loading)
         # Importing what reads prompts takes seconds, and reading weights needs no Python meanwhile.
         conditioner = open_conditioner(
             checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder
@@ -93,8 +97,10 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         )
         return JoyImageBackend(networks, wanted, config, model=model.label, started=started, loading=loading)
     except BaseException:
-        first.cancel()
-        loading.cancel()
+        for one in begun:
+            one.cancel()
+        placed.close()
+        lift_bound(wanted.device)
         raise
 
 
@@ -195,6 +201,7 @@ def _read_again(
 def _load_all(parts: Sequence[_Part], wanted: DeviceChoice, cancelled: Callable[[], bool]) -> None:
     """Load networks one after the other. After an error, whoever waits for one of them gets it."""
     try:
+        use_in_this_thread(wanted.device)
         for part in parts:
             _load(part, wanted, cancelled)
     except BaseException as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +13,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from joyedit.runtime.joyimage import placing
+from joyedit.runtime.joyimage import loading, placing
+from joyedit.runtime.joyimage.networks import DeviceChoice
+from joyedit.runtime.joyimage.streams import CudaTimestamp, Streams
 from joyedit.runtime.placement import host_memory
 from joyedit.runtime.placement.disk_layers import DiskLayers
 from joyedit.runtime.placement.layer_sources import Arrivals, HostLayers
 from joyedit.runtime.placement.layer_stream import LayerStream
 from joyedit.runtime.placement.packed import PackedLayer
+from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.tuning import bus_rate
+from joyedit.weights.load import Loading
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
@@ -37,6 +43,8 @@ class Event:
 
 
 class Stream:
+    device = CUDA
+
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -139,6 +147,72 @@ def test_host_memory_is_pinned_where_the_driver_lets(code: int, monkeypatch: pyt
     assert not host_memory.pin(host_memory.host_bytes(0), CUDA)
     del buffer
     assert calls[1:] == ([(address, 0)] if code == 0 else [])
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.device]]:
+    """The threads that were told their device, by the first part of their names."""
+    found: list[tuple[str, torch.device]] = []
+
+    def set_device(device: torch.device) -> None:
+        found.append((threading.current_thread().name.partition("_")[0], device))
+
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("copies"))
+    runtime = SimpleNamespace(cudaHostRegister=lambda address, size, flags: 1)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    return found
+
+
+def test_threads_ask_the_device_that_is_theirs(told: list[tuple[str, torch.device]]) -> None:
+    """One that is not told takes memory of the first GPU."""
+    second = torch.device("cuda", 1)
+    PlacedNetwork(nn.Linear(1, 1), [], second, lambda name: torch.float32)._pins.submit(lambda: None).result()
+    assert told == [("joyedit-pin", second)]
+    layers = [PackedLayer(nn.Linear(1, 1), lambda name: torch.float32, prefix="0.")]
+    disk = DiskLayers(layers, [0], 1, second)
+    disk.start(lambda views: None)
+    disk.stop()
+    assert told[1:] == [("joyedit-read-ahead", second)]
+    Loading(partial(loading._load_all, [], DeviceChoice(device=second, dtype="bf16"))).wait()
+    assert told[2:] == [("joyedit-load", second)]
+    Loading(partial(loading._load_all, [], DeviceChoice(device=CPU, dtype="bf16"))).wait()
+    assert len(told) == 3
+
+
+def test_work_is_done_on_one_stream_whatever_the_thread_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are its times asked for on its device."""
+    LOG.clear()
+    second = torch.device("cuda", 1)
+
+    @contextmanager
+    def on_device(device: torch.device) -> Iterator[None]:
+        LOG.append(("device", device, None))
+        yield
+        LOG.append(("device left", device, None))
+
+    work = Stream("work")
+    work.device = second
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Event())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority=0: Stream("another"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: work)
+    monkeypatch.setattr(torch.cuda, "device", on_device)
+    monkeypatch.setattr(torch.cuda, "stream", on_stream)
+    streams = Streams(second)
+    LOG.clear()
+    with streams.working():
+        assert [("device", second, None), ("enter", "work", None)] == LOG
+    assert LOG[2:] == [("device left", second, None)]
+    timestamp = streams.timestamp("denoise")
+    assert isinstance(timestamp, CudaTimestamp)
+    LOG.clear()
+    with suppress(AttributeError):  # the stand-in has no times
+        timestamp.seconds()
+    assert [
+        ("device", second, None),
+        ("synchronize", None, timestamp.event),
+        ("device left", second, None),
+    ] == LOG[:3]
 
 
 def test_a_budget_is_held_by_torch_itself(monkeypatch: pytest.MonkeyPatch) -> None:
