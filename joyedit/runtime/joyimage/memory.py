@@ -137,9 +137,13 @@ def encoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> in
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes that this process has on the device or could still get, at any time of loading."""
+    """Bytes of the device that a model could take: what is free, and what torch keeps without using it.
+
+    What another model of this process uses is not among them.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     if device.type == "mps":  # what Metal advises to use of the memory that both share
         return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     try:

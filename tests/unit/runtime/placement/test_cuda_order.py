@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from joyedit.runtime.joyimage import loading, placing
+from joyedit.runtime.joyimage.memory import available_bytes
 from joyedit.runtime.joyimage.networks import DeviceChoice
 from joyedit.runtime.joyimage.streams import CudaTimestamp, Streams
 from joyedit.runtime.placement import host_memory
@@ -219,15 +220,26 @@ def test_a_budget_is_held_by_torch_itself(monkeypatch: pytest.MonkeyPatch) -> No
     given: list[float] = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, device: given.append(fraction))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 10**9))
+    used = [0]
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: used[0])
     placing._bound(CUDA, 8 * 10**9)
     placing._bound(CUDA, 99 * 10**9)
     placing.lift_bound(CUDA)
     placing.lift_bound(CPU)
-    assert given == [0.1, 1.0, 1.0]
+    used[0] = 32 * 10**9  # by another model of this process
+    placing._bound(CUDA, 8 * 10**9)
+    assert given == [0.1, 1.0, 1.0, 0.5]
     monkeypatch.setattr(placing, "available_bytes", lambda device: 20 * 10**9)
     assert placing.device_budget(CUDA, None) == 20 * 10**9
     assert placing.device_budget(CUDA, 8 * 10**9) == 8 * 10**9
     assert placing.device_budget(CUDA, 24 * 10**9) == 20 * 10**9
+
+
+def test_what_another_model_uses_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20, 80))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 45)
+    assert available_bytes(CUDA) == 25
 
 
 def test_the_bus_is_measured_by_copies(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
