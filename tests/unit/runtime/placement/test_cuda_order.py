@@ -181,9 +181,9 @@ def test_threads_ask_the_device_that_is_theirs(told: list[tuple[str, torch.devic
     assert len(told) == 3
 
 
-def test_work_is_done_on_one_stream_whatever_the_thread_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So are its times asked for on its device."""
-    LOG.clear()
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
+    """Those of a second GPU: the work's, and two others in the order in which they are made."""
     second = torch.device("cuda", 1)
 
     @contextmanager
@@ -192,15 +192,47 @@ def test_work_is_done_on_one_stream_whatever_the_thread_has(monkeypatch: pytest.
         yield
         LOG.append(("device left", device, None))
 
-    work = Stream("work")
+    work, others = Stream("work"), iter([Stream("encoder"), Stream("copies")])
     work.device = second
     monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Event())
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority=0: Stream("another"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority=0: next(others))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: work)
     monkeypatch.setattr(torch.cuda, "device", on_device)
     monkeypatch.setattr(torch.cuda, "stream", on_stream)
-    streams = Streams(second)
+    made = Streams(second)
     LOG.clear()
+    return made
+
+
+def test_features_are_kept_until_both_streams_have_read_them(streams: Streams) -> None:
+    """They are made on the encoder's stream: the allocator must know of the work that reads them."""
+    features: Any = SimpleNamespace(record_stream=lambda stream: LOG.append(("record stream", stream.name, None)))
+    with streams.encoding():
+        assert LOG == [("enter", "encoder", None)]
+    streams.work_waits_for_encoder([features])
+    assert LOG[1:] == [("wait stream", "work", "encoder"), ("record stream", "work", None)]
+    streams.encoder_waits_for_work()
+    assert LOG[3:] == [("wait stream", "encoder", "work")]
+
+
+def test_pictures_are_kept_until_they_are_on_the_host(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda shape, dtype, **pinned: real(shape, dtype=dtype))
+    monkeypatch.setattr(Tensor, "record_stream", lambda _, stream: LOG.append(("record stream", stream.name, None)))
+    (copy,), copied = streams.to_host([torch.ones(3)])
+    assert isinstance(copied, CudaTimestamp)
+    assert copy.eq(1).all()
+    assert [
+        ("wait stream", "copies", "work"),
+        ("enter", "copies", None),
+        ("record stream", "copies", None),
+        ("record", "copies", copied.event),
+    ] == LOG
+
+
+def test_work_is_done_on_one_stream_whatever_the_thread_has(streams: Streams) -> None:
+    """So are its times asked for on its device."""
+    second = torch.device("cuda", 1)
     with streams.working():
         assert [("device", second, None), ("enter", "work", None)] == LOG
     assert LOG[2:] == [("device left", second, None)]
