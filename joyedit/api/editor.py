@@ -41,13 +41,14 @@ _LOADING = tuple(LoadKeywords.__annotations__)
 
 
 class Editor:
-    """A loaded model. It edits one picture a call; `run` is the way for many."""
+    """A loaded model. It edits one picture a call; `run` is the way for many. A `with` block closes it at its end."""
 
     def __init__(self, backend: Backend, defaults: Settings, loras: tuple[Lora, ...] = ()) -> None:
         """`defaults` are the model's own settings, in force where a call gives none; `loras` are part of the model."""
         self.backend = backend
         self.defaults = defaults
         self.loras = loras
+        self._is_closed = False
 
     @shows(EditKeywords)
     def edit(
@@ -61,8 +62,10 @@ class Editor:
         a picture as `image`, white where the (last) picture may change and black where it stays as it is. Raises
         UsageError for a setting or an instruction that cannot work. Raises ItemError, with the codes of the command,
         for a picture that cannot be read ("unreadable_picture" and others), for a mask of other proportions
-        ("bad_mask"), for "out_of_memory" and for "not_finite".
+        ("bad_mask"), for "out_of_memory" and for "not_finite". A closed editor raises UsageError.
         """
+        if self._is_closed:
+            raise UsageError("this editor is closed (load the model again)")
         refuse_unknown(settings, _SETTINGS)
         mask = settings.get("mask")
         own = {name: value for name, value in settings.items() if name != "mask"}
@@ -90,8 +93,16 @@ class Editor:
         return with_mask(result, masked, sized.fits[-1], sized.shown, is_bucket=is_bucket)
 
     def close(self) -> None:
-        """Give the device's memory back."""
-        self.backend.close()
+        """Give the device's memory back. Closing it again does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.backend.close()
+
+    def __enter__(self) -> Editor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @shows(LoadKeywords)
