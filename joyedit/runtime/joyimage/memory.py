@@ -5,7 +5,6 @@ The memory model counts tensors by their shapes. The report shows its prediction
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from joyedit.errors import first_line
+from joyedit.job.pictures import machine_memory
 from joyedit.job.sizes import Size
 from joyedit.job.spec import PrecisionName
 from joyedit.job.speed.settings import EXACT, Speed, StepReuse
@@ -146,10 +146,7 @@ def available_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + unused
     if device.type == "mps":  # what Metal advises to use of the memory that both share
         return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # the system does not say
-        return 0
+    return machine_memory.available_bytes() or 0  # 0 where the system does not say
 
 
 def empty_cache(device: torch.device) -> None:
