@@ -79,6 +79,8 @@ def main() -> None:
     if args.losses:
         write(args.losses, json.dumps(short(found), indent=1) + "\n")
     if args.curves:
+        if len({device_of(found, row) for row in found["settings"]}) > 1:
+            raise SystemExit("curves are drawn of one device: leave the files of the other one out")
         write(args.curves, draw(found, args.gain))
 
 
@@ -290,14 +292,15 @@ def rounded(values: Iterable[float], digits: int) -> float:
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The settings of several files of figures; a later file's figures stand.
+    """The settings of several files of figures; a later file's figures stand. What another device made has rows beside.
 
     Those of one number of steps must be of the same pairs.
     """
-    for name in ("model", "seed", "device"):
+    for name in ("model", "seed"):
         if len({part[name] for part in parts}) > 1:
             raise SystemExit(f"these files differ in {name}, so their figures cannot stand in one table")
-    rows = {(row["setting"], row["steps"]): row for part in parts for row in part["settings"]}
+    told = [row | {"device": device_of(part, row)} for part in parts for row in part["settings"]]
+    rows = {(row["setting"], row["steps"], row["device"]): row for row in told}
     counts: dict[int, set[int]] = {}
     for row in rows.values():
         counts.setdefault(row["steps"], set()).add(row["all"]["pairs"])
@@ -317,10 +320,20 @@ def short(found: dict[str, Any]) -> dict[str, Any]:
 
 def with_gains(found: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     """A setting's figures over all kinds, with how many times faster it was than the exact run of so many steps."""
-    exact = next(r for r in found["settings"] if r["setting"] == EXACT and r["steps"] == row["steps"])
+    device = device_of(found, row)
+    exact = next(
+        one
+        for one in found["settings"]
+        if (one["setting"], one["steps"], device_of(found, one)) == (EXACT, row["steps"], device)
+    )
     faster = round(exact["all"]["seconds"] / row["all"]["seconds"], 2)
-    told = {"setting": row["setting"], "steps": row["steps"], **row["all"], "faster": faster}
+    told = {"setting": row["setting"], "steps": row["steps"], "device": device, **row["all"], "faster": faster}
     return {name: value for name, value in told.items() if name != "seconds"}
+
+
+def device_of(found: dict[str, Any], row: dict[str, Any]) -> str:
+    """The device of a setting's row: its own, where files of several are joined, else that of all."""
+    return str(row.get("device", found["device"]))
 
 
 def show(found: dict[str, Any]) -> None:
@@ -328,8 +341,10 @@ def show(found: dict[str, Any]) -> None:
           f" (seed {found['seed']}); LPIPS {found['lpips']}")  # fmt: skip
     heads = ("happened", "unchanged", "PSNR", "worst 5%", "SSIM", "LPIPS", "same", "computed", "seconds", "faster")
     print(f"{'setting':38}{'steps':>6}" + "".join(f"{head:>10}" for head in heads))
+    several = len({device_of(found, row) for row in found["settings"]}) > 1
     for row in found["settings"]:
-        line(f"{row['setting']:38}{row['steps']:>6}", with_gains(found, row) | {"seconds": row["all"]["seconds"]})
+        name = f"{row['setting']} ({device_of(found, row)})" if several else row["setting"]
+        line(f"{name:38}{row['steps']:>6}", with_gains(found, row) | {"seconds": row["all"]["seconds"]})
         for kind, part in row["kinds"].items():
             line(f"  {kind:36}{'':>6}", part)
 

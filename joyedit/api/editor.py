@@ -42,7 +42,7 @@ _LOADING = tuple(LoadKeywords.__annotations__)
 
 
 class Editor:
-    """A loaded model. It edits one picture a call; `run` is the way for many."""
+    """A loaded model. It edits one picture a call; `run` is the way for many. A `with` block closes it at its end."""
 
     def __init__(self, backend: Backend, defaults: Settings, loras: tuple[Lora, ...] = ()) -> None:
         """`defaults` are the model's own settings, in force where a call gives none; `loras` are part of the model."""
@@ -65,7 +65,7 @@ class Editor:
         UsageError for a setting or an instruction that cannot work. Raises ItemError, with the codes of the command,
         for a picture that cannot be read ("unreadable_picture" and others), for a mask of other proportions
         ("bad_mask"), for "out_of_memory" and for "not_finite". Any thread may call it; edits come one after the other,
-        because there is memory for one.
+        because there is memory for one. A closed editor raises UsageError.
         """
         self._refuse_closed()
         refuse_unknown(settings, _SETTINGS)
@@ -102,7 +102,7 @@ class Editor:
 
     def _refuse_closed(self) -> None:
         if self._is_closed:
-            raise UsageError("this editor is closed (joyedit.load makes another one)")
+            raise UsageError("this editor is closed (load the model again)")
 
     def close(self) -> None:
         """Give the device's memory back, when the edit of another thread is finished. There are no edits after it."""
@@ -110,6 +110,12 @@ class Editor:
             if not self._is_closed:
                 self._is_closed = True
                 self.backend.close()
+
+    def __enter__(self) -> Editor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @shows(LoadKeywords)

@@ -13,6 +13,7 @@ from joyedit.api.result_list import ResultList
 from joyedit.errors import JoyeditError
 from joyedit.job.export.columns import cell
 from joyedit.job.export.rows import flat, whole
+from joyedit.job.not_finite import with_numbers
 from joyedit.runtime.run import RunOutcome
 
 _SHOWN = 12
@@ -66,7 +67,7 @@ class Outcome(RunOutcome):
             import pandas as pd
         except ImportError:
             raise JoyeditError("pandas is not installed: pip install pandas") from None
-        return pd.DataFrame(self.table())
+        return pd.DataFrame(self._columns())
 
     def to_arrow(self) -> Any:
         """The table as a `pyarrow.Table`. Raises JoyeditError where pyarrow is missing."""
@@ -74,8 +75,11 @@ class Outcome(RunOutcome):
             import pyarrow as pa
         except ImportError:
             raise JoyeditError('pyarrow is not installed: pip install "joyedit[parquet]"') from None
+        return pa.table({name: _arrow_array(pa, values) for name, values in self._columns().items()})
+
+    def _columns(self) -> dict[str, list[Any]]:
         rows = self.table()
-        return pa.table({name: _arrow_array(pa, [row[name] for row in rows]) for name in (rows[0] if rows else ())})
+        return {name: with_numbers([row[name] for row in rows]) for name in (rows[0] if rows else ())}
 
     @property
     def told(self) -> str:

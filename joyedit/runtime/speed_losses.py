@@ -18,11 +18,13 @@ from joyedit.job.speed.bundles import speed_flags
 
 FILE = Path(__file__).with_name("speed_losses.json")
 EXACT = "exact"
+_DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
-    """What `setting`, flags of `joyedit run`, lost with this model, over so many pairs and steps, against exact.
+    """What `setting`, flags of `joyedit run`, lost with this model, over so many pairs and steps, against exact on the
+    same `device`, "cpu" or "cuda".
 
     `points`: of 100 edits so many fewer happened; `decibels`: so much of the PSNR of what edits should leave alone. A
     negative number is a gain.
@@ -30,6 +32,7 @@ class Loss:
 
     setting: str
     model: str
+    device: str
     pairs: int
     steps: int
     points: float
@@ -38,9 +41,10 @@ class Loss:
     @property
     def text(self) -> str:
         """For people."""
+        how = f"{self.pairs} pairs, {self.steps} steps, on a {_DEVICES[self.device]}"
         return (
             f"edits that happen {_signed(-self.points)} points, unchanged regions {_signed(-self.decibels)} dB,"
-            f" measured on {self.model} ({self.pairs} pairs, {self.steps} steps) and on no other model"
+            f" measured on {self.model} ({how}) and on no other model"
         )
 
 
@@ -50,29 +54,34 @@ def _signed(value: float) -> str:
 
 
 def loss_of_run(config: RunConfig, steps: int | None) -> Loss | None:
-    """What a run loses that has one faster setting and no other: a level, a part of one, or a number format.
+    """What a run loses with its faster settings: a level, a part of one, a number format, or some of them together.
 
-    What two settings lose together was not measured, so nothing is told of them.
+    None where nobody has measured exactly these.
     """
     flags = {"precision": config.precision} | speed_flags(config)
     given = [f"--{name.replace('_', '-')} {value}" for name, value in flags.items() if value not in (None, EXACT)]
-    return loss_of(given[0], steps) if len(given) == 1 else None
+    return loss_of(" ".join(given), steps) if given else None
 
 
 def loss_of(setting: str, steps: int | None = None) -> Loss | None:
-    """What this setting loses; with `steps`, in the measurement whose number of steps is nearest."""
+    """What this setting loses; with `steps`, in the measurement whose number of steps is nearest.
+
+    Rows of the file stand in the order of their worth: of two that are as near, the first one is told.
+    """
     table = _table(FILE)
     rows = table.get("settings", ())
     found = [row for row in rows if row["setting"] == setting]
     if not found:
         return None
     row = min(found, key=lambda row: abs(row["steps"] - (steps or row["steps"])))
-    exact = next((one for one in rows if one["setting"] == EXACT and one["steps"] == row["steps"]), None)
+    same = {"setting": EXACT, "steps": row["steps"], "device": row["device"]}
+    exact = next((one for one in rows if same.items() <= one.items()), None)
     if exact is None:
         return None
     return Loss(
         setting=setting,
         model=str(table["model"]),
+        device=str(row["device"]),
         pairs=int(row["pairs"]),
         steps=int(row["steps"]),
         points=round(exact["happened"] - row["happened"], 1),

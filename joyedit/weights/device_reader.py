@@ -43,6 +43,13 @@ class DeviceReader:
         The copy is queued on the current stream, and the host does not wait for it. Raises what
         `StoredReader.read` raises, and torch.OutOfMemoryError.
         """
+        try:
+            return self._read(stored)
+        except BaseException:
+            self._slots, self._next = [], 0  # threads may fill these still, beside what is read next
+            raise
+
+    def _read(self, stored: Stored) -> Tensor:
         found = torch.empty(stored.nbytes // stored.dtype.itemsize, dtype=stored.dtype, device=self._device)
         target = found.view(torch.uint8)
         begun: deque[Callable[[], None]] = deque()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from joyedit.errors import CheckpointError
-from joyedit.models.quantised_rows import FP8, Quantised
+from joyedit.models.quantised_rows import FP8
 from joyedit.printable import brief
 from joyedit.weights.files import SafetensorsFiles
 from joyedit.weights.headers import FLOATS_OF_8_BITS
@@ -107,14 +107,18 @@ class Float8Files:
         kind = self._files.other_types().get(name)
         return kind == ("F8_E4M3" if dtype == FP8 else _INT8) and self._is_small(name) and name not in self._rotated
 
-    def quantised(self, name: str, device: torch.device) -> Quantised:
-        """A matrix of such values as it lies in the file, and its scales, one a row."""
+    def values(self, name: str, device: torch.device) -> Tensor:
+        """A matrix of such values as it lies in the file."""
         ((_, values),) = self._files.read(device, [name])
-        scales = torch.ones(len(values), 1, device=device)
+        return values
+
+    def scales(self, name: str, device: torch.device) -> Tensor:
+        """The scales of such a matrix, one a row: (rows, 1), fp32."""
+        scales = torch.ones(self._files.shapes()[name][0], 1, device=device)
         if name in self._scaled:
             scale = self._scaled[name]
             scales *= self._files.read_some({scale})[scale].to(device, torch.float32).reshape(-1, 1)
-        return Quantised(values, scales)
+        return scales
 
     def stored_values(self, name: str) -> Stored | None:
         """Where such values lie in their file."""

@@ -133,11 +133,15 @@ class QuantisedFiles:
 
     def _half(self, name: str) -> Tensor:
         """Values or scales. What one call makes and is not asked for waits for the next one."""
+        source = name.removesuffix(_SCALE)
+        if self._is_taken(source):  # by itself: the other half mostly is read by its place, and would wait for ever
+            assert isinstance(self._inner, Float8Files)
+            read = self._inner.values if name == source else self._inner.scales
+            return read(source, self._device)
         with self._lock:
             waiting = self._pending.pop(name, None)
         if waiting is not None:
             return waiting
-        source = name.removesuffix(_SCALE)
         values, scales = self._made(source)
         with self._lock:
             if name == source:
@@ -149,9 +153,6 @@ class QuantisedFiles:
     def _made(self, source: str) -> Quantised:
         target = self._targets[source]
         assert target is not None
-        if self._is_taken(source):
-            assert isinstance(self._inner, Float8Files)
-            return self._inner.quantised(source, self._device)
         with torch.no_grad():
             weight = self._component.fit(self._read(source))
             if self._change is not None:

@@ -145,6 +145,22 @@ def test_columns_of_several_kinds(joyedit: Command, tmp_path: Path) -> None:
     assert found["big"]["settings_seed"] == 2**64 - 1
 
 
+def test_numbers_that_are_not_finite(joyedit: Command, tmp_path: Path) -> None:
+    """They are numbers in Parquet, and texts where JSON has no such number. Texts alone stay texts."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns: dict[str, list[Any]] = {"x": ["nan", 1, "-inf"], "y": ["inf"] * 3, "z": ["nan", 1, "a"]}
+    rows = [{name: values[number] for name, values in columns.items()} for number in range(3)]
+    folder(Path("out"), *(record(str(number), columns=row) for number, row in enumerate(rows)))
+    for name in ("t.parquet", "t.csv", "t.jsonl"):
+        assert joyedit("export", "out", "-o", name).code == 0
+    table = parquet.read_table("t.parquet")
+    assert [str(table.schema.field(name).type) for name in columns] == ["double", "string", "string"]
+    assert list(map(str, table.column("x").to_pylist())) == ["nan", "1.0", "-inf"]
+    assert table.column("z").to_pylist() == ["nan", "1", "a"]
+    assert [row["x"] for row in rows_of_csv(Path("t.csv").read_text())] == ["nan", "1.0", "-inf"]
+    assert [json.loads(line)["x"] for line in Path("t.jsonl").read_text().splitlines()] == ["nan", 1.0, "-inf"]
+
+
 def test_whole_numbers_of_both_kinds(joyedit: Command, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     values = {"wide": (-1, 2**64 - 1, 3), "real": (2**64 - 1, -1, 0.5), "small": (-(2**63), 2**63 - 1, None)}

@@ -111,3 +111,27 @@ def test_figures_of_other_pairs_do_not_stand_in_one_table(loss: Any) -> None:
         loss.joined([exact, few])
     assert loss.pairs_of(loss.joined([exact, slow])) == "8 (12 steps) and 16 (40 steps)"
     assert loss.pairs_of(exact) == "8"
+
+
+def test_figures_of_another_device_stand_beside(loss: Any) -> None:
+    """Each setting is compared with the exact run of its own device."""
+    about = {"model": "nano", "pairs": 8, "seed": 8, "date": "", "commit": "", "lpips": ""}
+    figures = {"pairs": 8, "happened": 90.0}
+    rows = [
+        about | {
+            "device": device,
+            "settings": [
+                {"setting": setting, "steps": 12, "all": figures | {"seconds": seconds}}
+                for setting, seconds in (("exact", exact), ("--reuse low", 1.0))
+            ],
+        }
+        for device, exact in (("cpu", 2.0), ("cuda", 0.5))
+    ]  # fmt: skip
+    found = loss.joined(rows)
+    told = [loss.with_gains(found, row) for row in found["settings"]]
+    assert [(row["setting"], row["device"], row["faster"]) for row in told] == [
+        ("exact", "cpu", 1.0),
+        ("--reuse low", "cpu", 2.0),
+        ("exact", "cuda", 1.0),
+        ("--reuse low", "cuda", 0.5),
+    ]

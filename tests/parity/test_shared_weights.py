@@ -10,19 +10,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from joyedit.job.pictures.machine_memory import SPARE
 from joyedit.job.run_config import RunConfig
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loading import load_backend
+from joyedit.runtime.joyimage.loras import Merger
 from joyedit.runtime.placement.shared_host import SharedHost, digest_of
 from joyedit.runtime.placement.sizes import BLOCKS, TEXT_LAYERS
 from joyedit.runtime.workers import fleet as fleet_module
 from joyedit.runtime.workers.fleet import Fleet, config_of
 from joyedit.runtime.workers.place import Place
 from joyedit.runtime.workers.shared_weights import open_shared
+from joyedit.weights.lora_file import layer_shapes
 from support.editing import Edit, levels_apart, picture, run
+from support.loras import lora_of, matrices, named, write
 
 
 @pytest.fixture
@@ -91,6 +94,40 @@ def test_pictures_of_backends_that_share(handle: int, diffusers_checkpoint: Path
     assert 0.9 * one < SharedHost(handle).nbytes < 1.5 * one  # whole pages
     for backend in (alone, *backends):
         backend.close()
+
+
+def test_weights_with_loras_lie_there_as_all_use_them(
+    handle: int, diffusers_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a second worker loads, the first one computes with what lies there."""
+    plain = load_backend(config(diffusers_checkpoint, None, None))
+    lora = lora_of(write(tmp_path / "a.safetensors", named(matrices(layer_shapes(plain.dit)))))
+    plain.close()
+    given = replace(config(diffusers_checkpoint, handle), merged_loras=(lora,))
+    first = load_backend(given)
+    first.ready()
+    in_use = layers_of(first)
+    expected = [layer.clone() for layer in in_use]
+    merge, disturbed = Merger.__call__, []
+
+    def merges(self: Merger, name: str, tensor: Tensor) -> Tensor:
+        disturbed.append(not all(map(torch.equal, in_use, expected)))
+        return merge(self, name, tensor)
+
+    monkeypatch.setattr(Merger, "__call__", merges)
+    second = load_backend(given)
+    assert all(map(torch.equal, layers_of(second), expected))
+    assert len(disturbed) > 10
+    assert not any(disturbed)
+    first.close()
+    second.close()
+
+
+def layers_of(backend: JoyImageBackend) -> list[Tensor]:
+    """The blocks in the host's memory, when all are there."""
+    assert backend._placed.dit is not None
+    (blocks,) = backend._placed.dit.groups
+    return [blocks.host.get(layer) for layer in sorted(blocks.on_host)]
 
 
 def test_where_there_is_room_each_has_its_own(handle: int, diffusers_checkpoint: Path) -> None:

@@ -123,7 +123,7 @@ class PairPictures:
         file = io.BytesIO()
         small.save(file, "JPEG", quality=_QUALITY)
         try:
-            self._folder.write_bytes(f"{self._files}/pictures/{name}", file.getbuffer(), flush=False)
+            self._folder.write_bytes(f"{self._files}/pictures/{name}", file.getvalue(), flush=False)
         except (OutputError, ItemError) as error:
             self.error = error if isinstance(error, OutputError) else OutputError(str(error))
 

@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from joyedit.job.export.rows import FIRST
+from joyedit.job.not_finite import NOT_FINITE
 
-Kind = Literal["whole", "negative", "unsigned", "wide", "number", "flag", "time", "texts", "text"]
+Kind = Literal["whole", "negative", "unsigned", "wide", "number", "odd", "flag", "time", "texts", "text"]
 """A whole number of 64 bits: none below 0, some below 0, some that need all bits for their value, both of these; a real
-number; true or false; a time; a list of texts; a text."""
+number; nothing but the texts of `NOT_FINITE`; true or false; a time; a list of texts; a text."""
 _WHOLE: frozenset[Kind] = frozenset(("whole", "negative", "unsigned", "wide"))
 
 _KNOWN: Mapping[str, Kind] = {
@@ -52,10 +53,12 @@ class Columns:
 
 
 def cell(value: Any, kind: Kind) -> Any:
-    """The value as one of this kind: the same, but a number in a column of texts is text, and a list in one is JSON."""
+    """The value as one of this kind: the same, but a number in a column of texts is text, and a list in one is JSON. In
+    a column of numbers the texts of `NOT_FINITE` are the numbers that they stand for.
+    """
     if value is None:
         return None
-    if kind == "text":
+    if kind in ("text", "odd"):
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if kind == "time":
         return datetime.fromisoformat(value)
@@ -73,6 +76,8 @@ def _kind_of(value: Any, now: Kind) -> Kind:
         return "number"
     if isinstance(value, list):
         return "texts"
+    if value in NOT_FINITE:
+        return "odd"
     return "time" if now == "time" and _is_time(value) else "text"
 
 
@@ -84,7 +89,7 @@ def _both(one: Kind, other: Kind) -> Kind:
     if kinds <= _WHOLE:
         more = kinds - {"whole"}
         return more.pop() if len(more) == 1 else "wide"
-    return "number" if kinds <= _WHOLE | {"number"} else "text"
+    return "number" if kinds <= _WHOLE | {"number", "odd"} else "text"
 
 
 def _is_time(text: str) -> bool:

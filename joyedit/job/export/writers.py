@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 from joyedit.errors import UsageError
 from joyedit.job.export.columns import Columns, Kind
+from joyedit.job.not_finite import as_text
 from joyedit.job.results.records import line_of
 from joyedit.job.results.report import joyedit_version
 
@@ -165,6 +166,7 @@ class ParquetWriter:
             "flag": made.bool_(),
             "time": made.timestamp("ms", tz="UTC"),
             "texts": made.list_(made.string()),
+            "odd": made.string(),
             "text": made.string(),
         }
         return types[kind]
@@ -214,7 +216,7 @@ def pyarrow_modules() -> tuple[Any, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, (str, int, float, list)) else value.isoformat()
+    return as_text(value) if value is None or isinstance(value, (str, int, float, list)) else value.isoformat()
 
 
 def _json(value: Any) -> str:

@@ -310,7 +310,7 @@ class Pictures:
         if self._is_closed:
             return False
         try:
-            self._folder.write_bytes(f"{self._files}/{name}", file.getbuffer(), flush=False)
+            self._folder.write_bytes(f"{self._files}/{name}", file.getvalue(), flush=False)
         except (OutputError, ItemError) as error:
             self.error = error if isinstance(error, OutputError) else OutputError(str(error))
             return False

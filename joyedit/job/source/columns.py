@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from joyedit.errors import Problem, UsageError
+from joyedit.job.not_finite import as_text
 from joyedit.job.source.problems import shown
 
 ALL = "all"
@@ -120,11 +120,9 @@ class _Room:
             return {self.text(str(key)): self.value(one, depth + 1) for key, one in value.items()}
         if isinstance(value, list):
             return [self.value(one, depth + 1) for one in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            return str(value)
         if isinstance(value, int) and not isinstance(value, bool):
             self._take(value.bit_length() // 3)
-        return value
+        return as_text(value)
 
     def _take(self, count: int) -> None:
         self._left -= count

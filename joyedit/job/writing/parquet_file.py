@@ -8,12 +8,14 @@ has, the type is the one there, so that all shards of a run are one table.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from joyedit.errors import ItemError, first_line
+from joyedit.job.not_finite import with_numbers
 from joyedit.job.writing.samples import ABOUT, EDITED, MASK, Columns, PictureBytes, Sample, about_in
 
 _ROWS = 100
@@ -167,7 +169,9 @@ def _array(values: list[Any], known: Any) -> Any:
     """The values as an array: of the known type if they have it, else of the type that fits them, else JSON texts."""
     import pyarrow as pa
 
-    values = [_as_utf8(one) for one in values]
+    values = with_numbers(
+        [_as_utf8(one) for one in values], are_numbers=known is not None and pa.types.is_floating(known)
+    )
     kinds = [known, _kind(values), None]
     for kind in kinds if known is not None else kinds[1:]:
         try:
@@ -209,7 +213,9 @@ def _has_empty_struct(kind: Any) -> bool:
 
 
 def _without_none(value: Any) -> Any:
-    """The value without the keys that have no value: all values of a struct have the same keys."""
+    """The value without the keys that have no value: all values of a struct have the same keys. NaN equals itself."""
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
     if isinstance(value, dict):
         return {key: _without_none(one) for key, one in value.items() if one is not None}
     return [_without_none(one) for one in value] if isinstance(value, list) else value

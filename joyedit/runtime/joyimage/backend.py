@@ -39,7 +39,7 @@ from joyedit.runtime.joyimage.feature_cache import ContentCache
 from joyedit.runtime.joyimage.memory import RESERVE, MemoryModel, cache_bytes, empty_cache, memory_faults
 from joyedit.runtime.joyimage.pixels import PendingPictures, rounded
 from joyedit.runtime.joyimage.placing import lift_bound
-from joyedit.runtime.joyimage.streams import Streams
+from joyedit.runtime.joyimage.streams import Streams, computes
 from joyedit.runtime.placement.lora_layers import LoraLayers
 from joyedit.runtime.placement.plan import ENCODE_AHEAD, spare
 from joyedit.runtime.protocol import BackendInfo, DeviceStage, DeviceTimestamp, ReadyBatch
@@ -179,8 +179,7 @@ class JoyImageBackend:
         """As `encode`: the parts of it that are this one's of its `ranks`."""
         return self._encode(batch, self.ranks)
 
-    @memory_faults()
-    @torch.inference_mode()
+    @computes
     def _encode(self, batch: ReadyBatch, ranks: Ranks) -> EncodedShare:
         loras = batch.items[0].item.loras
         self._loras.changes(loras, self.device)  # what is wrong with them is told before anything is done
@@ -197,8 +196,7 @@ class JoyImageBackend:
         new, self._operations = self._encoder.operations - self._operations, self._encoder.operations
         return EncodedShare(parts=parts, whole=whole, steps=steps, operations=new, loras=loras)
 
-    @memory_faults()
-    @torch.inference_mode()
+    @computes
     def prepare(self, batches: Sequence[ReadyBatch]) -> None:
         """Read the texts of several batches in one pass over the text encoder's layers, if these pass."""
         if not self.placement.encoder_streams:
@@ -227,8 +225,7 @@ class JoyImageBackend:
             working = self.memory.batch_bytes(batch.target, len(batch.items), steps, references)
             self._predicted = max(self._predicted, self._weights + self.cache.nbytes + working)
 
-    @memory_faults()
-    @torch.inference_mode()
+    @computes
     def denoise(
         self, encoded: Encoded, on_step: Callable[[int, int], None], begin: Callable[[], None] = lambda: None
     ) -> Tensor:
@@ -261,8 +258,7 @@ class JoyImageBackend:
                 return torch.tensor([*given, 0.0])
         return sigmas(encoded.steps, self.schedule, self.shift)
 
-    @memory_faults()
-    @torch.inference_mode()
+    @computes
     def decode_later(self, latents: Tensor) -> PendingPictures:
         """The pictures of latents (B, C, h, w), decoded one by one, so that none depends on its company."""
         levels = [rounded(self.vae.decode(latent[None])[0]) for latent in latents]
@@ -345,7 +341,7 @@ class JoyImageBackend:
     def _measure_batch_size(self, target: Size, sizes: tuple[int, ...]) -> int:
         """Measure. The memory that this takes does not count as the run's peak."""
         self.ready()
-        with self._on_device_lock:
+        with self._on_device_lock, self.streams.working():
             self._peak = self.peak_memory() or 0
             size = measured_batch_size(self._dit, self.memory, target, sizes, self.streams.synchronize)
             torch.cuda.empty_cache()
@@ -370,25 +366,26 @@ class JoyImageBackend:
         if placed is None:
             return
         self.ready()
-        with self._on_device_lock:
+        with self._on_device_lock, self.streams.working():
             (blocks,) = placed.groups
             gone = blocks.give_way(-(-len(blocks.resident) // 2))
             self._weights -= gone * blocks.layers[0].nbytes
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Give the device's memory back, also where somebody holds this object still."""
         if self._loading is not None:
             self._loading.cancel()
         with suppress(RuntimeError):  # a device that has failed has nothing to wait for
             self.streams.synchronize()  # weights lie in memory of several streams, each of which may take it back
-        for placed in (self._placed.dit, self._placed.encoder):
-            if placed is not None:
-                placed.close()
+        self._placed.close()
+        self._lora_layers.close()
         if self._originals is not None:
             self._originals.close()
         lift_bound(self.device)
         self.cache.clear()
-        del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder
+        self._loras.drop()
+        del self._dit, self.vae, self.text_encoder, self.conditioner, self._encoder, self._placed, self._lora_layers
+        self._loading = self._originals = None  # which know the networks too
         empty_cache(self.device)
 
 

@@ -125,6 +125,11 @@ class Forward:
         return dit.begin(given, mods, self.txt, self.text, self.exchange, images=self.images, keep=keep)
 
 
+def at_once(device: torch.device) -> bool:
+    """Whether all branches go through the DiT together. A CPU is faster one by one, within its caches."""
+    return device.type != "cpu"
+
+
 class ExactSteps:
     """Computes every step of every branch. `mods`: (steps, L, 2, 6, M), of `DiT.modulations`."""
 
@@ -150,10 +155,8 @@ class ExactSteps:
         return [BranchCounts(count, 0) for count in self._counts]
 
     def _of(self, count: int) -> list[Forward]:
-        """A GPU takes all branches at once. A CPU is faster one by one, within its caches."""
         if count not in self._forwards:
             own = self._own[:count]
-            on_cpu = self._given.noise.device.type == "cpu"
-            together = [[branch] for branch in own] if on_cpu else [own] if own else []
+            together = ([own] if own else []) if at_once(self._given.noise.device) else [[branch] for branch in own]
             self._forwards[count] = [Forward.of(self._dit, self._given, part, self._exchange) for part in together]
         return self._forwards[count]

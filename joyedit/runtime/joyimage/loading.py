@@ -17,11 +17,12 @@ from joyedit.models.dit import DiT
 from joyedit.models.qwen import TextEncoder
 from joyedit.models.qwen_loading import load_tokenizer
 from joyedit.models.schedule import SHIFT
+from joyedit.models.transfer import use_in_this_thread
 from joyedit.models.vae import VAE
 from joyedit.runtime.joyimage.backend import JoyImageBackend
 from joyedit.runtime.joyimage.loras import Loras, Merger
 from joyedit.runtime.joyimage.networks import DeviceChoice, Networks, PlacedModel
-from joyedit.runtime.joyimage.placing import Unplaced, place
+from joyedit.runtime.joyimage.placing import Unplaced, lift_bound, place
 from joyedit.runtime.joyimage.prompt_files import open_conditioner
 from joyedit.runtime.placement.placed_network import PlacedNetwork
 from joyedit.runtime.tuning.compile import keep_compiled_code
@@ -66,11 +67,14 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
     attention = wanted.attention(config.attention, checkpoint.dit.cfg)
     beside = loras.device_bytes(DTYPES[wanted.dtype].itemsize)
     placed = place(Unplaced(checkpoint.dit, checkpoint.text_encoder, checkpoint.vae), wanted, config, beside)
-    at_once, later = _in_order(checkpoint, placed, wanted, merger)
-    rates = [rate for part in later if (rate := _read_ahead(part, wanted))]
-    first = Loading(partial(_load_all, [_Part(component=component) for component in at_once], wanted))
-    loading = Loading(partial(_load_after, first, later, wanted))
+    begun: list[Loading] = []
     try:
+        at_once, later = _in_order(checkpoint, placed, wanted, merger)
+        rates = [rate for part in later if (rate := _read_ahead(part, wanted))]
+        first = Loading(partial(_load_all, [_Part(component=component) for component in at_once], wanted))
+        begun.append(first)
+        loading = Loading(partial(_load_after, first, later, wanted))
+        begun.append(loading)
         # Importing what reads prompts takes seconds, and reading weights needs no Python meanwhile.
         conditioner = open_conditioner(
             checkpoint.text_encoder, checkpoint.tokenizer_folder, checkpoint.processor_folder
@@ -93,8 +97,10 @@ def load_backend(config: RunConfig) -> JoyImageBackend:
         )
         return JoyImageBackend(networks, wanted, config, model=model.label, started=started, loading=loading)
     except BaseException:
-        first.cancel()
-        loading.cancel()
+        for one in begun:
+            one.cancel()
+        placed.close()
+        lift_bound(wanted.device)
         raise
 
 
@@ -148,15 +154,11 @@ class _MergedOnTheWay:
 
     def __init__(self, placed: PlacedNetwork, merger: Merger) -> None:
         self._placed, self._merger = placed, merger
-        self.order, self.is_read_later = placed.order, placed.is_read_later
-        self.host_view = placed.host_view
+        self.order, self.is_read_later, self.filled = placed.order, placed.is_read_later, placed.filled
 
-    def filled(self, name: str) -> None:
-        """The weight lies in its place, and is changed there."""
-        view = self._placed.host_view(name)
-        assert view is not None
-        _merge_in_place(self._merger, name, view)
-        self._placed.filled(name)
+    def host_view(self, name: str) -> Tensor | None:
+        """A changed weight goes to its place when it is changed: other workers may compute with what lies there."""
+        return None if self._merger.changes(name) else self._placed.host_view(name)
 
     def place(self, name: str, tensor: Tensor) -> None:
         """Change it, and hand it on."""
@@ -174,24 +176,32 @@ def _read_ahead(part: _Part, wanted: DeviceChoice) -> float:
     if part.placed is None or not part.placed.reads_later:
         return 0.0
     reader = WeightReader(part.component)
-    return part.placed.read_ahead(partial(_read_again, part, reader, wanted), reader.close)
+    # What is merged or quantised on the device on the way waits for nothing that is computed there. It is one stream
+    # for all layers: each stream keeps memory of the device.
+    aside = _stream_of_its_own(wanted.device)
+    return part.placed.read_ahead(partial(_read_again, part, reader, wanted, aside), reader.close)
 
 
-def _read_again(part: _Part, reader: WeightReader, wanted: DeviceChoice, views: Mapping[str, Tensor]) -> None:
-    """Read weights that the host has no room to keep. Raises CheckpointError."""
+def _read_again(
+    part: _Part,
+    reader: WeightReader,
+    wanted: DeviceChoice,
+    aside: AbstractContextManager[object],
+    views: Mapping[str, Tensor],
+) -> None:
+    """Read weights that the host has no room to keep. Raises CheckpointError, and DeviceError for lack of memory."""
     component = part.component
-    # What is quantised on the device on the way does not wait for what is computed there.
-    aside = _stream_of_its_own(wanted.device) if isinstance(component.files, QuantisedFiles) else nullcontext()
     with told_as_faults_of(component, wanted.device, partial(wanted.dtype_of, component.name)), aside:
         reader.fill(views)
-    if part.merger is not None:
-        for name, view in views.items():
-            _merge_in_place(part.merger, name, view)
+        if part.merger is not None:
+            for name, view in views.items():
+                _merge_in_place(part.merger, name, view)
 
 
 def _load_all(parts: Sequence[_Part], wanted: DeviceChoice, cancelled: Callable[[], bool]) -> None:
     """Load networks one after the other. After an error, whoever waits for one of them gets it."""
     try:
+        use_in_this_thread(wanted.device)
         for part in parts:
             _load(part, wanted, cancelled)
     except BaseException as error:

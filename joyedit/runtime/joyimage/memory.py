@@ -5,7 +5,6 @@ The memory model counts tensors by their shapes. The report shows its prediction
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from joyedit.errors import first_line
+from joyedit.job.pictures import machine_memory
 from joyedit.job.sizes import Size
 from joyedit.job.spec import PrecisionName
 from joyedit.job.speed.settings import EXACT, Speed, StepReuse
@@ -137,15 +137,16 @@ def encoding_bytes(cfg: VAEConfig, height: int, width: int, itemsize: int) -> in
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes that this process has on the device or could still get, at any time of loading."""
+    """Bytes of the device that a model could take: what is free, and what torch keeps without using it.
+
+    What another model of this process uses is not among them.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     if device.type == "mps":  # what Metal advises to use of the memory that both share
         return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # the system does not say
-        return 0
+    return machine_memory.available_bytes() or 0  # 0 where the system does not say
 
 
 def empty_cache(device: torch.device) -> None:

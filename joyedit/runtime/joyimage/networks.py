@@ -44,6 +44,12 @@ class PlacedModel:
         """The placement in words."""
         return self.placement.text(self.budget, self.bus_rate, self.disk_rate)
 
+    def close(self) -> None:
+        """Stop reading ahead."""
+        for placed in (self.dit, self.encoder):
+            if placed is not None:
+                placed.close()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:

@@ -140,9 +140,9 @@ def device_budget(device: torch.device, memory: int | None) -> int:
 
 
 def _bound(device: torch.device, budget: int) -> None:
-    """Let torch refuse more than the budget, whatever the plan expected."""
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+    """Let torch refuse more than the budget, whatever the plan expected; it counts what other models use already."""
+    total, used = torch.cuda.get_device_properties(device).total_memory, torch.cuda.memory_allocated(device)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (budget + used) / total), device)
 
 
 def lift_bound(device: torch.device) -> None:

@@ -12,13 +12,16 @@ memory is not given away before it was read. One thread queues all work; timesta
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from joyedit.models.transfer import to_device
+from joyedit.runtime.joyimage.memory import memory_faults
 from joyedit.runtime.protocol import DeviceStage, DeviceTimestamp, HostTimestamp
 from joyedit.runtime.tuning.timing import synchronize
 
@@ -29,6 +32,7 @@ class CudaTimestamp:
     def __init__(self, stream: torch.cuda.Stream, base: CudaTimestamp | None) -> None:
         self.event = torch.cuda.Event(enable_timing=True)
         self.event.record(stream)
+        self._device = stream.device
         self._base = base
         self._at: float | None = None
         if base is None:
@@ -42,11 +46,13 @@ class CudaTimestamp:
 
     def reached(self) -> bool:
         """Whether the device has come to it."""
-        return bool(self.event.query())
+        with torch.cuda.device(self._device):
+            return bool(self.event.query())
 
     def seconds(self) -> float:
         """When the device came to it, on time.perf_counter's clock; waits until it has."""
-        self.event.synchronize()
+        with torch.cuda.device(self._device):  # any thread may ask, also one that has another device
+            self.event.synchronize()
         base = self._base
         if self._at is None and base is not None:  # two threads may both do this, and get the same
             self._at = base.seconds() + base.event.elapsed_time(self.event) / 1000
@@ -80,6 +86,15 @@ class Streams:
         if self._next_base is self._base:
             self._next_base = timestamp
         return timestamp
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """What is queued inside goes to the stream of the DiT, whatever stream and device the calling thread has."""
+        if not self._cuda:
+            yield
+            return
+        with torch.cuda.device(self.device), torch.cuda.stream(self._work):
+            yield
 
     @contextmanager
     def encoding(self) -> Iterator[None]:
@@ -122,3 +137,30 @@ class Streams:
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
         synchronize(self.device)
+
+
+class HasStreams(Protocol):
+    """Whose methods compute on a device."""
+
+    streams: Streams
+
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+Owner = TypeVar("Owner", bound=HasStreams)
+
+
+def computes(method: Callable[Concatenate[Owner, Given], Made]) -> Callable[Concatenate[Owner, Given], Made]:
+    """A method that may be called in any thread: it computes on its owner's streams, and keeps nothing for gradients.
+
+    It raises `OutOfMemory` for any lack of memory.
+    """
+
+    @wraps(method)
+    @memory_faults()
+    @torch.inference_mode()
+    def computed(self: Owner, /, *args: Given.args, **kwargs: Given.kwargs) -> Made:
+        with self.streams.working():
+            return method(self, *args, **kwargs)
+
+    return computed

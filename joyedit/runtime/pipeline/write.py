@@ -125,7 +125,7 @@ class PictureEncoder:
         self._config = config
         self._info = info
 
-    def __call__(self, ready: ReadyItem, image: Image.Image) -> tuple[memoryview, tuple[str, ...], DriftRecord]:
+    def __call__(self, ready: ReadyItem, image: Image.Image) -> tuple[bytes, tuple[str, ...], DriftRecord]:
         """The file, remarks, and the drift: a fault of the encoder and one of the disk stay apart.
 
         Raises ItemError, and JoyeditError where the system has no file handle left.
@@ -144,7 +144,7 @@ class PictureEncoder:
                 raise limit from error
             raise ItemError("write_failed", f"cannot encode {item.output!r}: {error}") from error
         regions = regions_note(self._config, ready.sized.target, ready.sized.references)
-        return file.getbuffer(), notes if regions is None else (*notes, regions), drift
+        return file.getvalue(), notes if regions is None else (*notes, regions), drift
 
     def _of_run(self, form: str, result: Result) -> dict[str, str]:
         """What a picture says about how its file was made."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from joyedit.models.transfer import use_in_this_thread
 from joyedit.runtime.placement.host_memory import host_bytes, pin
 from joyedit.runtime.placement.packed import PackedLayer
 
@@ -111,6 +112,7 @@ class DiskLayers:
 
     def _work(self, read: ReadWeights) -> None:
         try:
+            use_in_this_thread(self._device)
             while (taken := self._take()) is not None:
                 layer, buffer = taken
                 if buffer.copied is not None:

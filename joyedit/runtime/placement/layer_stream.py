@@ -131,18 +131,22 @@ class LayerStream:
 
     def _fetch_next(self) -> None:
         """Queue the copy of the next layer into the buffer that has been idle for longest."""
-        layer, slot = self._order[self._ahead], self._idle.popleft()
+        layer, slot = self._order[self._ahead], self._idle[0]
+        if slot.layer != layer:
+            host = self._source.get(layer)
+            slot.layer = None  # if the copy cannot be queued, the buffer holds no layer
+            self._copy(host, slot)
+            self._source.copied(layer, slot.copied)
+            slot.layer = layer
+        self._idle.popleft()
         self._ahead = (self._ahead + 1) % len(self._order)
         self._on_device[layer] = slot
-        if slot.layer == layer:
-            return
-        slot.layer = layer
-        host = self._source.get(layer)
+
+    def _copy(self, host: Tensor, slot: _Slot) -> None:
         if slot.copied is None or slot.used is None:
             slot.buffer[: host.numel()].copy_(host)
-        else:
-            with torch.cuda.stream(self._copies):
-                self._copies.wait_event(slot.used)
-                slot.buffer[: host.numel()].copy_(host, non_blocking=True)
-                slot.copied.record(self._copies)
-        self._source.copied(layer, slot.copied)
+            return
+        with torch.cuda.stream(self._copies):
+            self._copies.wait_event(slot.used)
+            slot.buffer[: host.numel()].copy_(host, non_blocking=True)
+            slot.copied.record(self._copies)

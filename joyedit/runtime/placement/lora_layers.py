@@ -103,6 +103,11 @@ class LoraLayers:
         self._room = 0
         self.drop()
 
+    def close(self) -> None:
+        """Nothing will be changed any more."""
+        self.drop()
+        self._read_exact = None
+
     @property
     def kept_bytes(self) -> int:
         """Bytes of changed weights that are kept for the next steps."""

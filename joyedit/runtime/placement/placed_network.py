@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from joyedit.models.transfer import to_device_as
+from joyedit.models.transfer import to_device_as, use_in_this_thread
 from joyedit.runtime.placement.disk_layers import DiskLayers, ReadWeights
 from joyedit.runtime.placement.layer_sources import Arrivals, HostLayers, LayerSource
 from joyedit.runtime.placement.layer_stream import LayerStream
@@ -83,6 +84,7 @@ class PlacedLayers:
         shared: SharedHost | None = None,
     ) -> None:
         self._modules: list[nn.Module] = list(network.get_submodule(passing.prefix).children())
+        self._hooks: list[RemovableHandle] = []
         self._device, self._slots = device, passing.slots
         self.layers = [
             PackedLayer(module, dtype_of, prefix=f"{passing.prefix}.{number}.", left_out=passing.left_out)
@@ -137,10 +139,15 @@ class PlacedLayers:
         return len(leaving)
 
     def hook(self) -> None:
-        """Let every call of a layer's module need it before and have used it after."""
+        """Let every call of a layer's module need it before and have used it after, until `unhook`."""
         for number, module in enumerate(self._modules):
-            module.register_forward_pre_hook(lambda *_, number=number: self.need(number))
-            module.register_forward_hook(lambda *_, number=number: self.used(number))
+            self._hooks.append(module.register_forward_pre_hook(lambda *_, number=number: self.need(number)))
+            self._hooks.append(module.register_forward_hook(lambda *_, number=number: self.used(number)))
+
+    def unhook(self) -> None:
+        """Let the modules know nothing of these layers: else all of them would wait for the garbage collector."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
     @property
     def host_bytes(self) -> int:
@@ -173,7 +180,7 @@ class PlacedNetwork:
         rest = [name for name, _ in network.named_parameters() if name not in inside]
         self._rest = Arrivals({REST: len(rest)})
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._pins = ThreadPoolExecutor(1, "joyedit-pin")
+        self._pins = ThreadPoolExecutor(1, "joyedit-pin", use_in_this_thread, (device,))
         self._close: Callable[[], None] = _nothing
 
     def order(self, name: str) -> tuple[int, int]:
@@ -265,6 +272,7 @@ class PlacedNetwork:
         """Stop reading ahead."""
         self._pins.shutdown()
         for group in self.groups:
+            group.unhook()
             if group.disk is not None:
                 group.disk.stop()
         self._close()

@@ -2,9 +2,9 @@
 
 Their parent opens a file in memory without a name, and each worker maps the layers that it streams. A layer has its
 place in the file by what it is, whatever a worker's plan says of others. Each worker writes all of its layers, as it
-would into memory of its own, and uses a layer when it has written it itself. All write the same bytes, so it does not
-matter who was first, or who dies in the midst of it, and nobody waits for another. When the last process is gone,
-however that was, the memory is free.
+would into memory of its own, and uses a layer when it has written it itself. All write the same bytes and nothing else,
+so it does not matter who was first, or who dies in the midst of it, and nobody waits for another. When the last process
+is gone, however that was, the memory is free.
 """
 
 from __future__ import annotations

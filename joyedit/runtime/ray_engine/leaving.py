@@ -16,7 +16,7 @@ from joyedit.job.results.objects.store import ObjectStore
 from joyedit.job.results.output_folder import TAKEN_REMEDY, OutputFolder
 from joyedit.job.run_config import RunConfig
 
-Leave = Callable[[str, memoryview], str]
+Leave = Callable[[str, bytes], str]
 """Takes an output and the bytes of its file, and gives its temporary name; empty where it has its final name."""
 
 
@@ -44,7 +44,7 @@ def _open(folder: OutputFolder) -> None:
     folder.prepare()
 
 
-def _put(store: ObjectStore, replaceable: frozenset[str], output: str, data: memoryview) -> str:
+def _put(store: ObjectStore, replaceable: frozenset[str], output: str, data: bytes) -> str:
     """Put a picture under its final name.
 
     When the run began, nothing of this name was there, unless it is `replaceable`. So what joyedit made under it since

@@ -94,10 +94,11 @@ def test_the_table_of_libraries(fake_run: Run) -> None:
 def test_a_table_of_arrow_takes_what_records_hold(fake_run: Run, tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     given = rows("a", "b", "c")
-    for row, value in zip(given, (1, "x", [2]), strict=True):
-        row |= {"mixed": value, "number": 5, "big": 2**70}
-    outcome = fake_run(given, keep_columns=["mixed", "number", "big"])
+    for row, value, score in zip(given, (1, "x", [2]), (0.5, float("nan"), float("-inf")), strict=True):
+        row |= {"mixed": value, "number": 5, "big": 2**70, "score": score}
+    outcome = fake_run(given, keep_columns=["mixed", "number", "big", "score"])
     table = outcome.to_arrow()
+    assert list(map(str, table["score"].to_pylist())) == ["0.5", "nan", "-inf"]
     assert table["mixed"].to_pylist() == ["1", "x", "[2]"]
     assert table["big"].to_pylist() == [str(2**70)] * 3
     assert table["number"].type == pa.int64()

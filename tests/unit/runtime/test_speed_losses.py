@@ -14,11 +14,11 @@ from joyedit.runtime.speed_losses import loss_of, loss_of_run
 TABLE = {
     "model": "nano",
     "settings": [
-        {"setting": "exact", "steps": 40, "pairs": 200, "happened": 97.5, "unchanged": 36.0},
-        {"setting": "exact", "steps": 12, "pairs": 200, "happened": 98.0, "unchanged": 36.1},
-        {"setting": "--speed high", "steps": 40, "pairs": 200, "happened": 97.0, "unchanged": 36.0},
-        {"setting": "--speed high", "steps": 12, "pairs": 200, "happened": 98.5, "unchanged": 35.4},
-        {"setting": "--speed max", "steps": 20, "pairs": 200, "happened": 90.0, "unchanged": 30.0},
+        {"setting": "exact", "steps": 40, "device": "cpu", "pairs": 200, "happened": 97.5, "unchanged": 36.0},
+        {"setting": "exact", "steps": 12, "device": "cpu", "pairs": 200, "happened": 98.0, "unchanged": 36.1},
+        {"setting": "--speed high", "steps": 40, "device": "cpu", "pairs": 200, "happened": 97.0, "unchanged": 36.0},
+        {"setting": "--speed high", "steps": 12, "device": "cpu", "pairs": 200, "happened": 98.5, "unchanged": 35.4},
+        {"setting": "--speed max", "steps": 20, "device": "cpu", "pairs": 200, "happened": 90.0, "unchanged": 30.0},
     ],
 }
 
@@ -36,8 +36,8 @@ def test_the_nearest_number_of_steps_is_told(table: Path) -> None:
     assert high is not None
     assert (high.steps, high.points, high.decibels) == (40, 0.5, 0.0)
     assert high.text == (
-        "edits that happen -0.5 points, unchanged regions 0.0 dB, measured on nano (200 pairs, 40 steps) and on no"
-        " other model"
+        "edits that happen -0.5 points, unchanged regions 0.0 dB, measured on nano (200 pairs, 40 steps, on a"
+        " CPU) and on no other model"
     )
     low = loss_of("--speed high", 12)
     assert low is not None
@@ -54,19 +54,31 @@ def test_nothing_is_told_of_what_was_not_measured(table: Path) -> None:
     assert loss_of("--reuse 0.1") is None
 
 
-def test_only_a_level_alone_has_a_known_loss(table: Path) -> None:
+def test_settings_together_have_a_loss_where_it_was_measured(table: Path) -> None:
     speed_losses._table.cache_clear()
     table.write_text(json.dumps(TABLE))
     assert loss_of_run(RunConfig(output=Path(), speed="high"), 40) == loss_of("--speed high", 40)
     assert loss_of_run(RunConfig(output=Path(), speed="high", reuse="0.3"), 40) is None
     assert loss_of_run(RunConfig(output=Path(), speed="high", precision="fp8"), 40) is None
     assert loss_of_run(RunConfig(output=Path()), 40) is None
+    speed_losses._table.cache_clear()
+    both = {"steps": 40, "device": "cuda", "pairs": 200, "unchanged": 35.0}
+    more = [both | {"setting": "exact", "happened": 95.0}]
+    more.append(both | {"setting": "--precision fp8 --speed high", "happened": 94.0})
+    table.write_text(json.dumps(TABLE | {"settings": [*TABLE["settings"], *more]}))
+    found = loss_of_run(RunConfig(output=Path(), speed="high", precision="fp8"), 40)
+    assert found is not None
+    assert (found.points, found.device) == (1.0, "cuda")  # against the exact run of the same device
+    assert "on a GPU" in found.text
 
 
 def test_parts_and_number_formats_have_losses_of_their_own(table: Path) -> None:
     speed_losses._table.cache_clear()
     names = ("exact", "--precision fp8", "--regions auto")
-    rows = [{"setting": name, "steps": 12, "pairs": 200, "happened": 90.0, "unchanged": 35.0} for name in names]
+    rows = [
+        {"setting": name, "steps": 12, "device": "cpu", "pairs": 200, "happened": 90.0, "unchanged": 35.0}
+        for name in names
+    ]
     table.write_text(json.dumps(TABLE | {"settings": rows}))
     for config in (RunConfig(output=Path(), precision="fp8"), RunConfig(output=Path(), regions="auto")):
         found = loss_of_run(config, 12)

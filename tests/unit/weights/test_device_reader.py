@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,37 @@ def test_a_file_that_ends_too_early(calls: list[str], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="became shorter"):
         DeviceReader(reader, torch.device("cpu")).read(place)
     reader.close()
+
+
+class SlowDisk:
+    """Stands for a `StoredReader`: the first tensor's first piece fails, and its others come when the next is read."""
+
+    def __init__(self) -> None:
+        self.late: list[Tensor] = []
+        self.has_failed = False
+
+    def start(self, stored: Stored, target: Tensor) -> Callable[[], None]:
+        if not self.has_failed:
+            self.late.append(target)
+            return self._fail
+        target.fill_(7)
+        return self._come_late
+
+    def _fail(self) -> None:
+        self.has_failed = True
+        raise OSError("the disk is slow")
+
+    def _come_late(self) -> None:
+        for target in self.late:
+            target.fill_(1)
+
+
+@pytest.mark.usefixtures("calls")
+def test_what_is_read_after_an_error_is_not_overwritten(tmp_path: Path) -> None:
+    disk = SlowDisk()
+    reader = DeviceReader(disk, torch.device("cpu"))  # type: ignore[arg-type]
+    place = Stored(path=tmp_path, offset=0, nbytes=90, dtype=torch.uint8)
+    with pytest.raises(OSError, match="slow"):
+        reader.read(place)
+    assert len(disk.late) == SLOTS - 1
+    assert reader.read(place).eq(7).all()

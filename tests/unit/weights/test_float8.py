@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from joyedit.errors import CheckpointError
+from joyedit.models.quantised_rows import Quantised
 from joyedit.weights.files import SafetensorsFiles
 from joyedit.weights.float8 import Float8Files, is_quantised
 from support.single_files import save
@@ -27,6 +28,12 @@ def opened(folder: Path, state: dict[str, torch.Tensor], **metadata: str) -> Flo
     files = SafetensorsFiles([save(folder / "x.safetensors", state, **metadata)])
     assert is_quantised(files)
     return Float8Files(files)
+
+
+def quantised(files: Float8Files) -> Quantised:
+    """The values and scales of `a.weight` as they lie in the file."""
+    cpu = torch.device("cpu")
+    return Quantised(files.values("a.weight", cpu), files.scales("a.weight", cpu))
 
 
 def refusal(folder: Path, state: dict[str, torch.Tensor], **metadata: str) -> str:
@@ -62,7 +69,7 @@ def test_a_scale_for_each_output_channel(tmp_path: Path, shape: tuple[int, ...])
     assert torch.equal(found, VALUES.to(E4M3).float() * scales.reshape(2, 1))
     assert files.is_kept_as("a.weight", E4M3)
     assert not files.is_kept_as("a.weight", torch.int8)
-    kept = files.quantised("a.weight", torch.device("cpu"))
+    kept = quantised(files)
     assert kept.values.dtype == E4M3
     assert torch.equal(kept.wide(), found)
 
@@ -92,7 +99,7 @@ def test_whole_numbers_and_rotations(tmp_path: Path, group: int | None) -> None:
     assert 0 < (found - weight).norm() < 0.01 * weight.norm()
     assert files.is_kept_as("a.weight", torch.int8) == (group is None)
     if group is None:
-        assert torch.equal(files.quantised("a.weight", torch.device("cpu")).wide(), found)
+        assert torch.equal(quantised(files).wide(), found)
 
 
 @pytest.mark.parametrize(("group", "columns"), [(16, 24), (8, 32), (0, 32), ("16", 32), (4**7, 32)])

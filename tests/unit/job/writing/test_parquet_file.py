@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,22 @@ def test_types_of_values(tmp_path: Path, values: list[Any], kind: Any, back: lis
     found = table(tmp_path, [{"x": value} for value in values])
     assert found.schema.field("x").type == kind
     assert found.column("x").to_pylist() == back
+
+
+def test_numbers_that_are_not_finite_are_numbers_again(tmp_path: Path) -> None:
+    """Records hold them as texts. Where all values are such texts, an earlier shard says what they are."""
+    inf, path = float("inf"), tmp_path / "edited-000000.parquet"
+    with open(path, "wb") as file:
+        write_parquet(file, samples(tmp_path, [{"x": 1.5, "y": [1.0, "-inf"]}, {"x": "inf", "y": None}]))
+    first = pq.read_table(path)
+    assert first.schema.field("x").type == pa.float64()
+    assert first.column("x").to_pylist() == [1.5, inf]
+    assert first.column("y").to_pylist() == [[1.0, -inf], None]
+    later = table(tmp_path, [{"x": "nan"}], [str(path)])
+    assert later.schema.field("x").type == pa.float64()
+    assert math.isnan(later.column("x").to_pylist()[0])
+    assert table(tmp_path, [{"x": "nan"}]).column("x").to_pylist() == ["nan"]
+    assert table(tmp_path, [{"x": "nan"}, {"x": "a"}]).column("x").to_pylist() == ["nan", "a"]
 
 
 def test_all_shards_have_one_schema(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +17,15 @@ from torch import Tensor
 
 import joyedit
 from joyedit.errors import CheckpointError, DeviceError, JoyeditError
+from joyedit.job.pictures import machine_memory
 from joyedit.models.dit import DiT
 from joyedit.models.strategies import ForwardPass, RunBlock
 from joyedit.runtime.joyimage import backend as joyimage
+from joyedit.runtime.joyimage import loading
+from joyedit.runtime.joyimage.streams import Streams
+from joyedit.runtime.placement import plan
+from joyedit.runtime.placement.disk_layers import DiskLayers, ReadWeights
+from joyedit.runtime.placement.placed_network import PlacedLayers
 from joyedit.runtime.tuning.compile import Compilation
 from joyedit.runtime.tuning.fused_check import Fusion
 from joyedit.weights.files import SafetensorsFiles
@@ -94,6 +104,87 @@ def test_closing_does_not_wait_for_the_whole_transformer(
     threading.Timer(0.1, gate.set).start()
     backend.close()
     assert all(p.is_meta for p in dit.parameters())
+
+
+@pytest.mark.parametrize("offload", ["none", "blocks"])
+def test_all_is_computed_on_the_stream_of_the_model(
+    offload: Any, diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever calls: a thread has a stream and a device of its own, and weights are ordered on the model's."""
+    depth = [0]
+
+    @contextmanager
+    def working(self: Streams) -> Iterator[None]:
+        depth[0] += 1
+        yield
+        depth[0] -= 1
+
+    monkeypatch.setattr(Streams, "working", working)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)  # only a GPU is measured
+    model = editing.backend(diffusers_checkpoint, device="cpu", offload=offload)
+    seen: list[int] = []
+    for network in (model.dit, model.vae, model.text_encoder):
+        for module in network.modules():
+            module.register_forward_pre_hook(lambda *_: seen.append(depth[0]))
+    for work in (
+        lambda: model.prepare([batch_of([edit()])]),
+        lambda: run(model, edit()),
+        lambda: model._measure_batch_size((256, 256), (1,)),
+    ):
+        before = len(seen)
+        work()
+        assert min(seen[before:], default=1) == 1
+    assert len(seen) > 100
+    give_way = PlacedLayers.give_way
+    monkeypatch.setattr(
+        PlacedLayers, "give_way", lambda self, count: (seen.append(2 * depth[0]), give_way(self, count))[1]
+    )
+    model.free_memory()
+    assert (seen[-1] == 2) == (offload == "blocks")
+    model.close()
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp8"])
+@pytest.mark.parametrize("offload", ["none", "blocks"])
+def test_closing_gives_all_weights_back(offload: Any, precision: Any, diffusers_checkpoint: Path) -> None:
+    """At once, and also where somebody holds the model still."""
+    backend = editing.backend(diffusers_checkpoint, device="cpu", offload=offload, precision=precision)
+    run(backend, edit())
+    networks = backend.dit, backend.vae, backend.text_encoder
+    weights = [weakref.ref(parameter) for network in networks for parameter in network.parameters()]
+    del networks
+    gc.disable()
+    try:
+        backend.close()
+        assert not [one() for one in weights if one() is not None]
+    finally:
+        gc.enable()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_nothing(
+    diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a thread that reads ahead, nor a bound of memory for the next model."""
+    monkeypatch.setattr(plan, "HOST_SPARE", 0)
+    monkeypatch.setattr(plan, "FEWEST_SLOTS", 1)
+    model = editing.backend(diffusers_checkpoint, device="cpu", offload="blocks")
+    host = model.placement.host
+    model.close()
+    monkeypatch.setattr(machine_memory, "available_bytes", lambda: host - 1)
+    begun, lifted = [0], []
+    start = DiskLayers.start
+
+    def starts(self: DiskLayers, read: ReadWeights) -> float:
+        begun[0] += 1
+        return start(self, read)
+
+    monkeypatch.setattr(DiskLayers, "start", starts)
+    monkeypatch.setattr(loading, "lift_bound", lifted.append)
+    with pytest.raises(DeviceError, match="they need a CUDA device"):
+        editing.backend(diffusers_checkpoint, device="cpu", offload="blocks", fused="on")
+    assert begun == [1]
+    assert lifted == [torch.device("cpu")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("joyedit-read-ahead")]
 
 
 def fused_stand_in(_: ForwardPass) -> RunBlock:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image, ImageChops
+from torch import Tensor
 
 import joyedit
 from joyedit.errors import CheckpointError, DeviceError, UsageError
 from joyedit.job.pictures import machine_memory
 from joyedit.quantities import memory_bytes
+from joyedit.runtime.joyimage import loading
+from joyedit.runtime.joyimage.loras import Merger
 from joyedit.runtime.placement import plan
 from joyedit.weights import stored
+from joyedit.weights.lora_file import layer_shapes
 from support.editing import Edit, backend, batch_of, picture, run
+from support.loras import lora_of, matrices, named, write
 
 EDITS = [
     Edit(text="Make it red.", images=[picture(256, 256)], guidance=4.0),
@@ -60,20 +66,77 @@ def test_several_references(edit_plus_checkpoint: Path) -> None:
     assert pictures[0] == pictures[1] == pictures[2]
 
 
-def test_layers_that_the_host_has_no_room_for(diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = levels(diffusers_checkpoint)
+def let_the_host_be_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """From now on two blocks have no room in the host's memory; gives the most bytes that may be there."""
     monkeypatch.setattr(plan, "HOST_SPARE", 0)
     monkeypatch.setattr(plan, "FEWEST_SLOTS", 1)
-    model = backend(diffusers_checkpoint, device="cpu", offload="blocks")
+    model = backend(folder, device="cpu", offload="blocks")
     host, block = model.placement.host, model.placement.bytes_a_step // model.placement.blocks
     assert model.placement.from_disk == 0
     model.close()
     monkeypatch.setattr(machine_memory, "available_bytes", lambda: host - 1)
+    return host - block
+
+
+def test_layers_that_the_host_has_no_room_for(diffusers_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = levels(diffusers_checkpoint)
+    most = let_the_host_be_short(diffusers_checkpoint, monkeypatch)
     model = backend(diffusers_checkpoint, device="cpu", offload="blocks")
     assert model.placement.from_disk == 2
-    assert model.placement.host <= host - block
+    assert model.placement.host <= most
     assert "2 of them from the disk" in model.info.placement
     assert [image.tobytes() for image in run(model, *EDITS)] == expected
+    model.close()
+
+
+def test_layers_from_the_disk_that_get_loras_on_their_way(
+    diffusers_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are merged beside what is computed, and without room for that the run cannot go on."""
+    model = backend(diffusers_checkpoint, device="cpu")
+    lora = lora_of(write(tmp_path / "a.safetensors", named(matrices(layer_shapes(model.dit)))))
+    model.close()
+    edit = replace(EDITS[0], loras=(lora,))
+    merged = backend(diffusers_checkpoint, device="cpu", merged_loras=(lora,))
+    expected = run(merged, edit)[0].tobytes()
+    merged.close()
+    let_the_host_be_short(diffusers_checkpoint, monkeypatch)
+    made: list[Stream] = []
+    merge = Merger.__call__
+
+    class Stream:
+        """Stands for the context of a stream, which may be entered again and again."""
+
+        inside = 0
+
+        def __init__(self) -> None:
+            made.append(self)
+
+        def __enter__(self) -> None:
+            self.inside += 1
+
+        def __exit__(self, *error: object) -> None:
+            self.inside -= 1
+
+    def merges(self: Merger, name: str, tensor: Tensor) -> Tensor:
+        assert any(one.inside for one in made)
+        return merge(self, name, tensor)
+
+    monkeypatch.setattr(loading, "_stream_of_its_own", lambda device: Stream())
+    monkeypatch.setattr(Merger, "__call__", merges)
+    model = backend(diffusers_checkpoint, device="cpu", offload="blocks", merged_loras=(lora,))
+    assert model.placement.from_disk == 2
+    assert run(model, edit)[0].tobytes() == expected
+    count = len(made)
+    assert run(model, edit)[0].tobytes() == expected
+    assert len(made) == count
+
+    def fails(self: Merger, name: str, tensor: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("there is none")
+
+    monkeypatch.setattr(Merger, "__call__", fails)
+    with pytest.raises(DeviceError, match="has no room for it"):
+        run(model, edit)
     model.close()
 
 

@@ -95,6 +95,14 @@ def test_weights_that_lie_in_their_file_as_they_are(
     """A CUDA device reads them by their place in the file, also those whose shape is another one there."""
     with loaded(diffusers_checkpoint, precision=precision) as model:
         expected = latents(model, edit())
+    read = _read_by_place(monkeypatch)
+    with loaded(diffusers_checkpoint, precision=precision) as model:
+        assert latents(model, edit()).equal(expected)
+        assert sum(one.nbytes for one in read) > model.placement.weights / 2
+
+
+def _read_by_place(monkeypatch: pytest.MonkeyPatch) -> list[Stored]:
+    """Let weights be read as for a CUDA device; gives what is read so."""
     read: list[Stored] = []
     begin = WeightReader.__init__
 
@@ -103,9 +111,7 @@ def test_weights_that_lie_in_their_file_as_they_are(
         self._to_device = FromTheFile(read)  # type: ignore[assignment]
 
     monkeypatch.setattr(WeightReader, "__init__", begins)
-    with loaded(diffusers_checkpoint, precision=precision) as model:
-        assert latents(model, edit()).equal(expected)
-        assert sum(one.nbytes for one in read) > model.placement.weights / 2
+    return read
 
 
 class FromTheFile:
@@ -138,7 +144,9 @@ def _same_in_company(model: JoyImageBackend, *edits: Edit) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int8"])
-def test_files_of_8_bits_are_taken_as_they_are(diffusers_checkpoint: Path, tmp_path: Path, precision: Any) -> None:
+def test_files_of_8_bits_are_taken_as_they_are(
+    diffusers_checkpoint: Path, tmp_path: Path, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that holds what joyedit would make gives the same latents, also where its layers pass."""
     folder = Path(shutil.copytree(diffusers_checkpoint, tmp_path / "checkpoint"))
     path = next((folder / "transformer").glob("*.safetensors"))
@@ -154,9 +162,15 @@ def test_files_of_8_bits_are_taken_as_they_are(diffusers_checkpoint: Path, tmp_p
     with loaded(folder, precision=precision) as model:
         expected = latents(model, edit())
     save_file(made, path)
-    for offload in ("none", "blocks"):
-        with loaded(folder, precision=precision, offload=offload) as model:
-            assert latents(model, edit()).equal(expected)
+    for from_the_file in (False, True):  # as a CPU reads them, and as a CUDA device does
+        if from_the_file:
+            read = _read_by_place(monkeypatch)
+        for offload in ("none", "blocks"):
+            with loaded(folder, precision=precision, offload=offload) as model:
+                assert latents(model, edit()).equal(expected)
+                assert model._originals is not None
+                assert not model._originals._pending  # the device holds no values beside the network's
+    assert sum(one.nbytes for one in read if one.dtype == DTYPES[precision]) > 0
     with loaded(folder) as model:
         assert apart(latents(model, edit()), expected) < 0.1
 

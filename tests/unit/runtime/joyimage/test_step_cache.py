@@ -15,6 +15,7 @@ from joyedit.models.attention import TextLengths
 from joyedit.models.config import DiTConfig
 from joyedit.models.dit import DiT
 from joyedit.models.schedule import euler_step, guide, guide_along, sigmas
+from joyedit.runtime.joyimage import branches
 from joyedit.runtime.joyimage.branches import Conditioning
 from joyedit.runtime.joyimage.denoise import denoise
 from joyedit.runtime.joyimage.step_cache import lagrange
@@ -67,6 +68,27 @@ def middle_threshold(dit: DiT, given: Conditioning) -> StepReuse:
         if len({one.reused for one in work}) > 1 and all(one.reused for one in work):
             return reuse
     raise AssertionError("no threshold parts these items")
+
+
+@pytest.mark.parametrize("unguided", [(), (1,), (0, 1, 2)])
+def test_branches_at_once_are_those_one_by_one(
+    dit: DiT, unguided: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU takes all of them together, in which the branches of an item share its images."""
+    given = batch(3, unguided)
+    expected, _ = run(dit, given, EXACT)
+    monkeypatch.setattr(branches, "at_once", lambda device: True)
+    sizes: list[int] = []
+    predict = dit.predict
+
+    def predicts(items: Sequence[Tensor], *rest: Any, images: Sequence[int], **more: Any) -> Tensor:
+        sizes.append(len(images))
+        return predict(items, *rest, images=images, **more)
+
+    monkeypatch.setattr(dit, "predict", predicts)
+    found, _ = run(dit, given, EXACT)
+    assert sizes == [6 - len(unguided)] * STEPS
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_never_reused_is_exact_bit_by_bit(dit: DiT) -> None:

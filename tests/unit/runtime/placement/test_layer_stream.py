@@ -227,6 +227,27 @@ def test_a_disk_that_fails_is_told() -> None:
     network.close()
 
 
+def test_a_layer_that_did_not_come_is_not_taken_to_be_there() -> None:
+    """After an error, the layer's buffer still holds another one."""
+    network = placed(4, [0, 1, 2, 3], 2)
+    for name, tensor in weights(4).items():
+        network.place(name, tensor)
+    (group,) = network.groups
+    get, fails = group.host.get, {2}
+
+    def gets(layer: int) -> Tensor:
+        if layer in fails:
+            raise MemoryError("there is none")
+        return get(layer)
+
+    group.host.get = gets  # type: ignore[method-assign]
+    with pytest.raises(MemoryError):
+        use(network, 0)  # the buffer that is free now takes layer 2
+    fails.clear()
+    use(network, 1, 2, 3, 0, 1, 2)
+    network.close()
+
+
 def test_reading_ahead_is_bounded() -> None:
     layers = [PackedLayer(Layer(5), dtype_of, prefix=f"layers.{n}.") for n in range(8)]
     log: list[str] = []
