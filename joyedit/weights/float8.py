@@ -107,12 +107,12 @@ class Float8Files:
         kind = self._files.other_types().get(name)
         return kind == ("F8_E4M3" if dtype == FP8 else _INT8) and self._is_small(name) and name not in self._rotated
 
-    def values(self, name: str, device: torch.device) -> Tensor:
+    def kept_values(self, name: str, device: torch.device) -> Tensor:
         """A matrix of such values as it lies in the file."""
         ((_, values),) = self._files.read(device, [name])
         return values
 
-    def scales(self, name: str, device: torch.device) -> Tensor:
+    def kept_scales(self, name: str, device: torch.device) -> Tensor:
         """The scales of such a matrix, one a row: (rows, 1), fp32."""
         scales = torch.ones(self._files.shapes()[name][0], 1, device=device)
         if name in self._scaled:

@@ -136,7 +136,7 @@ class QuantisedFiles:
         source = name.removesuffix(_SCALE)
         if self._is_taken(source):  # by itself: the other half mostly is read by its place, and would wait for ever
             assert isinstance(self._inner, Float8Files)
-            read = self._inner.values if name == source else self._inner.scales
+            read = self._inner.kept_values if name == source else self._inner.kept_scales
             return read(source, self._device)
         with self._lock:
             waiting = self._pending.pop(name, None)

@@ -33,7 +33,7 @@ def opened(folder: Path, state: dict[str, torch.Tensor], **metadata: str) -> Flo
 def quantised(files: Float8Files) -> Quantised:
     """The values and scales of `a.weight` as they lie in the file."""
     cpu = torch.device("cpu")
-    return Quantised(files.values("a.weight", cpu), files.scales("a.weight", cpu))
+    return Quantised(files.kept_values("a.weight", cpu), files.kept_scales("a.weight", cpu))
 
 
 def refusal(folder: Path, state: dict[str, torch.Tensor], **metadata: str) -> str:
