@@ -211,7 +211,7 @@ class DiT(nn.Module):
         else:  # from here on, S and T count this rank's tokens
             img, txt = by_sample(self.img_in, shared.image_part(patches, 1)), shared.text_part(txt)
             text, target, pe, attend = shared.text, shared.target, shared.positions(pe), shared.attention(attend)
-        if images is not None:
+        if images is not None and list(images) != list(range(len(img))):  # else they are there as they should be
             img = torch.stack([img[image] for image in images])  # (B, S, M)
         forward = ForwardPass(
             attend=attend,
